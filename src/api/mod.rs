@@ -10,6 +10,7 @@
 
 mod access;
 mod audit;
+mod businesses;
 mod campaigns;
 mod docs_page;
 mod errors;
@@ -167,6 +168,7 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(lines::one, lines::change))
         .routes(routes!(lines::pause))
         .routes(routes!(lines::resume))
+        .routes(routes!(businesses::list))
         .routes(routes!(holds::list))
         .routes(routes!(holds::lift))
         .routes(routes!(pauses::pause))

@@ -7,6 +7,7 @@
 //!
 //! Never: decides or computes anything.
 
+mod business;
 mod campaign;
 mod hold;
 mod job;
@@ -22,6 +23,7 @@ mod template;
 mod upload;
 
 pub use self::{
+    business::{BusinessPage, BusinessView},
     campaign::{CampaignCreated, CampaignPage, CampaignView, NewCampaign, StateEvent, TemplateName},
     hold::{HoldPage, HoldView, LiftedHold},
     job::{DeadJobPage, DeadJobView, RetriedJob},

@@ -183,6 +183,9 @@ pub enum WaitReason {
     LineBlocked,
     /// Meta blocked the business, or Pregón held it because Meta restricts much that belongs to it.
     BusinessBlocked,
+    /// The business may open conversations with no more people for now: its messaging limit is reached, or Meta was not
+    /// asked for it yet.
+    PortfolioLimit,
     /// Meta as a whole does not work.
     Platform,
     /// Meta does not accept the access token.
@@ -200,7 +203,7 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason that a server of this version sends.
-    pub const ALL: [WaitReason; 15] = [
+    pub const ALL: [WaitReason; 16] = [
         WaitReason::Schedule,
         WaitReason::Paused,
         WaitReason::AllPaused,
@@ -211,6 +214,7 @@ impl WaitReason {
         WaitReason::TemplatePaused,
         WaitReason::LineBlocked,
         WaitReason::BusinessBlocked,
+        WaitReason::PortfolioLimit,
         WaitReason::Platform,
         WaitReason::Token,
         WaitReason::NoWorker,

@@ -17,10 +17,10 @@ use crate::{
     terminal::{
         CommandError,
         arguments::{
-            AllArguments, CampaignCommand, Command, ConfigOptions, EventCommand, HoldCommand, JobCommand, LineCommand,
-            ServeOptions,
+            AllArguments, BusinessCommand, CampaignCommand, Command, ConfigOptions, EventCommand, HoldCommand,
+            JobCommand, LineCommand, ServeOptions,
         },
-        campaign, hold, job, line, pause, submit, tail, watch,
+        business, campaign, hold, job, line, pause, submit, tail, watch,
     },
 };
 
@@ -34,6 +34,9 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Demo { recipients, output } => demo::run(recipients, output.json).await,
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
         Command::Event { server, command } => run_event(&server.client()?, command).await,
+        Command::Business { server, command: BusinessCommand::List { output } } => {
+            business::list(&server.client()?, output.json).await
+        }
         Command::Hold { server, command } => run_hold(&server.client()?, command).await,
         Command::Job { server, command } => run_job(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,

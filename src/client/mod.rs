@@ -26,8 +26,8 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange, LineView, NewCampaign, Page,
-        PauseChange, PauseTarget, RetriedJob, UploadResult,
+        BusinessView, CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange, LineView,
+        NewCampaign, Page, PauseChange, PauseTarget, RetriedJob, UploadResult,
     },
     coding::Coding,
     domain::{BusinessId, CampaignId, CampaignState, EntryId, LineId, Secret},
@@ -264,6 +264,12 @@ impl Client {
     pub async fn delete_dead_job(&self, id: EntryId) -> Result<()> {
         let request = self.request(Method::DELETE, &["jobs", "dead", &id.to_string()]);
         self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
+    }
+
+    /// A page of businesses. `cursor` is `next` of the previous page.
+    pub async fn businesses(&self, cursor: Option<&str>) -> Result<Page<Known<BusinessView>>> {
+        let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
+        self.call(self.request(Method::GET, &["businesses"]).query(&query)).await
     }
 
     /// A page of holds. `cursor` is `next` of the previous page.

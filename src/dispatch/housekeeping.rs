@@ -235,14 +235,17 @@ impl Housekeeping {
         self.store.requeue(&unlisted).await
     }
 
-    /// Publishes the metrics: open recipients of running campaigns by state, the age of the oldest running campaign, and
-    /// the number of holds.
+    /// Publishes the metrics: open recipients of running campaigns by state, the age of the oldest running campaign, the
+    /// number of holds, and how much of the messaging limits is used.
     async fn publish(&self, survey: &Survey) -> Result<(), StoreError> {
         let metrics = QueueMetrics::new();
         metrics.set(|state| survey.queue.get(&state).copied().unwrap_or(0));
         let age = survey.oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64());
         metrics.oldest_age.set(age);
         metrics.set_holds(self.store.holds(self.clock.now()).await?.keys());
+        for (business, limit, places) in self.store.limited_businesses(self.clock.now()).await? {
+            metrics.set_messaging_limit(&business, limit, places.used);
+        }
         Ok(())
     }
 

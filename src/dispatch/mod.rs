@@ -16,6 +16,7 @@ pub mod lanes;
 pub mod lease;
 pub mod leases;
 pub mod line;
+pub mod messaging_limits;
 pub mod roster;
 pub mod shard;
 pub mod unlisted;
@@ -24,7 +25,7 @@ pub mod worker;
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
-    domain::{Hold, HoldScope, LineId, Pauses, retry::RetryPolicy},
+    domain::{BusinessId, Hold, HoldScope, LineId, MessagingLimit, Pauses, retry::RetryPolicy},
     redis::lines::LineControl,
 };
 
@@ -62,4 +63,6 @@ pub struct RunnerSignals {
     pub holds: HashMap<HoldScope, Hold>,
     /// The pauses of everything.
     pub pauses: Pauses,
+    /// The messaging limits that are known, by business.
+    pub messaging_limits: HashMap<BusinessId, MessagingLimit>,
 }

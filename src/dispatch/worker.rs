@@ -23,6 +23,7 @@ use super::{
     lease::Lease,
     leases::{LeaseKeeper, LeaseRequest, LeaseResponse, LeaseStep},
     line::runner::{LineStatus, Runner, RunnerSetup},
+    messaging_limits::MessagingLimits,
     shard::Shard,
 };
 use crate::{
@@ -130,8 +131,13 @@ impl Worker {
             signals,
         };
         let signal_task = tokio::spawn(watch.run(joined.clone()));
+        let graph = GraphClient::new(self.graph.clone()).map_err(|error| WorkerError::NoThread(error.to_string()))?;
+        let limits =
+            MessagingLimits { store: self.store.clone(), clock: self.clock.clone(), lines: self.lines.clone(), graph };
+        let limits_task = tokio::spawn(limits.run());
         let result = self.hold_leases(&threads, &joined, stop).await;
         signal_task.abort();
+        limits_task.abort();
         result
     }
 
@@ -410,7 +416,8 @@ impl SignalWatch {
     async fn update(&self, pulse: u64) -> Result<(), StoreError> {
         let Self { worker, store, clock, lines, signals } = self;
         let (ids, now) = (lines.ids(), clock.now());
-        let (controls, mut holds, stored) = tokio::try_join!(store.controls(&ids), store.holds(now), store.pauses())?;
+        let (controls, mut holds, stored, limits) =
+            tokio::try_join!(store.controls(&ids), store.holds(now), store.pauses(), store.messaging_limits())?;
         for (scope, hold) in rules::holds::implied(&holds, lines, now) {
             if store.hold_if_new(&scope, &hold, hold.since).await? {
                 warn!(%scope, reason = hold.reason, "held back");
@@ -419,7 +426,9 @@ impl SignalWatch {
         }
         let controls = ids.into_iter().zip(controls).collect();
         let pauses = stored.pauses.clone();
-        signals.send_replace(Arc::new(RunnerSignals { are_known: true, pulse, controls, holds, pauses }));
+        let messaging_limits = limits.into_iter().map(|(business, reported)| (business, reported.limit)).collect();
+        let read = RunnerSignals { are_known: true, pulse, controls, holds, pauses, messaging_limits };
+        signals.send_replace(Arc::new(read));
         if stored.is_obeyed_by(worker, stored.version) {
             Ok(())
         } else {

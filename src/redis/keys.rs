@@ -1,12 +1,12 @@
 //! Every key in Redis.
 //!
 //! Keys of one part share the hash tag `{campaign.part}`, keys of one campaign `{campaign}`, keys of one line
-//! `{l:line}`, keys of one duty `{d:duty}`. Other keys have no tag. A script touches keys of one tag only, or a single
-//! key without a tag, because a Redis Cluster requires it.
+//! `{l:line}`, keys of one business `{b:business}`, keys of one duty `{d:duty}`. Other keys have no tag. A script touches
+//! keys of one tag only, or a single key without a tag, because a Redis Cluster requires it.
 
 use std::sync::Arc;
 
-use crate::domain::{CampaignId, LineId, PartId, SubscriberId, WabaId};
+use crate::domain::{BusinessId, CampaignId, LineId, PartId, SubscriberId, WabaId};
 
 /// Builds keys under a namespace (`pregon` unless configured otherwise).
 #[derive(Clone, Debug)]
@@ -76,6 +76,8 @@ keys! {
     templates_changed() => "templates_changed";
     /// HASH of the templates of a WABA as Meta returned them: `name/language` → JSON; field `synced_at`.
     templates(waba: &WabaId) => "templates:{waba}";
+    /// HASH: business → its messaging limit, JSON.
+    messaging_limits() => "messaging_limits";
     /// HASH of what the feed has told about lines, holds and templates, and whether it has begun.
     told() => "told";
     /// HASH: how far a subscriber was told, whether it fails or is disabled, who delivers to it, and how often one of
@@ -124,6 +126,14 @@ keys! {
     sends(part: PartId) => "{{{part}}}:g";
     /// BITMAP of rows whose recipient answered.
     replied(part: PartId) => "{{{part}}}:a";
+
+    /// ZSET of the people who count towards the messaging limit of a business, as 8 bytes each, score = time in ms from
+    /// which on they do not. Expires.
+    people(business: &BusinessId) => "{{b:{business}}}:people";
+    /// HASH: person → the last message to them, if it is not known to be delivered. Expires.
+    undelivered(business: &BusinessId) => "{{b:{business}}}:undelivered";
+    /// ZSET of open service windows: 8 bytes of the person and the line, score = end in ms. Expires.
+    windows(business: &BusinessId) => "{{b:{business}}}:windows";
 
     /// STRING with an expiry: the worker that may send on the line, and its epoch.
     lease(line: &LineId) => "{{l:{line}}}:lease";

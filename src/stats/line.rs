@@ -1,10 +1,10 @@
 //! A snapshot of a line: what its owner reports, what operators set, and what holds it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::eta::LineShare;
 use crate::{
-    domain::{Hold, HoldScope, Line, LineId, Pause, Pauses, UnixMs},
+    domain::{BusinessId, Hold, HoldScope, Line, LineId, Pause, Pauses, UnixMs},
     redis::{
         lines::{LineControl, LineReport},
         pages::Schedule,
@@ -26,6 +26,8 @@ pub struct LineSnapshot {
     pub report: Option<LineReport>,
     /// The holds in force on the line, on its WABA and on the WABA's token.
     pub holds: Vec<(HoldScope, Hold)>,
+    /// The messaging limit of its business is not known yet.
+    pub limit_unknown: bool,
 }
 
 /// Why a line sends nothing.
@@ -43,6 +45,8 @@ pub enum Stop<'a> {
     Unreachable,
     /// The path to Meta is broken. The text describes what comes instead of Meta's responses.
     PathBroken(&'a str),
+    /// Meta has not said yet what the messaging limit of the business is.
+    LimitUnknown,
 }
 
 impl LineSnapshot {
@@ -58,7 +62,8 @@ impl LineSnapshot {
         } else {
             let report = self.report.as_ref()?;
             let broken = report.path_broken.as_deref().map(Stop::PathBroken);
-            broken.or(report.unreachable.then_some(Stop::Unreachable))
+            let unreachable = report.unreachable.then_some(Stop::Unreachable);
+            broken.or(unreachable).or(self.limit_unknown.then_some(Stop::LimitUnknown))
         }
     }
 
@@ -106,6 +111,19 @@ pub struct Stops {
     pub holds: HashMap<HoldScope, Hold>,
     /// The pauses of everything.
     pub pauses: Pauses,
+    /// The businesses with configured lines whose messaging limit is not known yet.
+    pub limit_unknown: HashSet<BusinessId>,
+    /// The businesses that may send to nobody new for now, because of their messaging limit.
+    pub spent: HashMap<BusinessId, SpentLimit>,
+}
+
+/// A messaging limit of which no place is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpentLimit {
+    /// The limit in people.
+    pub limit: u32,
+    /// When the next place frees.
+    pub frees_at: Option<UnixMs>,
 }
 
 /// The `holds` that stop a line, the narrowest first.

@@ -13,7 +13,7 @@ use std::{
 use super::{
     StateCounts, counts,
     eta::{self, LineShare},
-    line::{self, LineSnapshot, LineWork, Stops},
+    line::{self, LineSnapshot, LineWork, SpentLimit, Stops},
     waiting::waiting_for,
 };
 use crate::{
@@ -123,10 +123,19 @@ impl StatisticsReader {
         Ok(work.into_values().collect())
     }
 
-    /// The holds and the pauses of everything that are in force at `now`.
+    /// The holds, the pauses of everything and the messaging limits that stop lines at `now`.
     pub async fn stops(&self, now: UnixMs) -> Result<Stops> {
-        let (holds, stored) = tokio::try_join!(self.store.holds(now), self.store.pauses())?;
-        Ok(Stops { holds, pauses: stored.pauses })
+        let (holds, stored, known, limited) = tokio::try_join!(
+            self.store.holds(now),
+            self.store.pauses(),
+            self.store.messaging_limits(),
+            self.store.limited_businesses(now)
+        )?;
+        let spent = limited.into_iter().filter(|(.., places)| places.left == 0);
+        let spent = spent.map(|(business, limit, places)| (business, SpentLimit { limit, frees_at: places.frees_at }));
+        let businesses = self.lines.iter().map(|line| &line.business);
+        let limit_unknown = businesses.filter(|business| !known.contains_key(*business)).cloned().collect();
+        Ok(Stops { holds, pauses: stored.pauses, limit_unknown, spent: spent.collect() })
     }
 
     /// Snapshots of `lines`, in the same order.
@@ -142,7 +151,8 @@ impl StatisticsReader {
             let line = self.lines.by_id(line);
             let holds = line.map_or(Vec::new(), |line| line::holds_on(line, &stops.holds));
             let pauses = stops.pauses.on(line.map(|line| &line.business));
-            LineSnapshot { control, pauses, owner, unlisted, report, holds }
+            let limit_unknown = line.is_some_and(|line| stops.limit_unknown.contains(&line.business));
+            LineSnapshot { control, pauses, owner, unlisted, report, holds, limit_unknown }
         };
         Ok(lines.iter().zip(read).map(snapshot).collect())
     }

@@ -5,10 +5,10 @@
 
 use std::iter;
 
-use super::line::{LineWork, Stop, Stops};
+use super::line::{LineWork, SpentLimit, Stop, Stops};
 use crate::{
     api_types::{WaitReason, Waiting},
-    domain::{Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs},
+    domain::{BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs},
     redis::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
 
@@ -29,6 +29,7 @@ pub fn waiting_for(
             let mut campaign_wide: Vec<Waiting> =
                 stops.pauses.on(line.map(|line| &line.business)).iter().map(all_paused).collect();
             campaign_wide.extend(line.into_iter().flat_map(|line| campaign_holds(&record.campaign, line, stops)));
+            campaign_wide.extend(line.and_then(|line| limit_spent(&line.business, stops)));
             if !campaign_wide.is_empty() {
                 return campaign_wide;
             }
@@ -77,6 +78,13 @@ fn campaign_holds(campaign: &Campaign, line: &Line, stops: &Stops) -> Vec<Waitin
     held.collect()
 }
 
+/// The messaging limit of the business, if no place of it is left.
+fn limit_spent(business: &BusinessId, stops: &Stops) -> Option<Waiting> {
+    let SpentLimit { limit, frees_at } = stops.spent.get(business)?;
+    let text = format!("business {business} has reached its limit of {limit} people in 24 hours");
+    Some(Waiting { until: *frees_at, ..Waiting::new(WaitReason::PortfolioLimit, text) })
+}
+
 /// How a hold that stops the whole campaign is shown. `None` for a hold on one line, which is shown with that line.
 fn stopped_by(scope: &HoldScope) -> Option<(WaitReason, String)> {
     match scope {
@@ -118,6 +126,10 @@ fn on_line(campaign: &Campaign, work: &LineWork, now: UnixMs) -> Waiting {
         }
         Some(Stop::PathBroken(cause)) => {
             Waiting::new(WaitReason::PathBroken, format!("the path to meta is broken: {cause}"))
+        }
+        Some(Stop::LimitUnknown) => {
+            let text = format!("meta has not said yet how many people the business of line {line} may message");
+            Waiting::new(WaitReason::PortfolioLimit, text)
         }
         None if !missing.is_empty() => {
             let missing = missing.join(", ");

@@ -10,7 +10,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::domain::{HoldScope, LineId, MetaCode, Outcome, State, SubscriberId, policy};
+use crate::domain::{BusinessId, HoldScope, LineId, MetaCode, Outcome, State, SubscriberId, policy};
 
 /// Declares each series: its name, its labels, and one text that is both its HELP line and its documentation.
 macro_rules! series {
@@ -51,6 +51,11 @@ series! {
     describe_gauge HOLDS = "pregon_holds" "scope"
         "Holds by what they hold; set only by the worker that does the housekeeping. Above 0: needs attention, see GET \
         /v1/holds";
+    describe_gauge MESSAGING_LIMIT = "pregon_messaging_limit" "business"
+        "How many people a business may message in 24 hours, if Meta limits it; set only by the worker that does the \
+        housekeeping";
+    describe_gauge MESSAGING_LIMIT_USED = "pregon_messaging_limit_used" "business"
+        "How many people count towards that limit now. At the limit: its campaigns wait";
     describe_gauge QUEUE_OLDEST_AGE = "pregon_queue_oldest_age_seconds" ""
         "Time since the oldest running campaign started; set only by the worker that does the housekeeping. Rising \
         beyond the expected duration: sending has stalled";
@@ -478,6 +483,12 @@ impl QueueMetrics {
         for (kind, gauge) in &self.holds {
             gauge.set(scopes.clone().filter(|scope| scope.kind() == *kind).count() as f64);
         }
+    }
+
+    /// Sets how many people count towards the messaging limit of a business.
+    pub fn set_messaging_limit(&self, business: &BusinessId, limit: u32, used: u64) {
+        gauge!(MESSAGING_LIMIT, "business" => business.to_string()).set(f64::from(limit));
+        gauge!(MESSAGING_LIMIT_USED, "business" => business.to_string()).set(used as f64);
     }
 
     /// Sets the number of recipients in each open state to `count` of that state.

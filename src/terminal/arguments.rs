@@ -63,6 +63,13 @@ pub enum Command {
         #[command(subcommand)]
         command: EventCommand,
     },
+    /// Show businesses, and how much of their messaging limits is used
+    Business {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(subcommand)]
+        command: BusinessCommand,
+    },
     /// Show and lift holds: what must not be used for now, and why
     Hold {
         #[command(flatten)]
@@ -376,6 +383,16 @@ pub struct DeadLetterArguments {
     pub ids: Vec<EntryId>,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `pregon business …`
+#[derive(Subcommand, Debug)]
+pub enum BusinessCommand {
+    /// List the businesses of the configured lines
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 /// `pregon hold …`

@@ -8,6 +8,7 @@
 //! Never: touches Redis or Meta on behalf of a campaign; prints a secret.
 
 pub mod arguments;
+pub mod business;
 pub mod campaign;
 pub mod error;
 pub mod hold;

@@ -6,7 +6,9 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle
 
 use super::words;
 use crate::{
-    api_types::{CampaignView, DeadJobView, FailureCount, HoldView, LineView, Rejection, Statistics, TemplateName},
+    api_types::{
+        BusinessView, CampaignView, DeadJobView, FailureCount, HoldView, LineView, Rejection, Statistics, TemplateName,
+    },
     domain::UnixMs,
 };
 
@@ -150,6 +152,25 @@ pub fn line(line: &LineView) -> String {
         text += &format!("\n\n{}", holds(&line.holds.iter().collect::<Vec<_>>()));
     }
     text
+}
+
+/// A table of businesses.
+pub fn businesses<B: Deref<Target = BusinessView>>(businesses: &[B]) -> String {
+    let count = |n: Option<u64>| n.map(words::count).unwrap_or_default();
+    let row = |business: &B| {
+        let wabas: Vec<String> = business.wabas.iter().map(ToString::to_string).collect();
+        let held = business.holds.first().map(|hold| words::printable(&hold.reason)).unwrap_or_default();
+        [
+            business.id.to_string(),
+            wabas.join(", "),
+            count(business.limit.map(u64::from)),
+            count(business.used_24h),
+            count(business.remaining),
+            business.frees_at.map(words::time).unwrap_or_default(),
+            held,
+        ]
+    };
+    table(["=id", "wabas", ">limit", ">used", ">left", "=next frees", "held because"], businesses.iter().map(row))
 }
 
 /// A table of holds.

@@ -157,6 +157,7 @@ fn reason(reason: WaitReason) -> &'static str {
         WaitReason::TemplatePaused => "the template is paused",
         WaitReason::LineBlocked => "Meta blocks it",
         WaitReason::BusinessBlocked => "its business is held",
+        WaitReason::PortfolioLimit => "its business may message no more people for now",
         WaitReason::Platform => "Meta does not work",
         WaitReason::Token => "Meta refuses the access token",
         WaitReason::NoWorker => "no worker serves it",
@@ -174,6 +175,7 @@ fn remedy(wait: &Waiting) -> Option<&'static str> {
         WaitReason::BusinessBlocked => Some("see WhatsApp Manager for the reason; `pregon hold lift` lifts it"),
         WaitReason::TemplatePaused | WaitReason::LineBlocked => Some("see WhatsApp Manager for the reason"),
         WaitReason::Token => Some("put a valid one into the configuration"),
+        WaitReason::PortfolioLimit => Some("`pregon business list` shows its limit"),
         WaitReason::NoWorker => Some("start one with `pregon serve`"),
         WaitReason::Redis => Some("nothing is sent until it is back"),
         WaitReason::Schedule

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use tracing::{info, warn};
 
 use crate::{
-    domain::{Hold, HoldScope, MetaCode, UnixMs, WabaId, policy},
-    redis::{Result, Store},
+    domain::{BusinessId, Hold, HoldScope, MessagingLimit, MetaCode, UnixMs, WabaId, policy},
+    redis::{Result, Store, messaging_limits::ReportedLimit},
     telemetry::metrics::{self, AccountEvent},
 };
 
@@ -35,6 +35,8 @@ pub struct AccountChange<'a> {
     pub until: Option<UnixMs>,
     /// What the change means for utility messages.
     pub utility: Option<UtilityChange>,
+    /// The new messaging limit of the business.
+    pub messaging_limit: Option<MessagingLimit>,
 }
 
 /// A change of the cap on utility messages.
@@ -49,12 +51,29 @@ pub enum UtilityChange {
 impl<'a> AccountChange<'a> {
     /// A change that restricts nothing.
     pub fn notice(field: &'static str, kind: AccountEvent, event: Cow<'a, str>) -> Self {
-        Self { field, kind, event, reason: Cow::default(), stops_messages: false, until: None, utility: None }
+        Self {
+            field,
+            kind,
+            event,
+            reason: Cow::default(),
+            stops_messages: false,
+            until: None,
+            utility: None,
+            messaging_limit: None,
+        }
     }
 }
 
-/// Applies a change of the account `waba`, which is one of ours. `at` is the time of the change.
-pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, at: UnixMs, now: UnixMs) -> Result<()> {
+/// Applies a change of the account `waba`, which is one of ours. `business` is its owner, if this process lists a line of
+/// it. `at` is the time of the change.
+pub async fn apply(
+    store: &Store,
+    waba: &WabaId,
+    business: Option<&BusinessId>,
+    change: &AccountChange<'_>,
+    at: UnixMs,
+    now: UnixMs,
+) -> Result<()> {
     let (field, event) = (change.field, &*change.event);
     metrics::account_event(change.kind);
     let (whole, utility) = (|| HoldScope::Waba(waba.clone()), || HoldScope::Utility(waba.clone()));
@@ -62,6 +81,9 @@ pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, at:
         Some(UtilityChange::Capped(until)) => hold(store, utility(), policy::UTILITY_CAP, change, until, at).await?,
         Some(UtilityChange::Recovered) => lift(store, utility(), &[policy::UTILITY_CAP], at, now).await?,
         None => {}
+    }
+    if let (Some(business), Some(limit)) = (business, change.messaging_limit) {
+        set_messaging_limit(store, business, limit, at).await?;
     }
     match change.kind {
         AccountEvent::Disabled => hold(store, whole(), RESTRICTED, change, None, at).await,
@@ -83,6 +105,19 @@ pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, at:
             Ok(())
         }
     }
+}
+
+/// Stores the messaging limit of a business that Meta reported at `at`, unless a later one is known.
+async fn set_messaging_limit(store: &Store, business: &BusinessId, limit: MessagingLimit, at: UnixMs) -> Result<()> {
+    let known = store.messaging_limits().await?.remove(business);
+    // Meta's times are in whole seconds.
+    if known.is_some_and(|known| known.limit == limit || known.since.seconds() > at.seconds()) {
+        return Ok(());
+    }
+    info!(business.id = %business, %limit, "messaging limit changed by meta");
+    // Meta is asked again when it would have been without this change.
+    let asked_at = known.map_or(at, |known| known.asked_at);
+    store.set_messaging_limit(business, ReportedLimit { limit, since: at, asked_at }).await
 }
 
 async fn hold(

@@ -68,6 +68,11 @@ impl KnownLines {
         self.own.by_id(line).map(|line| &line.business)
     }
 
+    /// The business of a WABA of which this process lists a line.
+    pub fn business_of_waba(&self, waba: &WabaId) -> Option<&BusinessId> {
+        self.own.of_waba(waba).next().map(|line| &line.business)
+    }
+
     /// `waba`, if it owns a line of ours.
     ///
     /// Errors: as [`KnownLines::owner`].

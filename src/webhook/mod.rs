@@ -31,6 +31,7 @@ pub mod forward;
 pub mod last_campaign;
 pub mod lines;
 pub mod payload;
+pub mod places;
 pub mod receive;
 mod refusals;
 pub mod search;

@@ -32,6 +32,7 @@ use super::{
     last_campaign::{LastCampaigns, Unattributed},
     lines::{KnownLines, LineOwner},
     payload::Payload,
+    places::{LimitedBusinesses, PlaceChanges},
     search::SearchResult,
     tally::StatusTally,
 };
@@ -71,6 +72,7 @@ pub struct Receiver {
     unlikely_lookups: DefaultDirectRateLimiter,
     key_reads: DefaultDirectRateLimiter,
     faults: FailureJudge,
+    limited: LimitedBusinesses,
 }
 
 /// The lines and the template of a campaign; empty if the campaign was deleted.
@@ -96,8 +98,8 @@ struct ReceivedNews<'a> {
     details: &'a str,
     /// The index of the reply in [`Received::messages`], if it is one that is stored.
     message: Option<usize>,
-    /// The country of the recipient of a failed message, if Meta names the recipient.
-    country: Option<CallingCode>,
+    /// The recipient of the message, if Meta names it.
+    recipient: Option<Phone>,
     /// The number of the person who replied, if the reply may be about the last campaign.
     sender: Option<Phone>,
 }
@@ -124,6 +126,7 @@ impl Receiver {
         Self {
             lines: KnownLines::new(store.clone(), listed),
             faults: FailureJudge::new(store.clone()),
+            limited: LimitedBusinesses::new(store.clone()),
             last_campaigns: LastCampaigns::new(store.clone()),
             store,
             clock,
@@ -169,7 +172,8 @@ impl Receiver {
                     let waba = self.lines.waba(&entry.waba).await.map_err(|cause| Unavailable::because(&cause))?;
                     if let Some(waba) = waba {
                         let at = entry.at.unwrap_or(now);
-                        let applied = account::apply(&self.store, &waba, change, at, now).await;
+                        let business = self.lines.business_of_waba(&waba);
+                        let applied = account::apply(&self.store, &waba, business, change, at, now).await;
                         applied.map_err(|cause| Unavailable::because(&cause))?;
                         counts.used[index] = true;
                     }
@@ -184,6 +188,14 @@ impl Receiver {
                 let cause = FailureCause { reason, details: failed.details, at: failed.at };
                 let origin = self.origin(failed, &waba);
                 self.faults.judge_account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
+            }
+        }
+        let limited = self.limited.get().await;
+        let business = |line: &LineId| self.lines.business(line).filter(|business| limited.contains(*business));
+        let mut places = PlaceChanges::default();
+        for item in &news {
+            if let (Some(business), Some(sender)) = (business(&item.line), item.sender) {
+                places.add_wrote(business, &item.line, sender.into(), item.at);
             }
         }
         let (mut facts, mut without_token) = (Vec::with_capacity(news.len()), Vec::new());
@@ -209,14 +221,18 @@ impl Receiver {
                 messages[message].message.answers =
                     Some((located.part, ClaimedRow { row: located.fact.row, send: located.fact.send }));
             }
+            if let (Some(business), Some(recipient)) = (business(&item.line), item.recipient) {
+                places.add_fate(business, recipient.into(), &located);
+            }
             judged.push(located);
         }
-        self.committer.commit(Changes { facts: judged, messages }).await
+        self.committer.commit(Changes { facts: judged, messages }).await?;
+        self.limited.note(places, now).await.map_err(|cause| Unavailable::because(&cause))
     }
 
     fn origin<'a>(&'a self, item: &'a ReceivedNews<'_>, waba: &'a WabaId) -> ErrorOrigin<'a> {
         let business = self.lines.business(&item.line);
-        ErrorOrigin { line: &item.line, waba, business, country: item.country, template: None }
+        ErrorOrigin { line: &item.line, waba, business, country: item.recipient.map(CallingCode::of), template: None }
     }
 
     async fn judge(&self, origin: ErrorOrigin<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<(), StoreError> {
@@ -288,7 +304,7 @@ impl Receiver {
                     news,
                     at: status.at.unwrap_or(now),
                     details: &status.details,
-                    country: country(status),
+                    recipient: recipient(status),
                     message: None,
                     sender: None,
                 }),
@@ -314,7 +330,7 @@ impl Receiver {
                 news: News::Replied,
                 at: inbound.at.unwrap_or(now),
                 details: "",
-                country: None,
+                recipient: None,
                 message,
                 sender: message.and_then(|_| sender(inbound)),
             });
@@ -457,9 +473,9 @@ impl Receiver {
     }
 }
 
-/// The country of the recipient of a failed message.
-fn country(status: &Status<'_>) -> Option<CallingCode> {
-    Some(CallingCode::of(format!("+{}", status.recipient.as_ref()?).parse().ok()?))
+/// The recipient of a message. Meta writes the digits without `+`.
+fn recipient(status: &Status<'_>) -> Option<Phone> {
+    Phone::from_digits(status.recipient.as_ref()?.parse().ok()?)
 }
 
 impl ReceivedNews<'_> {

@@ -17,8 +17,8 @@ use pregon::{
         worker::Worker,
     },
     domain::{
-        Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret, State,
-        Template, UnixMs, campaign::FEATURES,
+        Campaign, CampaignId, CampaignState, Line, LineId, MessagingLimit, OnDoubt, Phone, Recipient, RetryPolicy,
+        Secret, State, Template, UnixMs, campaign::FEATURES,
     },
     feed::Feed,
     graph::{GraphClient, GraphClientConfig},
@@ -28,6 +28,7 @@ use pregon::{
         clock::Clock,
         feed::FeedLimits,
         inbound::InboundLimits,
+        messaging_limits::ReportedLimit,
         parts::PartCounts,
         uploads::{Admitted, Batch},
     },
@@ -207,6 +208,8 @@ pub fn runner_setup(
     settings: DispatchSettings,
     stop: &CancellationToken,
 ) -> RunnerSetup {
+    let messaging_limits = [(line.business.clone(), MessagingLimit::Unlimited)].into();
+    let signals = RunnerSignals { are_known: true, messaging_limits, ..RunnerSignals::default() };
     RunnerSetup {
         store: store.clone(),
         clock: clock.clone(),
@@ -215,7 +218,7 @@ pub fn runner_setup(
         line,
         settings,
         lease: Arc::new(Lease::new(1, Instant::now(), Duration::from_secs(3_600))),
-        signals: watch::channel(Arc::new(RunnerSignals { are_known: true, ..RunnerSignals::default() })).1,
+        signals: watch::channel(Arc::new(signals)).1,
         stop: stop.clone(),
         status: Arc::new(Mutex::new(LineStatus::default())),
         shard: Rc::new(Shard::new(Instant::now())),
@@ -326,6 +329,15 @@ pub async fn recount(store: &Store, record: &CampaignRecord) -> std::collections
         }
     }
     sum
+}
+
+/// Stores that these businesses have no messaging limit, as if Meta had been asked before.
+pub async fn know_messaging_limits(store: &Store, businesses: &[&str]) {
+    let now = store.time().await.expect("the time");
+    let reported = ReportedLimit { limit: MessagingLimit::Unlimited, since: now, asked_at: now };
+    for business in businesses {
+        store.set_messaging_limit(&(*business).into(), reported).await.expect("redis");
+    }
 }
 
 /// Waits until the campaign is in `state`.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{clearance::Clearance, holds::Holds, path::PathHealth};
 use crate::{
     dispatch::{DispatchSettings, RunnerSignals, lease::Lease, shard::Shard},
-    domain::{CallingCode, Hold, HoldScope, Line, MetaCode, UnixMs},
+    domain::{CallingCode, Hold, HoldScope, Line, MessagingLimit, MetaCode, UnixMs},
     redis::clock::Clock,
 };
 
@@ -103,6 +103,11 @@ impl LineState {
     /// Whether a scope is held at `now`.
     pub fn is_held(&self, scope: &HoldScope, now: UnixMs) -> bool {
         self.holds.is_held(scope, &self.signals.borrow(), now)
+    }
+
+    /// The messaging limit of the line's business; `None` until it is known.
+    pub fn messaging_limit(&self) -> Option<MessagingLimit> {
+        self.signals.borrow().messaging_limits.get(&self.line.business).copied()
     }
 
     /// The countries that are held at `now`, each with Meta's code.

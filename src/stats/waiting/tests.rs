@@ -96,6 +96,23 @@ fn campaign_wide_holds_hide_the_reasons_of_lines() {
 }
 
 #[test]
+fn a_spent_messaging_limit_stops_the_campaign_until_a_place_frees() {
+    let lines = [work("3001", 5, 0, sending(72.0))];
+    let spent = |business: &str| Stops {
+        spent: [(business.into(), SpentLimit { limit: 250, frees_at: Some(LATER) })].into(),
+        ..Stops::default()
+    };
+    let found = |stops: &Stops| {
+        let waiting = waiting_for(&record(CampaignState::Running), Some(&line("3001", "2001")), stops, &lines, NOW);
+        waiting.into_iter().map(|waiting| (waiting.reason, waiting.until, waiting.line.is_some())).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&spent("1001")), [(WaitReason::PortfolioLimit, Some(LATER), false)]);
+    assert_eq!(found(&spent("1002")), [(WaitReason::LineRate, None, true)], "of another business");
+    let unknown = LineSnapshot { limit_unknown: true, ..sending(72.0) };
+    assert_eq!(on_line(work("3001", 5, 0, unknown)), (WaitReason::PortfolioLimit, None, None));
+}
+
+#[test]
 fn each_line_with_work_has_one_reason() {
     assert_eq!(on_line(work("3001", 5, 0, sending(72.0))), (WaitReason::LineRate, None, None));
     let mut paused = sending(72.0);

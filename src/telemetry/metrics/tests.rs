@@ -75,9 +75,10 @@ fn every_series_has_a_help_text() {
         redis_operation("claim").record(0.0004);
         SubscriberMetrics::new(&"crm".into());
         ForwardMetrics::new("analytics").set_waiting(0);
+        QueueMetrics::new().set_messaging_limit(&"1001".into(), 250, 7);
     });
     let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-    assert_eq!(named.len(), 30, "{named:?}");
+    assert_eq!(named.len(), 32, "{named:?}");
     for (name, _) in named {
         assert!(name.starts_with("pregon_"), "{name}");
         assert!(page.contains(&format!("# HELP {name} ")), "{name} has no HELP");

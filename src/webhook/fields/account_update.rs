@@ -65,6 +65,7 @@ impl<'a> From<Value<'a>> for WebhookChange<'a> {
             stops_messages,
             until,
             utility,
+            messaging_limit: None,
         }))
     }
 }

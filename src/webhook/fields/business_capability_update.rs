@@ -1,20 +1,29 @@
-//! `business_capability_update`: a limit of the business portfolio changed. The value has the limits, which are not
-//! used, and no event.
-
-use serde::Deserialize;
+//! `business_capability_update`: a limit of the business portfolio changed. The value has the limits and no event.
 
 use super::WebhookChange;
-use crate::{telemetry::metrics::AccountEvent, webhook::account::AccountChange};
+use crate::{
+    domain::MessagingLimit,
+    json::{Text, objects},
+    telemetry::metrics::AccountEvent,
+    webhook::account::AccountChange,
+};
 
 pub(super) const FIELD: &str = "business_capability_update";
 
-/// Nothing in the value is used.
-#[derive(Deserialize)]
-pub(super) struct Value {}
+objects! {
+    Value {
+        max_daily_conversations_per_business: Text<'a>,
+        // The name until October 2025, when each number had a limit of its own.
+        max_daily_conversation_per_phone: Text<'a>,
+    }
+}
 
-impl From<Value> for WebhookChange<'_> {
-    fn from(_: Value) -> Self {
-        Self::Account(Box::new(AccountChange::notice(FIELD, AccountEvent::Capability, "".into())))
+impl<'a> From<Value<'a>> for WebhookChange<'a> {
+    fn from(value: Value<'a>) -> Self {
+        let texts = [value.max_daily_conversations_per_business, value.max_daily_conversation_per_phone];
+        let messaging_limit: Option<MessagingLimit> = texts.iter().find_map(|text| text.0.as_ref()?.parse().ok());
+        let notice = AccountChange::notice(FIELD, AccountEvent::Capability, "".into());
+        Self::Account(Box::new(AccountChange { messaging_limit, ..notice }))
     }
 }
 
@@ -23,10 +32,16 @@ mod tests {
     use super::{super::tests::account, *};
 
     #[test]
-    fn a_change_of_limits_is_reported_whatever_their_types() {
-        for json in ["{}", r#"{"max_daily_conversations_per_business":"TIER_2K"}"#, r#"{"event":1e9,"event":[]}"#] {
-            let expected = AccountChange::notice(FIELD, AccountEvent::Capability, "".into());
-            assert_eq!(account(FIELD, json), expected, "{json}");
+    fn the_messaging_limit_is_read_in_every_form() {
+        for (json, limit) in [
+            (r#"{"max_daily_conversations_per_business":"TIER_2K"}"#, Some(MessagingLimit::People(2_000))),
+            (r#"{"max_daily_conversations_per_business":100000}"#, Some(MessagingLimit::People(100_000))),
+            (r#"{"max_daily_conversation_per_phone":-1}"#, Some(MessagingLimit::Unlimited)),
+            (r#"{"max_daily_conversations_per_business":"TIER_NOT_SET","event":[]}"#, None),
+            ("{}", None),
+        ] {
+            let notice = AccountChange::notice(FIELD, AccountEvent::Capability, "".into());
+            assert_eq!(account(FIELD, json), AccountChange { messaging_limit: limit, ..notice }, "{json}");
         }
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn read<'de, D: Deserializer<'de>>(field: &str, value: D) -> Result<O
         account_alerts::FIELD => object::<account_alerts::Value<'_>, D>(value),
         security::FIELD => object::<security::Value<'_>, D>(value),
         phone_number_quality_update::FIELD => object::<phone_number_quality_update::Value<'_>, D>(value),
-        business_capability_update::FIELD => object::<business_capability_update::Value, D>(value),
+        business_capability_update::FIELD => object::<business_capability_update::Value<'_>, D>(value),
         _ => Object::<IgnoredAny>::deserialize(value).map(|Object(value)| value.map(|_| WebhookChange::Other)),
     }
 }

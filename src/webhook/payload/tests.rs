@@ -55,8 +55,8 @@ fn a_status_is_parsed_with_its_token() {
     assert_eq!(read.line, "3001");
     assert_eq!(read.inbound, []);
     let wamid = "wamid.HBgNNTQ5MTE1NTU1MDEwMRUCABEYEjA4";
-    let expected =
-        Status { token: Some("c42:r981".into()), ..status(wamid, StatusKind::Sent, Some(1_795_300_000_000)) };
+    let (token, recipient) = (Some("c42:r981".into()), Some("5491155550101".into()));
+    let expected = Status { token, recipient, ..status(wamid, StatusKind::Sent, Some(1_795_300_000_000)) };
     assert_eq!(read.statuses, [expected]);
     assert!(matches!(read.statuses[0].token, Some(Cow::Borrowed(_))), "without a copy");
 }

@@ -125,6 +125,8 @@ async fn calls_are_answered_as_documented() {
         (Method::PATCH, "/v1/lines/3001".into(), Some(rate(0.into())), 400),
         (Method::POST, "/v1/lines/3001/pause".into(), None, 200),
         (Method::POST, "/v1/lines/3001/resume".into(), None, 200),
+        (Method::GET, "/v1/businesses".into(), None, 200),
+        (Method::GET, "/v1/businesses?limit=0".into(), None, 400),
         (Method::GET, "/v1/holds".into(), None, 200),
         (Method::GET, "/v1/holds?limit=0".into(), None, 400),
         (Method::POST, "/v1/holds/line:3001/lift".into(), None, 200),

@@ -123,6 +123,7 @@ impl Api {
         };
         let store = Store::connect(&address).await.expect("a store").with_feed(feed);
         let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
+        world::know_messaging_limits(&store, &BUSINESSES).await;
         let lines = [
             ("3001", "2001", "1001"),
             ("3002", "2001", "1001"),

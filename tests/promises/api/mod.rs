@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod businesses;
 mod campaigns;
 mod document;
 mod encodings;

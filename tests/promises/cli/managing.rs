@@ -209,6 +209,27 @@ fn hold(id: &str) -> Value {
 }
 
 #[tokio::test]
+async fn businesses_are_listed_with_what_is_left_of_their_limits() {
+    let limited = json!({ "id": "1001", "limit": 2000, "used_24h": 1900, "remaining": 100,
+        "frees_at": "2026-11-22T17:40:00Z", "wabas": ["2001", "2002"], "holds": [hold("business:1001")] });
+    let unlimited = json!({ "id": "1002", "limit": null, "used_24h": null, "remaining": null, "frees_at": null,
+        "wabas": ["2003"], "holds": [] });
+    let page = |row: &Value, next: Option<&str>| Answer::Json(200, json!({ "businesses": [row], "next": next }));
+    let server = Server::start([
+        ("GET /v1/businesses", page(&limited, Some("1001"))),
+        ("GET /v1/businesses?cursor=1001", page(&unlimited, None)),
+    ])
+    .await;
+    let ran = server.run(&["business", "list"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for text in ["1001", "2001, 2002", "2,000", "1,900", "100", "restricted", "1002"] {
+        assert!(ran.out.contains(text), "{text}: {ran:?}");
+    }
+    let listed = server.run(&["business", "list", "--json"]).await.json();
+    assert_eq!(listed, [json!({ "businesses": [limited, unlimited] })]);
+}
+
+#[tokio::test]
 async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
     let page = |id: &str, next: Option<&str>| Answer::Json(200, json!({ "holds": [hold(id)], "next": next }));
     let template = "template:2001/spring_sale/es_AR";

@@ -122,6 +122,7 @@ async fn non_meta_responses_in_a_row_stop_a_line_until_meta_answers() {
     let other = world::campaign(&store, &[WORKS], 300, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let lines: Vec<_> = BROKEN.iter().chain([&WORKS]).map(|line| world::line(line, 1_000.0)).collect();
+    world::know_messaging_limits(&store, &["1001"]).await;
     let worker = TestWorker::start("w1", &redis, &url, &lines, world::settings()).await;
     for line in BROKEN {
         support::until("the line stops", async || broken_by(&store, line).await.is_some()).await;
@@ -169,6 +170,7 @@ async fn a_path_without_responses_gets_few_messages() {
     let settings = DispatchSettings { in_flight_max: 1_000, ..world::settings() };
     let graph = GraphClientConfig { timeout: Duration::from_secs(4), ..world::graph(&url) };
     let lines = [world::line("3001", RATE)];
+    world::know_messaging_limits(&store, &["1001"]).await;
     let worker = TestWorker::start_with("w1", world::address(&redis), graph, &lines, settings).await;
     support::until("the line stops", async || broken_by(&store, "3001").await.is_some()).await;
     let lost = meta.sends("3001");

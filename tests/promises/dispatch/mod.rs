@@ -6,6 +6,7 @@ mod holds;
 mod hostile;
 mod housekeeping;
 mod lanes;
+mod messaging_limits;
 mod pairs;
 mod pausing;
 mod sending;

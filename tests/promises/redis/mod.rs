@@ -2,4 +2,5 @@
 
 mod empty;
 mod forgetting;
+mod places;
 mod spawn;

@@ -21,6 +21,7 @@ use crate::{
     redis::{
         Store, StoreError,
         parts::{Claim, ClaimRequest, DoubtsEnded, SettledPart, ToSend},
+        places::{PlaceNews, Places},
     },
 };
 
@@ -36,14 +37,27 @@ pub enum Reply {
     Expired(PartId, Result<u64, StoreError>),
     /// To [`Calls::finish`].
     Finished(Vec<PartId>, Result<(), StoreError>),
+    /// To [`Calls::ask_places`].
+    Places(Result<Places, StoreError>),
 }
 
 /// The reply to a claim.
 pub enum ClaimReply {
     /// The claim, and a message for each of its rows.
     Claim(Claim, Vec<Message>),
-    /// Rows were claimed, and their recipients could not be read.
-    Unreadable(Vec<ToSend>, StoreError),
+    /// The claim of a line whose business has a messaging limit.
+    Limited {
+        /// The claim.
+        claim: Claim,
+        /// A message for each of its rows that may be sent.
+        messages: Vec<Message>,
+        /// The other rows: no place is left for them.
+        refused: Vec<ToSend>,
+        /// The places that are left.
+        places: Places,
+    },
+    /// Rows were claimed, and either their recipients could not be read, or no places could be taken for them.
+    Unprepared(Vec<ToSend>, StoreError),
 }
 
 /// The work of a line, as Redis lists it.
@@ -78,14 +92,18 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Claims rows of a part, and builds their messages from `plan`. Without a plan there are no messages.
+    /// Claims rows of a part, and builds their messages from `plan`. Without a plan there are no messages. With a
+    /// `limit`, that of the line's business in people, takes a place for each message.
     pub fn claim(
         &self,
         part: PartId,
         request: ClaimRequest,
         plan: Option<Rc<SendPlan>>,
+        limit: Option<u32>,
+        line: &LineState,
     ) -> LocalBoxFuture<'static, Reply> {
         let (store, recipients) = (self.store.clone(), self.recipients.clone());
+        let (line, business) = (line.line.id.clone(), line.line.business.clone());
         Box::pin(async move {
             let prefetched = async {
                 if request.limit > 0 {
@@ -101,7 +119,7 @@ impl Calls {
             };
             let found = match recipients.locate(&store, part, rows.iter().map(|row| row.claimed.row)).await {
                 Ok(found) => found,
-                Err(error) => return Reply::Claimed(part, Ok(ClaimReply::Unreadable(rows.clone(), error))),
+                Err(error) => return Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows.clone(), error))),
             };
             let message = |(&ToSend { claimed, attempt }, (chunk, index))| Message {
                 part: part.number,
@@ -111,8 +129,34 @@ impl Calls {
                 chunk,
                 index,
             };
-            let messages = rows.iter().zip(found).map(message).collect();
-            Reply::Claimed(part, Ok(ClaimReply::Claim(claim, messages)))
+            let messages: Vec<Message> = rows.iter().zip(found).map(message).collect();
+            let Some(limit) = limit else { return Reply::Claimed(part, Ok(ClaimReply::Claim(claim, messages))) };
+            let people: Vec<_> = messages.iter().map(|message| (message.to().into(), message.row())).collect();
+            let (places, may_be_sent) = match store.take_places(&business, limit, &line, &people, request.now).await {
+                Ok(taken) => taken,
+                Err(error) => return Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows.clone(), error))),
+            };
+            let refused = rows.iter().zip(&may_be_sent).filter_map(|(row, may)| (!may).then_some(*row)).collect();
+            let messages = messages.into_iter().zip(may_be_sent).filter_map(|(message, may)| may.then_some(message));
+            let messages = messages.collect();
+            Reply::Claimed(part, Ok(ClaimReply::Limited { claim, messages, refused, places }))
+        })
+    }
+
+    /// Asks how many places of a business with this `limit`, in people, are left.
+    pub fn ask_places(&self, limit: u32, line: &LineState) -> LocalBoxFuture<'static, Reply> {
+        let (store, business, now) = (self.store.clone(), line.line.business.clone(), line.clock.now());
+        Box::pin(async move { Reply::Places(store.places(&business, limit, now).await) })
+    }
+
+    /// Stores what became of messages that were not sent.
+    pub fn note_places(&self, news: Vec<PlaceNews>, line: &LineState) -> LocalBoxFuture<'static, ()> {
+        let (store, business, now) = (self.store.clone(), line.line.business.clone(), line.clock.now());
+        Box::pin(async move {
+            if let Err(error) = store.note_places(&business, &news, now).await {
+                warn!(business.id = %business, n = news.len(), %error, "people who got no message count towards the \
+                    messaging limit for three days");
+            }
         })
     }
 

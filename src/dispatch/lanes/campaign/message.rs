@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::plans::SendPlan;
 use crate::{
     domain::{ClaimedRow, PartId, Phone, Token, TokenKey},
-    redis::chunk::Chunk,
+    redis::{chunk::Chunk, message_ids::RowRef},
 };
 
 /// Initial capacity of a body: the usual length.
@@ -39,6 +39,11 @@ impl Message {
     /// Its part.
     pub fn part(&self) -> PartId {
         PartId { campaign: self.plan.campaign.id, number: self.part }
+    }
+
+    /// Its row in Redis.
+    pub fn row(&self) -> RowRef {
+        (self.part(), self.claimed)
     }
 
     /// Its recipient.

@@ -9,6 +9,7 @@ pub mod backlog;
 pub mod calls;
 pub mod message;
 mod outcomes;
+pub mod places;
 pub mod plans;
 pub mod recipients;
 mod redis_calls;
@@ -34,6 +35,7 @@ use self::{
     calls::{Calls, Reply, Settlement},
     message::Message,
     outcomes::PendingOutcomes,
+    places::PlaceKeeper,
     plans::SendPlans,
 };
 use super::{Addressee, Lane};
@@ -74,6 +76,7 @@ pub struct CampaignLane {
     /// Messages that were taken, and neither settled nor given back.
     in_flight: usize,
     outcomes: BTreeMap<PartId, PendingOutcomes>,
+    places: PlaceKeeper,
     /// The open call to Redis, of all but settlements.
     call: Option<LocalBoxFuture<'static, Reply>>,
     settling: Option<LocalBoxFuture<'static, Settlement>>,
@@ -114,6 +117,7 @@ impl CampaignLane {
             ready: VecDeque::new(),
             in_flight: 0,
             outcomes: BTreeMap::new(),
+            places: PlaceKeeper::default(),
             call: None,
             settling: None,
             background: FuturesUnordered::new(),
@@ -185,6 +189,10 @@ impl Lane for CampaignLane {
             && let Some(outcomes) = self.outcomes_to_settle(now, line)
         {
             self.settling = Some(self.calls.settle(outcomes, line));
+            let ended = self.places.take_ended();
+            if !ended.is_empty() {
+                self.background.push(self.calls.note_places(ended, line));
+            }
         }
     }
 
@@ -283,6 +291,7 @@ impl Lane for CampaignLane {
     }
 
     fn changed(&mut self, now: Instant, lines: usize) {
+        self.places.ask_again();
         // If a thousand lines refresh at once, Redis and this thread do nothing else for half a second.
         let spread = REFRESH_SPREAD.mul_f64(lines as f64 * rand::random::<f64>());
         let at = self.refresh_not_before.max(now + spread);

@@ -104,6 +104,7 @@ impl CampaignLane {
 
     /// Queues an outcome to be settled.
     pub(super) fn queue_outcome(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled, line: &LineState) {
+        self.places.ended((part, claimed), &settled);
         match settled {
             Settled::Retry { at, .. } => {
                 self.backlog.note_due(part, Due::At(at));

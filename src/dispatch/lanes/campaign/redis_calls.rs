@@ -10,6 +10,7 @@ use super::{
     backlog::Next,
     calls::{ClaimReply, Refresh, Reply},
     message::Message,
+    places::Allowance,
 };
 use crate::{
     dispatch::{batch, lanes::Lane as _, line::state::LineState},
@@ -52,7 +53,7 @@ impl CampaignLane {
             return Some(self.calls.expire(part, line));
         }
         if let Some(UnansweredClaim { part, .. }) = self.unanswered_claim {
-            return Some(self.claim(part, 0, line));
+            return Some(self.claim(part, 0, None, line));
         }
         if line.clearance.is_stopping() {
             return None;
@@ -76,8 +77,16 @@ impl CampaignLane {
         }
         let clock = line.clock.now();
         match self.backlog.next(clock, line.may_claim(now), |template| line.is_held(template, clock)) {
-            Next::Inspect(part) => Some(self.claim(part, 0, line)),
-            Next::Claim(part) => Some(self.claim(part, rows, line)),
+            Next::Inspect(part) => Some(self.claim(part, 0, None, line)),
+            Next::Claim(part) => match self.allowance(now, line) {
+                Allowance::Unlimited => Some(self.claim(part, rows, None, line)),
+                Allowance::Limited { messages, limit } => Some(self.claim(part, rows.min(messages), Some(limit), line)),
+                Allowance::Ask { limit } => Some(self.calls.ask_places(limit, line)),
+                Allowance::None(until) => {
+                    self.idle_until = Some(until.min(now + IDLE_MAX));
+                    None
+                }
+            },
             Next::EndDoubts(part) => {
                 let campaign = self.backlog.campaign(part.campaign)?;
                 let attempts_max = match campaign.plan.campaign.on_doubt {
@@ -104,8 +113,16 @@ impl CampaignLane {
                 self.redis_failed("the work of the line could not be read", &error, line);
             }
             Reply::Claimed(part, Ok(ClaimReply::Claim(claim, messages))) => self.claimed(part, claim, messages, line),
-            Reply::Claimed(part, Ok(ClaimReply::Unreadable(rows, error))) => {
-                self.redis_failed("recipients could not be read", &error, line);
+            Reply::Claimed(part, Ok(ClaimReply::Limited { claim, messages, refused, places })) => {
+                self.places.learned(places, Instant::now(), now);
+                for message in &messages {
+                    self.places.took(message.row(), message.to().into());
+                }
+                self.claimed(part, claim, messages, line);
+                self.return_rows(part, refused, line);
+            }
+            Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows, error))) => {
+                self.redis_failed("messages could not be prepared", &error, line);
                 self.return_rows(part, rows, line);
             }
             Reply::Claimed(part, Err(error)) => {
@@ -151,6 +168,8 @@ impl CampaignLane {
                 }
             }
             Reply::Finished(_, Err(error)) => self.redis_failed("parts could not be finished", &error, line),
+            Reply::Places(Ok(places)) => self.places.learned(places, Instant::now(), now),
+            Reply::Places(Err(error)) => self.redis_failed("the messaging limit could not be read", &error, line),
         }
     }
 
@@ -161,21 +180,38 @@ impl CampaignLane {
         self.redis_retry_at = Some(Instant::now() + REDIS_PAUSE);
     }
 
-    fn claim(&mut self, part: PartId, limit: usize, line: &LineState) -> LocalBoxFuture<'static, Reply> {
+    /// How many messages may be claimed, as far as the messaging limit of the business goes.
+    fn allowance(&self, now: Instant, line: &LineState) -> Allowance {
+        match self.places.allowance(line.messaging_limit(), now) {
+            Allowance::Unlimited => Allowance::Unlimited,
+            // Other workers may still have to replay whom they have sent to.
+            _ if self.calls.store.in_grace_period(line.settings.lease) => Allowance::None(now + TAKEOVER_RETRY),
+            allowance => allowance,
+        }
+    }
+
+    /// Claims at most `rows` rows. `limit`: that of the business in people, if it has one.
+    fn claim(
+        &mut self,
+        part: PartId,
+        rows: usize,
+        limit: Option<u32>,
+        line: &LineState,
+    ) -> LocalBoxFuture<'static, Reply> {
         self.claims += 1;
         let now = line.clock.now();
         let request = ClaimRequest {
             epoch: line.clearance.lease.epoch,
             number: self.claims,
             now,
-            limit,
+            limit: rows,
             doubt_until: now.after(line.settings.doubt_deadline),
             unanswered: self.unanswered_claim.map(|claim| claim.number),
             // The grace period is one lease: in that time, a worker that had the line before notices that Redis
             // restarted, or its lease ends and it stops.
             in_grace_period: self.calls.store.in_grace_period(line.settings.lease),
         };
-        self.calls.claim(part, request, self.backlog.plan(part.campaign))
+        self.calls.claim(part, request, self.backlog.plan(part.campaign), limit, line)
     }
 
     fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<Message>, line: &LineState) {

@@ -20,7 +20,7 @@ pub struct Status<'a> {
     pub at: Option<UnixMs>,
     /// `biz_opaque_callback_data`: our token, or data of another app.
     pub token: Option<Cow<'a, str>>,
-    /// The number of the recipient of a failed message, without `+`, if Meta names it.
+    /// The number of the recipient, without `+`, if Meta names it.
     pub recipient: Option<Cow<'a, str>>,
     /// The code of the first error, if there is one.
     pub code: Option<MetaCode>,
@@ -69,7 +69,7 @@ impl<'a> From<WireStatus<'a>> for Status<'a> {
             kind,
             at: fields::time(status.timestamp),
             token: status.biz_opaque_callback_data.0,
-            recipient: status.recipient_id.0.filter(|_| kind == StatusKind::Failed),
+            recipient: status.recipient_id.0,
             code: error.code(),
             details: error.text(),
         }

@@ -1,0 +1,44 @@
+-- Notes what became of messages that count towards the messaging limit of a business.
+--
+-- KEYS     people, undelivered
+-- ARGV     1 now (ms) · 2 how long a person counts after a delivery (ms) · 3 news, 38 bytes each: 8 bytes person,
+--          21 bytes message as in take_places.lua, kind, time (ms) as a double
+-- Kinds    D delivered at the time
+--          R read at the time, so it was delivered by then
+--          F it will not be delivered
+-- If repeated: changes nothing.
+--
+-- Once a message is delivered, so are the earlier ones to the same person. A message that was read is known to be
+-- delivered already, unless it is still in `undelivered`.
+local people, undelivered = unpack(KEYS)
+local now, window, news = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+-- Meta's times are in whole seconds.
+local RESOLUTION = 1000
+
+local function count_until(person, time)
+  if time > now then redis.call('ZADD', people, time, person) else redis.call('ZREM', people, person) end
+end
+
+for pos = 1, #news, 38 do
+  local person, message = string.sub(news, pos, pos + 7), string.sub(news, pos + 8, pos + 28)
+  local kind, time = struct.unpack('<c1d', string.sub(news, pos + 29, pos + 37))
+  local last = redis.call('HGET', undelivered, person)
+  if last then
+    local sent, before = struct.unpack('<dd', last)
+    local is_last = string.sub(last, 17) == message
+    if kind == 'F' then
+      if is_last then
+        redis.call('HDEL', undelivered, person)
+        count_until(person, before)
+      end
+    elseif is_last or time + RESOLUTION > sent then
+      redis.call('HDEL', undelivered, person)
+      count_until(person, time + window)
+    else
+      redis.call('HSET', undelivered, person, struct.pack('<dd', sent, math.max(before, time + window)) .. string.sub(last, 17))
+    end
+  elseif kind == 'D' and time + window > now then
+    redis.call('ZADD', people, 'GT', time + window, person)
+    if redis.call('PTTL', people) < window then redis.call('PEXPIRE', people, window) end
+  end
+end

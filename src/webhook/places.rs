@@ -1,0 +1,110 @@
+//! What webhooks say about the people who count towards the messaging limit of a business: a message was delivered to them,
+//! or failed, or they wrote to a line. Only of lines that this process lists, and of businesses with a limit.
+//!
+//! If the process dies: Meta delivers unanswered webhooks again, and noting something twice changes nothing.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use tracing::debug;
+
+use super::apply::LocatedFact;
+use crate::{
+    domain::{BusinessId, ClaimedRow, LineId, News, Person, UnixMs},
+    redis::{
+        Result, Store,
+        places::{Fate, PlaceNews},
+    },
+};
+
+/// How long it may take until a business is known to have a limit. A limit changes some times a year.
+const MAX_AGE: Duration = Duration::from_secs(5);
+
+/// The businesses that have a messaging limit, as they are read from Redis from time to time.
+pub struct LimitedBusinesses {
+    store: Store,
+    read: RwLock<Option<LimitsRead>>,
+    /// Locked during a read of Redis. Webhooks do not wait for the read of another one.
+    reading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct LimitsRead {
+    limited: Arc<HashSet<BusinessId>>,
+    at: Instant,
+}
+
+/// What one webhook says about people.
+#[derive(Debug, Default)]
+pub struct PlaceChanges {
+    news: BTreeMap<BusinessId, Vec<PlaceNews>>,
+    wrote: BTreeMap<(BusinessId, LineId), Vec<(Person, UnixMs)>>,
+}
+
+impl LimitedBusinesses {
+    /// None is known yet.
+    pub fn new(store: Store) -> Self {
+        Self { store, read: RwLock::default(), reading: tokio::sync::Mutex::default() }
+    }
+
+    /// The businesses with a limit. If Redis cannot be read, those of the last read: meanwhile people may count for
+    /// longer than they have to.
+    pub async fn get(&self) -> Arc<HashSet<BusinessId>> {
+        let last = match self.last() {
+            Some(last) if last.at.elapsed() < MAX_AGE => return last.limited,
+            last => last.map(|last| last.limited).unwrap_or_default(),
+        };
+        let Ok(_reading) = self.reading.try_lock() else { return last };
+        let limited = match self.store.messaging_limits().await {
+            Ok(limits) => {
+                let limits = limits.into_iter();
+                Arc::new(limits.filter_map(|(business, known)| known.limit.people().map(|_| business)).collect())
+            }
+            Err(error) => {
+                debug!(%error, "messaging limits could not be read");
+                last
+            }
+        };
+        let read = LimitsRead { limited: Arc::clone(&limited), at: Instant::now() };
+        *self.read.write().unwrap_or_else(PoisonError::into_inner) = Some(read);
+        limited
+    }
+
+    fn last(&self) -> Option<LimitsRead> {
+        self.read.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stores what a webhook says.
+    pub async fn note(&self, changes: PlaceChanges, now: UnixMs) -> Result<()> {
+        for (business, news) in changes.news {
+            self.store.note_places(&business, &news, now).await?;
+        }
+        for ((business, line), people) in changes.wrote {
+            self.store.open_windows(&business, &line, &people, now).await?;
+        }
+        Ok(())
+    }
+}
+
+impl PlaceChanges {
+    /// Adds the fate of a message to `person`.
+    pub fn add_fate(&mut self, business: &BusinessId, person: Person, located: &LocatedFact) {
+        let fate = match located.fact.news {
+            News::Delivered => Fate::Delivered(located.fact.at),
+            News::Read => Fate::Read(located.fact.at),
+            News::Failed(_) | News::Returned(_) => Fate::NotDelivered,
+            News::Sent | News::Replied => return,
+        };
+        let claimed = ClaimedRow { row: located.fact.row, send: located.fact.send };
+        let news = PlaceNews { person, message: (located.part, claimed), fate };
+        self.news.entry(business.clone()).or_default().push(news);
+    }
+
+    /// Adds that `person` wrote to a line.
+    pub fn add_wrote(&mut self, business: &BusinessId, line: &LineId, person: Person, at: UnixMs) {
+        self.wrote.entry((business.clone(), line.clone())).or_default().push((person, at));
+    }
+}

@@ -59,7 +59,7 @@ fn state(now: &LineSnapshot, backlog: u64) -> &'static str {
     match now.stop() {
         Some(Stop::Paused) => "paused",
         Some(Stop::Held(..)) => "held",
-        Some(Stop::NoWorker | Stop::Unlisted) if backlog > 0 => "no_worker",
+        Some(Stop::NoWorker | Stop::Silent(_) | Stop::Unlisted) if backlog > 0 => "no_worker",
         Some(Stop::Unreachable) => "unreachable",
         Some(Stop::PathBroken(_)) => "path_broken",
         None if now.report.as_ref().is_some_and(|report| report.throttled) => "throttled",
@@ -236,6 +236,7 @@ mod tests {
             throttled,
             unreachable,
             path_broken: None,
+            since: None,
             in_flight: 0,
             accepted_per_second: 0.0,
             features: Vec::new(),

@@ -232,6 +232,10 @@ pub struct Waiting {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub line: Option<LineId>,
+    /// Since when the reason holds; absent if that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub since: Option<UnixMs>,
     /// When the reason ends by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -247,8 +251,8 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// A reason about the whole campaign, without an end or a code.
+    /// A reason about the whole campaign, without a beginning, an end or a code.
     pub fn new(reason: WaitReason, text: impl Into<String>) -> Self {
-        Self { reason, line: None, until: None, code: None, text: text.into() }
+        Self { reason, line: None, since: None, until: None, code: None, text: text.into() }
     }
 }

@@ -44,6 +44,13 @@ use crate::{
 /// How often a worker reads the pulse, which is the delay of a launch, a pause or a new rate.
 const PULSE_EVERY: Duration = Duration::from_millis(25);
 
+/// How often a worker says that it is alive. The lines of one that is killed are shown without a worker soon after, long
+/// before their leases end.
+const BEAT_EVERY: Duration = Duration::from_millis(250);
+
+/// How long the last report on a line is kept. It says when the line was served last.
+const REPORT_KEPT: Duration = Duration::from_hours(24);
+
 /// Signals are read at least this often, even if the pulse has not changed.
 const SIGNALS_EVERY: Duration = Duration::from_secs(5);
 
@@ -92,6 +99,27 @@ struct RunningLine {
     status: Arc<Mutex<LineStatus>>,
     /// At the last report, or at the start.
     reported: AcceptedCount,
+    /// What keeps the line from its full rate, and since when.
+    trouble: Option<(Trouble, UnixMs)>,
+}
+
+/// What keeps a line from its full rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Throttled,
+    Unreachable,
+    PathBroken,
+}
+
+impl Trouble {
+    fn of(status: &LineStatus) -> Option<Self> {
+        match status {
+            LineStatus { path_broken: Some(_), .. } => Some(Self::PathBroken),
+            LineStatus { unreachable: true, .. } => Some(Self::Unreachable),
+            LineStatus { throttled: true, .. } => Some(Self::Throttled),
+            _ => None,
+        }
+    }
 }
 
 impl RunningLine {
@@ -253,7 +281,8 @@ impl Worker {
         let (stop, status) = (CancellationToken::new(), Arc::new(Mutex::new(LineStatus::default())));
         let order = StartRunner { line: line.clone(), lease, stop: stop.clone(), done, status: status.clone() };
         thread.send(order).map_err(|_| WorkerError::RunnerDied(id.clone()))?;
-        Ok(RunningLine { stop, done: done_rx, status, reported: AcceptedCount { accepted: 0, at: Instant::now() } })
+        let reported = AcceptedCount { accepted: 0, at: Instant::now() };
+        Ok(RunningLine { stop, done: done_rx, status, reported, trouble: None })
     }
 
     async fn report(&self, running: &mut HashMap<LineId, RunningLine>, at: UnixMs) -> Result<(), StoreError> {
@@ -262,12 +291,17 @@ impl Worker {
             let status = line.status();
             let count = AcceptedCount { accepted: status.accepted, at: Instant::now() };
             let before = std::mem::replace(&mut line.reported, count);
+            let trouble = Trouble::of(&status);
+            if line.trouble.map(|(trouble, _)| trouble) != trouble {
+                line.trouble = trouble.map(|trouble| (trouble, at));
+            }
             let report = LineReport {
                 worker: self.name.clone(),
                 rate: status.rate,
                 throttled: status.throttled,
                 unreachable: status.unreachable,
                 path_broken: status.path_broken,
+                since: line.trouble.map(|(_, since)| since),
                 in_flight: status.in_flight,
                 accepted_per_second: status.accepted.saturating_sub(before.accepted) as f64
                     / before.at.elapsed().as_secs_f64().max(0.001),
@@ -276,7 +310,7 @@ impl Worker {
             };
             reports.push((id.clone(), report));
         }
-        self.store.put_reports(&reports, self.settings.lease).await
+        self.store.put_reports(&reports, REPORT_KEPT).await
     }
 
     fn start_thread(
@@ -387,8 +421,13 @@ impl SignalWatch {
     /// an operator who pauses everything finds the worker among the live ones, or the worker finds the pause.
     async fn run(self, joined: Arc<Notify>) {
         joined.notified().await;
-        let mut read_at: Option<Instant> = None;
+        let (mut read_at, mut beat_at): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
+            if beat_at.is_none_or(|at| at.elapsed() >= BEAT_EVERY) {
+                beat_at = Some(Instant::now());
+                // If this fails, so does the next call, which reports it.
+                let _ = self.store.beat(&self.worker, self.clock.now()).await;
+            }
             match self.store.pulse().await {
                 Ok(pulse) => {
                     let unchanged = self.signals.borrow().pulse == pulse;

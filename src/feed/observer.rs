@@ -236,7 +236,7 @@ fn line_state(now: &LineSnapshot) -> &'static str {
         Some(Stop::Unreachable) => "unreachable",
         Some(Stop::PathBroken(_)) => "path_broken",
         None if now.report.as_ref().is_some_and(|report| report.throttled) => "throttled",
-        Some(Stop::LimitUnknown) | None => "ready",
+        Some(Stop::LimitUnknown | Stop::Silent(_)) | None => "ready",
     }
 }
 

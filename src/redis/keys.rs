@@ -46,6 +46,8 @@ keys! {
     pulse() => "pulse";
     /// ZSET of live workers, score = time in ms at which each counts as dead unless it renews.
     workers() => "workers";
+    /// HASH: worker → when it was last alive, in ms.
+    beats() => "beats";
     /// HASH: worker → ids of the lines that it lists, JSON.
     line_lists() => "line_lists";
     /// HASH: line that a worker lists, or listed within `id_retention` → its WABA and an expiry time, JSON.

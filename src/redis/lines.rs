@@ -2,9 +2,9 @@
 //!
 //! If a worker dies: its leases expire, and the next owners find the same work.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use deadpool_redis::redis::{Cmd, FromRedisValue, Pipeline, Value, cmd};
+use deadpool_redis::redis::{FromRedisValue, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Result, Store, StoreError, pauses::obedience_of, read, script};
@@ -29,6 +29,8 @@ pub struct LineControl {
     pub rate: Option<f64>,
     /// Whether sending is paused.
     pub paused: bool,
+    /// When it was paused. Unknown if an older release paused it.
+    pub paused_since: Option<UnixMs>,
 }
 
 /// A report of the owner of a line, for the API and the command line.
@@ -45,6 +47,9 @@ pub struct LineReport {
     /// What arrives instead of Meta's responses, while the path to Meta is broken. Older versions do not report it.
     #[serde(default)]
     pub path_broken: Option<String>,
+    /// Since when the line is throttled, or Meta does not answer, if one of these is so. Older versions do not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<UnixMs>,
     /// Attempts in flight.
     pub in_flight: usize,
     /// Messages per second that Meta accepted, over about the last second.
@@ -91,6 +96,17 @@ impl Store {
     pub async fn release(&self, target: &LeaseTarget, worker: &str, epoch: u64) -> Result<()> {
         let [lease, _] = self.lease_keys(target);
         self.call::<u8>(Call::new(&script::RELEASE, &[lease]).arg(worker).arg(epoch)).await.map(drop)
+    }
+
+    /// Stores that a worker is alive at `now`.
+    pub async fn beat(&self, worker: &str, now: UnixMs) -> Result<()> {
+        self.query::<u8>("HSET beats", cmd("HSET").arg(self.keys.beats()).arg(worker).arg(now.0)).await.map(drop)
+    }
+
+    /// When each worker was last alive. Workers of older releases do not say so.
+    pub async fn beats(&self) -> Result<HashMap<String, UnixMs>> {
+        let beats: HashMap<String, u64> = self.query("HGETALL beats", cmd("HGETALL").arg(self.keys.beats())).await?;
+        Ok(beats.into_iter().map(|(worker, at)| (worker, UnixMs(at))).collect())
     }
 
     /// The workers that have the leases of `lines`; `None` for a line without one.
@@ -146,7 +162,7 @@ impl Store {
     pub async fn remove_worker(&self, worker: &str) -> Result<()> {
         let mut pipeline = Pipeline::new();
         pipeline.zrem(self.keys.workers(), worker).hdel(self.keys.line_lists(), worker);
-        pipeline.hdel(self.keys.readable_versions(), worker);
+        pipeline.hdel(self.keys.readable_versions(), worker).hdel(self.keys.beats(), worker);
         pipeline.hdel(self.keys.pauses(), obedience_of(worker));
         self.query_all::<u8>("ZREM workers", &pipeline).await.map(drop)
     }
@@ -211,12 +227,16 @@ impl Store {
     pub async fn controls(&self, lines: &[LineId]) -> Result<Vec<LineControl>> {
         let mut pipeline = Pipeline::new();
         for line in lines {
-            pipeline.cmd("HMGET").arg(self.keys.control(line)).arg(&["rate", "paused"]);
+            pipeline.cmd("HMGET").arg(self.keys.control(line)).arg(&["rate", "paused", "paused_since"]);
         }
-        let fields: Vec<(Option<f64>, Option<u8>)> = self.query_all("HMGET control", &pipeline).await?;
+        let fields: Vec<(Option<f64>, Option<u8>, Option<u64>)> = self.query_all("HMGET control", &pipeline).await?;
         // An earlier version accepted any rate above 0, and the limiter can't represent the lowest.
         let usable = |rate: Option<f64>| rate.map(|rate| rate.clamp(LINE_RATE_MIN, LINE_RATE_MAX));
-        let control = |(rate, paused)| LineControl { rate: usable(rate), paused: paused == Some(1) };
+        let control = |(rate, paused, since): (_, _, Option<u64>)| LineControl {
+            rate: usable(rate),
+            paused: paused == Some(1),
+            paused_since: since.map(UnixMs),
+        };
         Ok(fields.into_iter().map(control).collect())
     }
 
@@ -224,26 +244,37 @@ impl Store {
     /// whether that is another rate than before.
     pub async fn set_rate(&self, line: &LineId, rate: Option<f64>) -> Result<bool> {
         let key = self.keys.control(line);
-        let change = match rate {
-            Some(rate) => cmd("HSET").arg(&key).arg("rate").arg(rate).clone(),
-            None => cmd("HDEL").arg(&key).arg("rate").clone(),
+        let mut change = Pipeline::new();
+        match rate {
+            Some(rate) => change.hset(&key, "rate", rate),
+            None => change.hdel(&key, "rate"),
         };
-        let before: Option<f64> = self.control_before(&key, "rate", change).await?;
+        let before: Option<f64> = self.control_before(&key, "rate", &change).await?;
         Ok(before != rate)
     }
 
     /// Pauses or resumes a line. Wakes every worker. Returns whether the line was not paused or resumed already.
     pub async fn set_paused(&self, line: &LineId, paused: bool) -> Result<bool> {
-        let key = self.keys.control(line);
-        let change = cmd("HSET").arg(&key).arg("paused").arg(u8::from(paused)).clone();
-        let before: Option<u8> = self.control_before(&key, "paused", change).await?;
+        let (key, now) = (self.keys.control(line), self.time().await?);
+        let mut change = Pipeline::new();
+        change.hset(&key, "paused", u8::from(paused));
+        if paused {
+            change.hset_nx(&key, "paused_since", now.0);
+        } else {
+            change.hdel(&key, "paused_since");
+        }
+        let before: Option<u8> = self.control_before(&key, "paused", &change).await?;
         Ok((before == Some(1)) != paused)
     }
 
-    /// Changes a field of a line's control and wakes every worker. Returns what the field was before.
-    async fn control_before<T: FromRedisValue>(&self, key: &str, field: &str, change: Cmd) -> Result<Option<T>> {
+    /// Changes a line's control and wakes every worker. Returns what a field was before.
+    async fn control_before<T: FromRedisValue>(&self, key: &str, field: &str, change: &Pipeline) -> Result<Option<T>> {
         let mut pipeline = Pipeline::new();
-        pipeline.hget(key, field).add_command(change).incr(self.keys.pulse(), 1);
+        pipeline.hget(key, field);
+        for cmd in change.cmd_iter() {
+            pipeline.add_command(cmd.clone());
+        }
+        pipeline.incr(self.keys.pulse(), 1);
         let mut answers: Vec<Value> = self.query_all("control", &pipeline).await?;
         read("HGET control", answers.swap_remove(0))
     }

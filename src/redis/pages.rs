@@ -31,6 +31,8 @@ pub struct Schedule {
     pub rows: u64,
     /// When the first of these rows is due.
     pub next_due: Option<UnixMs>,
+    /// When the last of them is due.
+    pub last_due: Option<UnixMs>,
 }
 
 impl Store {
@@ -135,17 +137,24 @@ impl Store {
         parts.collect()
     }
 
-    /// The schedules of `parts`, in two concurrent round trips.
+    /// The schedules of `parts`, in concurrent round trips.
     pub async fn schedules(&self, parts: &[PartId]) -> Result<Vec<Schedule>> {
-        let (mut counts, mut firsts) = (Pipeline::new(), Pipeline::new());
+        let [mut counts, mut firsts, mut lasts] = std::array::from_fn(|_| Pipeline::with_capacity(parts.len()));
         for &part in parts {
             let key = self.keys.retry(part);
             counts.zcard(&key);
-            firsts.zrange_withscores(key, 0, 0);
+            firsts.zrange_withscores(&key, 0, 0);
+            lasts.zrange_withscores(key, -1, -1);
         }
-        let (counts, firsts): (Vec<u64>, Vec<Vec<(u16, f64)>>) =
-            tokio::try_join!(self.query_all("ZCARD retry", &counts), self.query_all("ZRANGE retry", &firsts))?;
-        let due = |first: &Vec<(u16, f64)>| first.first().map(|&(_, due)| UnixMs(due as u64));
-        Ok(counts.into_iter().zip(firsts).map(|(rows, first)| Schedule { rows, next_due: due(&first) }).collect())
+        type Rows = Vec<(u16, f64)>;
+        let (counts, firsts, lasts): (Vec<u64>, Vec<Rows>, Vec<Rows>) = tokio::try_join!(
+            self.query_all("ZCARD retry", &counts),
+            self.query_all("ZRANGE retry", &firsts),
+            self.query_all("ZRANGE retry", &lasts)
+        )?;
+        let due = |rows: &Rows| rows.first().map(|&(_, due)| UnixMs(due as u64));
+        let schedule =
+            |((rows, first), last): ((u64, Rows), Rows)| Schedule { rows, next_due: due(&first), last_due: due(&last) };
+        Ok(counts.into_iter().zip(firsts).zip(lasts).map(schedule).collect())
     }
 }

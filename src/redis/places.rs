@@ -4,7 +4,7 @@
 //! limit have them.
 //!
 //! A person counts from the moment before a message is sent until 24 hours after its delivery, or not at all if it fails.
-//! A message of which no delivery is known keeps its place for [`UNDELIVERED_FOR`].
+//! A message of which no delivery is known keeps its place for three days.
 //!
 //! If a process dies: the people whom it was about to send to count for that time.
 //! If Redis loses its last writes: the journal counts the people again, perhaps for longer than before.
@@ -36,6 +36,8 @@ pub struct Places {
     pub left: u64,
     /// When the next place frees; `None` if none is taken.
     pub frees_at: Option<UnixMs>,
+    /// Since when none is left, if none is.
+    pub spent_since: Option<UnixMs>,
 }
 
 /// What became of a message that counts.
@@ -79,6 +81,27 @@ impl Store {
         with_places.map(|((business, limit), answer)| Ok((business, limit, read(answer?)?.0))).collect()
     }
 
+    /// When the last of `messages` to people who take places may leave, if nothing else is sent for the business; `None` if
+    /// that is unknown. Each place can be taken again a day after it was.
+    pub async fn places_free_at(&self, business: &BusinessId, messages: u64, now: UnixMs) -> Result<Option<UnixMs>> {
+        let known = self.messaging_limits().await?.remove(business);
+        let Some(people) = known.and_then(|known| known.limit.people()) else { return Ok(Some(now)) };
+        let (Some(last), limit) = (messages.checked_sub(1), u64::from(people)) else { return Ok(Some(now)) };
+        let (Some(days), Some(place)) = (last.checked_div(limit), last.checked_rem(limit)) else { return Ok(None) };
+        let left = self.places(business, people, now).await?.left;
+        let frees_at = match place.checked_sub(left) {
+            None => now,
+            Some(nth) => {
+                let mut range = cmd("ZRANGEBYSCORE");
+                range.arg(self.keys.people(business)).arg(format!("({}", now.0)).arg("+inf").arg("WITHSCORES");
+                range.arg("LIMIT").arg(nth).arg(1);
+                let found: Vec<(Vec<u8>, f64)> = self.query("ZRANGEBYSCORE people", &range).await?;
+                found.first().map_or(now, |&(_, at)| UnixMs(at as u64))
+            }
+        };
+        Ok(u32::try_from(days).ok().map(|days| frees_at.after(WINDOW * days)))
+    }
+
     /// Takes places for messages that are about to leave on a line. Returns the places that are left, and for each message
     /// whether it may be sent: its person has a place now, or needs none.
     ///
@@ -107,9 +130,15 @@ impl Store {
         call.arg(line).arg(messages)
     }
 
-    /// Notes what became of messages of a business.
-    pub async fn note_places(&self, business: &BusinessId, news: &[PlaceNews], now: UnixMs) -> Result<()> {
-        let keys = [self.keys.people(business), self.keys.undelivered(business)];
+    /// Notes what became of messages that a line of a business sent.
+    pub async fn note_places(
+        &self,
+        business: &BusinessId,
+        line: &LineId,
+        news: &[PlaceNews],
+        now: UnixMs,
+    ) -> Result<()> {
+        let keys = [self.keys.people(business), self.keys.undelivered(business), self.keys.windows(business)];
         let calls = news.chunks(MESSAGES_MAX).map(|news| {
             let mut packed = Vec::new();
             for PlaceNews { person, message, fate } in news {
@@ -122,7 +151,7 @@ impl Store {
                 packed.push(kind);
                 packed.extend((at.0 as f64).to_le_bytes());
             }
-            Call::new(&script::NOTE_PLACES, &keys).arg(now.0).arg(ms(WINDOW)).arg(packed)
+            Call::new(&script::NOTE_PLACES, &keys).arg(now.0).arg(ms(WINDOW)).arg(line.as_str()).arg(packed)
         });
         let noted = self.call_journaled::<()>(calls.collect()).await?;
         noted.into_iter().collect()
@@ -167,9 +196,10 @@ fn pack(messages: &[(Person, RowRef)]) -> Vec<u8> {
 
 fn read(answer: Vec<i64>) -> Result<(Places, Vec<bool>)> {
     let unexpected = || StoreError::Refused { operation: "take_places", message: "unexpected answer".into() };
-    let ([used, left, frees_at], may_be_sent) = answer.split_first_chunk().ok_or_else(unexpected)?;
+    let ([used, left, frees_at, spent_since], may_be_sent) = answer.split_first_chunk().ok_or_else(unexpected)?;
     let used = u64::try_from(*used).map_err(|_| unexpected())?;
     let left = u64::try_from(*left).unwrap_or(u64::MAX);
-    let frees_at = u64::try_from(*frees_at).ok().map(UnixMs);
-    Ok((Places { used, left, frees_at }, may_be_sent.iter().map(|may| *may == 1).collect()))
+    let time = |ms: i64| u64::try_from(ms).ok().map(UnixMs);
+    let (frees_at, spent_since) = (time(*frees_at), time(*spent_since));
+    Ok((Places { used, left, frees_at, spent_since }, may_be_sent.iter().map(|may| *may == 1).collect()))
 }

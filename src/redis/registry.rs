@@ -139,6 +139,7 @@ impl Store {
         let mut pipeline = Pipeline::new();
         for worker in listing.iter().filter(|worker| !live.contains(*worker)) {
             pipeline.hdel(self.keys.line_lists(), worker).hdel(self.keys.readable_versions(), worker);
+            pipeline.hdel(self.keys.beats(), worker);
             pipeline.hdel(self.keys.pauses(), obedience_of(worker));
         }
         for line in &expired {

@@ -1,92 +1,98 @@
-//! The estimated end of a campaign.
-//!
-//! Campaigns that share a line send in turns. In each turn a campaign sends as many messages as its priority, which is
-//! called its weight `w` here. So a campaign with `work` messages needs `work / w` turns. In these turns every other
-//! campaign sends `work / w` times its own weight, or all its messages if it has fewer. The sum of all these messages,
-//! divided by the rate of the line, is the time. It is exact while the rate stays the same and no work is added.
+//! The estimated end of a campaign: by the rates of its lines, by its retries and by holds that end. The limit of the
+//! business on people comes on top.
 
 use std::time::Duration;
 
-use crate::domain::UnixMs;
+use super::line::LineWork;
+use crate::{
+    api_types::{WaitReason, Waiting},
+    domain::UnixMs,
+};
 
-/// A campaign's share of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LineShare {
-    /// The number of messages left to send on the line.
-    pub work: u64,
-    /// The campaign's priority.
-    pub weight: u8,
+/// From when on a campaign sends that waits for this at `now`. `None` if that is unknown: somebody has to do something.
+pub fn starts_at(waiting_for: &[Waiting], now: UnixMs) -> Option<UnixMs> {
+    waiting_for.iter().try_fold(now, |latest, waiting| match waiting {
+        Waiting { reason: WaitReason::NewerRelease, .. } => None,
+        // It does not stop the campaign but slows it: see `Store::places_free_at`.
+        Waiting { reason: WaitReason::PortfolioLimit, line: None, .. } => Some(latest),
+        Waiting { line: Some(_), .. } => Some(latest),
+        Waiting { line: None, until, .. } => Some(latest.max((*until)?)),
+    })
 }
 
-/// Seconds until `ours` is done, on a line that sends `rate` messages per second and also serves `others`.
-pub fn seconds(ours: LineShare, others: &[LineShare], rate: f64) -> f64 {
-    let turns = ours.work as f64 / f64::from(ours.weight);
-    let before: f64 = others.iter().map(|other| (other.work as f64).min(turns * f64::from(other.weight))).sum();
-    (ours.work as f64 + before) / rate
+/// When the last message leaves, as far as the rates and the retries go, if a campaign of this `weight` sends from `from`
+/// on. `None` if a line with work does not send.
+pub fn end_by_rate(work: &[LineWork], weight: u8, from: UnixMs) -> Option<UnixMs> {
+    let end = |work: &LineWork| {
+        let seconds = work.ours(weight).with_those_before(&work.others) / work.now.nominal_rate()?;
+        let sent = work.now.sends_from(from)?.after(Duration::try_from_secs_f64(seconds).ok()?);
+        Some(work.schedule.last_due.map_or(sent, |due| sent.max(due)))
+    };
+    work.iter().try_fold(from, |latest, work| Some(latest.max(end(work)?)))
 }
 
-/// `now` plus the longest of `seconds`, rounded up to a whole second so that the result does not change while
-/// sending goes as planned. `None` if `seconds` is empty or the time is too far in the future.
-pub fn end(seconds: impl IntoIterator<Item = f64>, now: UnixMs) -> Option<UnixMs> {
-    let longest = seconds.into_iter().max_by(f64::total_cmp)?;
-    let end = now.after(Duration::try_from_secs_f64(longest).ok()?);
-    Some(UnixMs(end.0.div_ceil(1000).checked_mul(1000)?))
+/// Rounded up to a whole second, so that the result does not change while sending goes as planned.
+pub fn whole_second(at: UnixMs) -> UnixMs {
+    UnixMs(at.0.div_ceil(1000).saturating_mul(1000))
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use crate::{
+        domain::HoldScope,
+        redis::pages::Schedule,
+        stats::line::{
+            LineSnapshot, Silence,
+            tests::{hold, sending},
+        },
+    };
 
-    fn share(work: u64, weight: u8) -> LineShare {
-        LineShare { work, weight }
+    const NOW: UnixMs = UnixMs(10_100);
+    const LATER: UnixMs = UnixMs(70_000);
+
+    fn work(pending: u64, now: LineSnapshot) -> LineWork {
+        LineWork { line: "3001".into(), pending, retrying: 0, schedule: Schedule::default(), now, others: Vec::new() }
+    }
+
+    fn end(work: &[LineWork]) -> Option<u64> {
+        end_by_rate(work, 5, NOW).map(|end| whole_second(end).0)
     }
 
     #[test]
-    fn campaigns_share_a_line_in_proportion_to_priority() {
-        let table = [
-            (share(800, 5), vec![], 80.0, 10.0),
-            (share(800, 5), vec![share(800, 5)], 80.0, 20.0),
-            (share(10, 5), vec![share(10_000_000, 5)], 80.0, 0.25),
-            (share(10_000, 5), vec![share(10, 5)], 10.0, 1001.0),
-            (share(100, 10), vec![share(1000, 5), share(20, 5)], 10.0, 17.0),
-            (share(0, 5), vec![share(1000, 5)], 10.0, 0.0),
-        ];
-        for (ours, others, rate, expected) in table {
-            assert_eq!(seconds(ours, &others, rate), expected, "{ours:?} beside {others:?}");
-        }
-    }
-
-    proptest! {
-        /// Compares the formula with a line that serves campaigns in turns, one message per unit of weight in each
-        /// turn.
-        #[test]
-        fn the_formula_matches_a_simulated_line(ours in (1u64..300, 1u8..=10), others in prop::collection::vec((0u64..300, 1u8..=10), 0..5)) {
-            let ours = share(ours.0, ours.1);
-            let others: Vec<LineShare> = others.into_iter().map(|(work, weight)| share(work, weight)).collect();
-            let (mut left, mut rest, mut sent) = (ours.work, others.iter().map(|other| other.work).collect::<Vec<_>>(), 0u64);
-            while left > 0 {
-                let turn = left.min(u64::from(ours.weight));
-                left -= turn;
-                sent += turn;
-                for (rest, other) in rest.iter_mut().zip(&others) {
-                    let turn = (*rest).min(u64::from(other.weight));
-                    *rest -= turn;
-                    sent += turn;
-                }
-            }
-            let round: u64 = others.iter().map(|other| u64::from(other.weight)).sum();
-            let predicted = seconds(ours, &others, 1.0);
-            prop_assert!((predicted - sent as f64).abs() <= (round + u64::from(ours.weight)) as f64, "{predicted} for {sent}");
-        }
+    fn the_slowest_line_decides_in_whole_seconds() {
+        assert_eq!(end(&[work(100, sending(100.0)), work(100, sending(40.0))]), Some(13_000));
+        assert_eq!(end(&[work(9, sending(10.0))]), Some(11_000));
+        assert_eq!(end(&[work(9, LineSnapshot::default())]), None, "nobody serves it");
+        assert_eq!(end(&[work(9, sending(0.0))]), None);
     }
 
     #[test]
-    fn the_eta_is_that_of_the_slowest_line_in_whole_seconds() {
-        assert_eq!(end([1.0, 2.5], UnixMs(10_100)), Some(UnixMs(13_000)));
-        assert_eq!(end([0.9], UnixMs(10_100)), Some(UnixMs(11_000)));
-        assert_eq!(end([], UnixMs(10_100)), None);
-        assert_eq!(end([f64::INFINITY], UnixMs(10_100)), None);
+    fn a_hold_that_ends_and_a_retry_delay_the_end() {
+        let held = |until| LineSnapshot {
+            holds: vec![(HoldScope::Line("3001".into()), hold(Some(131_057), until))],
+            ..sending(10.0)
+        };
+        assert_eq!(end(&[work(10, held(Some(LATER)))]), Some(71_000));
+        assert_eq!(end(&[work(10, held(None))]), None);
+        let silence = Some(Silence { since: NOW, until: LATER });
+        let silent = LineSnapshot { silence, ..sending(10.0) };
+        assert_eq!(end(&[work(10, silent)]), Some(71_000), "when another worker takes the line over");
+        let mut retrying = work(10, sending(10.0));
+        retrying.schedule = Schedule { rows: 1, next_due: Some(NOW), last_due: Some(LATER) };
+        assert_eq!(end(&[retrying]), Some(70_000));
+    }
+
+    #[test]
+    fn what_stops_the_whole_campaign_delays_it_until_its_end() {
+        let waiting = |reason, until| Waiting { until, ..Waiting::new(reason, "") };
+        let template = waiting(WaitReason::TemplatePaused, Some(LATER));
+        assert_eq!(starts_at(std::slice::from_ref(&template), NOW), Some(LATER));
+        assert_eq!(starts_at(&[template, waiting(WaitReason::Token, None)], NOW), None);
+        assert_eq!(starts_at(&[waiting(WaitReason::AllPaused, None)], NOW), None);
+        assert_eq!(starts_at(&[waiting(WaitReason::PortfolioLimit, Some(LATER))], NOW), Some(NOW));
+        let of_line = |reason| Waiting { line: Some("3001".into()), ..waiting(reason, None) };
+        assert_eq!(starts_at(&[of_line(WaitReason::LineRate)], NOW), Some(NOW));
+        assert_eq!(starts_at(&[of_line(WaitReason::NewerRelease)], NOW), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::eta::LineShare;
+use super::share::LineShare;
 use crate::{
     domain::{BusinessId, Hold, HoldScope, Line, LineId, Pause, Pauses, UnixMs},
     redis::{
@@ -20,6 +20,10 @@ pub struct LineSnapshot {
     pub pauses: Vec<Pause>,
     /// The worker that has the line's lease.
     pub owner: Option<String>,
+    /// When the line was last served, if that is known.
+    pub served_at: Option<UnixMs>,
+    /// The silence of the worker that has the lease, if it is silent.
+    pub silence: Option<Silence>,
     /// Workers are alive, and none of them lists the line.
     pub unlisted: bool,
     /// The owner's last report; `None` if it has not reported.
@@ -28,6 +32,15 @@ pub struct LineSnapshot {
     pub holds: Vec<(HoldScope, Hold)>,
     /// The messaging limit of its business is not known yet.
     pub limit_unknown: bool,
+}
+
+/// A worker is not heard from: it was killed or cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// When it was last heard from.
+    pub since: UnixMs,
+    /// When its lease ends, and another worker can take the line over.
+    pub until: UnixMs,
 }
 
 /// Why a line sends nothing.
@@ -39,6 +52,8 @@ pub enum Stop<'a> {
     Held(&'a HoldScope, &'a Hold),
     /// No worker has the line's lease.
     NoWorker,
+    /// The worker that has the line's lease is silent.
+    Silent(Silence),
     /// No worker has the line's lease, and none will take it: no process lists the line.
     Unlisted,
     /// The owner can't reach Meta.
@@ -59,6 +74,8 @@ impl LineSnapshot {
             Some(Stop::Held(scope, hold))
         } else if self.owner.is_none() {
             Some(if self.unlisted { Stop::Unlisted } else { Stop::NoWorker })
+        } else if let Some(silence) = self.silence {
+            Some(Stop::Silent(silence))
         } else {
             let report = self.report.as_ref()?;
             let broken = report.path_broken.as_deref().map(Stop::PathBroken);
@@ -67,11 +84,34 @@ impl LineSnapshot {
         }
     }
 
+    /// From when on the line may send, at `now`; `None` if that is unknown.
+    pub fn sends_from(&self, now: UnixMs) -> Option<UnixMs> {
+        match self.stop() {
+            None => Some(now),
+            Some(Stop::Held(..)) => {
+                self.holds.iter().map(|(_, hold)| hold.until).try_fold(now, |latest, until| Some(latest.max(until?)))
+            }
+            Some(Stop::Silent(Silence { until, .. })) => Some(until),
+            Some(
+                Stop::Paused
+                | Stop::NoWorker
+                | Stop::Unlisted
+                | Stop::Unreachable
+                | Stop::PathBroken(_)
+                | Stop::LimitUnknown,
+            ) => None,
+        }
+    }
+
+    /// Messages per second that campaigns may send on the line once it may send; `None` if that is unknown.
+    pub fn nominal_rate(&self) -> Option<f64> {
+        self.report.as_ref().map(|report| report.rate).filter(|rate| *rate > 0.0)
+    }
+
     /// Messages per second that campaigns may send on the line now; `None` if that is unknown or the line sends
     /// nothing.
     pub fn rate(&self) -> Option<f64> {
-        let report = self.report.as_ref().filter(|_| self.stop().is_none())?;
-        Some(report.rate).filter(|rate| *rate > 0.0)
+        self.nominal_rate().filter(|_| self.stop().is_none())
     }
 }
 
@@ -98,6 +138,11 @@ impl LineWork {
         self.pending + self.retrying
     }
 
+    /// The campaign's share of the line, with this priority.
+    pub fn ours(&self, weight: u8) -> LineShare {
+        LineShare { work: self.to_send(), weight }
+    }
+
     /// Whether at least one message may be sent at `now`.
     pub fn is_due(&self, now: UnixMs) -> bool {
         self.to_send() > self.schedule.rows || self.schedule.next_due.is_some_and(|due| due <= now)
@@ -122,6 +167,8 @@ pub struct Stops {
 pub struct SpentLimit {
     /// The limit in people.
     pub limit: u32,
+    /// Since when no place is left.
+    pub since: Option<UnixMs>,
     /// When the next place frees.
     pub frees_at: Option<UnixMs>,
 }
@@ -145,6 +192,7 @@ pub(crate) mod tests {
             throttled: false,
             unreachable: false,
             path_broken: None,
+            since: None,
             in_flight: 3,
             accepted_per_second: rate,
             features: Vec::new(),

@@ -11,6 +11,7 @@ pub mod counts;
 pub mod eta;
 pub mod line;
 pub mod reader;
+pub mod share;
 pub mod waiting;
 
 use crate::redis::{Result, Store, campaigns::CampaignRecord};

@@ -11,19 +11,22 @@ use std::{
 };
 
 use super::{
-    StateCounts, counts,
-    eta::{self, LineShare},
-    line::{self, LineSnapshot, LineWork, SpentLimit, Stops},
+    StateCounts, counts, eta,
+    line::{self, LineSnapshot, LineWork, Silence, SpentLimit, Stops},
+    share::LineShare,
     waiting::waiting_for,
 };
 use crate::{
-    api_types::{Statistics, WaitReason, Waiting},
-    domain::{CampaignId, CampaignState, LineId, Lines, PartId, State, UnixMs},
+    api_types::{Statistics, Waiting},
+    domain::{CampaignId, CampaignState, Line, LineId, Lines, PartId, State, UnixMs},
     redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
 };
 
 /// The maximum age of the cached loads.
 const LOADS_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// A worker that was not alive for this long is silent. Live workers say so every 250 ms.
+const SILENT_AFTER: Duration = Duration::from_millis(750);
 
 /// The load of one running campaign on a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,13 +78,43 @@ impl StatisticsReader {
         if record.state != CampaignState::Running || tally.to_send() == 0 {
             return Ok(statistics);
         }
+        // Boxed, because the many concurrent reads make it large, and it is part of every caller.
+        let (eta, waiting_for) = Box::pin(self.outlook(record, &counts, now)).await?;
+        Ok(Statistics { eta, waiting_for, ..statistics })
+    }
+
+    /// When a running campaign ends, and what it waits for. `counts` has the counters of its parts, in their order.
+    async fn outlook(
+        &self,
+        record: &CampaignRecord,
+        counts: &[PartCounts],
+        now: UnixMs,
+    ) -> Result<(Option<UnixMs>, Vec<Waiting>)> {
         let stops = self.stops(now).await?;
-        let work = self.work(record, &counts, &stops, now).await?;
+        let work = self.work(record, counts, &stops, now).await?;
         let line = self.lines.first_of(&record.campaign.lines);
         let waiting_for = waiting_for(record, line, &stops, &work, now);
-        let is_stopped = |waiting: &Waiting| waiting.line.is_none() || waiting.reason == WaitReason::NewerRelease;
-        let eta = if waiting_for.iter().any(is_stopped) { None } else { end(&work, record.campaign.priority, now) };
-        Ok(Statistics { eta, waiting_for, ..statistics })
+        Ok((self.eta(record, line, &waiting_for, &work, now).await?, waiting_for))
+    }
+
+    /// When the last message is sent, if everything goes on as it does now; `None` if that is unknown.
+    async fn eta(
+        &self,
+        record: &CampaignRecord,
+        line: Option<&Line>,
+        waiting_for: &[Waiting],
+        work: &[LineWork],
+        now: UnixMs,
+    ) -> Result<Option<UnixMs>> {
+        let weight = record.campaign.priority;
+        let Some(from) = eta::starts_at(waiting_for, now) else { return Ok(None) };
+        let Some(by_rate) = eta::end_by_rate(work, weight, from) else { return Ok(None) };
+        let messages: f64 = work.iter().map(|work| work.ours(weight).with_those_before(&work.others)).sum();
+        let by_limit = match line {
+            Some(line) => self.store.places_free_at(&line.business, messages.ceil() as u64, now).await?,
+            None => Some(now),
+        };
+        Ok(by_limit.map(|by_limit| eta::whole_second(by_rate.max(by_limit))))
     }
 
     /// What a running campaign has left to send on each line. `counts` has the counters of its parts, in their order.
@@ -119,6 +152,7 @@ impl StatisticsReader {
             work.retrying += tally.get(State::Retrying);
             work.schedule.rows += schedule.rows;
             work.schedule.next_due = work.schedule.next_due.into_iter().chain(schedule.next_due).min();
+            work.schedule.last_due = work.schedule.last_due.max(schedule.last_due);
         }
         Ok(work.into_values().collect())
     }
@@ -132,7 +166,9 @@ impl StatisticsReader {
             self.store.limited_businesses(now)
         )?;
         let spent = limited.into_iter().filter(|(.., places)| places.left == 0);
-        let spent = spent.map(|(business, limit, places)| (business, SpentLimit { limit, frees_at: places.frees_at }));
+        let spent = spent.map(|(business, limit, places)| {
+            (business, SpentLimit { limit, since: places.spent_since, frees_at: places.frees_at })
+        });
         let businesses = self.lines.iter().map(|line| &line.business);
         let limit_unknown = businesses.filter(|business| !known.contains_key(*business)).cloned().collect();
         Ok(Stops { holds, pauses: stored.pauses, limit_unknown, spent: spent.collect() })
@@ -146,15 +182,38 @@ impl StatisticsReader {
             true => vec![false; lines.len()],
             false => self.store.unlisted(lines, now).await?,
         };
-        let read = controls.into_iter().zip(owners).zip(reports).zip(unlisted);
-        let snapshot = |(line, (((control, owner), report), unlisted))| {
-            let line = self.lines.by_id(line);
-            let holds = line.map_or(Vec::new(), |line| line::holds_on(line, &stops.holds));
-            let pauses = stops.pauses.on(line.map(|line| &line.business));
-            let limit_unknown = line.is_some_and(|line| stops.limit_unknown.contains(&line.business));
-            LineSnapshot { control, pauses, owner, unlisted, report, holds, limit_unknown }
+        let silences = self.silences(lines, &owners, now).await?;
+        let snapshot = |(n, id): (usize, &LineId)| {
+            let (line, owner, report) = (self.lines.by_id(id), owners[n].clone(), reports[n].clone());
+            LineSnapshot {
+                control: controls[n].clone(),
+                pauses: stops.pauses.on(line.map(|line| &line.business)),
+                served_at: report.as_ref().map(|report| report.at),
+                silence: silences[n],
+                unlisted: unlisted[n],
+                report: report.filter(|report| owner.as_ref() == Some(&report.worker)),
+                owner,
+                holds: line.map_or(Vec::new(), |line| line::holds_on(line, &stops.holds)),
+                limit_unknown: line.is_some_and(|line| stops.limit_unknown.contains(&line.business)),
+            }
         };
-        Ok(lines.iter().zip(read).map(snapshot).collect())
+        Ok(lines.iter().enumerate().map(snapshot).collect())
+    }
+
+    /// For each of `lines` the silence of its owner, if the owner is silent.
+    async fn silences(&self, lines: &[LineId], owners: &[Option<String>], now: UnixMs) -> Result<Vec<Option<Silence>>> {
+        let beats = self.store.beats().await?;
+        let last_beat = |owner: &Option<String>| beats.get(owner.as_ref()?).copied();
+        let silent_since = |owner| last_beat(owner).filter(|at| now.since(*at) > SILENT_AFTER);
+        let since: Vec<Option<UnixMs>> = owners.iter().map(silent_since).collect();
+        if since.iter().all(Option::is_none) {
+            return Ok(since.iter().map(|_| None).collect());
+        }
+        let ttls = self.store.lease_ttls(lines).await?;
+        let silence = |(since, ttl): (Option<UnixMs>, Option<Duration>)| {
+            Some(Silence { since: since?, until: now.after(ttl.unwrap_or_default()) })
+        };
+        Ok(since.into_iter().zip(ttls).map(silence).collect())
     }
 
     /// The loads of running campaigns on the configured lines, at most a second old.
@@ -198,14 +257,4 @@ impl StatisticsReader {
     fn cached_loads(&self) -> MutexGuard<'_, Option<CachedLoads>> {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// When the last of `work` is sent; `None` if a line with work does not send.
-fn end(work: &[LineWork], weight: u8, now: UnixMs) -> Option<UnixMs> {
-    let seconds = |work: &LineWork| {
-        let ours = LineShare { work: work.to_send(), weight };
-        Some(eta::seconds(ours, &work.others, work.now.rate()?))
-    };
-    let seconds: Vec<f64> = work.iter().map(seconds).collect::<Option<_>>()?;
-    eta::end(seconds, now)
 }

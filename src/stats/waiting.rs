@@ -5,7 +5,7 @@
 
 use std::iter;
 
-use super::line::{LineWork, SpentLimit, Stop, Stops};
+use super::line::{LineWork, Silence, SpentLimit, Stop, Stops};
 use crate::{
     api_types::{WaitReason, Waiting},
     domain::{BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs},
@@ -23,7 +23,7 @@ pub fn waiting_for(
 ) -> Vec<Waiting> {
     match record.state {
         CampaignState::Draft | CampaignState::Completed | CampaignState::Cancelled => Vec::new(),
-        CampaignState::Scheduled => scheduled(&record.campaign),
+        CampaignState::Scheduled => vec![scheduled(record)],
         CampaignState::Paused => vec![paused(record)],
         CampaignState::Running => {
             let mut campaign_wide: Vec<Waiting> =
@@ -33,25 +33,23 @@ pub fn waiting_for(
             if !campaign_wide.is_empty() {
                 return campaign_wide;
             }
-            lines.iter().filter(|work| work.to_send() > 0).map(|work| on_line(&record.campaign, work, now)).collect()
+            lines.iter().filter(|work| work.to_send() > 0).map(|work| on_line(record, work, now)).collect()
         }
     }
 }
 
-fn scheduled(campaign: &Campaign) -> Vec<Waiting> {
-    let start_at = campaign.start_at;
+fn scheduled(record: &CampaignRecord) -> Waiting {
+    let start_at = record.campaign.start_at;
     let text = start_at.map_or("it starts now".to_owned(), |at| format!("it starts at {at}"));
-    vec![Waiting { until: start_at, ..Waiting::new(WaitReason::Schedule, text) }]
+    Waiting { since: Some(record.changed_at), until: start_at, ..Waiting::new(WaitReason::Schedule, text) }
 }
 
 fn paused(record: &CampaignRecord) -> Waiting {
-    match &record.reason {
-        Some(reason) => Waiting {
-            code: reason.code,
-            ..Waiting::new(WaitReason::Paused, format!("it was stopped by an error: {}", reason.details))
-        },
-        None => Waiting::new(WaitReason::Paused, "the campaign is paused"),
-    }
+    let (code, text) = match &record.reason {
+        Some(reason) => (reason.code, format!("it was stopped by an error: {}", reason.details)),
+        None => (None, "the campaign is paused".to_owned()),
+    };
+    Waiting { since: Some(record.changed_at), code, ..Waiting::new(WaitReason::Paused, text) }
 }
 
 /// A pause of everything: the lines of a campaign are of one business, so it stops the whole campaign.
@@ -60,7 +58,7 @@ fn all_paused(pause: &Pause) -> Waiting {
         PauseScope::Installation => "an operator paused all sending".to_owned(),
         PauseScope::Business(business) => format!("an operator paused all sending of business {business}"),
     };
-    Waiting::new(WaitReason::AllPaused, text)
+    Waiting { since: Some(pause.since), ..Waiting::new(WaitReason::AllPaused, text) }
 }
 
 /// The holds that stop the whole campaign: on its template, then on what its lines share, the widest first. `line` is
@@ -80,9 +78,9 @@ fn campaign_holds(campaign: &Campaign, line: &Line, stops: &Stops) -> Vec<Waitin
 
 /// The messaging limit of the business, if no place of it is left.
 fn limit_spent(business: &BusinessId, stops: &Stops) -> Option<Waiting> {
-    let SpentLimit { limit, frees_at } = stops.spent.get(business)?;
+    let SpentLimit { limit, since, frees_at } = stops.spent.get(business)?;
     let text = format!("business {business} has reached its limit of {limit} people in 24 hours");
-    Some(Waiting { until: *frees_at, ..Waiting::new(WaitReason::PortfolioLimit, text) })
+    Some(Waiting { since: *since, until: *frees_at, ..Waiting::new(WaitReason::PortfolioLimit, text) })
 }
 
 /// How a hold that stops the whole campaign is shown. `None` for a hold on one line, which is shown with that line.
@@ -105,38 +103,56 @@ fn stopped_by(scope: &HoldScope) -> Option<(WaitReason, String)> {
 
 fn held(reason: WaitReason, what: &str, hold: &Hold) -> Waiting {
     let text = format!("{what}: {}", hold.reason);
-    Waiting { until: hold.until, code: hold.code, ..Waiting::new(reason, text) }
+    Waiting { since: Some(hold.since), until: hold.until, code: hold.code, ..Waiting::new(reason, text) }
 }
 
 /// The one reason of a line with work.
-fn on_line(campaign: &Campaign, work: &LineWork, now: UnixMs) -> Waiting {
-    let line = &work.line;
-    let report = work.now.report.as_ref();
-    let missing = report.map_or(Vec::new(), |report| campaign.missing_features(&report.features));
-    let waiting = match work.now.stop() {
-        Some(Stop::Paused) => Waiting::new(WaitReason::Paused, format!("line {line} is paused")),
+fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
+    let (line, at) = (&work.line, &work.now);
+    let report = at.report.as_ref();
+    let missing = report.map_or(Vec::new(), |report| record.campaign.missing_features(&report.features));
+    let waiting = match at.stop() {
+        Some(Stop::Paused) => Waiting {
+            since: at.control.paused_since,
+            ..Waiting::new(WaitReason::Paused, format!("line {line} is paused"))
+        },
         Some(Stop::Held(_, hold)) => held(WaitReason::LineBlocked, &format!("line {line} is held"), hold),
-        Some(Stop::NoWorker) => Waiting::new(WaitReason::NoWorker, format!("no worker serves line {line}")),
+        Some(Stop::NoWorker) => Waiting {
+            since: at.served_at,
+            ..Waiting::new(WaitReason::NoWorker, format!("no worker serves line {line}"))
+        },
+        Some(Stop::Silent(Silence { since, until })) => {
+            let text = format!("the worker of line {line} does not answer: another one takes the line over");
+            Waiting { since: Some(since), until: Some(until), ..Waiting::new(WaitReason::NoWorker, text) }
+        }
         Some(Stop::Unlisted) => {
             let text = format!("no process lists line {line}: {UNLISTED_REMEDY}");
-            Waiting::new(WaitReason::NoWorker, text)
+            Waiting { since: at.served_at, ..Waiting::new(WaitReason::NoWorker, text) }
         }
-        Some(Stop::Unreachable) => {
-            Waiting::new(WaitReason::BackingOff, format!("meta can't be reached from line {line}"))
-        }
-        Some(Stop::PathBroken(cause)) => {
-            Waiting::new(WaitReason::PathBroken, format!("the path to meta is broken: {cause}"))
-        }
+        Some(Stop::Unreachable) => Waiting {
+            since: report.and_then(|report| report.since),
+            ..Waiting::new(WaitReason::BackingOff, format!("meta can't be reached from line {line}"))
+        },
+        Some(Stop::PathBroken(cause)) => Waiting {
+            since: report.and_then(|report| report.since),
+            ..Waiting::new(WaitReason::PathBroken, format!("the path to meta is broken: {cause}"))
+        },
         Some(Stop::LimitUnknown) => {
             let text = format!("meta has not said yet how many people the business of line {line} may message");
-            Waiting::new(WaitReason::PortfolioLimit, text)
+            Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::PortfolioLimit, text) }
         }
         None if !missing.is_empty() => {
             let missing = missing.join(", ");
             let text = format!("the worker of line {line} lacks {missing}: upgrade it to a newer release");
-            Waiting::new(WaitReason::NewerRelease, text)
+            Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::NewerRelease, text) }
         }
-        None if work.is_due(now) || is_throttled(work) => Waiting::new(WaitReason::LineRate, rate_text(work)),
+        None if is_throttled(work) => Waiting {
+            since: report.and_then(|report| report.since),
+            ..Waiting::new(WaitReason::LineRate, rate_text(work))
+        },
+        None if work.is_due(now) => {
+            Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::LineRate, rate_text(work)) }
+        }
         None => {
             let (reason, text) = match work.pending {
                 0 => (WaitReason::BackingOff, "messages that could not be sent wait for their next attempt"),

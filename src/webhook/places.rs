@@ -40,7 +40,7 @@ struct LimitsRead {
 /// What one webhook says about people.
 #[derive(Debug, Default)]
 pub struct PlaceChanges {
-    news: BTreeMap<BusinessId, Vec<PlaceNews>>,
+    news: BTreeMap<(BusinessId, LineId), Vec<PlaceNews>>,
     wrote: BTreeMap<(BusinessId, LineId), Vec<(Person, UnixMs)>>,
 }
 
@@ -79,8 +79,8 @@ impl LimitedBusinesses {
 
     /// Stores what a webhook says.
     pub async fn note(&self, changes: PlaceChanges, now: UnixMs) -> Result<()> {
-        for (business, news) in changes.news {
-            self.store.note_places(&business, &news, now).await?;
+        for ((business, line), news) in changes.news {
+            self.store.note_places(&business, &line, &news, now).await?;
         }
         for ((business, line), people) in changes.wrote {
             self.store.open_windows(&business, &line, &people, now).await?;
@@ -90,8 +90,8 @@ impl LimitedBusinesses {
 }
 
 impl PlaceChanges {
-    /// Adds the fate of a message to `person`.
-    pub fn add_fate(&mut self, business: &BusinessId, person: Person, located: &LocatedFact) {
+    /// Adds the fate of a message of a line to `person`.
+    pub fn add_fate(&mut self, business: &BusinessId, line: &LineId, person: Person, located: &LocatedFact) {
         let fate = match located.fact.news {
             News::Delivered => Fate::Delivered(located.fact.at),
             News::Read => Fate::Read(located.fact.at),
@@ -100,7 +100,7 @@ impl PlaceChanges {
         };
         let claimed = ClaimedRow { row: located.fact.row, send: located.fact.send };
         let news = PlaceNews { person, message: (located.part, claimed), fate };
-        self.news.entry(business.clone()).or_default().push(news);
+        self.news.entry((business.clone(), line.clone())).or_default().push(news);
     }
 
     /// Adds that `person` wrote to a line.

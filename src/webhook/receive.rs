@@ -222,7 +222,7 @@ impl Receiver {
                     Some((located.part, ClaimedRow { row: located.fact.row, send: located.fact.send }));
             }
             if let (Some(business), Some(recipient)) = (business(&item.line), item.recipient) {
-                places.add_fate(business, recipient.into(), &located);
+                places.add_fate(business, &item.line, recipient.into(), &located);
             }
             judged.push(located);
         }

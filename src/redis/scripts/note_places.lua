@@ -1,7 +1,7 @@
 -- Notes what became of messages that count towards the messaging limit of a business.
 --
--- KEYS     people, undelivered
--- ARGV     1 now (ms) · 2 how long a person counts after a delivery (ms) · 3 news, 38 bytes each: 8 bytes person,
+-- KEYS     people, undelivered, windows
+-- ARGV     1 now (ms) · 2 how long a person counts after a delivery (ms) · 3 line · 4 news, 38 bytes each: 8 bytes person,
 --          21 bytes message as in take_places.lua, kind, time (ms) as a double
 -- Kinds    D delivered at the time
 --          R read at the time, so it was delivered by then
@@ -9,9 +9,10 @@
 -- If repeated: changes nothing.
 --
 -- Once a message is delivered, so are the earlier ones to the same person. A message that was read is known to be
--- delivered already, unless it is still in `undelivered`.
-local people, undelivered = unpack(KEYS)
-local now, window, news = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+-- delivered already, unless it is still in `undelivered`. A delivered message that is not there took no place, because the
+-- person had an open service window, or was given up: then the person counts from now on.
+local people, undelivered, windows = unpack(KEYS)
+local now, window, line, news = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 -- Meta's times are in whole seconds.
 local RESOLUTION = 1000
 
@@ -37,7 +38,7 @@ for pos = 1, #news, 38 do
     else
       redis.call('HSET', undelivered, person, struct.pack('<dd', sent, math.max(before, time + window)) .. string.sub(last, 17))
     end
-  elseif kind == 'D' and time + window > now then
+  elseif kind == 'D' and time + window > now and time > (tonumber(redis.call('ZSCORE', windows, person .. line)) or 0) then
     redis.call('ZADD', people, 'GT', time + window, person)
     if redis.call('PTTL', people) < window then redis.call('PEXPIRE', people, window) end
   end

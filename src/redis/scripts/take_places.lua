@@ -4,12 +4,13 @@
 -- ARGV     1 now (ms) · 2 the limit in people (-1: none) · 3 how long a message keeps a place while it is not known to be
 --          delivered (ms) · 4 line · 5 messages, 29 bytes each: 8 bytes person, 21 bytes message (16 bytes campaign,
 --          u16 part, u16 row, u8 send)
--- Returns  {places taken, places left (-1: any number), when the next place frees (ms; -1: none is taken), then for each
---          message: 1 it may be sent, 0 it may not}.
+-- Returns  {places taken, places left (-1: any number), when the next place frees (ms; -1: none is taken), since when no
+--          place is left (ms; -1: one is), then for each message: 1 it may be sent, 0 it may not}.
 -- If repeated: changes nothing, unless the message was delivered meanwhile: then its place is kept for too long.
 --
 -- A person who counts already, or has an open service window with the line, takes no place. `undelivered` stores for the
 -- last message of a person: time of the send, until when the person counts without it (both as doubles), and the message.
+-- Its field `spent` is the time from which on no place was left.
 local people, undelivered, windows = unpack(KEYS)
 local now, limit, keep, line, messages = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 -- A message that leaves in the last minute of a window may arrive after it.
@@ -61,5 +62,12 @@ if taken then
   redis.call('PEXPIRE', people, keep)
   redis.call('PEXPIRE', undelivered, keep)
 end
+local left, spent = limit < 0 and -1 or math.max(0, limit - used), -1
+if left == 0 then
+  redis.call('HSETNX', undelivered, 'spent', now)
+  spent = tonumber(redis.call('HGET', undelivered, 'spent'))
+elseif limit >= 0 then
+  redis.call('HDEL', undelivered, 'spent')
+end
 local first = redis.call('ZRANGEBYSCORE', people, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
-return { used, limit < 0 and -1 or math.max(0, limit - used), tonumber(first) or -1, unpack(results) }
+return { used, left, tonumber(first) or -1, spent, unpack(results) }

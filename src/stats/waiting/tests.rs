@@ -99,7 +99,7 @@ fn campaign_wide_holds_hide_the_reasons_of_lines() {
 fn a_spent_messaging_limit_stops_the_campaign_until_a_place_frees() {
     let lines = [work("3001", 5, 0, sending(72.0))];
     let spent = |business: &str| Stops {
-        spent: [(business.into(), SpentLimit { limit: 250, frees_at: Some(LATER) })].into(),
+        spent: [(business.into(), SpentLimit { limit: 250, since: Some(NOW), frees_at: Some(LATER) })].into(),
         ..Stops::default()
     };
     let found = |stops: &Stops| {
@@ -146,14 +146,14 @@ fn each_line_with_work_has_one_reason() {
 
 #[test]
 fn work_that_is_not_due_waits_for_its_time() {
-    let later = |rows| Schedule { rows, next_due: Some(LATER) };
+    let later = |rows| Schedule { rows, next_due: Some(LATER), last_due: Some(LATER) };
     let backing_off = LineWork { schedule: later(5), ..work("3001", 0, 5, sending(72.0)) };
     assert_eq!(on_line(backing_off.clone()), (WaitReason::BackingOff, Some(LATER), None));
     let spaced = LineWork { schedule: later(5), ..work("3001", 5, 0, sending(72.0)) };
     assert_eq!(on_line(spaced.clone()), (WaitReason::PairSpacing, Some(LATER), None));
     let fresh = LineWork { schedule: later(5), ..work("3001", 1, 5, sending(72.0)) };
     assert_eq!(on_line(fresh).0, WaitReason::LineRate, "one was not attempted yet");
-    let due = LineWork { schedule: Schedule { rows: 5, next_due: Some(NOW) }, ..backing_off };
+    let due = LineWork { schedule: Schedule { rows: 5, next_due: Some(NOW), last_due: Some(LATER) }, ..backing_off };
     assert_eq!(on_line(due).0, WaitReason::LineRate, "one is due");
     let mut throttled = spaced;
     throttled.now.report.as_mut().expect("a report").throttled = true;

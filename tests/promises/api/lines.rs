@@ -25,6 +25,7 @@ impl Api {
             throttled: false,
             unreachable: false,
             path_broken: None,
+            since: None,
             in_flight: 3,
             accepted_per_second: 35.5,
             features: Vec::new(),

@@ -52,7 +52,9 @@ impl Stage {
     }
 
     async fn count(&self, id: CampaignId, of: impl Fn(State) -> bool) -> u64 {
-        self.hooks.by_state(id).await.into_iter().filter(|(state, _)| of(*state)).map(|(_, n)| n).sum()
+        let record = self.hooks.store.campaign(id).await.expect("redis").expect("a campaign");
+        let counts = world::counts(&self.hooks.store, &record).await;
+        counts.by_state.into_iter().filter(|(state, _)| of(*state)).map(|(_, n)| n).sum()
     }
 
     /// Waits until `n` messages of a campaign are delivered and no other one is on its way.

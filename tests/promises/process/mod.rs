@@ -1,4 +1,5 @@
 //! Whole processes: how a process starts and stops, and how processes with different configurations work together.
 
+mod killed;
 mod lines_change;
 mod starting;

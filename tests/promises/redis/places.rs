@@ -43,7 +43,7 @@ async fn take(store: &Store, messages: &[(Person, RowRef)], now: UnixMs) -> Vec<
 }
 
 async fn note(store: &Store, person: Person, message: RowRef, fate: Fate, now: UnixMs) {
-    store.note_places(&business(), &[PlaceNews { person, message, fate }], now).await.expect("redis");
+    store.note_places(&business(), &line(), &[PlaceNews { person, message, fate }], now).await.expect("redis");
 }
 
 async fn used(store: &Store, now: UnixMs) -> u64 {
@@ -140,6 +140,24 @@ async fn a_place_frees_a_day_after_the_delivery() {
         "a message that is not known to be delivered keeps it for three days"
     );
     assert_eq!(used(&store, START.after(3 * DAY)).await, 0);
+}
+
+#[tokio::test]
+async fn a_person_with_an_open_window_does_not_count_when_the_message_is_delivered() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    store.open_windows(&business(), &line(), &[(person(1), START)], START).await.expect("redis");
+    let later = START.after(Duration::from_hours(23));
+    assert_eq!(take(&store, &[(person(1), message(1, 1)), (person(2), message(2, 1))], later).await, [true, true]);
+    assert_eq!(used(&store, later).await, 1, "only the other one");
+    note(&store, person(1), message(1, 1), Fate::Delivered(later), later).await;
+    assert_eq!(used(&store, later).await, 1);
+    let closed = START.after(DAY);
+    assert_eq!(take(&store, &[(person(1), message(1, 2))], closed).await, [true]);
+    assert_eq!(used(&store, closed).await, 2, "the window is closed");
+    // A message that was given up arrives after all.
+    note(&store, person(3), message(3, 1), Fate::Delivered(closed), closed).await;
+    assert_eq!(used(&store, closed).await, 3);
 }
 
 #[tokio::test]

@@ -364,6 +364,7 @@ async fn lines_and_holds(recorder: &mut Recorder) {
         throttled: false,
         unreachable: false,
         path_broken: None,
+        since: None,
         in_flight: 3,
         accepted_per_second: 12.5,
         features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),

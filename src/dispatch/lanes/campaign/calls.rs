@@ -151,10 +151,10 @@ impl Calls {
 
     /// Stores what became of messages that were not sent.
     pub fn note_places(&self, news: Vec<PlaceNews>, line: &LineState) -> LocalBoxFuture<'static, ()> {
-        let (store, business, now) = (self.store.clone(), line.line.business.clone(), line.clock.now());
+        let (store, line, now) = (self.store.clone(), line.line.clone(), line.clock.now());
         Box::pin(async move {
-            if let Err(error) = store.note_places(&business, &news, now).await {
-                warn!(business.id = %business, n = news.len(), %error, "people who got no message count towards the \
+            if let Err(error) = store.note_places(&line.business, &line.id, &news, now).await {
+                warn!(business.id = %line.business, n = news.len(), %error, "people who got no message count towards the \
                     messaging limit for three days");
             }
         })

@@ -15,6 +15,10 @@ pub struct Statistics {
     /// Recipients by state. Each recipient is in one state, so the counts add up to `recipients`.
     #[schema(required)]
     pub by_state: ByState,
+    /// How many of the messages in `by_state.accepted` Meta keeps back until it has assessed how people react to the first
+    /// ones. The campaign is not completed before Meta has released or returned them, for up to a day.
+    #[schema(required)]
+    pub held: u64,
     /// How far the recipients got. Cumulative.
     #[schema(required)]
     pub funnel: Funnel,
@@ -34,7 +38,8 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Recipients that are not in a final state. The campaign is completed when there are none.
+    /// Recipients that are not in a final state. The campaign is completed when there are none, and Meta keeps no message
+    /// back.
     pub fn open(&self) -> u64 {
         let ByState { pending, in_flight, retrying, in_doubt, .. } = self.by_state;
         pending + in_flight + retrying + in_doubt

@@ -20,6 +20,8 @@ pub struct ClaimedRow {
 pub enum Settled {
     /// Meta accepted the message.
     Accepted(Wamid),
+    /// Meta accepted the message, and keeps it back for a quality assessment.
+    Held(Wamid),
     /// Certainly not sent; the attempt counts.
     Retry {
         /// When the retry is due.

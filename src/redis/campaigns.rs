@@ -287,8 +287,10 @@ impl Store {
                 // The part is marked before the deletion too: from then on, a late status stores no code, history or
                 // message id.
                 pipeline.hset(keys.part(part), "forgotten", 1);
+                // In this order: without the counter, no script uses the bits.
+                pipeline.hdel(keys.part(part), "held");
                 let dropped = [keys.chunks(part), keys.ids(part), keys.wamids(part), keys.history(part)];
-                for key in dropped.into_iter().chain([keys.error_codes(part), keys.tries(part)]) {
+                for key in dropped.into_iter().chain([keys.error_codes(part), keys.tries(part), keys.held(part)]) {
                     pipeline.unlink(key);
                 }
             }
@@ -417,7 +419,7 @@ impl Store {
         }
     }
 
-    /// Completes a campaign if it has no open recipient. Returns whether it did.
+    /// Completes a campaign if it has no open recipient, and Meta keeps none of its messages back. Returns whether it did.
     ///
     /// Every shard (a dispatch thread) that finishes its parts calls this, often while parts of another shard are open.
     /// The parts are therefore read a few at a time, and only up to the first with open recipients.
@@ -431,7 +433,7 @@ impl Store {
         let numbers = (0..=u16::MAX).take(parts.unwrap_or(0));
         let parts: Vec<PartId> = numbers.map(|number| PartId { campaign: id, number }).collect();
         for batch in parts.rchunks(PARTS_AT_ONCE) {
-            if self.open_counts(batch).await?.iter().flatten().any(|(_, open)| *open > 0) {
+            if self.has_unfinished(batch, now).await? {
                 return Ok(false);
             }
         }

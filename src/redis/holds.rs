@@ -57,21 +57,35 @@ impl Store {
     /// Holds a scope for a fault that Meta reported at `at`, unless it is held, or a hold was lifted or ended since.
     /// Returns whether this call set the hold.
     pub async fn hold_if_new(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
-        let mut pipeline = Pipeline::new();
-        pipeline.hget(self.holds_key(scope), scope.to_string()).hget(self.keys.lifted(), scope.to_string());
-        let answers: Vec<Option<String>> = self.query_all("HGET hold", &pipeline).await?;
-        let field = |n: usize| answers.get(n).cloned().flatten();
-        let before = field(0).and_then(|json| serde_json::from_str::<StoredHold>(&json).ok()).map(Hold::from);
+        let (before, lifted) = self.hold_and_lift(scope).await?;
         if before.as_ref().is_some_and(|before| before.is_active(hold.since)) {
             return Ok(false);
         }
-        let lifted = field(1).and_then(|at| at.parse().ok().map(UnixMs));
         let ended = before.and_then(|before| before.until);
         if lifted.max(ended).is_some_and(|end| at <= end) {
             return Ok(false);
         }
         self.hold(scope, hold).await?;
         Ok(true)
+    }
+
+    /// Sets the hold on a scope, unless one in force lasts at least as long.
+    pub async fn hold_at_least(&self, scope: &HoldScope, hold: &Hold) -> Result<()> {
+        let (before, _) = self.hold_and_lift(scope).await?;
+        let lasts = |before: Hold| {
+            before.is_active(hold.since) && before.until.is_none_or(|until| hold.until.is_some_and(|end| end <= until))
+        };
+        if before.is_some_and(lasts) { Ok(()) } else { self.hold(scope, hold).await }
+    }
+
+    /// The hold on a scope, in force or ended, and when a hold on it was last lifted.
+    async fn hold_and_lift(&self, scope: &HoldScope) -> Result<(Option<Hold>, Option<UnixMs>)> {
+        let mut pipeline = Pipeline::new();
+        pipeline.hget(self.holds_key(scope), scope.to_string()).hget(self.keys.lifted(), scope.to_string());
+        let answers: Vec<Option<String>> = self.query_all("HGET hold", &pipeline).await?;
+        let field = |n: usize| answers.get(n).cloned().flatten();
+        let hold = field(0).and_then(|json| serde_json::from_str::<StoredHold>(&json).ok()).map(Hold::from);
+        Ok((hold, field(1).and_then(|at| at.parse().ok().map(UnixMs))))
     }
 
     /// Lifts the hold on a scope and records the time, so that faults which Meta reported earlier do not hold it

@@ -128,6 +128,8 @@ keys! {
     sends(part: PartId) => "{{{part}}}:g";
     /// BITMAP of rows whose recipient answered.
     replied(part: PartId) => "{{{part}}}:a";
+    /// BITMAP of accepted rows whose message Meta keeps back. Only parts with such rows have it.
+    held(part: PartId) => "{{{part}}}:q";
 
     /// ZSET of the people who count towards the messaging limit of a business, as 8 bytes each, score = time in ms from
     /// which on they do not. Expires.
@@ -191,7 +193,7 @@ impl RedisKeys {
     }
 
     /// All keys of a part.
-    pub fn all_of(&self, part: PartId) -> [String; 12] {
+    pub fn all_of(&self, part: PartId) -> [String; 13] {
         [
             self.part(part),
             self.states(part),
@@ -205,6 +207,7 @@ impl RedisKeys {
             self.tries(part),
             self.sends(part),
             self.replied(part),
+            self.held(part),
         ]
     }
 }

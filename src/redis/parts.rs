@@ -31,6 +31,9 @@ pub const PART_ROWS: usize = 65_536;
 
 /// Maximum number of facts in one call of `status.lua`, limited by the number of values that Lua can return.
 const FACTS_MAX: usize = 1_000;
+/// How long a campaign waits for messages that Meta keeps back, from the last one that was. Meta aims at an hour, so after
+/// a day the webhooks about them are lost.
+const HELD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Parts whose counters are read in one round trip.
 const COUNTED_AT_ONCE: usize = 4_096;
 
@@ -147,6 +150,8 @@ pub struct PartCounts {
     pub details: HashMap<FailureReason, String>,
     /// Recipients that replied.
     pub replied: u64,
+    /// Accepted recipients whose message Meta keeps back for a quality assessment.
+    pub held: u64,
     /// Acceptances by Unix second. A second replaces an earlier one that is equal modulo ten, so there are at most ten.
     pub accepted_by_second: HashMap<u64, u64>,
 }
@@ -225,10 +230,11 @@ impl Store {
         packed: PackedOutcomes,
     ) -> Call {
         let [codes, ids] = [self.keys.error_codes(part), self.keys.ids(part)];
-        let keys = self.part_keys(part, [codes, ids, self.keys.tries(part), self.keys.wamids(part)]);
+        let [tries, wamids, held] = [self.keys.tries(part), self.keys.wamids(part), self.keys.held(part)];
+        let keys = self.part_keys(part, [codes, ids, tries, wamids, held]);
         let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(id_retention)).arg(epoch);
         let call = call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs);
-        let call = call.arg(packed.claims).arg(packed.doubt_until.map_or(0, |until| until.0));
+        let call = call.arg(packed.claims).arg(packed.doubt_until.map_or(0, |until| until.0)).arg(packed.held);
         packed.wamids.blocks().fold(call, |call, (block, ids)| call.arg(block).arg(ids))
     }
 
@@ -276,7 +282,7 @@ impl Store {
         for (part, facts) in batches {
             let [why, replied] = [self.keys.error_codes(*part), self.keys.replied(*part)];
             let [ids, tries, wamids] = [self.keys.ids(*part), self.keys.tries(*part), self.keys.wamids(*part)];
-            let keys = self.part_keys(*part, [why, replied, ids, tries, wamids]);
+            let keys = self.part_keys(*part, [why, replied, ids, tries, wamids, self.keys.held(*part)]);
             for facts in facts.chunks(FACTS_MAX) {
                 let PackedFacts { facts, ids } = pack_facts(facts);
                 let call = Call::new(&script::STATUS, &keys).arg(ms(id_retention));
@@ -349,6 +355,52 @@ impl Store {
         Ok(all)
     }
 
+    /// Whether a campaign with these parts waits for something: a recipient is open, or Meta keeps a message back, which
+    /// it may return.
+    pub async fn has_unfinished(&self, parts: &[PartId], now: UnixMs) -> Result<bool> {
+        let mut fields: Vec<&str> =
+            State::ALL.into_iter().filter(|state| state.is_open()).map(script::counter).collect();
+        let n_open = fields.len();
+        fields.extend(["held", "held_at"]);
+        let mut pipeline = Pipeline::with_capacity(parts.len());
+        for &part in parts {
+            pipeline.cmd("HMGET").arg(self.keys.part(part)).arg(&fields);
+        }
+        let counts: Vec<Vec<Option<i64>>> = self.query_all("HMGET part", &pipeline).await?;
+        let is_unfinished = |counts: &Vec<Option<i64>>| {
+            let count = |n: usize| counts.get(n).copied().flatten().unwrap_or(0);
+            let held_at = UnixMs(count(n_open + 1).max(0).unsigned_abs());
+            (0..n_open).any(|n| count(n) > 0) || count(n_open) > 0 && now.since(held_at) < HELD_MAX
+        };
+        Ok(counts.iter().any(is_unfinished))
+    }
+
+    /// For each of these sends, whether Meta accepted its message and keeps it back.
+    pub async fn are_held(&self, sends: &[(PartId, ClaimedRow)]) -> Result<Vec<bool>> {
+        let mut pipeline = Pipeline::with_capacity(2 * sends.len());
+        for &(part, ClaimedRow { row, .. }) in sends {
+            pipeline.cmd("GETBIT").arg(self.keys.held(part)).arg(row);
+            pipeline.cmd("GETRANGE").arg(self.keys.states(part)).arg(row).arg(row);
+        }
+        if sends.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values: Vec<Value> = self.query_all("GETBIT held", &pipeline).await?;
+        let is_held = |(&(_, ClaimedRow { send, .. }), values): (&(PartId, ClaimedRow), &[Value; 2])| {
+            let [Value::Int(bit), Value::BulkString(bytes)] = values else { return false };
+            let last_send = bytes.first().map_or(0, |byte| State::send_of(*byte));
+            *bit == 1 && (send == 0 || send.min(State::SEND_OVERFLOW) == last_send)
+        };
+        Ok(sends.iter().zip(values.as_chunks().0).map(is_held).collect())
+    }
+
+    /// The rows of a part whose message Meta keeps back, in order.
+    pub async fn held_rows(&self, part: PartId) -> Result<Vec<u16>> {
+        let bytes: Vec<u8> = self.query("GET held", cmd("GET").arg(self.keys.held(part))).await?;
+        let is_set = |row: &u16| bytes.get(usize::from(row / 8)).is_some_and(|byte| byte & (0x80 >> (row % 8)) != 0);
+        Ok((0..=u16::MAX).take(8 * bytes.len()).filter(is_set).collect())
+    }
+
     /// The state bytes of a part.
     pub async fn state_bytes(&self, part: PartId) -> Result<Vec<u8>> {
         self.query("GET states", cmd("GET").arg(self.keys.states(part))).await
@@ -418,6 +470,8 @@ fn read_counts(hash: &HashMap<String, Vec<u8>>) -> PartCounts {
     }
     counts.recipients = number("recipients");
     counts.replied = number("replied");
+    // A process of an older release leaves the counter as it is when it moves an accepted row.
+    counts.held = number("held").min(counts.by_state[&State::Accepted]);
     for (field, text) in hash {
         let (kind, rest) = field.split_at(1);
         let (Ok(n), Ok(text)) = (rest.parse::<u32>(), str::from_utf8(text)) else { continue };

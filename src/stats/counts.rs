@@ -126,6 +126,11 @@ pub fn rate_per_second(parts: &[PartCounts], started_at: Option<UnixMs>, now: Un
     }
 }
 
+/// The number of messages of `parts` that Meta keeps back.
+pub fn held(parts: &[PartCounts]) -> u64 {
+    parts.iter().map(|part| part.held).sum()
+}
+
 /// The number of recipients of `parts`, and how many of them replied.
 pub fn totals(parts: &[PartCounts]) -> (u64, u64) {
     parts.iter().fold((0, 0), |(recipients, replied), part| (recipients + part.recipients, replied + part.replied))

@@ -69,6 +69,7 @@ impl StatisticsReader {
         let statistics = Statistics {
             recipients,
             by_state: (&tally).into(),
+            held: counts::held(&counts),
             funnel: counts::funnel(&tally, recipients, replied),
             failures: counts::failures(&counts),
             rate_per_second: counts::rate_per_second(&counts, record.started_at, now),

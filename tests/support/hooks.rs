@@ -179,13 +179,15 @@ impl Hooks {
     pub async fn counts(&self, id: CampaignId) -> PartCounts {
         let record = self.record(id).await;
         // Counters and bytes are read one after the other, so both are read again if a status arrived in between.
-        let (mut counts, bytes) = loop {
-            let (before, bytes) =
-                (world::counts(&self.store, &record).await, world::recount(&self.store, &record).await);
-            if world::counts(&self.store, &record).await.by_state == before.by_state {
-                break (before, bytes);
+        let (mut counts, bytes, held) = loop {
+            let before = world::counts(&self.store, &record).await;
+            let bytes = world::recount(&self.store, &record).await;
+            let held = world::recount_held(&self.store, &record).await;
+            if world::counts(&self.store, &record).await == before {
+                break (before, bytes, held);
             }
         };
+        assert_eq!(counts.held, held, "counter and bits of held messages");
         assert_eq!(counts.by_state, bytes, "counters and state bytes");
         assert_eq!(counts.by_state.values().sum::<u64>(), counts.recipients);
         counts.by_state.retain(|_, n| *n > 0);

@@ -316,6 +316,7 @@ pub async fn counts(store: &Store, record: &CampaignRecord) -> PartCounts {
         sum.details.extend(counts.details);
         sum.recipients += counts.recipients;
         sum.replied += counts.replied;
+        sum.held += counts.held;
     }
     sum
 }
@@ -338,6 +339,19 @@ pub async fn know_messaging_limits(store: &Store, businesses: &[&str]) {
     for business in businesses {
         store.set_messaging_limit(&(*business).into(), reported).await.expect("redis");
     }
+}
+
+/// The number of messages that Meta keeps back, from the bitmaps. Each of their rows has to be accepted.
+pub async fn recount_held(store: &Store, record: &CampaignRecord) -> u64 {
+    let mut held = 0;
+    for (part, _) in &record.parts {
+        let (rows, bytes) = (store.held_rows(*part).await.expect("bits"), store.state_bytes(*part).await.expect("bytes"));
+        for row in rows {
+            assert_eq!(State::of(bytes[usize::from(row)]), Some(State::Accepted), "a held row {row} of {part}");
+            held += 1;
+        }
+    }
+    held
 }
 
 /// Waits until the campaign is in `state`.

@@ -324,10 +324,15 @@ async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &
     let store = Store::connect(&world::address(&disk.server)).await.expect("a store");
     let record = store.campaign(id.parse().expect("an id")).await.expect("redis").expect("a campaign");
     let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
-    let counters = StateCounts::of(&store.part_counts(&parts).await.expect("counters"));
+    let counts = store.part_counts(&parts).await.expect("counters");
+    let counters = StateCounts::of(&counts);
     let bytes = stats::recount(&store, &record).await.expect("state bytes");
     if counters != bytes {
         verdict.problems.push(format!("counters {counters:?}, state bytes {bytes:?}"));
+    }
+    let (held, recounted) = (stats::counts::held(&counts), world::recount_held(&store, &record).await);
+    if held != recounted {
+        verdict.problems.push(format!("{held} messages are held, but {recounted} are marked"));
     }
 }
 

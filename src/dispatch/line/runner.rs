@@ -549,7 +549,7 @@ impl<L: Lane> Runner<L> {
         let store = self.store.clone();
         self.background.push(Box::pin(async move {
             // If this fails, the next attempt gets the same answer from Meta, and tries again.
-            if let Err(error) = store.hold(&scope, &hold).await {
+            if let Err(error) = store.hold_at_least(&scope, &hold).await {
                 warn!(%scope, %error, "the hold could not be stored");
             }
         }));

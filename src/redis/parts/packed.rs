@@ -24,6 +24,8 @@ pub(super) struct PackedOutcomes {
     pub(super) accepted: Vec<u8>,
     /// The whole ids of the acceptances.
     pub(super) wamids: NewWamids,
+    /// The rows and sends of the acceptances whose message Meta keeps back.
+    pub(super) held: Vec<u8>,
     /// The history entries of the acceptances.
     pub(super) entries: Vec<u8>,
     pub(super) others: Vec<u8>,
@@ -52,6 +54,12 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
         let (kind, code, tail) = match settled {
             Settled::Accepted(wamid) => {
                 accepted.push((*claimed, wamid));
+                continue;
+            }
+            Settled::Held(wamid) => {
+                accepted.push((*claimed, wamid));
+                packed.held.extend(claimed.row.to_le_bytes());
+                packed.held.push(claimed.send);
                 continue;
             }
             Settled::Retry { at, reason } => (b'R', number_of(*reason), packed_time(*at)),

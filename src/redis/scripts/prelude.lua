@@ -38,12 +38,17 @@ local function unanswered(state) return state == STATE.in_flight or state == STA
 -- the part's hash in one command, and one entry of the history. A changed state byte goes through `put`, which also
 -- counts it, so that counters and bytes always agree. Only runs of rows, in `claim.lua` and `settle.lua`, are written
 -- with SETRANGE and counted with `count`.
+--
+-- `held` is the bitmap of rows whose message Meta accepted and keeps back, and field `held` of the part's hash counts
+-- its bits. A bit is set only while its row is accepted, so a script that can move accepted rows passes the key. If
+-- nothing is held, the key does not exist, and the counter costs one more field in a read.
 local PAGE = 256
 
-local function moves(meta, state, history, sends)
+local function moves(meta, state, history, sends, held)
   local self, pages, changed, rows, sorted = {}, {}, {}, {}, true
   local moved, delta, fields, log = {}, {}, {}, {}
   local retention_ended, gate
+  local to_hold, hold_at = {}
 
   -- The state bytes of the page at `start`, as they were before this call.
   local function page(start)
@@ -101,6 +106,14 @@ local function moves(meta, state, history, sends)
     moved[to] = (moved[to] or 0) + 1
   end
 
+  -- Notes at `now` (ms) that Meta keeps the message of `row` back, if that row is accepted with send number `send`.
+  function self.hold(row, send, now)
+    local byte = self.byte(row)
+    if byte % 16 == STATE.accepted and self.send(row, byte) == send then
+      to_hold[#to_hold + 1], hold_at = row, now
+    end
+  end
+
   -- Appends entries to the history.
   function self.log(entries)
     log[#log + 1] = entries
@@ -128,6 +141,19 @@ local function moves(meta, state, history, sends)
     return last + 1
   end
 
+  -- Clears the bits of the changed rows in `held`, of which `n` are set, and sets those of the rows to hold.
+  local function write_held(n)
+    local before, new = n, 0
+    if n > 0 then
+      for _, row in ipairs(rows) do n = n - redis.call('SETBIT', held, row, 0) end
+    end
+    for _, row in ipairs(to_hold) do new = new + 1 - redis.call('SETBIT', held, row, 1) end
+    n = n + new
+    if new > 0 then self.set('held_at', hold_at) end
+    if n ~= before then self.set('held', n) end
+    if n == 0 then redis.call('DEL', held) end
+  end
+
   -- Writes all changes. Returns the number of open recipients of the part.
   function self.commit()
     if not sorted then table.sort(rows) end
@@ -140,9 +166,11 @@ local function moves(meta, state, history, sends)
       if n ~= 0 and not IS_OPEN[field] then names[#names + 1] = field end
     end
     local counters = #names
-    names[counters + 1], names[counters + 2] = 'forgotten', 'gate'
+    names[counters + 1], names[counters + 2], names[counters + 3] = 'forgotten', 'gate', held and 'held'
     local values = redis.call('HMGET', meta, unpack(names))
     retention_ended, gate = values[counters + 1] ~= false, values[counters + 2]
+    local n_held = tonumber(values[counters + 3] or 0)
+    if (n_held > 0 or #to_hold > 0) and not retention_ended then write_held(n_held) end
     if #log > 0 and not retention_ended then redis.call('RPUSH', history, table.concat(log)) end
     for i = 1, counters do
       local field, value = names[i], values[i]

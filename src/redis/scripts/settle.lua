@@ -1,7 +1,7 @@
 -- Stores the outcomes of attempts. The caller may have lost its lease meanwhile: an outcome counts from any epoch,
 -- because it is a fact about what Meta did.
 --
--- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries, wamids
+-- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held
 -- ARGV     1 now (ms) · 2 lifetime of message ids (ms) · 3 epoch of the claims
 --          4 acceptances, 11 bytes each, as stored in `ids`: u16 row, u8 send, 8 bytes fingerprint of the message id
 --          5 history entries of the acceptances, 7 bytes each, logged if the row moves: u16 row, u8 state byte,
@@ -11,7 +11,8 @@
 --            rows of these runs
 --          8 claims without an outcome, 5 bytes each: u16 first row, u16 count, u8 send
 --          9 doubt deadline (ms) of such a claim if a newer epoch has the part
---          10 and so on, for each block of rows with acceptances: its number, the whole message ids to append to it, as
+--          10 acceptances whose message Meta keeps back, 3 bytes each: u16 row, u8 send. They are in 4, 5 and 7 too
+--          11 and so on, for each block of rows with acceptances: its number, the whole message ids to append to it, as
 --            stored in `wamids`
 -- Kinds    A accepted: given in 4, never in 6
 --          C claimed: given in 8, never in 6
@@ -25,12 +26,13 @@
 --          1 if the part may be missing from the line's work, else 0: a newer epoch has the part, and may have removed
 --          it from the work before this call reopened a row;
 --          1 if the campaign has ended and this call brought message ids that have to be indexed, else 0}.
--- If repeated: changes nothing, because a row whose outcome is stored does not wait for one with that send number. The
--- outcome of a claim that Redis forgot has the same effect as if Redis had not forgotten the claim.
-local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids = unpack(KEYS)
+-- If repeated: changes nothing, because a row whose outcome is stored does not wait for one with that send number, and
+-- a row that a status has moved on is not accepted any more, so it is not held again. The outcome of a claim that Redis
+-- forgot has the same effect as if Redis had not forgotten the claim.
+local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held = unpack(KEYS)
 local now, acceptances, entries, others, runs, claims = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local second = math.floor(now / 1000)
-local m, accepted = moves(meta, state, history, sends), 0
+local m, accepted = moves(meta, state, history, sends, held), 0
 
 -- Acceptances are counted in ten slots of one second each, which show the recent rate of the campaign.
 local slot = 'r' .. (second % 10)
@@ -148,6 +150,11 @@ for pos = 1, #others, 16 do
   settle(row, send, kind, code, time)
 end
 
+for pos = 1, #ARGV[10], 3 do
+  local row, send = struct.unpack('<I2B', ARGV[10], pos)
+  m.hold(row, send, ARGV[1])
+end
+
 if accepted > 0 then
   local stamp, n = string.match(record[3] or '', '^(%d+):(%d+)$')
   if tonumber(stamp) ~= second then n = 0 end
@@ -155,5 +162,5 @@ if accepted > 0 then
 end
 local open = m.commit()
 store_ids(m, ids, acceptances, ARGV[2])
-store_wamids(m, wamids, { unpack(ARGV, 10) }, ARGV[2])
+store_wamids(m, wamids, { unpack(ARGV, 11) }, ARGV[2])
 return { open, taken_over and open > 0 and 1 or 0, #acceptances > 0 and m.has_ended() and 1 or 0 }

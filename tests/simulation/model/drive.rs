@@ -44,6 +44,8 @@ pub struct Figures {
     pub forgotten: u64,
     pub resent: u64,
     pub reopened: u64,
+    /// Steps after which a message was held.
+    pub held: u64,
 }
 
 /// What a process writes to Redis and keeps in its journal, to replay it if Redis loses the write.
@@ -326,6 +328,8 @@ impl Drive<'_> {
         };
         let at = |ms: u64| UnixMs(self.now.0 + ms);
         let settled = match ended {
+            // The same message of a row is held in each report of it.
+            Ended::Accepted if (u32::from(row) + claim) % 3 == 0 => Settled::Held(wamid(row, claim)),
             Ended::Accepted => Settled::Accepted(wamid(row, claim)),
             Ended::Retry(ms, reason) => Settled::Retry { at: at(ms), reason },
             Ended::Back(ms) => Settled::Back { at: Due::At(at(ms)) },
@@ -424,7 +428,7 @@ impl Drive<'_> {
             Entry::Claimed { .. } => {}
             Entry::Settled { outcomes, .. } => {
                 for (row, claim, settled) in outcomes {
-                    if matches!(settled, Settled::Accepted(_)) {
+                    if matches!(settled, Settled::Accepted(_) | Settled::Held(_)) {
                         self.watch.reported(*row, *claim, Some(State::Accepted));
                     }
                 }
@@ -651,6 +655,7 @@ impl Drive<'_> {
         same(actual, expected)?;
         let view = self.real.view().await.map_err(failed)?;
         self.agree(&view)?;
+        self.figures.held += u64::from(!view.held.is_empty());
         if self.model.forgotten && self.real.traces().await.map_err(failed)? > 0 {
             return Err("data of forgotten recipients remains".to_owned());
         }

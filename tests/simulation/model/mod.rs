@@ -74,8 +74,9 @@ fn agree_in_histories(facts: Facts) {
     }
     let figures = figures.into_inner();
     println!("{facts:?}: {figures:?}");
-    let Figures { histories, hand_outs, facts, forgotten, reopened, .. } = figures;
-    assert!(hand_outs > histories && facts > hand_outs && forgotten > 0 && reopened > 0, "too little happened");
+    let Figures { histories, hand_outs, facts, forgotten, reopened, held, .. } = figures;
+    let rarer = [forgotten, reopened, held];
+    assert!(hand_outs > histories && facts > hand_outs && !rarer.contains(&0), "too little happened");
 }
 
 #[test]

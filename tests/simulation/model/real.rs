@@ -38,6 +38,8 @@ pub struct View {
     pub due: BTreeMap<u16, u64>,
     pub returned: BTreeSet<u16>,
     pub doubt: BTreeMap<u16, u64>,
+    /// The accepted rows whose message Meta keeps back.
+    pub held: BTreeSet<u16>,
     /// `next`, `rows`, `epoch`, `claim`.
     pub marks: [u64; 4],
 }
@@ -63,6 +65,7 @@ impl View {
             due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
             returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
+            held: each().filter(|(_, it)| it.held).map(|(row, _)| *row).collect(),
             marks: [model.next, model.len, model.epoch, model.number],
         }
     }
@@ -80,6 +83,7 @@ impl View {
                 format!("due {:?}", view.due),
                 format!("returned {:?}", view.returned),
                 format!("doubt {:?}", view.doubt),
+                format!("held {:?}", view.held),
                 format!("next, rows, epoch, claim {:?}", view.marks),
                 format!("by state {by_state:?}"),
                 format!("counts {:?}", PartCounts { by_state: HashMap::new(), ..view.counts.clone() }),
@@ -127,7 +131,7 @@ impl<'a> Real<'a> {
         Self { store, part: PartId { campaign, number: n as u16 } }
     }
 
-    fn keys(&self) -> [String; 11] {
+    fn keys(&self) -> [String; 12] {
         let (keys, part) = (&self.store.keys, self.part);
         [
             keys.part(part),
@@ -140,6 +144,7 @@ impl<'a> Real<'a> {
             keys.ids(part),
             keys.tries(part),
             keys.wamids(part),
+            keys.held(part),
             keys.replied(part),
         ]
     }
@@ -179,7 +184,7 @@ impl<'a> Real<'a> {
         }
         let call = Call::new(&script::SETTLE, &keys);
         let call = ["", "", "", ""].iter().fold(call.arg(now.0).arg(0).arg(epoch), |call, none| call.arg(none));
-        response_text(self.store.call::<(u64, u8, u8)>(call.arg(packed).arg(until.0)).await.map(|(open, ..)| open))
+        response_text(self.store.call::<(u64, u8, u8)>(call.arg(packed).arg(until.0).arg("")).await.map(|(open, ..)| open))
     }
 
     pub async fn settle(&self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> String {
@@ -221,7 +226,11 @@ impl<'a> Real<'a> {
     }
 
     pub async fn view(&self) -> Result<View> {
-        let (counts, seen) = try_join!(self.store.part_counts(std::slice::from_ref(&self.part)), self.look())?;
+        let (counts, held, seen) = try_join!(
+            self.store.part_counts(std::slice::from_ref(&self.part)),
+            self.store.held_rows(self.part),
+            self.look()
+        )?;
         let (mut bytes, mut sends, attempts, why, due, doubt, marks) = seen;
         bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
         // A row whose claim number wrapped around leaves its last overflowed number in the hash.
@@ -234,7 +243,8 @@ impl<'a> Real<'a> {
         let returned = due.iter().filter(|(_, at)| at.fract() > 0.0).map(|(row, _)| *row).collect();
         let due = due.into_iter().map(|(row, at)| (row, at as u64)).collect();
         let counts = counts.into_iter().next().unwrap_or_default();
-        Ok(View { bytes, sends, counts, attempts, why, due, returned, doubt, marks })
+        let held = held.into_iter().collect();
+        Ok(View { bytes, sends, counts, attempts, why, due, returned, doubt, held, marks })
     }
 
     async fn look(&self) -> Result<RawPart> {
@@ -268,16 +278,17 @@ impl<'a> Real<'a> {
 
     /// What a [`Store`] does when the retention of the recipients ends.
     pub async fn forget_recipients(&self) -> Result<()> {
-        let [meta, _, history, _, _, _, why, ids, tries, wamids, _] = self.keys();
+        let [meta, _, history, _, _, _, why, ids, tries, wamids, held, _] = self.keys();
         let mut forget = Pipeline::new();
-        forget.hset(meta, "forgotten", 1).unlink([history, why, ids, tries, wamids].as_slice());
+        forget.hset(&meta, "forgotten", 1).hdel(&meta, "held");
+        forget.unlink([history, why, ids, tries, wamids, held].as_slice());
         self.store.query_all::<Value>("forget", &forget).await.map(drop)
     }
 
     /// How many keys that must be deleted with the recipients still exist.
     pub async fn traces(&self) -> Result<u64> {
-        let [_, _, history, _, _, _, why, ids, tries, wamids, _] = self.keys();
-        self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries, wamids])).await
+        let [_, _, history, _, _, _, why, ids, tries, wamids, held, _] = self.keys();
+        self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries, wamids, held])).await
     }
 
     /// Deletes the part.

@@ -37,6 +37,8 @@ pub struct Row {
     /// The deadline of the doubt.
     pub doubt: Option<UnixMs>,
     pub replied: bool,
+    /// The row is accepted, and Meta keeps its message back.
+    pub held: bool,
 }
 
 impl Row {
@@ -60,7 +62,7 @@ impl Row {
     }
 
     fn becomes(&mut self, state: State) {
-        (self.state, self.due, self.returned, self.doubt) = (state, None, false, None);
+        (self.state, self.due, self.returned, self.doubt, self.held) = (state, None, false, None, false);
     }
 
     fn becomes_because(&mut self, state: State, why: Option<FailureReason>) {
@@ -151,9 +153,9 @@ impl Part {
     pub fn activate(&mut self, start: u16, mask: &[bool]) -> u64 {
         let before = self.rows.len();
         for (row, _) in (start..).zip(mask).filter(|(_, admitted)| **admitted) {
-            let (claims, attempts, why, due, returned, doubt, replied) = Default::default();
+            let (claims, attempts, why, due, returned, doubt, replied, held) = Default::default();
             let state = State::Pending;
-            self.rows.entry(row).or_insert(Row { state, claims, attempts, why, due, returned, doubt, replied });
+            self.rows.entry(row).or_insert(Row { state, claims, attempts, why, due, returned, doubt, replied, held });
         }
         self.len = self.len.max(u64::from(start) + mask.len() as u64);
         (self.rows.len() - before) as u64
@@ -250,9 +252,9 @@ impl Part {
     /// Settles outcomes of claims made in `epoch`, the accepted ones first. Returns the number of open rows.
     pub fn settle(&mut self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> u64 {
         let mut outcomes: Vec<_> = outcomes.iter().collect();
-        outcomes.sort_by_key(|(.., settled)| !matches!(settled, Settled::Accepted(_)));
+        outcomes.sort_by_key(|(.., settled)| !matches!(settled, Settled::Accepted(_) | Settled::Held(_)));
         for (number, claim, settled) in outcomes {
-            if let Settled::Accepted(wamid) = settled
+            if let Settled::Accepted(wamid) | Settled::Held(wamid) = settled
                 && !self.forgotten
             {
                 self.ids.push((wamid.clone(), ClaimedRow { row: *number, send: send(*claim) }));
@@ -265,7 +267,7 @@ impl Part {
                 row.is_claimed(*claim);
                 others = false;
             }
-            if let Settled::Accepted(_) = settled {
+            if let Settled::Accepted(_) | Settled::Held(_) = settled {
                 // An acceptance replaces any state of a lower rank.
                 if *claim >= row.claims && State::Accepted.rank() > row.state.rank() && !row.returned {
                     row.becomes_because(State::Accepted, None);
@@ -273,6 +275,9 @@ impl Part {
                     let slot = self.accepted.entry(now.seconds() % 10).or_default();
                     *slot = (now.seconds(), if slot.0 == now.seconds() { slot.1 + 1 } else { 1 });
                 }
+                // A row that a status has moved on is not held again.
+                let is_this = row.state == State::Accepted && row.claims == *claim;
+                row.held |= is_this && matches!(settled, Settled::Held(_)) && !self.forgotten;
             } else if *claim == row.claims && row.is_unanswered() {
                 match settled {
                     // A row in flight belongs to the newest epoch.
@@ -306,7 +311,7 @@ impl Part {
                         row.why = None;
                     }
                     Settled::Refused { reason } => row.becomes_because(State::Refused, Some(*reason)),
-                    Settled::Accepted(_) => unreachable!("above"),
+                    Settled::Accepted(_) | Settled::Held(_) => unreachable!("above"),
                 }
             }
         }
@@ -411,6 +416,7 @@ impl Part {
     pub fn forget(&mut self) {
         self.forgotten = true;
         self.ids.clear();
+        self.rows.values_mut().for_each(|row| row.held = false);
     }
 
     /// The message id of a claim; the newest entry wins.
@@ -443,6 +449,7 @@ impl Part {
             failures,
             details: HashMap::new(),
             replied: self.rows.values().filter(|row| row.replied).count() as u64,
+            held: self.rows.values().filter(|row| row.held).count() as u64,
             accepted_by_second: self.accepted.values().copied().collect(),
         }
     }

@@ -108,6 +108,11 @@ impl Watch {
         if counts.by_state != by_state || failures_differ {
             return Err(format!("a recount returns {by_state:?}, {failures:?}, but the counters are {counts:?}"));
         }
+        let accepted: BTreeSet<u16> =
+            view.states().filter(|(_, state, _)| *state == State::Accepted).map(|(row, ..)| row).collect();
+        if counts.held != view.held.len() as u64 || !view.held.is_subset(&accepted) {
+            return Err(format!("{} are held, but {:?} are marked and {accepted:?} accepted", counts.held, view.held));
+        }
         if counts.by_state.values().sum::<u64>() != self.recipients || counts.recipients != self.recipients {
             return Err(format!("{} recipients, but the counters are {counts:?}", self.recipients));
         }

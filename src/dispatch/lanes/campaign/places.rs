@@ -95,8 +95,8 @@ impl PlaceKeeper {
     pub fn ended(&mut self, message: RowRef, settled: &Settled) {
         let Some(person) = self.taken.remove(&message) else { return };
         match settled {
-            // What is in doubt may be delivered.
-            Settled::Accepted(_) | Settled::InDoubt { .. } => {}
+            // What is in doubt, or held by Meta, may be delivered.
+            Settled::Accepted(_) | Settled::Held(_) | Settled::InDoubt { .. } => {}
             Settled::Retry { .. } | Settled::Back { .. } | Settled::Refused { .. } => {
                 self.ended.push(PlaceNews { person, message, fate: Fate::NotDelivered });
             }

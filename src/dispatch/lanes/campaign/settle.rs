@@ -17,7 +17,8 @@ pub fn settled(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, setting
     // Messages that are given back together become due at random times, after one to two times the wait.
     let spread = |wait: Duration| now.after(wait.mul_f64(1.0 + jitter));
     match outcome {
-        Outcome::Accepted { wamid, .. } => Settled::Accepted(wamid.clone()),
+        Outcome::Accepted { wamid, held: false } => Settled::Accepted(wamid.clone()),
+        Outcome::Accepted { wamid, held: true } => Settled::Held(wamid.clone()),
         // The hold makes it wait, and may be lifted early.
         Outcome::Throttled { .. } if matches!(consequence(outcome), Consequence::Hold { .. }) => {
             Settled::Back { at: Due::AtOnce }

@@ -149,11 +149,10 @@ pub enum ByStatus {
 }
 
 /// In a status: portfolio pacing dropped the held messages of every line of the portfolio, and Meta blocks the
-/// portfolio until it has reviewed it. (Template pacing drops held messages with 132015.) In the response to a send,
-/// the same code is about the message.
+/// portfolio until it has reviewed it. In the response to a send, the same code is about the message.
 const DROPPED_BY_PORTFOLIO_PACING: MetaCode = MetaCode(135_000);
 
-/// The template is paused.
+/// The template is paused; in a status about a held message: template pacing dropped it.
 pub const TEMPLATE_PAUSED: MetaCode = MetaCode(132_015);
 
 /// The cap on utility messages of a WABA: only those are held.
@@ -201,6 +200,24 @@ pub fn by_status(reason: FailureReason) -> ByStatus {
         | ErrorAction::Alert
         | ErrorAction::Ignore => ByStatus::Failed,
     }
+}
+
+/// What a `failed` status with this `reason` implies if Meta had kept the message back. Pure.
+///
+/// Such a message was dropped for the reaction of people to the first messages. Neither hold ends by itself: a pause that
+/// pacing caused has to be lifted, and a portfolio is blocked until Meta has reviewed it.
+pub fn by_status_of_held(reason: FailureReason) -> ByStatus {
+    let hold = |scope| ByStatus::Hold { scope, wait: None };
+    match reason {
+        FailureReason::Meta(TEMPLATE_PAUSED) => hold(ErrorScope::Template),
+        FailureReason::Meta(DROPPED_BY_PORTFOLIO_PACING) => hold(ErrorScope::Business),
+        _ => by_status(reason),
+    }
+}
+
+/// Whether it matters for a `failed` status with this `reason` that Meta had kept the message back.
+pub fn may_be_a_drop(reason: FailureReason) -> bool {
+    by_status(reason) != by_status_of_held(reason)
 }
 
 fn by_rule(rule: &Rule, cause: Cause) -> Outcome {
@@ -421,6 +438,18 @@ mod tests {
         }
         for reason in [FailureReason::NoAnswer, FailureReason::NotGiven] {
             assert_eq!(by_status(reason), ByStatus::Failed, "it sets no hold");
+        }
+    }
+
+    #[test]
+    fn a_dropped_message_holds_its_template_or_its_business_until_that_is_lifted() {
+        let hold = |scope| ByStatus::Hold { scope, wait: None };
+        for (code, expected) in [(132_015, ErrorScope::Template), (135_000, ErrorScope::Business)] {
+            let reason = MetaCode(code).into();
+            assert_eq!((by_status_of_held(reason), may_be_a_drop(reason)), (hold(expected), true), "{code}");
+        }
+        for reason in [MetaCode(131_026).into(), MetaCode(131_042).into(), MetaCode(132_016).into(), FailureReason::NotGiven] {
+            assert_eq!((by_status_of_held(reason), may_be_a_drop(reason)), (by_status(reason), false), "{reason:?}");
         }
     }
 

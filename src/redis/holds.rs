@@ -54,19 +54,35 @@ impl Store {
         self.change_hold(cmd("HSET").arg(self.holds_key(scope)).arg(scope.to_string()).arg(json)).await
     }
 
-    /// Holds a scope for a fault that Meta reported at `at`, unless it is held, or a hold was lifted or ended since.
-    /// Returns whether this call set the hold.
+    /// Holds a scope for a fault that Meta reported at `at`, unless it is held, or a hold was lifted or ended since. A hold
+    /// without an end replaces one with an end. Returns whether this call set the hold.
     pub async fn hold_if_new(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
-        let (before, lifted) = self.hold_and_lift(scope).await?;
-        if before.as_ref().is_some_and(|before| before.is_active(hold.since)) {
-            return Ok(false);
-        }
-        let ended = before.and_then(|before| before.until);
-        if lifted.max(ended).is_some_and(|end| at <= end) {
+        let stored = self.hold_and_lift(scope).await?;
+        let stays = |before: &Hold| before.is_active(hold.since) && (before.until.is_none() || hold.until.is_some());
+        if stored.0.as_ref().is_some_and(stays) || was_lifted(&stored, hold, at) {
             return Ok(false);
         }
         self.hold(scope, hold).await?;
         Ok(true)
+    }
+
+    /// Sets or replaces the hold on a scope because of what Meta reported at `at`, unless a hold was lifted or ended since.
+    /// Returns whether this call set the hold.
+    pub async fn hold_unless_lifted(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
+        if was_lifted(&self.hold_and_lift(scope).await?, hold, at) {
+            return Ok(false);
+        }
+        self.hold(scope, hold).await?;
+        Ok(true)
+    }
+
+    /// Lifts the hold on a scope because of what Meta reported at `at`, as [`Store::unhold`] does, unless the hold began
+    /// later. Returns whether there was one that this call lifted.
+    pub async fn unhold_before(&self, scope: &HoldScope, at: UnixMs) -> Result<bool> {
+        match self.hold_and_lift(scope).await?.0 {
+            Some(hold) if hold.since > at => Ok(false),
+            _ => self.unhold(scope).await,
+        }
     }
 
     /// Sets the hold on a scope, unless one in force lasts at least as long.
@@ -116,4 +132,11 @@ impl Store {
             }
         }
     }
+}
+
+/// Whether a hold on the scope was lifted or ended at `at` or later, given the stored hold and the last lift. `hold` is a new
+/// one.
+fn was_lifted((before, lifted): &(Option<Hold>, Option<UnixMs>), hold: &Hold, at: UnixMs) -> bool {
+    let ended = before.as_ref().filter(|before| !before.is_active(hold.since)).and_then(|before| before.until);
+    (*lifted).max(ended).is_some_and(|end| at <= end)
 }

@@ -375,23 +375,25 @@ impl Store {
         Ok(counts.iter().any(is_unfinished))
     }
 
-    /// For each of these sends, whether Meta accepted its message and keeps it back.
-    pub async fn are_held(&self, sends: &[(PartId, ClaimedRow)]) -> Result<Vec<bool>> {
-        let mut pipeline = Pipeline::with_capacity(2 * sends.len());
-        for &(part, ClaimedRow { row, .. }) in sends {
+    /// For each of these sends, whether Meta accepted its message and keeps it back. `None` stands for a send that is not
+    /// looked up.
+    pub async fn are_held(&self, sends: &[Option<(PartId, ClaimedRow)>]) -> Result<Vec<bool>> {
+        let mut pipeline = Pipeline::new();
+        for &(part, ClaimedRow { row, .. }) in sends.iter().flatten() {
             pipeline.cmd("GETBIT").arg(self.keys.held(part)).arg(row);
             pipeline.cmd("GETRANGE").arg(self.keys.states(part)).arg(row).arg(row);
         }
-        if sends.is_empty() {
-            return Ok(Vec::new());
+        if pipeline.is_empty() {
+            return Ok(vec![false; sends.len()]);
         }
         let values: Vec<Value> = self.query_all("GETBIT held", &pipeline).await?;
-        let is_held = |(&(_, ClaimedRow { send, .. }), values): (&(PartId, ClaimedRow), &[Value; 2])| {
-            let [Value::Int(bit), Value::BulkString(bytes)] = values else { return false };
-            let last_send = bytes.first().map_or(0, |byte| State::send_of(*byte));
+        let mut values = values.as_chunks().0.iter();
+        let mut is_held = |ClaimedRow { send, .. }: ClaimedRow| {
+            let Some([Value::Int(bit), Value::BulkString(byte)]) = values.next() else { return false };
+            let last_send = byte.first().map_or(0, |byte| State::send_of(*byte));
             *bit == 1 && (send == 0 || send.min(State::SEND_OVERFLOW) == last_send)
         };
-        Ok(sends.iter().zip(values.as_chunks().0).map(is_held).collect())
+        Ok(sends.iter().map(|send| send.is_some_and(|(_, claimed)| is_held(claimed))).collect())
     }
 
     /// The rows of a part whose message Meta keeps back, in order.

@@ -11,7 +11,7 @@
 //! lift of a hold on the scope.
 //!
 //! If the process dies: holds are in Redis; the count of a streak starts again.
-//! Never: overwrites a hold that is in force.
+//! Never: shortens a hold that is in force.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -51,6 +51,17 @@ pub struct FailureCause<'a> {
     pub details: &'a str,
     /// Meta's time of the failure.
     pub at: UnixMs,
+}
+
+/// What is known about the message of a failed status.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Where the error comes from.
+    pub origin: ErrorOrigin<'a>,
+    /// Name and language of the campaign's template.
+    pub template: Option<&'a (String, Language)>,
+    /// Meta had accepted the message and kept it back.
+    pub was_held: bool,
 }
 
 /// What an error of `scope` holds. `template`: name and language of the message's template, if they are known.
@@ -98,14 +109,9 @@ impl FailureJudge {
     }
 
     /// Judges news of a recipient of ours: holds what it blames, and changes the fact to [`News::Returned`] if
-    /// the recipient is to be sent to again. `template`: name and language of the campaign's template.
-    pub async fn judge(
-        &self,
-        origin: ErrorOrigin<'_>,
-        template: Option<&(String, Language)>,
-        located: &mut LocatedFact,
-        now: UnixMs,
-    ) -> Result<()> {
+    /// the recipient is to be sent to again.
+    pub async fn judge(&self, subject: Subject<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<()> {
+        let Subject { origin, template, was_held } = subject;
         let campaign = located.part.campaign;
         let reason = match located.fact.news {
             News::Failed(reason) => reason,
@@ -120,7 +126,7 @@ impl FailureJudge {
         };
         let details = located.details.clone();
         let cause = FailureCause { reason, details: &details, at: located.fact.at };
-        match policy::by_status(reason) {
+        match consequence(reason, was_held) {
             ByStatus::Failed => {
                 let also_held = reason.code().and_then(policy::also_holds);
                 if let Some((scope, wait)) = also_held
@@ -262,10 +268,14 @@ impl FailureJudge {
     }
 }
 
+fn consequence(reason: FailureReason, was_held: bool) -> ByStatus {
+    if was_held { policy::by_status_of_held(reason) } else { policy::by_status(reason) }
+}
+
 /// The news of a parked failure for this `reason`. It causes no further hold: [`FailureJudge::judge_account`] ran when the
-/// webhook came.
-pub fn news(reason: FailureReason) -> News {
-    match policy::by_status(reason) {
+/// webhook came. `was_held`: Meta had accepted the message and kept it back.
+pub fn news(reason: FailureReason, was_held: bool) -> News {
+    match consequence(reason, was_held) {
         ByStatus::Hold { .. } => News::Returned(reason),
         ByStatus::Suspect { .. } | ByStatus::Failed => News::Failed(reason),
     }

@@ -28,7 +28,7 @@ use super::{
     tally::StatusTally,
 };
 use crate::{
-    domain::{Fact, LineId, News, UnixMs, Wamid},
+    domain::{Fact, LineId, News, UnixMs, Wamid, policy},
     redis::{
         Result, Store,
         clock::Clock,
@@ -175,13 +175,14 @@ impl FinderTask {
         for (line, entries) in by_line {
             let wamids: Vec<Wamid> = entries.iter().map(|entry| entry.status.wamid.clone()).collect();
             let results = self.searcher.search(&line, &wamids, Depth::Full).await?;
+            let were_held = self.were_held(&entries, &results).await?;
             let (mut facts, mut forget, mut again, mut tally) =
                 (Vec::new(), Vec::new(), Vec::new(), StatusTally::default());
-            for (entry, result) in entries.into_iter().zip(results) {
+            for ((entry, result), was_held) in entries.into_iter().zip(results).zip(were_held) {
                 let parked = &entry.status;
                 match (result, next_search(parked.at, now)) {
                     (SearchResult::Found(place), _) => {
-                        facts.push(located(place, parked));
+                        facts.push(located(place, parked, was_held));
                         forget.push(entry);
                     }
                     // At any age, because no search for it has finished.
@@ -190,7 +191,7 @@ impl FinderTask {
                     }
                     (SearchResult::NotFound, Some(due)) if may_appear(parked) => again.push((entry, due)),
                     (SearchResult::NotFound, _) => {
-                        tally.add(news(parked), StatusResult::Unknown);
+                        tally.add(news(parked, false), StatusResult::Unknown);
                         forget.push(entry);
                     }
                 }
@@ -203,6 +204,15 @@ impl FinderTask {
         }
         Ok(())
     }
+
+    /// For each entry, whether it was found and Meta keeps its message back.
+    async fn were_held(&self, entries: &[ParkedEntry], results: &[SearchResult]) -> Result<Vec<bool>> {
+        let found = |(entry, result): (&ParkedEntry, &SearchResult)| match (entry.status.failure, result) {
+            (Some(reason), SearchResult::Found(place)) => policy::may_be_a_drop(reason).then_some(*place),
+            _ => None,
+        };
+        self.store.are_held(&entries.iter().zip(results).map(found).collect::<Vec<_>>()).await
+    }
 }
 
 /// Whether the message id may be stored later, so that the next search can find it. A status can precede Meta's
@@ -211,16 +221,16 @@ fn may_appear(parked: &Parked) -> bool {
     parked.failure.is_some()
 }
 
-/// The news that is parked.
-pub fn news(parked: &Parked) -> News {
-    parked.failure.map_or(News::Replied, faults::news)
+/// The news that is parked. `was_held`: Meta had accepted the message and kept it back.
+pub fn news(parked: &Parked, was_held: bool) -> News {
+    parked.failure.map_or(News::Replied, |reason| faults::news(reason, was_held))
 }
 
-fn located((part, claimed): RowRef, parked: &Parked) -> LocatedFact {
+fn located((part, claimed): RowRef, parked: &Parked, was_held: bool) -> LocatedFact {
     let fact = Fact {
         row: claimed.row,
         send: claimed.send,
-        news: news(parked),
+        news: news(parked, was_held),
         at: parked.at,
         message: Some(parked.wamid.clone()),
     };

@@ -37,6 +37,7 @@ mod refusals;
 pub mod search;
 pub mod signature;
 pub mod tally;
+mod templates;
 
 use std::{
     convert::Infallible,

@@ -14,15 +14,12 @@ use std::{
 };
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tracing::{info, warn};
-
 use super::{
     Unavailable, account,
     apply::{Changes, Committer, LineMessage, LocatedFact},
-    faults::{FailureCause, FailureJudge},
+    faults::{FailureCause, FailureJudge, Subject},
     fields::{
         WebhookChange,
-        message_template_status_update::TemplateChange,
         messages::{
             Messages,
             status::{Status, StatusKind},
@@ -35,12 +32,12 @@ use super::{
     places::{LimitedBusinesses, PlaceChanges},
     search::SearchResult,
     tally::StatusTally,
+    templates,
 };
 use crate::{
     domain::{
-        CallingCode, CampaignId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint, Hold, HoldScope, Inbound,
-        Language, LineId, Lines, News, PartId, Phone, SharedTokenKey, Token, UnixMs, WabaId, Wamid, inbound::Content,
-        policy,
+        CallingCode, CampaignId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint, Inbound, Language, LineId,
+        Lines, News, PartId, Phone, SharedTokenKey, Token, UnixMs, WabaId, Wamid, inbound::Content, policy,
     },
     redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
@@ -161,8 +158,12 @@ impl Receiver {
                     self.collect((index, &entry.waba), messages, owner, now, &mut received, counts);
                 }
                 WebhookChange::Template(change) => {
-                    let applied = self.apply_template_change(&entry.waba, change, now).await;
-                    counts.used[index] = applied.map_err(|cause| Unavailable::because(&cause))?;
+                    let waba = self.lines.waba(&entry.waba).await.map_err(|cause| Unavailable::because(&cause))?;
+                    if let Some(waba) = waba {
+                        let at = entry.at.unwrap_or(now);
+                        let applied = templates::apply(&self.store, &waba, change, at, now).await;
+                        counts.used[index] = applied.map_err(|cause| Unavailable::because(&cause))?;
+                    }
                 }
                 WebhookChange::TemplateEdited => {
                     let noted = self.note_edited_templates(&entry.waba).await;
@@ -212,11 +213,12 @@ impl Receiver {
         }
         let unmatched = self.look_up(without_token, now, &mut facts, counts).await?;
         self.match_last_campaigns(unmatched, now, &mut facts).await.map_err(|cause| Unavailable::because(&cause))?;
+        let were_held = self.were_held(&facts).await.map_err(|cause| Unavailable::because(&cause))?;
         let mut judged = Vec::with_capacity(facts.len());
-        for (item, mut located) in facts {
+        for ((item, mut located), was_held) in facts.into_iter().zip(were_held) {
             let waba = WabaId::from(item.waba);
             let origin = self.origin(&item, &waba);
-            self.judge(origin, &mut located, now).await.map_err(|cause| Unavailable::because(&cause))?;
+            self.judge(origin, was_held, &mut located, now).await.map_err(|cause| Unavailable::because(&cause))?;
             if let Some(message) = item.message {
                 messages[message].message.answers =
                     Some((located.part, ClaimedRow { row: located.fact.row, send: located.fact.send }));
@@ -235,12 +237,29 @@ impl Receiver {
         ErrorOrigin { line: &item.line, waba, business, country: item.recipient.map(CallingCode::of), template: None }
     }
 
-    async fn judge(&self, origin: ErrorOrigin<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<(), StoreError> {
+    /// For each fact, whether it is the failure of a message that Meta keeps back, as far as that matters.
+    async fn were_held(&self, facts: &[(ReceivedNews<'_>, LocatedFact)]) -> Result<Vec<bool>, StoreError> {
+        let send = |(_, located): &(ReceivedNews<'_>, LocatedFact)| {
+            let LocatedFact { part, fact: Fact { row, send, news, .. }, .. } = *located;
+            let may_be_a_drop = matches!(news, News::Failed(reason) if policy::may_be_a_drop(reason));
+            may_be_a_drop.then_some((part, ClaimedRow { row, send }))
+        };
+        self.store.are_held(&facts.iter().map(send).collect::<Vec<_>>()).await
+    }
+
+    async fn judge(
+        &self,
+        origin: ErrorOrigin<'_>,
+        was_held: bool,
+        located: &mut LocatedFact,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
         let campaign = match located.fact.news {
             News::Failed(_) => Some(self.campaign_info(located.part.campaign).await?),
             _ => None,
         };
-        self.faults.judge(origin, campaign.as_ref().and_then(|campaign| campaign.template.as_ref()), located, now).await
+        let template = campaign.as_ref().and_then(|campaign| campaign.template.as_ref());
+        self.faults.judge(Subject { origin, template, was_held }, located, now).await
     }
 
     /// Whether the campaign of a token sends on `line`.
@@ -409,7 +428,7 @@ impl Receiver {
                 .park(&parked, find::next_search(now, now).unwrap_or(now))
                 .await
                 .map_err(|cause| Unavailable::because(&cause))?;
-            parked.iter().for_each(|parked| counts.tally.add(find::news(parked), StatusResult::Parked));
+            parked.iter().for_each(|parked| counts.tally.add(find::news(parked, false), StatusResult::Parked));
         }
         Ok(unmatched)
     }
@@ -437,38 +456,6 @@ impl Receiver {
     async fn note_edited_templates(&self, waba: &str) -> Result<bool, StoreError> {
         let Some(waba) = self.lines.waba(waba).await? else { return Ok(false) };
         self.store.note_changed_templates(&waba).await?;
-        Ok(true)
-    }
-
-    /// Holds a template or lifts its hold, and marks the templates of the WABA as changed. Returns whether the change
-    /// was used.
-    ///
-    /// Updates may come late and in any order; the next read of Meta's list of templates corrects the result.
-    async fn apply_template_change(
-        &self,
-        waba: &str,
-        change: &TemplateChange<'_>,
-        now: UnixMs,
-    ) -> Result<bool, StoreError> {
-        let Some(waba) = self.lines.waba(waba).await? else { return Ok(false) };
-        self.store.note_changed_templates(&waba).await?;
-        let scope = HoldScope::of_template(&waba, &change.name, &change.language);
-        match &*change.event {
-            "APPROVED" | "REINSTATED" | "UNARCHIVED" => {
-                info!(scope = %scope, event = %change.event, "template hold lifted by meta");
-                self.store.unhold(&scope).await?;
-            }
-            "PAUSED" | "DISABLED" | "REJECTED" | "PENDING" | "IN_APPEAL" | "LOCKED" | "LIMIT_EXCEEDED" | "DELETED"
-            | "PENDING_DELETION" | "ARCHIVED" => {
-                let separator = if change.reason.is_empty() { "" } else { ": " };
-                let reason = format!("meta says {}{separator}{}", change.event, change.reason);
-                warn!(scope = %scope, reason, "template held by meta");
-                let code = (change.event == "PAUSED").then_some(policy::TEMPLATE_PAUSED);
-                self.store.hold(&scope, &Hold { code, reason, since: now, until: None }).await?;
-            }
-            // FLAGGED warns of a pause and changes nothing yet. An unknown event shows in Meta's responses to sends.
-            _ => return Ok(false),
-        }
         Ok(true)
     }
 }

@@ -19,6 +19,8 @@ pub struct TemplateChange<'a> {
     pub language: Language,
     /// Meta's event: `PAUSED`, `APPROVED`, …
     pub event: Cow<'a, str>,
+    /// Meta's title of a pause or of its end: `FIRST_PAUSE`, `UNPAUSE`, …; may be empty.
+    pub title: Cow<'a, str>,
     /// Meta's reason; may be empty.
     pub reason: Cow<'a, str>,
 }
@@ -48,11 +50,12 @@ impl<'a> From<Value<'a>> for WebhookChange<'a> {
         let other = value.other_info.0.unwrap_or_default();
         let rejection = value.rejection_info.0.and_then(|info| info.reason.0);
         let is_reason = |text: &Cow<'a, str>| text != "NONE";
-        let texts = [value.reason.0, rejection, other.description.0, other.title.0];
+        let texts = [value.reason.0, rejection, other.description.0, other.title.0.clone()];
         Self::Template(Box::new(TemplateChange {
             name,
             language,
             event: value.event.0.unwrap_or_default(),
+            title: other.title.0.unwrap_or_default(),
             reason: super::first(texts.map(|text| text.filter(is_reason))),
         }))
     }
@@ -80,6 +83,7 @@ mod tests {
             name: "spring_sale".into(),
             language: Language::from("en_GB"),
             event: "PAUSED".into(),
+            title: "FIRST_PAUSE".into(),
             reason: "Your template was paused for 3 hours.".into(),
         };
         assert_eq!(paused, expected);

@@ -35,7 +35,7 @@ pub enum WebhookChange<'a> {
     Messages(Messages<'a>),
     /// The status of a template changed.
     Template(Box<TemplateChange<'a>>),
-    /// A template of the WABA was edited, or Meta changed its category.
+    /// A template of the WABA was edited, or Meta changed its category or quality.
     TemplateEdited,
     /// The status of the account or of one of its numbers changed; or errors that belong to no message.
     Account(Box<AccountChange<'a>>),
@@ -50,7 +50,9 @@ pub(super) fn read<'de, D: Deserializer<'de>>(field: &str, value: D) -> Result<O
     match field {
         messages::FIELD => object::<messages::Value<'_>, D>(value),
         message_template_status_update::FIELD => object::<message_template_status_update::Value<'_>, D>(value),
-        template_edits::COMPONENTS_FIELD | template_edits::CATEGORY_FIELD => object::<template_edits::Value, D>(value),
+        template_edits::COMPONENTS_FIELD | template_edits::CATEGORY_FIELD | template_edits::QUALITY_FIELD => {
+            object::<template_edits::Value, D>(value)
+        }
         account_update::FIELD => object::<account_update::Value<'_>, D>(value),
         account_alerts::FIELD => object::<account_alerts::Value<'_>, D>(value),
         security::FIELD => object::<security::Value<'_>, D>(value),

@@ -15,7 +15,7 @@ use axum::{
 use super::Shared;
 use crate::{
     config::ApiKey,
-    domain::{BusinessId, Campaign, CampaignId, HoldScope, Line, LineId, Lines, PauseScope},
+    domain::{BusinessId, Campaign, CampaignId, HoldScope, Language, Line, LineId, Lines, PauseScope, WabaId},
     http::problem::{Problem, Result},
     intake::Intake,
 };
@@ -86,6 +86,12 @@ pub(super) fn campaign_not_found(id: impl fmt::Display) -> Problem {
 pub(super) fn hold_not_found(id: &str) -> Problem {
     let detail = format!("there is no hold {id}: GET /v1/holds lists them; encode a slash in an id as %2F");
     Problem::not_found("hold-not-found", detail)
+}
+
+/// 404 for a template: it does not exist, or the caller may not see its WABA.
+pub(super) fn template_not_found(waba: &WabaId, name: &str, language: &Language) -> Problem {
+    let detail = format!("there is no template {name} in {language} of WABA {waba}: GET /v1/templates lists them");
+    Problem::not_found("template-not-found", detail)
 }
 
 impl Shared {

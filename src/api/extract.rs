@@ -13,10 +13,10 @@ use utoipa::IntoParams;
 
 use super::{
     Shared,
-    access::{Access, campaign_not_found, hold_not_found},
+    access::{Access, campaign_not_found, hold_not_found, template_not_found},
 };
 use crate::{
-    domain::{CampaignId, EntryId, HoldScope, Line, LineId, SubscriberId, reject::json_fault},
+    domain::{CampaignId, EntryId, HoldScope, Language, Line, LineId, SubscriberId, WabaId, reject::json_fault},
     http::{
         problem::{Problem, Result},
         request::{content_coding, expect_media_type, too_slow},
@@ -46,6 +46,21 @@ pub(super) struct DeadLetterPath(pub(super) EntryId);
 #[derive(IntoParams)]
 #[into_params(names("hold"), parameter_in = Path)]
 pub(super) struct HoldPath(#[param(value_type = String, example = "waba:2001")] pub(super) HoldScope);
+
+/// A template in the path, of a WABA with a configured line. A caller that is limited to businesses gets 404 for the WABA
+/// of another one.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct TemplatePath {
+    /// The WABA.
+    pub(super) waba: WabaId,
+    /// The name of the template.
+    #[param(example = "order_update")]
+    pub(super) name: String,
+    /// The language of the template.
+    #[param(value_type = String, example = "es_AR")]
+    pub(super) language: Language,
+}
 
 /// The subscriber id in the path. A caller that is limited to businesses gets 404, because a subscriber gets the events
 /// of all of them.
@@ -110,6 +125,21 @@ impl FromRequestParts<Arc<Shared>> for HoldPath {
         let access = Access::from_request_parts(parts, shared).await?;
         let scope: HoldScope = id.parse().map_err(|_| hold_not_found(&id))?;
         if access.allows(shared.business_of(&scope)) { Ok(Self(scope)) } else { Err(hold_not_found(&id)) }
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for TemplatePath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let path = Path::<(String, String, String)>::from_request_parts(parts, shared).await;
+        let Path((waba, name, language)) = path.map_err(|error| no_route(&error))?;
+        let (waba, language) = (WabaId::from(waba.as_str()), Language::from(language.as_str()));
+        let access = Access::from_request_parts(parts, shared).await?;
+        match shared.lines(&access).wabas().contains_key(&waba) {
+            true => Ok(Self { waba, name, language }),
+            false => Err(template_not_found(&waba, &name, &language)),
+        }
     }
 }
 

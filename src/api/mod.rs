@@ -47,13 +47,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{access::campaign_not_found, openapi::Calls};
 use crate::{
     config::ApiKey,
-    domain::{BusinessId, CampaignId, Lines, UnixMs, WabaId},
+    domain::{BusinessId, CampaignId, Language, Lines, UnixMs, WabaId},
     http::{
         auth::ApiKeys,
         problem::{Problem, Result},
     },
     intake::Intake,
-    redis::{Store, campaigns::CampaignRecord, clock::Clock},
+    redis::{Store, StoreError, campaigns::CampaignRecord, clock::Clock},
     stats::StatisticsReader,
     subscribers::Subscriber,
 };
@@ -76,6 +76,25 @@ const UPLOADS_MAX: usize = 64;
 /// or why they could not be read.
 pub type SyncTemplates =
     Arc<dyn Fn(Lines) -> BoxFuture<'static, Vec<(WabaId, std::result::Result<usize, String>)>> + Send + Sync>;
+
+/// Asks Meta to lift the pause of a template of a WABA, given by name and language, and then lifts the hold on it.
+pub type UnpauseTemplate =
+    Arc<dyn Fn(WabaId, String, Language) -> BoxFuture<'static, std::result::Result<(), UnpauseFailure>> + Send + Sync>;
+
+/// Why a template was not unpaused. All but `Store` have a sentence for the caller.
+#[derive(Debug)]
+pub enum UnpauseFailure {
+    /// The WABA has no such template.
+    Missing(String),
+    /// The template is not paused.
+    NotPaused(String),
+    /// Meta does not lift the pause.
+    Refused(String),
+    /// Meta gave no answer. It may have lifted the pause.
+    NoAnswer(String),
+    /// Redis failed. Meta may have lifted the pause.
+    Store(StoreError),
+}
 
 /// The dependencies and settings of the API. Built by `serve`.
 #[derive(Clone)]
@@ -102,6 +121,8 @@ pub struct ApiState {
     pub key_failures_per_minute: NonZeroU32,
     /// Reads the templates from Meta now.
     pub sync_templates: SyncTemplates,
+    /// Asks Meta to lift the pause of a template.
+    pub unpause_template: UnpauseTemplate,
     /// The largest body of a request that is not an upload: `http.body_bytes_max`.
     pub body_bytes_max: usize,
     /// The longest pause within an upload, and the deadline for any other body: `http.stall_timeout`.
@@ -175,6 +196,7 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(pauses::resume))
         .routes(routes!(templates::list))
         .routes(routes!(templates::sync))
+        .routes(routes!(templates::unpause))
         .routes(routes!(subscribers::list))
         .routes(routes!(subscribers::redeliver))
         .routes(routes!(subscribers::enable))

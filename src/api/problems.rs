@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 47] = [
+pub(super) const KINDS: [ProblemKind; 51] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
     kind("invalid-position", 400, "the position is not one of this event feed"),
@@ -42,13 +42,16 @@ pub(super) const KINDS: [ProblemKind; 47] = [
     kind("not-found", 404, "the path is not valid"),
     kind("recipient-not-found", 404, "the campaign has no such recipient"),
     kind("subscriber-not-found", 404, "there is no such subscriber in the configuration"),
+    kind("template-not-found", 404, "the WABA has no such template, or none of its lines is configured"),
     kind("body-too-slow", 408, "the body arrived too slowly"),
     kind("campaign-conflict", 409, "the `external_id` belongs to a campaign with another definition"),
     kind("campaign-empty", 409, "the campaign has no recipients"),
     kind("campaign-expired", 409, "the `expires_at` of the campaign has passed"),
     kind("campaign-state", 409, "the state of the campaign does not allow the call"),
     kind("feed-disabled", 409, "no events are written: `feed.enabled` is false"),
+    kind("template-not-paused", 409, "Meta has not paused the template; `detail` has its status"),
     kind("too-many-recipients", 409, "the campaign would have too many recipients"),
+    kind("unpause-refused", 409, "Meta does not lift the pause; `detail` has its reason"),
     kind("upload-conflict", 409, "the `Upload-Id` belongs to other rows"),
     kind("upload-in-progress", 409, "another connection is sending the same upload"),
     kind("recipients-dropped", 410, "the recipients were deleted at the end of their retention"),
@@ -66,6 +69,7 @@ pub(super) const KINDS: [ProblemKind; 47] = [
     kind("too-many-streams", 429, "too many streams of this kind are open on this server"),
     kind("too-many-unknown-keys", 429, "too many calls from this address had an unknown key"),
     kind("internal", 500, "a bug in Pregón; its log has the cause"),
+    kind("meta-no-answer", 502, "Meta did not answer, and may have done what was asked; repeat the call"),
     kind("sync-failed", 502, "Meta did not return the templates of some WABAs; `problems` names them"),
     kind("pause-unconfirmed", 503, "the pause is stored, but `detail` names workers that have not confirmed it"),
     kind("timeout", 503, "the call took too long; the change may have been made"),
@@ -99,6 +103,7 @@ pub(super) fn of(operation: &mut Operation) -> BTreeMap<u16, Vec<&'static Proble
             (ParameterIn::Path, "dead_letter") => names.extend(["dead-letter-not-found", "not-found"]),
             (ParameterIn::Path, "hold") => names.extend(["hold-not-found", "not-found"]),
             (ParameterIn::Path, "line") => names.extend(["line-not-found", "not-found"]),
+            (ParameterIn::Path, "waba") => names.extend(["template-not-found", "not-found"]),
             (ParameterIn::Path, "subscriber") => names.extend(["subscriber-not-found", "not-found"]),
             _ => {}
         }

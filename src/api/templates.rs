@@ -1,4 +1,4 @@
-//! Templates as last read from Meta: list, sync.
+//! Templates as last read from Meta: list, sync, unpause.
 
 use std::{fmt, str::FromStr};
 
@@ -6,11 +6,16 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{SharedState, access::Access, audit::Audit};
+use super::{
+    SharedState, UnpauseFailure,
+    access::{Access, template_not_found},
+    audit::Audit,
+    extract::TemplatePath,
+};
 use crate::{
-    api_types::{Page, SyncedTemplates, SyncedWaba, TemplatePage, TemplateView},
+    api_types::{Page, SyncedTemplates, SyncedWaba, TemplatePage, TemplateView, UnpausedTemplate},
     config::KeyScope,
-    domain::{Template, UnixMs, WabaId},
+    domain::{HoldScope, Template, UnixMs, WabaId},
     http::request::Params,
     http::{
         page,
@@ -114,4 +119,36 @@ pub(super) async fn sync(State(shared): SharedState, access: Access, audit: Audi
         return Err(problem.with_problems(problems));
     }
     Ok(Json(SyncedTemplates { wabas }))
+}
+
+/// Lift the pause of a template at Meta.
+///
+/// Meta ends a pause for quality by itself, after 3 or 6 hours, and a pause that it set while it paced the messages only by
+/// this call. Meta may refuse it within five minutes of the pause. If Meta lifts the pause, the hold on the template is
+/// lifted too, and sending goes on at once.
+#[utoipa::path(
+    post, path = "/v1/templates/{waba}/{name}/{language}/unpause", tag = "templates", operation_id = "unpause_template",
+    security(("api_key" = [KeyScope::Operate])),
+    params(TemplatePath),
+    responses((status = 200, description = "Meta has lifted the pause.", body = UnpausedTemplate)),
+    extensions(("x-problems" = json!(["template-not-paused", "unpause-refused", "meta-no-answer"]))),
+)]
+pub(super) async fn unpause(
+    State(shared): SharedState,
+    audit: Audit,
+    TemplatePath { waba, name, language }: TemplatePath,
+) -> Result<Json<UnpausedTemplate>> {
+    audit.on(HoldScope::of_template(&waba, &name, &language));
+    let unpaused = (shared.state.unpause_template)(waba.clone(), name.clone(), language.clone()).await;
+    unpaused.map_err(|failure| match failure {
+        UnpauseFailure::Missing(_) => template_not_found(&waba, &name, &language),
+        UnpauseFailure::NotPaused(detail) => Problem::new(StatusCode::CONFLICT, "template-not-paused", detail),
+        UnpauseFailure::Refused(detail) => Problem::new(StatusCode::CONFLICT, "unpause-refused", detail),
+        UnpauseFailure::NoAnswer(detail) => {
+            let detail = format!("{detail}; Meta may have lifted the pause: repeat the call");
+            Problem::new(StatusCode::BAD_GATEWAY, "meta-no-answer", detail)
+        }
+        UnpauseFailure::Store(error) => error.into(),
+    })?;
+    Ok(Json(UnpausedTemplate { waba, name, language }))
 }

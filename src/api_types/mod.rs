@@ -35,6 +35,6 @@ pub use self::{
     schemas::recipient_state,
     statistics::{ByState, FailureCount, Funnel, Statistics, WaitReason, Waiting},
     subscriber::{SubscriberPage, SubscriberView},
-    template::{SyncedTemplates, SyncedWaba, TemplatePage, TemplateView},
+    template::{SyncedTemplates, SyncedWaba, TemplatePage, TemplateView, UnpausedTemplate},
     upload::{Rejection, UploadResult},
 };

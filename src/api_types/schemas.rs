@@ -186,6 +186,7 @@ schema_of!(
         "description": "A template as Meta returns it, without the fields that sending does not need.",
         "required": ["name", "language", "status", "category", "parameter_format", "components"],
         "properties": {
+            "id": { "type": "string", "description": "Meta's id; absent if it is not known yet." },
             "name": { "type": "string", "examples": ["order_update"] },
             "language": { "type": "string", "examples": ["es_AR"] },
             "status": { "type": "string", "description": "The status at Meta.", "examples": ["APPROVED"] },
@@ -197,6 +198,10 @@ schema_of!(
                 "examples": ["MARKETING", "UTILITY", "AUTHENTICATION"],
             },
             "sub_category": { "type": "string", "description": "Meta's sub-category; absent if there is none." },
+            "quality_score": {
+                "type": "string", "description": "How people react to it; absent if Meta does not say.",
+                "examples": ["GREEN", "YELLOW", "RED", "UNKNOWN"],
+            },
             "parameter_format": { "type": "string", "enum": ["POSITIONAL", "NAMED"] },
             "components": { "type": "array", "items": {
                 "type": "object", "required": ["type"],

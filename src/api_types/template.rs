@@ -1,10 +1,10 @@
-//! Templates in a response. The client does not read them, so they can only be serialized.
+//! Templates in a response. The client does not read the list, so it can only be serialized.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Listed, Page};
-use crate::domain::{Template, UnixMs, WabaId};
+use crate::domain::{Language, Template, UnixMs, WabaId};
 
 /// A template, as Meta last returned it.
 #[derive(Serialize, ToSchema)]
@@ -37,6 +37,18 @@ pub type TemplatePage = Page<TemplateView>;
 pub struct SyncedTemplates {
     /// The WABAs of the configured lines.
     pub wabas: Vec<SyncedWaba>,
+}
+
+/// A template whose pause Meta has lifted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnpausedTemplate {
+    /// The WABA that owns the template.
+    pub waba: WabaId,
+    /// The name.
+    pub name: String,
+    /// The language.
+    #[schema(value_type = String, example = "es_AR")]
+    pub language: Language,
 }
 
 /// A WABA whose templates were read.

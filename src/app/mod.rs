@@ -18,9 +18,9 @@ use crate::{
         CommandError,
         arguments::{
             AllArguments, BusinessCommand, CampaignCommand, Command, ConfigOptions, EventCommand, HoldCommand,
-            JobCommand, LineCommand, ServeOptions,
+            JobCommand, LineCommand, ServeOptions, TemplateCommand,
         },
-        business, campaign, hold, job, line, pause, submit, tail, watch,
+        business, campaign, hold, job, line, pause, submit, tail, template, watch,
     },
 };
 
@@ -40,6 +40,9 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Hold { server, command } => run_hold(&server.client()?, command).await,
         Command::Job { server, command } => run_job(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,
+        Command::Template { server, command: TemplateCommand::Unpause(templates) } => {
+            template::unpause(&server.client()?, &templates).await
+        }
         Command::Pause(all) => change_all(all, ControlAction::Pause).await,
         Command::Resume(all) => change_all(all, ControlAction::Resume).await,
         Command::Check { config, output } => check::check(&config, output.json).await,

@@ -27,10 +27,10 @@ pub use self::{
 use crate::{
     api_types::{
         BusinessView, CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange, LineView,
-        NewCampaign, Page, PauseChange, PauseTarget, RetriedJob, UploadResult,
+        NewCampaign, Page, PauseChange, PauseTarget, RetriedJob, UnpausedTemplate, UploadResult,
     },
     coding::Coding,
-    domain::{BusinessId, CampaignId, CampaignState, EntryId, LineId, Secret},
+    domain::{BusinessId, CampaignId, CampaignState, EntryId, Language, LineId, Secret, WabaId},
     intake::{Format, UploadLayout},
 };
 
@@ -281,6 +281,17 @@ impl Client {
     /// Lifts a hold.
     pub async fn lift_hold(&self, id: &str) -> Result<Known<LiftedHold>> {
         self.call(self.request(Method::POST, &["holds", id, "lift"])).await
+    }
+
+    /// Asks Meta to lift the pause of a template.
+    pub async fn unpause_template(
+        &self,
+        waba: &WabaId,
+        name: &str,
+        language: &Language,
+    ) -> Result<Known<UnpausedTemplate>> {
+        let path = ["templates", waba.as_str(), name, language.as_str(), "unpause"];
+        self.call(self.request(Method::POST, &path)).await
     }
 
     /// Pauses or resumes all sending, or with `business` that of one business.

@@ -7,7 +7,7 @@
 //! If the process dies: another worker takes the duty over when its lease has expired.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,10 +16,10 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::unlisted::UnlistedLines;
+use super::{template_reads::TemplateReads, unlisted::UnlistedLines};
 use crate::{
     domain::{
-        Campaign, CampaignId, CampaignState, Hold, HoldScope, LineId, Lines, PartId, State, UnixMs,
+        Campaign, CampaignId, CampaignState, Hold, HoldScope, LineId, Lines, PartId, Secret, State, UnixMs, WabaId,
         campaign::PauseReason,
     },
     graph::{LineInfo, SendHealth, client::GraphClient},
@@ -48,10 +48,6 @@ const CAMPAIGNS_AT_ONCE: usize = 256;
 
 /// Longest time that a launch may take, from the listing of its campaign to the change of its state.
 const LAUNCH_MAX: Duration = Duration::from_secs(3600);
-
-/// Minimum time between two reads of templates whose change Meta's webhooks announced. Meta allows an app 200 calls an
-/// hour for a WABA.
-const CHANGED_TEMPLATES_EVERY: Duration = Duration::from_secs(60);
 
 /// How often the inbound streams are trimmed. New messages of a line trim its stream too.
 const TRIM_INBOUND_EVERY: Duration = Duration::from_secs(600);
@@ -99,19 +95,15 @@ impl Housekeeping {
         let mut probed_at = Instant::now();
         let mut trimmed_at: Option<Instant> = None;
         let mut synced_at: Option<Instant> = None;
-        let mut refreshed_at: Option<Instant> = None;
+        let mut template_reads = TemplateReads::default();
         let mut unlisted = self.unlisted();
         while !stop.is_cancelled() {
             if synced_at.is_none_or(|at| at.elapsed() >= self.templates_every) {
                 synced_at = Some(Instant::now());
-                templates::sync_all(&self.store, &self.graph, self.lines.wabas(), self.clock.now()).await;
+                self.sync_templates(self.lines.wabas()).await;
             }
-            if refreshed_at.is_none_or(|at| at.elapsed() >= CHANGED_TEMPLATES_EVERY) {
-                match self.refresh_templates().await {
-                    Ok(true) => refreshed_at = Some(Instant::now()),
-                    Ok(false) => {}
-                    Err(error) => warn!(%error, "changed templates could not be read"),
-                }
+            if let Err(error) = self.read_changed_templates(&mut template_reads).await {
+                warn!(%error, "changed templates could not be read");
             }
             let began = Instant::now();
             let next_start = self.maintain_campaigns().await.unwrap_or_else(|error| {
@@ -147,22 +139,30 @@ impl Housekeeping {
         self.store.trim_inbound(&lines, self.inbound).await
     }
 
-    /// Reads the templates of the WABAs for which Meta announced a change. Returns whether there were any.
+    /// Reads the templates of the WABAs for which Meta announced a change, as soon as `reads` allows it.
     ///
     /// The notes of changes are removed before the read, so a change that is announced during the read is noted for
     /// the next one. After a crash the notes are lost, but the next worker with this duty starts by reading all
     /// templates.
-    async fn refresh_templates(&self) -> Result<bool, StoreError> {
+    async fn read_changed_templates(&self, reads: &mut TemplateReads) -> Result<(), StoreError> {
         let changed = self.store.take_changed_templates().await?;
         let mut wabas = self.lines.wabas();
-        wabas.retain(|waba, _| changed.contains(*waba));
-        let was_changed = !wabas.is_empty();
-        for (waba, result) in templates::sync_all(&self.store, &self.graph, wabas, self.clock.now()).await {
+        changed
+            .into_iter()
+            .filter(|waba| wabas.contains_key(waba))
+            .for_each(|waba| reads.changed(waba, Instant::now()));
+        let due = reads.take_due(Instant::now());
+        wabas.retain(|waba, _| due.contains(*waba));
+        for (waba, result) in self.sync_templates(wabas).await {
             if result.is_err() {
-                self.store.note_changed_templates(&waba).await?;
+                reads.failed(waba, Instant::now());
             }
         }
-        Ok(was_changed)
+        Ok(())
+    }
+
+    async fn sync_templates(&self, wabas: BTreeMap<&WabaId, &Secret>) -> Vec<(WabaId, Result<usize, String>)> {
+        templates::sync_all(&self.store, &self.graph, &self.lines, wabas, self.clock.now()).await
     }
 
     fn unlisted(&self) -> UnlistedLines {

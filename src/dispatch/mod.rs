@@ -19,6 +19,7 @@ pub mod line;
 pub mod messaging_limits;
 pub mod roster;
 pub mod shard;
+pub mod template_reads;
 pub mod unlisted;
 pub mod worker;
 

@@ -43,6 +43,6 @@ pub use reject::Reject;
 pub use retry::RetryPolicy;
 pub use secret::{Secret, SecretDigest};
 pub use state::State;
-pub use template::{Form, Language, Template};
+pub use template::{Form, Language, Template, TemplateStatus};
 pub use time::{Due, UnixMs};
 pub use token::{SharedTokenKey, Token, TokenKey};

@@ -448,7 +448,9 @@ mod tests {
             let reason = MetaCode(code).into();
             assert_eq!((by_status_of_held(reason), may_be_a_drop(reason)), (hold(expected), true), "{code}");
         }
-        for reason in [MetaCode(131_026).into(), MetaCode(131_042).into(), MetaCode(132_016).into(), FailureReason::NotGiven] {
+        for reason in
+            [MetaCode(131_026).into(), MetaCode(131_042).into(), MetaCode(132_016).into(), FailureReason::NotGiven]
+        {
             assert_eq!((by_status_of_held(reason), may_be_a_drop(reason)), (by_status(reason), false), "{reason:?}");
         }
     }

@@ -24,6 +24,9 @@ pub use status::TemplateStatus;
 /// One template in one language. Fields that sending does not need are dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
+    /// Meta's id, by which the template is read and unpaused; empty if the list was stored by an earlier release.
+    #[serde(default, deserialize_with = "id", skip_serializing_if = "String::is_empty")]
+    pub id: String,
     /// The name. Name and language together identify a template when sending.
     pub name: String,
     /// The language.
@@ -38,6 +41,10 @@ pub struct Template {
     /// Meta's sub-category, such as `ORDER_STATUS`; empty if there is none.
     #[serde(default, deserialize_with = "sub_category", skip_serializing_if = "String::is_empty")]
     pub sub_category: String,
+    /// How people react to the template: `GREEN`, `YELLOW`, `RED` or `UNKNOWN`, as Meta writes it; empty if Meta does not
+    /// say.
+    #[serde(default, deserialize_with = "score", skip_serializing_if = "String::is_empty")]
+    pub quality_score: String,
     /// Whether the parameters are numbered or named.
     #[serde(default)]
     pub parameter_format: ParameterFormat,
@@ -55,12 +62,14 @@ impl Template {
         serde_path_to_error::deserialize(item).unwrap_or_else(|error| {
             let text = |field: &str| item[field].as_str().map(str::to_owned);
             Self {
+                id: field(item, "id").unwrap_or_default(),
                 name: text("name").unwrap_or_else(|| format!("unnamed-{}", text("id").unwrap_or_default())),
                 language: Language::from(text("language").unwrap_or_default().as_str()),
                 status: field(item, "status").unwrap_or_else(|| TemplateStatus::Other("UNKNOWN".to_owned())),
                 rejected_reason: String::new(),
                 category: field(item, "category").unwrap_or_else(|| Category::Other("UNKNOWN".to_owned())),
                 sub_category: String::new(),
+                quality_score: String::new(),
                 parameter_format: ParameterFormat::Positional,
                 components: Vec::new(),
                 unreadable: error.to_string(),
@@ -198,6 +207,24 @@ fn upper_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 /// A text that may be missing or null.
 fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Option::<String>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// An id, which may be a number.
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(id) => id,
+        Value::Number(id) => id.to_string(),
+        _ => String::new(),
+    })
+}
+
+/// Meta writes `{"score":"GREEN","date":…}`; in Redis it is only the score.
+fn score<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(score) => score,
+        Value::Object(quality) => quality.get("score").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        _ => String::new(),
+    })
 }
 
 fn sub_category<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

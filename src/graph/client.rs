@@ -205,8 +205,14 @@ impl GraphClient {
     }
 
     /// Reads from the Graph API. Reads are safe to repeat. `Err` says why there is no response.
-    pub(super) async fn get(&self, url: Url, headers: HeaderMap, bytes_max: usize) -> Result<(u16, Bytes), String> {
-        let mut request = Request::new(Method::GET, url);
+    pub(super) async fn call_once(
+        &self,
+        method: Method,
+        url: Url,
+        headers: HeaderMap,
+        bytes_max: usize,
+    ) -> Result<(u16, Bytes), String> {
+        let mut request = Request::new(method, url);
         *request.headers_mut() = headers;
         let response = self.reads.execute(request).await.map_err(describe)?;
         let http_status = response.status().as_u16();

@@ -1,12 +1,13 @@
-//! Reads from the Graph API: the templates of a WABA, the apps that receive its webhooks, and the status of a line.
+//! Reads from the Graph API: the templates of a WABA, the apps that receive its webhooks, and the status of a line. Also
+//! lifts the pause of a template.
 //!
 //! Owns: the shape of those responses. Values that Meta may extend (statuses, ratings) stay text.
-//! If the process dies: nothing is lost; reads change nothing.
+//! If the process dies: nothing is lost; reads change nothing. A pause may have been lifted: the template's status shows it.
 //! Never: follows the URL of the next page in a response, because the token would be sent wherever that URL points.
 
 use std::{collections::HashSet, fmt, ops::RangeInclusive};
 
-use reqwest::Url;
+use reqwest::{Method, Url};
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -33,7 +34,7 @@ const UNSPECIFIED: MetaCode = MetaCode(1);
 const STALE_CURSOR: MetaCode = MetaCode(131_059);
 
 const TEMPLATE_FIELDS: &str =
-    "id,name,language,status,rejected_reason,category,sub_category,parameter_format,components";
+    "id,name,language,status,rejected_reason,category,sub_category,quality_score,parameter_format,components";
 
 const LINE_FIELDS: &str = "id,display_phone_number,verified_name,status,quality_rating,throughput,\
                            whatsapp_business_manager_messaging_limit,health_status";
@@ -80,6 +81,24 @@ impl GraphClient {
     /// # Errors
     /// [`GraphError`]. A partial list is never returned.
     pub async fn templates(&self, waba: &WabaId, token: &Secret) -> Result<Vec<Value>, GraphError> {
+        self.list_templates(waba, token, None).await
+    }
+
+    /// The templates of `waba` with this name, in all languages, as [`GraphClient::templates`] returns them. Meta may also
+    /// return templates with similar names.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn templates_named(&self, waba: &WabaId, token: &Secret, name: &str) -> Result<Vec<Value>, GraphError> {
+        self.list_templates(waba, token, Some(name)).await
+    }
+
+    async fn list_templates(
+        &self,
+        waba: &WabaId,
+        token: &Secret,
+        name: Option<&str>,
+    ) -> Result<Vec<Value>, GraphError> {
         let what = Subject::Templates(waba.clone());
         let no_list = |reason: &str| GraphError::NotMeta { what: what.clone(), reason: reason.to_owned() };
         let (mut templates, mut after, mut seen) = (Vec::new(), None::<String>, HashSet::new());
@@ -87,6 +106,9 @@ impl GraphClient {
         loop {
             let mut url = self.endpoint([waba.as_str(), "message_templates"]);
             url.query_pairs_mut().append_pair("fields", TEMPLATE_FIELDS).append_pair("limit", &limit.to_string());
+            if let Some(name) = name {
+                url.query_pairs_mut().append_pair("name", name);
+            }
             if let Some(after) = &after {
                 url.query_pairs_mut().append_pair("after", after);
             }
@@ -122,6 +144,16 @@ impl GraphClient {
         }
     }
 
+    /// Asks Meta to lift the pause of the template with this id.
+    ///
+    /// # Errors
+    /// [`GraphError`]. Unless Meta refused, the pause may have been lifted.
+    pub async fn unpause_template(&self, id: &str, token: &Secret) -> Result<Unpaused, GraphError> {
+        let answer: UnpauseAnswer =
+            self.call(Method::POST, &Subject::Template(id.to_owned()), self.endpoint([id, "unpause"]), token).await?;
+        Ok(if answer.success { Unpaused::Done } else { Unpaused::Refused(answer.reason.unwrap_or_default()) })
+    }
+
     /// The names of the apps that receive the webhooks of `waba`. An app without a name is listed by its id.
     ///
     /// # Errors
@@ -145,8 +177,18 @@ impl GraphClient {
     }
 
     async fn read<T: DeserializeOwned>(&self, what: &Subject, url: Url, token: &Secret) -> Result<T, GraphError> {
+        self.call(Method::GET, what, url, token).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        what: &Subject,
+        url: Url,
+        token: &Secret,
+    ) -> Result<T, GraphError> {
         let (http_status, body) = self
-            .get(url, authorized(token)?, PAGE_BYTES_MAX)
+            .call_once(method, url, authorized(token)?, PAGE_BYTES_MAX)
             .await
             .map_err(|reason| GraphError::Unreachable { what: what.clone(), reason })?;
         if let Some(answer::MetaError { code, details }) = answer::refusal(&body) {
@@ -167,6 +209,8 @@ pub enum Subject {
     Line(LineId),
     /// The templates of a WABA.
     Templates(WabaId),
+    /// The template with this id.
+    Template(String),
     /// The apps subscribed to a WABA.
     Apps(WabaId),
 }
@@ -176,6 +220,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Line(line) => write!(f, "line {line}"),
             Subject::Templates(waba) => write!(f, "templates of waba {waba}"),
+            Subject::Template(id) => write!(f, "template {id}"),
             Subject::Apps(waba) => write!(f, "apps subscribed to waba {waba}"),
         }
     }
@@ -230,6 +275,21 @@ struct Paging {
 #[derive(Deserialize)]
 struct Cursors {
     after: Option<String>,
+}
+
+/// Meta's answer to the request to lift a pause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unpaused {
+    /// The pause is lifted.
+    Done,
+    /// It is not, for this reason; may be empty.
+    Refused(String),
+}
+
+#[derive(Deserialize)]
+struct UnpauseAnswer {
+    success: bool,
+    reason: Option<String>,
 }
 
 /// The first page of subscribed apps. Further pages are not read: a WABA has few apps, and one is enough.

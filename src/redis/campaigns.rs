@@ -10,7 +10,9 @@ use deadpool_redis::redis::{Pipeline, cmd};
 use tracing::info;
 
 use super::{Call, Result, Store, StoreError, lines::ms, script, stored::StoredPauseReason, untold::Untold};
-use crate::domain::{Campaign, CampaignId, CampaignState, LineId, PartId, State, UnixMs, campaign::PauseReason};
+use crate::domain::{
+    Campaign, CampaignId, CampaignState, LineId, PartId, State, UnixMs, campaign::PauseReason, template::Category,
+};
 
 /// Maximum number of rows that one call of `sweep.lua` ends: about a millisecond of Redis.
 const SWEEP_ROWS: usize = 1_000;
@@ -31,7 +33,7 @@ const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// The stored record of a campaign.
 #[derive(Clone, Debug)]
 pub struct CampaignRecord {
-    /// The campaign as it was submitted.
+    /// The campaign as it was submitted, with the category that Meta gives its template now.
     pub campaign: Campaign,
     /// Its state.
     pub state: CampaignState,
@@ -125,30 +127,48 @@ impl Store {
         Ok(records)
     }
 
-    /// Campaigns as they were submitted, in one round trip; `None` for a campaign that does not exist. Skips the
-    /// parts, which are many if the lines are many.
+    /// Campaigns as they were submitted, each with the category that Meta gives its template now, in one round trip; `None`
+    /// for a campaign that does not exist. Skips the parts, which are many if the lines are many.
     pub async fn definitions(&self, ids: &[CampaignId]) -> Result<Vec<Option<Campaign>>> {
         let mut pipeline = Pipeline::new();
         for &id in ids {
-            pipeline.hget(self.keys.campaign(id), "definition");
+            pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg("definition").arg("category");
         }
-        let definitions: Vec<Option<String>> = self.query_all("HGET definition", &pipeline).await?;
-        let read = |(&id, json): (&CampaignId, Option<String>)| json.map(|json| self.definition(id, &json)).transpose();
-        ids.iter().zip(definitions).map(read).collect()
+        let fields: Vec<(Option<String>, Option<String>)> = self.query_all("HMGET definition", &pipeline).await?;
+        let read = |(&id, (definition, category)): (&CampaignId, (Option<String>, Option<String>))| {
+            definition.map(|definition| self.definition(id, &definition, category.as_deref())).transpose()
+        };
+        ids.iter().zip(fields).map(read).collect()
     }
 
-    fn definition(&self, id: CampaignId, json: &str) -> Result<Campaign> {
+    /// A campaign from its definition. `category` is that of its template, if it was stored since.
+    fn definition(&self, id: CampaignId, json: &str, category: Option<&str>) -> Result<Campaign> {
         let corrupt = |error: serde_json::Error| {
             let (key, reason) = (self.keys.campaign(id), error.to_string());
             StoreError::Corrupt { key, reason }
         };
-        serde_json::from_str(json).map_err(corrupt)
+        let mut campaign: Campaign = serde_json::from_str(json).map_err(corrupt)?;
+        if let Some(category) = category.and_then(|json| serde_json::from_str(json).ok()) {
+            campaign.template.category = category;
+        }
+        Ok(campaign)
+    }
+
+    /// Stores the category that Meta gives the template of a campaign now, and wakes every worker if it is another one.
+    pub async fn set_category(&self, id: CampaignId, category: &Category) -> Result<()> {
+        let json = serde_json::to_string(category).expect("a category is a string");
+        let call = Call::new(&script::SET_CATEGORY, &[self.keys.campaign(id)]).arg(json);
+        if self.call::<u8>(call).await? == 1 {
+            info!(campaign.id = %id, ?category, "the category of the template has changed");
+            self.wake().await?;
+        }
+        Ok(())
     }
 
     fn read_campaign(&self, id: CampaignId, hash: &HashMap<String, String>) -> Result<Option<CampaignRecord>> {
         let Some(definition) = hash.get("definition") else { return Ok(None) };
         let corrupt = |reason: String| StoreError::Corrupt { key: self.keys.campaign(id), reason };
-        let campaign = self.definition(id, definition)?;
+        let campaign = self.definition(id, definition, hash.get("category").map(String::as_str))?;
         let number = |field: &str| hash.get(field).and_then(|text| text.parse::<u64>().ok());
         let mut parts = Vec::new();
         for part in 0..number("parts").unwrap_or(0) {
@@ -183,6 +203,23 @@ impl Store {
         }
         let states: Vec<Option<String>> = self.query_all("HGET state", &pipeline).await?;
         Ok(states.into_iter().map(|state| state?.parse().ok()).collect())
+    }
+
+    /// The states of campaigns, and the categories of their templates if they changed since the campaign was submitted, in
+    /// one round trip.
+    pub async fn campaign_progress(
+        &self,
+        ids: &[CampaignId],
+    ) -> Result<Vec<(Option<CampaignState>, Option<Category>)>> {
+        let mut pipeline = Pipeline::new();
+        for &id in ids {
+            pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg("state").arg("category");
+        }
+        let fields: Vec<(Option<String>, Option<String>)> = self.query_all("HMGET state", &pipeline).await?;
+        let read = |(state, category): (Option<String>, Option<String>)| {
+            (state.and_then(|state| state.parse().ok()), category.and_then(|json| serde_json::from_str(&json).ok()))
+        };
+        Ok(fields.into_iter().map(read).collect())
     }
 
     /// Ids of at most `limit` campaigns, newest first, starting after `before`.

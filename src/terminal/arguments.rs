@@ -1,7 +1,7 @@
 //! The arguments of the command line. The comments of this file are the program's help.
 #![expect(missing_docs, reason = "a shared group of options has its help on its own type")]
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf};
+use std::{convert::Infallible, fmt, net::SocketAddr, path::PathBuf};
 
 use clap::{
     Args, Parser, Subcommand,
@@ -13,8 +13,8 @@ use crate::{
     client::{Client, ClientError},
     config::Role,
     domain::{
-        BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, LineId, OnDoubt,
-        Secret, UnixMs,
+        BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, LineId,
+        OnDoubt, Secret, UnixMs, WabaId,
     },
 };
 
@@ -90,6 +90,13 @@ pub enum Command {
         server: ServerArguments,
         #[command(subcommand)]
         command: LineCommand,
+    },
+    /// Control templates at Meta
+    Template {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(subcommand)]
+        command: TemplateCommand,
     },
     /// Pause all sending, until it is resumed; lines and campaigns keep their own pauses
     Pause(AllArguments),
@@ -463,6 +470,52 @@ pub struct LineArguments {
     pub output: Output,
 }
 
+/// `pregon template …`
+#[derive(Subcommand, Debug)]
+pub enum TemplateCommand {
+    /// Ask Meta to lift the pause of templates, and go on sending them
+    Unpause(TemplateArguments),
+}
+
+/// One or more templates.
+#[derive(Args, Debug)]
+pub struct TemplateArguments {
+    /// The templates, such as 2001/order_update/es_AR; `pregon hold list` shows those that are held
+    #[arg(required = true, value_name = "WABA/NAME/LANG", value_parser = template_id)]
+    pub ids: Vec<TemplateId>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// A template on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateId {
+    /// The WABA that owns it.
+    pub waba: WabaId,
+    /// Its name.
+    pub name: String,
+    /// Its language.
+    pub language: Language,
+}
+
+impl fmt::Display for TemplateId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.waba, self.name, self.language)
+    }
+}
+
+/// Takes the id of a hold too: `template:2001/order_update/es_AR`.
+fn template_id(text: &str) -> Result<TemplateId, String> {
+    let mut fields = text.strip_prefix("template:").unwrap_or(text).split('/');
+    let fields = (fields.next(), fields.next(), fields.next(), fields.next());
+    match fields {
+        (Some(waba), Some(name), Some(language), None) if ![waba, name, language].contains(&"") => {
+            Ok(TemplateId { waba: waba.into(), name: name.to_owned(), language: language.into() })
+        }
+        _ => Err("not a template, such as 2001/order_update/es_AR".into()),
+    }
+}
+
 fn secret(text: &str) -> Result<Secret, Infallible> {
     Ok(Secret::new(text))
 }
@@ -530,6 +583,17 @@ mod tests {
         assert_eq!(time("2026-11-22T09:00:00-03:00"), time("2026-11-22T12:00:00Z"));
         assert!(time("2026-11-22T09:00:00").is_err());
         assert!(time("tomorrow").is_err());
+    }
+
+    #[test]
+    fn a_template_has_a_waba_a_name_and_a_language() {
+        let id = TemplateId { waba: "2001".into(), name: "order_update".into(), language: "es_AR".into() };
+        for good in ["2001/order_update/es_AR", "2001/order_update/es-AR", "template:2001/order_update/es_AR"] {
+            assert_eq!(template_id(good), Ok(id.clone()), "{good}");
+        }
+        for bad in ["", "order_update", "2001/order_update", "2001//es_AR", "2001/order_update/es_AR/x"] {
+            assert!(template_id(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

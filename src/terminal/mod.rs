@@ -1,7 +1,7 @@
 //! The command line: arguments, and output for people or, with `--json`, for programs.
 //!
-//! `campaign`, `event`, `hold`, `job`, `line`, `pause` and `resume` only call the HTTP API of a running server. Results go to
-//! standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+//! `campaign`, `event`, `hold`, `job`, `line`, `template`, `pause` and `resume` only call the HTTP API of a running server.
+//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
 //!
 //! If the process dies: a campaign continues without it. Repeating the command resumes an interrupted upload, except
 //! for `submit --again`.
@@ -23,6 +23,7 @@ pub mod source;
 pub mod submit;
 pub mod table;
 pub mod tail;
+pub mod template;
 pub mod watch;
 pub mod words;
 

@@ -55,7 +55,7 @@ pub struct FailureCause<'a> {
 
 /// What is known about the message of a failed status.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
+pub struct FailedMessage<'a> {
     /// Where the error comes from.
     pub origin: ErrorOrigin<'a>,
     /// Name and language of the campaign's template.
@@ -110,8 +110,8 @@ impl FailureJudge {
 
     /// Judges news of a recipient of ours: holds what it blames, and changes the fact to [`News::Returned`] if
     /// the recipient is to be sent to again.
-    pub async fn judge(&self, subject: Subject<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<()> {
-        let Subject { origin, template, was_held } = subject;
+    pub async fn judge(&self, failed: FailedMessage<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<()> {
+        let FailedMessage { origin, template, was_held } = failed;
         let campaign = located.part.campaign;
         let reason = match located.fact.news {
             News::Failed(reason) => reason,

@@ -13,11 +13,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use super::{
     Unavailable, account,
     apply::{Changes, Committer, LineMessage, LocatedFact},
-    faults::{FailureCause, FailureJudge, Subject},
+    faults::{FailedMessage, FailureCause, FailureJudge},
     fields::{
         WebhookChange,
         messages::{
@@ -42,6 +41,7 @@ use crate::{
     redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
 };
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 /// Capacity of the campaign cache: far more campaigns than send at a time.
 const CAMPAIGNS_MAX: usize = 10_000;
@@ -259,7 +259,7 @@ impl Receiver {
             _ => None,
         };
         let template = campaign.as_ref().and_then(|campaign| campaign.template.as_ref());
-        self.faults.judge(Subject { origin, template, was_held }, located, now).await
+        self.faults.judge(FailedMessage { origin, template, was_held }, located, now).await
     }
 
     /// Whether the campaign of a token sends on `line`.

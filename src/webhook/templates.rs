@@ -25,8 +25,8 @@ const PAUSES: [(&str, Duration); 2] =
 /// template for another three hours. Meta reports the end of a pause, which lifts the hold before.
 const PAUSE_MARGIN: Duration = Duration::from_secs(60);
 
-/// The title of an update that ends a pause.
-const UNPAUSE: &str = "UNPAUSE";
+/// The titles of an update that ends a pause.
+const UNPAUSED: [&str; 2] = ["UNPAUSE", "UNPAUSED"];
 
 /// Meta gives the times of updates in whole seconds: the update was made less than this after its time.
 const RESOLUTION: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ pub(super) async fn apply(
 
 fn effect(event: &str, title: &str) -> Effect {
     match event {
-        _ if title == UNPAUSE => Effect::Lift,
+        _ if UNPAUSED.contains(&title) => Effect::Lift,
         "APPROVED" | "REINSTATED" | "UNARCHIVED" => Effect::Lift,
         // A pause for another reason, such as pacing (`RATE_LIMITING_PAUSE`), does not end by itself.
         "PAUSED" => {

@@ -345,7 +345,8 @@ pub async fn know_messaging_limits(store: &Store, businesses: &[&str]) {
 pub async fn recount_held(store: &Store, record: &CampaignRecord) -> u64 {
     let mut held = 0;
     for (part, _) in &record.parts {
-        let (rows, bytes) = (store.held_rows(*part).await.expect("bits"), store.state_bytes(*part).await.expect("bytes"));
+        let (rows, bytes) =
+            (store.held_rows(*part).await.expect("bits"), store.state_bytes(*part).await.expect("bytes"));
         for row in rows {
             assert_eq!(State::of(bytes[usize::from(row)]), Some(State::Accepted), "a held row {row} of {part}");
             held += 1;

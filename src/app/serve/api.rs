@@ -6,12 +6,12 @@ use axum::Router;
 
 use super::{Context, ServeError};
 use crate::{
-    api::{self, ApiState, SyncTemplates},
+    api::{self, ApiState, SyncTemplates, UnpauseFailure, UnpauseTemplate},
     domain::RetryPolicy,
     graph::GraphClient,
     intake::{Intake, jobs},
     subscribers::{Delivery, DeliverySettings},
-    templates,
+    templates::{self, UnpauseError},
 };
 
 /// The timeout of an attempt to deliver events. The specification of Standard Webhooks recommends 15 to 30 s.
@@ -42,6 +42,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
         keys: config.http.api_keys.clone().into(),
         key_failures_per_minute: config.http.key_failures_per_minute,
         sync_templates: sync_templates(context)?,
+        unpause_template: unpause_template(context)?,
         body_bytes_max: config.http.body_bytes_max,
         stall_timeout: config.http.stall_timeout,
         stopping,
@@ -84,6 +85,27 @@ fn sync_templates(context: &Context<'_>) -> Result<SyncTemplates, ServeError> {
     let graph = GraphClient::new(context.config.graph.client())?;
     Ok(Arc::new(move |lines| {
         let (store, graph, now) = (store.clone(), graph.clone(), clock.now());
-        Box::pin(async move { templates::sync_all(&store, &graph, lines.wabas(), now).await })
+        Box::pin(async move { templates::sync_all(&store, &graph, &lines, lines.wabas(), now).await })
+    }))
+}
+
+fn unpause_template(context: &Context<'_>) -> Result<UnpauseTemplate, ServeError> {
+    let (store, lines) = (context.store.clone(), context.lines.clone());
+    let graph = GraphClient::new(context.config.graph.client())?;
+    Ok(Arc::new(move |waba, name, language| {
+        let (store, graph, lines) = (store.clone(), graph.clone(), lines.clone());
+        Box::pin(async move {
+            let Some(line) = lines.of_waba(&waba).next() else {
+                return Err(UnpauseFailure::Missing(format!("no line of waba {waba} is configured")));
+            };
+            let unpaused = templates::unpause(&store, &graph, (&waba, &line.token), &name, &language).await;
+            unpaused.map_err(|error| match error {
+                UnpauseError::Missing { .. } => UnpauseFailure::Missing(error.to_string()),
+                UnpauseError::NotPaused { .. } => UnpauseFailure::NotPaused(error.to_string()),
+                UnpauseError::Refused(_) => UnpauseFailure::Refused(error.to_string()),
+                UnpauseError::Graph(_) => UnpauseFailure::NoAnswer(error.to_string()),
+                UnpauseError::Store(error) => UnpauseFailure::Store(error),
+            })
+        })
     }))
 }

@@ -53,10 +53,17 @@ fn calls_with_ids() -> Vec<(Method, &'static str)> {
     calls.map(|(method, path)| (method.to_uppercase().parse().expect("a method"), path.as_str())).collect()
 }
 
+/// The WABA 2001 for line 3001, and so on.
+fn waba_of(line: &str) -> String {
+    format!("2{}", &line[1..])
+}
+
 /// The call with the path `path`, by the key of `business`, for these ids.
 async fn call(api: &Api, business: &str, (method, path): &(Method, &str), campaign: &str, line: &str) -> Answer {
     let filled = path.replace("{campaign}", campaign).replace("{line}", line);
     let filled = filled.replace("{phone}", &phone(0)).replace("{dead_letter}", DEAD_LETTER);
+    let filled =
+        filled.replace("{waba}", &waba_of(line)).replace("{name}", "order_update").replace("{language}", "es_AR");
     let filled = filled.replace("{subscriber}", "crm").replace("{hold}", &format!("line:{line}"));
     assert!(!filled.contains('{'), "an id that this test does not know: {path}");
     let request = api.request_of(business, method.clone(), &filled);
@@ -89,10 +96,11 @@ async fn an_id_of_another_business_does_not_exist() {
         let foreign = call(&api, OTHER, given, &id, "3001").await;
         let unknown = call(&api, OTHER, given, UNKNOWN, "3009").await;
         assert_eq!(foreign.status, StatusCode::NOT_FOUND, "{given:?}: {foreign:?}");
-        let text = unknown.body.to_string().replace(UNKNOWN, &id).replace("3009", "3001");
+        let text = unknown.body.to_string().replace(UNKNOWN, &id).replace("3009", "3001").replace("2009", "2001");
         assert_eq!(foreign.body.to_string(), text, "{given:?}: nothing distinguishes it from an unknown id");
     }
     assert_eq!((api.read(&campaign).await, api.read(line).await), before, "nothing was changed");
+    assert_eq!(api.unpaused.lock().expect("no panic under the lock").1, [""; 0]);
     // A limited key sees no dead letters and no subscribers.
     let is_hidden = |path: &str| path.contains("{dead_letter}") || path.contains("{subscriber}");
     for given in calls.iter().filter(|(_, path)| !is_hidden(path)) {

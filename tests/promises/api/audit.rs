@@ -34,6 +34,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
     let rate = |rate: Value| json!({ "messages_per_second": rate });
     let line = |rest: &str| format!("/v1/lines/3001{rest}");
     let business = json!({ "business": "1001" });
+    let unpause = |waba: &str| format!("/v1/templates/{waba}/order_update/es_AR/unpause");
     let (post, patch) = (Method::POST, Method::PATCH);
     let calls = [
         (&post, "/v1/campaigns".to_owned(), Some(new.clone()), "create_campaign", "", "changed"),
@@ -62,6 +63,8 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&post, line("/resume"), None, "resume_line", "3001", "changed"),
         (&post, "/v1/lines/9/pause".into(), None, "pause_line", "9", "refused"),
         (&post, "/v1/templates/sync".into(), None, "sync_templates", "templates", "changed"),
+        (&post, unpause("2001"), None, "unpause_template", "template:2001/order_update/es_AR", "changed"),
+        (&post, unpause("2009"), None, "unpause_template", "2009", "refused"),
         (&post, "/v1/subscribers/crm/redeliver?from=0".into(), None, "redeliver", "crm", "changed"),
         (&post, "/v1/subscribers/crm/redeliver?from=0".into(), None, "redeliver", "crm", "unchanged"),
         (&post, "/v1/subscribers/crm/redeliver?from=x".into(), None, "redeliver", "crm", "refused"),

@@ -136,6 +136,8 @@ async fn calls_are_answered_as_documented() {
         (Method::POST, "/v1/resume".into(), Some(json!({ "business": "1009" })), 404),
         (Method::GET, "/v1/templates".into(), None, 200),
         (Method::POST, "/v1/templates/sync".into(), None, 200),
+        (Method::POST, "/v1/templates/2001/order_update/es_AR/unpause".into(), None, 200),
+        (Method::POST, "/v1/templates/2009/order_update/es_AR/unpause".into(), None, 404),
         (Method::GET, "/v1/subscribers".into(), None, 200),
         (Method::POST, "/v1/subscribers/crm/redeliver?from=0".into(), None, 200),
         (Method::POST, "/v1/subscribers/crm/redeliver?from=yesterday".into(), None, 400),

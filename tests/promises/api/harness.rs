@@ -10,7 +10,7 @@ use std::{
 use futures_util::FutureExt as _;
 use metrics::Gauge;
 use pregon::{
-    api::{self, ApiState},
+    api::{self, ApiState, UnpauseFailure},
     config::{ApiKey, KeyScope},
     domain::{
         BusinessId, CampaignId, ClaimedRow, Fact, Hold, HoldScope, Line, LineId, Lines, MetaCode, News, PartId, Secret,
@@ -47,6 +47,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The result of reading the templates from Meta. `None` makes the handler panic.
 pub type Synced = Option<Vec<(WabaId, Result<usize, String>)>>;
 
+/// The result of asking Meta to lift a pause.
+pub type Unpaused = fn() -> Result<(), UnpauseFailure>;
+
 /// A key that has only `scope`.
 pub fn key_for(scope: KeyScope) -> String {
     format!("k-{}", scope.name())
@@ -68,6 +71,8 @@ pub struct Api {
     pub http: reqwest::Client,
     pub stopping: CancellationToken,
     pub synced: Arc<Mutex<Synced>>,
+    /// What calls to unpause a template get, and the templates that were to be unpaused.
+    pub unpaused: Arc<Mutex<(Unpaused, Vec<String>)>>,
 }
 
 /// A subscriber to all events, one by one, that may have a private address.
@@ -142,6 +147,8 @@ impl Api {
         store.put_templates(&"2001".into(), &templates, clock.now()).await.expect("templates");
 
         let synced = Arc::new(Mutex::new(Some(Vec::new())));
+        let unpaused = Arc::new(Mutex::new(((|| Ok(())) as Unpaused, Vec::new())));
+        let unpauses = unpaused.clone();
         let (answers, stopping) = (synced.clone(), CancellationToken::new());
         let intake = Intake {
             store: store.clone(),
@@ -175,6 +182,11 @@ impl Api {
                 let of_lines = move |(waba, _): &(WabaId, _)| lines.wabas().contains_key(waba);
                 async move { synced.expect("the test wants a fault").into_iter().filter(of_lines).collect() }.boxed()
             }),
+            unpause_template: Arc::new(move |waba, name, language| {
+                let mut unpauses = unpauses.lock().expect("no panic under the lock");
+                unpauses.1.push(format!("{waba}/{name}/{language}"));
+                std::future::ready(unpauses.0()).boxed()
+            }),
             body_bytes_max: BODY_BYTES_MAX,
             stall_timeout: Duration::from_secs(60),
             stopping: stopping.clone(),
@@ -190,7 +202,7 @@ impl Api {
         };
         tokio::spawn(listener::serve(listener, router, limits, None, Gauge::noop(), stopping.clone()));
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
-        Self { redis, store, clock, base, http, stopping, synced }
+        Self { redis, store, clock, base, http, stopping, synced, unpaused }
     }
 
     pub fn now(&self) -> UnixMs {

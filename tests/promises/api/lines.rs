@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use deadpool_redis::redis::cmd;
 use pregon::{
+    api::UnpauseFailure,
     domain::{Hold, HoldScope, MetaCode, UnixMs},
-    redis::lines::{LeaseTarget, LineReport},
+    redis::{
+        StoreError,
+        lines::{LeaseTarget, LineReport},
+    },
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::harness::{Answer, Api, answer};
+use super::harness::{Answer, Api, Unpaused, answer};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -205,4 +209,39 @@ async fn a_sync_reports_templates_read_and_failures() {
     let failed = api.post("/v1/templates/sync").await;
     failed.problem(502, "sync-failed");
     assert_eq!(failed.body["problems"], json!(["waba 2002: code 190"]));
+}
+
+#[tokio::test]
+async fn an_unpause_names_what_meta_says() {
+    let api = Api::start().await;
+    let unpause = async |unpaused: Unpaused, language: &str| {
+        api.unpaused.lock().expect("no panic under the lock").0 = unpaused;
+        api.post(&format!("/v1/templates/2001/order_update/{language}/unpause")).await
+    };
+    let done = unpause(|| Ok(()), "es-AR").await;
+    let expected = json!({ "waba": "2001", "name": "order_update", "language": "es_AR" });
+    assert_eq!((done.status, done.body), (StatusCode::OK, expected));
+    assert_eq!(api.unpaused.lock().expect("no panic under the lock").1, ["2001/order_update/es_AR"]);
+    let failures: [(Unpaused, u16, &str, &str); 5] = [
+        (
+            || Err(UnpauseFailure::Missing(String::new())),
+            404,
+            "template-not-found",
+            "there is no template order_update in es_AR",
+        ),
+        (|| Err(UnpauseFailure::NotPaused("it is DISABLED".into())), 409, "template-not-paused", "it is DISABLED"),
+        (|| Err(UnpauseFailure::Refused("too early".into())), 409, "unpause-refused", "too early"),
+        (
+            || Err(UnpauseFailure::NoAnswer("timed out".into())),
+            502,
+            "meta-no-answer",
+            "timed out; Meta may have lifted",
+        ),
+        (|| Err(UnpauseFailure::Store(StoreError::NotApplied("away".into()))), 503, "unavailable", ""),
+    ];
+    for (failure, status, kind, start) in failures {
+        let failed = unpause(failure, "es_AR").await;
+        let detail = failed.problem(status, kind);
+        assert!(detail.starts_with(start), "{detail}");
+    }
 }

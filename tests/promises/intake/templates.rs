@@ -166,7 +166,7 @@ async fn a_sync_rejected_by_meta_names_a_remedy() {
     let graph = GraphClient::new(GraphClientConfig { base_url, ..GraphClientConfig::default() }).expect("a client");
     let now = store.time().await.expect("redis");
     let lines = Lines::from_iter([world::line("3001", 80.0)]);
-    let results = templates::sync_all(&store, &graph, lines.wabas(), now).await;
+    let results = templates::sync_all(&store, &graph, &lines, lines.wabas(), now).await;
     let [(waba, Err(message))] = &results[..] else { panic!("{results:?}") };
     assert_eq!(waba.as_str(), "2001");
     assert!(message.contains("code 190") && message.ends_with("and may use whatsapp_business_management"), "{message}");

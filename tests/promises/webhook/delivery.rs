@@ -1,18 +1,18 @@
 //! Webhooks: accepted only with Meta's signature, and acknowledged only once they are stored in Redis.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{AsyncCommands as _, cmd};
 use futures_util::future::{FutureExt as _, join_all};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pregon::{
-    domain::{Fact, HoldScope, MetaCode, News, State},
+    domain::{Fact, HoldScope, MetaCode, News, State, UnixMs},
     webhook::{
         apply::{Committer, LocatedFact},
         follow_up::FollowUp,
     },
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     hooks::{self, Hooks, Message, VERIFY_TOKEN, inbound, now, payload, status_without_token, statuses},
@@ -249,7 +249,10 @@ async fn a_template_paused_by_meta_is_held_until_it_is_approved() {
         (approved.replace("APPROVED", "REINSTATED"), false),
     ];
     for (body, held) in steps {
-        assert_eq!(hooks.deliver_bytes(body.as_bytes()).await, 200);
+        let at = UnixMs(now().seconds() * 1_000);
+        let mut payload: Value = serde_json::from_str(&body).expect("JSON");
+        payload["entry"][0]["time"] = at.seconds().into();
+        assert_eq!(hooks.deliver(&payload).await, 200);
         let holds = hooks.store.holds(now()).await.expect("a store");
         assert_eq!(holds.contains_key(&scope), held, "{body}");
         assert_eq!(holds.len(), usize::from(held), "{holds:?}");
@@ -257,6 +260,8 @@ async fn a_template_paused_by_meta_is_held_until_it_is_approved() {
             let code = body.contains("PAUSED").then_some(MetaCode(132_015));
             assert_eq!(hold.code, code, "the code with which Meta refuses messages of a paused template");
             assert!(hold.reason.ends_with("Your template was paused for 3 hours."), "{}", hold.reason);
+            // Meta's pause, and a minute.
+            assert_eq!(hold.until, code.map(|_| at.after(Duration::from_secs(3 * 3_600 + 60))));
         }
     }
     hooks.stop().await;

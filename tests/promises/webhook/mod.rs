@@ -6,5 +6,6 @@ mod counts;
 mod delivery;
 mod forwarding;
 mod inbound;
+mod live_templates;
 mod message_ids;
 mod whole_ids;

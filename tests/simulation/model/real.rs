@@ -184,7 +184,9 @@ impl<'a> Real<'a> {
         }
         let call = Call::new(&script::SETTLE, &keys);
         let call = ["", "", "", ""].iter().fold(call.arg(now.0).arg(0).arg(epoch), |call, none| call.arg(none));
-        response_text(self.store.call::<(u64, u8, u8)>(call.arg(packed).arg(until.0).arg("")).await.map(|(open, ..)| open))
+        response_text(
+            self.store.call::<(u64, u8, u8)>(call.arg(packed).arg(until.0).arg("")).await.map(|(open, ..)| open),
+        )
     }
 
     pub async fn settle(&self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> String {

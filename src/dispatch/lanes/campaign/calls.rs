@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     dispatch::line::state::LineState,
-    domain::{CampaignId, CampaignState, ClaimedRow, PartId, Settled, State},
+    domain::{CampaignId, CampaignState, ClaimedRow, PartId, Settled, State, template::Category},
     redis::{
         Store, StoreError,
         parts::{Claim, ClaimRequest, DoubtsEnded, SettledPart, ToSend},
@@ -64,8 +64,8 @@ pub enum ClaimReply {
 pub struct Refresh {
     /// The parts that the line works on.
     pub parts: Vec<PartId>,
-    /// Whether each of their campaigns is running.
-    pub running: HashMap<CampaignId, bool>,
+    /// Whether each of their campaigns is running, and the category of its template if that has changed.
+    pub progress: HashMap<CampaignId, (bool, Option<Category>)>,
     /// The plans of the campaigns that the caller did not have.
     pub new: Vec<Rc<SendPlan>>,
 }
@@ -214,12 +214,15 @@ impl Calls {
                 let parts = store.work(&line).await?;
                 let campaigns: HashSet<CampaignId> = parts.iter().map(|part| part.campaign).collect();
                 let ids: Vec<CampaignId> = campaigns.into_iter().collect();
-                let states = store.campaign_states(&ids).await?;
-                let running = ids.iter().zip(states).map(|(&id, state)| (id, state == Some(CampaignState::Running)));
-                let running = running.collect();
+                let read = store.campaign_progress(&ids).await?;
+                let progress = ids
+                    .iter()
+                    .copied()
+                    .zip(read.into_iter().map(|(state, category)| (state == Some(CampaignState::Running), category)));
+                let progress = progress.collect();
                 let unknown: Vec<CampaignId> = ids.into_iter().filter(|id| !known.contains(id)).collect();
                 let new = plans.get(&store, &unknown, features).await?;
-                Ok(Refresh { parts, running, new })
+                Ok(Refresh { parts, progress, new })
             };
             Reply::Refreshed(refresh.await)
         })

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     dispatch::{batch, lanes::Lane as _, line::state::LineState},
-    domain::{Due, OnDoubt, PartId},
+    domain::{Due, HoldScope, OnDoubt, PartId},
     redis::{
         StoreError,
         parts::{Claim, ClaimRequest, DoubtsEnded, ToSend},
@@ -280,9 +280,12 @@ impl CampaignLane {
         }
         self.backlog.set_parts(&refresh.parts);
         self.refresh_not_before = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().count() as u32;
-        for (id, running) in &refresh.running {
+        for (id, (running, category)) in &refresh.progress {
             if let Some(work) = self.backlog.campaign(*id) {
                 work.running = *running && work.plan.is_supported;
+                if let Some(category) = category {
+                    work.category = HoldScope::of_category(&line.line.waba, category);
+                }
             }
         }
         self.give_back_stopped(line);

@@ -361,7 +361,7 @@ impl Store {
         let mut fields: Vec<&str> =
             State::ALL.into_iter().filter(|state| state.is_open()).map(script::counter).collect();
         let n_open = fields.len();
-        fields.extend(["held", "held_at"]);
+        fields.extend([script::counter(State::Accepted), "held", "held_at"]);
         let mut pipeline = Pipeline::with_capacity(parts.len());
         for &part in parts {
             pipeline.cmd("HMGET").arg(self.keys.part(part)).arg(&fields);
@@ -369,8 +369,9 @@ impl Store {
         let counts: Vec<Vec<Option<i64>>> = self.query_all("HMGET part", &pipeline).await?;
         let is_unfinished = |counts: &Vec<Option<i64>>| {
             let count = |n: usize| counts.get(n).copied().flatten().unwrap_or(0);
-            let held_at = UnixMs(count(n_open + 1).max(0).unsigned_abs());
-            (0..n_open).any(|n| count(n) > 0) || count(n_open) > 0 && now.since(held_at) < HELD_MAX
+            let (held, held_at) =
+                (count(n_open).min(count(n_open + 1)), UnixMs(count(n_open + 2).max(0).unsigned_abs()));
+            (0..n_open).any(|n| count(n) > 0) || held > 0 && now.since(held_at) < HELD_MAX
         };
         Ok(counts.iter().any(is_unfinished))
     }

@@ -129,6 +129,9 @@ mod tests {
         assert_eq!(business(&[(on_template("2001", "c"), held(132_016, 1))]), [], "disabled, not paused");
         let since = UnixMs(NOW.0 - 60_000);
         assert_eq!(business(&[paused("2001", "c", 1)]), [("business:1001".into(), since, None)]);
+        let (scope, hold) = paused("2001", "c", 1);
+        let ends = Hold { until: Some(NOW.after(TEMPLATES_PAUSED_WITHIN)), ..hold };
+        assert_eq!(business(&[(scope, ends)]), [("business:1001".into(), since, None)], "pauses that end count too");
         let restricted = ["3001", "3002"].map(|id| (on_line(id), held(131_048, 1)));
         let both = business(&[&[paused("2001", "c", 1)][..], &restricted].concat());
         assert_eq!(

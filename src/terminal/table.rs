@@ -78,6 +78,7 @@ pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
             let left = words::left(of, now).map(|left| format!(", {left}")).unwrap_or_default();
             parts.push(format!(" {:.1} messages per second{left}", of.rate_per_second));
         }
+        parts.extend(words::held(of).map(|held| format!(" {held}")));
         let waits: Vec<_> = words::waiting_for(&of.waiting_for).iter().map(|wait| format!(" {wait}")).collect();
         parts.push(waits.join("\n"));
     }

@@ -66,17 +66,28 @@ pub fn funnel(statistics: &Statistics) -> String {
     steps.join(" · ")
 }
 
-/// The states that are not in the funnel, in one line: recipients that are still open, and those that got no message.
-/// Lists only states with recipients.
+/// What the funnel does not show, in one line: messages that Meta keeps back, recipients that are still open, and those that
+/// got no message. Lists only what there is.
 pub fn rest(statistics: &Statistics) -> String {
     let by_state = statistics.by_state.each();
     let states =
         ["pending", "in flight", "retrying", "in doubt", "failed", "unknown", "skipped", "expired", "cancelled"];
+    let held = (statistics.held > 0).then(|| format!("held by Meta {}", count(statistics.held)));
     let listed = by_state.iter().filter(|(state, n)| *n > 0 && states.contains(state)).map(|(state, n)| {
         let codes = if *state == "failed" { codes(statistics) } else { String::new() };
         format!("{state} {}{codes}", count(*n))
     });
-    listed.collect::<Vec<_>>().join(" · ")
+    held.into_iter().chain(listed).collect::<Vec<_>>().join(" · ")
+}
+
+/// What Meta keeps back, in a sentence; `None` if it is nothing.
+pub fn held(statistics: &Statistics) -> Option<String> {
+    (statistics.held > 0).then(|| {
+        let n = count(statistics.held);
+        format!(
+            "Meta keeps {n} of the accepted messages back until it has assessed how people react to the first ones."
+        )
+    })
 }
 
 fn codes(statistics: &Statistics) -> String {
@@ -291,5 +302,9 @@ mod tests {
         statistics.failures = (1..=4).map(|code| failure(Some(MetaCode(code)), "x", 1)).collect();
         assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (1 x: 1, 2 x: 1, 3 x: 1, …) · unknown 1");
         assert_eq!(rest(&Statistics::default()), "");
+        let paced = Statistics { held: 1_200, ..Statistics::default() };
+        assert_eq!(rest(&paced), "held by Meta 1,200");
+        assert!(held(&paced).is_some_and(|text| text.starts_with("Meta keeps 1,200 of the")));
+        assert_eq!(held(&Statistics::default()), None);
     }
 }

@@ -50,7 +50,8 @@ impl TemplateStatus {
             TemplateStatus::Paused => (
                 " by Meta for bad feedback",
                 "a first pause ends after 3 hours and a second one after 6; one that Meta set while it paced the delivery \
-                 has to be ended in WhatsApp Manager; change its text or its audience, because Meta disables it at the third pause",
+                 ends only on request (pregon template unpause, or POST …/unpause); change its text or its audience, because \
+                 Meta disables it at the third pause",
             ),
             TemplateStatus::Disabled => {
                 (" by Meta for repeated bad feedback", "it will not be sent again, so create another template")

@@ -255,3 +255,21 @@ async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
     assert_eq!(ran.out, format!("the hold line:3001 is lifted\n{template} is not held\n"));
     assert!(ran.err.contains("hold line:9: "), "{ran:?}");
 }
+
+#[tokio::test]
+async fn templates_are_unpaused_one_by_one() {
+    let unpaused = json!({ "waba": "2001", "name": "spring_sale", "language": "es_AR" });
+    let refused = json!({ "type": "urn:pregon:problem:unpause-refused", "title": "Conflict", "status": 409, "detail": "meta \
+        does not lift the pause: too early" });
+    let server = Server::start([
+        ("POST /v1/templates/2001/spring_sale/es_AR/unpause", Answer::Json(200, unpaused.clone())),
+        ("POST /v1/templates/2001/autumn_sale/es_AR/unpause", Answer::Json(409, refused)),
+    ])
+    .await;
+    let ran = server.run(&["template", "unpause", "2001/autumn_sale/es_AR", "template:2001/spring_sale/es_AR"]).await;
+    assert_eq!(ran.code, 1, "a refusal does not keep the others: {ran:?}");
+    assert_eq!(ran.out, "Meta has lifted the pause of 2001/spring_sale/es_AR\n");
+    assert!(ran.err.contains("template 2001/autumn_sale/es_AR: ") && ran.err.contains("too early"), "{ran:?}");
+    assert_eq!(server.run(&["template", "unpause", "2001/spring_sale/es_AR", "--json"]).await.json(), [unpaused]);
+    assert_eq!(server.run(&["template", "unpause", "spring_sale"]).await.code, 2);
+}

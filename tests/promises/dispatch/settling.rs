@@ -428,3 +428,82 @@ async fn an_accepted_row_has_no_error_code() {
         0
     );
 }
+
+impl World {
+    /// How many messages are held, after checking that the counter equals the bits.
+    async fn held(&self) -> u64 {
+        let record = self.store.campaign(self.id).await.expect("redis").expect("a campaign");
+        let counted = world::counts(&self.store, &record).await.held;
+        assert_eq!(counted, world::recount_held(&self.store, &record).await);
+        counted
+    }
+
+    async fn sent(&self, claimed: ClaimedRow) {
+        let ClaimedRow { row, send } = claimed;
+        let fact = Fact { row, send, news: News::Sent, at: self.now().await, message: None };
+        self.store.apply(&[(self.part, vec![fact])], KEPT).await.expect("applied");
+    }
+}
+
+#[tokio::test]
+async fn a_held_message_counts_once_and_until_any_status() {
+    let world = World::start(8).await;
+    let rows: Vec<ClaimedRow> = world.claim(1, 8).await.iter().map(|row| row.claimed).collect();
+    let held = |row: usize| Settled::Held(Wamid::from(format!("wamid.{row}").as_str()));
+    // A run of rows, of which some are held, and twice, as after a lost response.
+    let outcomes = rows.iter().take(6).enumerate().map(|(n, row)| {
+        (*row, if n % 2 == 0 { held(n) } else { Settled::Accepted(Wamid::from(format!("wamid.{n}").as_str())) })
+    });
+    let outcomes = BTreeMap::from([(world.part, outcomes.collect::<Vec<_>>())]);
+    for _ in 0..2 {
+        world.store.settle(&outcomes, 1, world.now().await, KEPT).await.expect("settled");
+        assert_eq!(world.held().await, 3);
+    }
+    // The status came before the answer: the message is not held any more.
+    world.sent(rows[6]).await;
+    world.settle(rows[6], held(6)).await;
+    assert_eq!((world.state(6).await, world.held().await), (Some(State::Sent), 3));
+    // Released, repeated, and settled again by a process that replays what it wrote.
+    for _ in 0..2 {
+        world.sent(rows[0]).await;
+        world.settle(rows[0], held(0)).await;
+        assert_eq!((world.state(0).await, world.held().await), (Some(State::Sent), 2));
+    }
+    // Dropped: the row is sent again, and its new message is held or not for itself.
+    assert_eq!(world.returned(rows[2], 132_015).await.0, Applied::Reopened);
+    world.settle(rows[2], held(2)).await;
+    assert_eq!((world.state(2).await, world.held().await), (Some(State::Pending), 1));
+    let again = world.claim(1, 1).await[0].claimed;
+    assert_eq!((again.row, again.send), (2, 2));
+    world.settle(again, Settled::Accepted(Wamid::from("wamid.2b"))).await;
+    assert_eq!(world.held().await, 1);
+    let sends = [rows[2], again, rows[4], ClaimedRow { row: 4, send: 0 }, ClaimedRow { row: 4, send: 2 }, rows[1]];
+    let sends = sends.map(|claimed| Some((world.part, claimed)));
+    assert_eq!(world.store.are_held(&sends).await.expect("redis"), [false, false, true, true, false, false]);
+}
+
+#[tokio::test]
+async fn a_campaign_waits_a_day_for_held_messages() {
+    let world = World::start(1).await;
+    let row = world.claim(1, 1).await[0].claimed;
+    let now = world.now().await;
+    assert_eq!(world.settle(row, Settled::Held(Wamid::from("wamid.0"))).await, 0, "it is not open");
+    assert!(!world.store.complete_if_done(world.id, now).await.expect("redis"));
+    let later = now.after(Duration::from_secs(25 * 3_600));
+    assert!(world.store.complete_if_done(world.id, later).await.expect("redis"), "the webhook is lost");
+    assert_eq!(world.held().await, 1);
+    // The end of the retention leaves nothing behind.
+    world.store.forget_recipients(world.id).await.expect("redis");
+    assert_eq!(world.held().await, 0);
+    world.sent(row).await;
+    assert_eq!((world.state(0).await, world.held().await), (Some(State::Sent), 0));
+}
+
+#[tokio::test]
+async fn a_released_message_completes_its_campaign() {
+    let world = World::start(1).await;
+    let row = world.claim(1, 1).await[0].claimed;
+    world.settle(row, Settled::Held(Wamid::from("wamid.0"))).await;
+    world.sent(row).await;
+    assert!(world.store.complete_if_done(world.id, world.now().await).await.expect("redis"));
+}

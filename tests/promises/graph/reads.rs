@@ -2,7 +2,7 @@
 
 use pregon::{
     domain::{LineId, MetaCode, Secret, WabaId},
-    graph::GraphError,
+    graph::{GraphError, management::Unpaused},
 };
 
 use super::server::{Server, fixture, header, http, token};
@@ -174,4 +174,25 @@ async fn a_failed_read_is_classified_by_its_cause() {
 
     let error = closing.client().line(&line, &Secret::new("a\nb")).await.expect_err("a bad token");
     assert!(matches!(error, GraphError::BadToken(_)), "{error}");
+}
+
+#[tokio::test]
+async fn an_unpause_returns_what_meta_says() {
+    for (body, expected) in [
+        (r#"{"success":true}"#, Unpaused::Done),
+        (
+            r#"{"success":false,"reason":"The template is not paused."}"#,
+            Unpaused::Refused("The template is not paused.".into()),
+        ),
+        (r#"{"success":false}"#, Unpaused::Refused(String::new())),
+    ] {
+        let meta = Server::answering(http("200 OK", body)).await;
+        assert_eq!(meta.client().unpause_template("9001", &token()).await, Ok(expected), "{body}");
+        let head = &meta.received()[0].head;
+        assert!(head.starts_with("POST /v25.0/9001/unpause HTTP/1.1"), "{head}");
+        assert_eq!(header(head, "authorization"), Some("Bearer EAAJ-token"));
+    }
+    let refused = Server::answering(http("400 Bad Request", r#"{"error":{"code":100,"message":"too early"}}"#)).await;
+    let error = refused.client().unpause_template("9001", &token()).await.expect_err("a refusal");
+    assert!(error.to_string().starts_with("template 9001: meta refused: code 100"), "{error}");
 }

@@ -350,3 +350,41 @@ async fn webhooks_and_statuses_are_counted_by_result() {
     assert_eq!(counted.count(), expected.len() - 2, "{page}");
     hooks.stop().await;
 }
+
+/// An update of the template `spring_sale`, made at `at`.
+fn template_update(event: &str, title: &str, at: UnixMs) -> Value {
+    let mut update = payload(&[json!({"field": "message_template_status_update", "value": {
+        "event": event, "message_template_name": "spring_sale", "message_template_language": "en-GB",
+        "other_info": {"title": title},
+    }})]);
+    update["entry"][0]["time"] = at.seconds().into();
+    update
+}
+
+#[tokio::test]
+async fn late_updates_of_a_template_change_nothing() {
+    let hooks = Hooks::start().await;
+    let scope = HoldScope::Template { waba: "2001".into(), name: "spring_sale".into(), language: "en_GB".into() };
+    let start = now();
+    let ago = |minutes: u64| UnixMs(start.0 - minutes * 60_000);
+    let until = async || hooks.store.holds(start).await.expect("a store").remove(&scope).map(|hold| hold.until);
+    let deliver = async |event: &str, title: &str, at: UnixMs| {
+        assert_eq!(hooks.deliver(&template_update(event, title, at)).await, 200);
+    };
+    deliver("PAUSED", "FIRST_PAUSE", ago(4 * 60)).await;
+    assert_eq!(until().await, None, "the pause is over");
+    deliver("PAUSED", "RATE_LIMITING_PAUSE", ago(10)).await;
+    assert_eq!(until().await, Some(None));
+    deliver("APPROVED", "", ago(20)).await;
+    assert_eq!(until().await, Some(None), "it was approved before it was paused");
+    deliver("APPROVED", "UNPAUSE", ago(5)).await;
+    assert_eq!(until().await, None);
+    deliver("PAUSED", "SECOND_PAUSE", ago(10)).await;
+    assert_eq!(until().await, None, "it was unpaused since");
+    // Meta gives whole seconds, so this one is certainly later than the lift.
+    let next = UnixMs((now().seconds() + 1) * 1_000);
+    deliver("PAUSED", "SECOND_PAUSE", next).await;
+    let six_hours = next.after(Duration::from_secs(6 * 3_600 + 60));
+    assert_eq!(until().await, Some(Some(six_hours)));
+    hooks.stop().await;
+}

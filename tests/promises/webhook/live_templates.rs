@@ -260,10 +260,7 @@ async fn a_change_of_category_acts_on_running_campaigns() {
     let capped = Hold { code: Some(MetaCode(131_064)), reason: "the cap".into(), since, until: None };
     store.hold(&HoldScope::Utility("2001".into()), &capped).await.expect("redis");
     let id = stage.campaign().await;
-    until("the campaign waits", async || {
-        stage.statistics(&id).await["waiting_for"][0]["code"] == 131_064
-    })
-    .await;
+    until("the campaign waits", async || stage.statistics(&id).await["waiting_for"][0]["code"] == 131_064).await;
     stage.control("template", json!({"category": "MARKETING"})).await;
     stage.all_delivered_once(&id).await;
     assert!(stage.hold("utility:2001").await.is_some(), "the cap is still there");

@@ -186,7 +186,7 @@ pub async fn check_still_fits(
         // Meta's responses to sends will show the status of the template.
         StoredTemplate::NotSynced => return Ok(Ok(())),
         StoredTemplate::Missing => None,
-        StoredTemplate::Found(template) => Some(template),
+        StoredTemplate::Found(template) => Some(*template),
     };
     if let Some(listed) = listed.as_ref().filter(|listed| listed.category != campaign.template.category) {
         store.set_category(campaign.id, &listed.category).await?;

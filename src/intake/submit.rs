@@ -339,7 +339,7 @@ impl Intake {
     async fn check_template(&self, waba: &WabaId, wanted: &TemplateName) -> Result<Template, IntakeError> {
         let language = Language::from(wanted.language.as_str());
         let template = match self.store.template(waba, &wanted.name, language.as_str()).await? {
-            StoredTemplate::Found(template) => template,
+            StoredTemplate::Found(template) => *template,
             StoredTemplate::NotSynced => return Err(TemplateProblem::NotSynced(waba.clone()).into()),
             StoredTemplate::Missing => {
                 let all = self.store.templates(waba).await?.map(|(all, _)| all).unwrap_or_default();

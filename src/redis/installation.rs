@@ -30,7 +30,7 @@ pub enum StoredTemplate {
     /// The list does not contain the template.
     Missing,
     /// The template as it was at the last sync.
-    Found(Template),
+    Found(Box<Template>),
 }
 
 impl Store {
@@ -155,7 +155,7 @@ impl Store {
             (None, _) => Ok(StoredTemplate::NotSynced),
             (Some(_), None) => Ok(StoredTemplate::Missing),
             (Some(_), Some(json)) => serde_json::from_str(&json)
-                .map(StoredTemplate::Found)
+                .map(|template| StoredTemplate::Found(Box::new(template)))
                 .map_err(|error| StoreError::Corrupt { key, reason: error.to_string() }),
         }
     }

@@ -54,22 +54,42 @@ impl Store {
         self.change_hold(cmd("HSET").arg(self.holds_key(scope)).arg(scope.to_string()).arg(json)).await
     }
 
-    /// Holds a scope for a fault that Meta reported at `at`, unless it is held, or a hold was lifted or ended since. A hold
-    /// without an end replaces one with an end. Returns whether this call set the hold.
+    /// Holds a scope for a fault that Meta reported at `at`, unless it is held, or a hold was lifted or ended since.
+    /// Returns whether this call set the hold.
     pub async fn hold_if_new(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
-        let stored = self.hold_and_lift(scope).await?;
-        let stays = |before: &Hold| before.is_active(hold.since) && (before.until.is_none() || hold.until.is_some());
-        if stored.0.as_ref().is_some_and(stays) || was_lifted(&stored, hold, at) {
+        self.hold_unless(scope, hold, at, |_| true).await
+    }
+
+    /// Like [`Store::hold_if_new`], but replaces a hold in force that ends earlier.
+    pub async fn hold_longer(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
+        self.hold_unless(scope, hold, at, |before| outlasts(before, hold)).await
+    }
+
+    /// Holds a scope unless a hold in force `stays`, or a hold was lifted or ended at `at` or later.
+    async fn hold_unless(
+        &self,
+        scope: &HoldScope,
+        hold: &Hold,
+        at: UnixMs,
+        stays: impl Fn(&Hold) -> bool,
+    ) -> Result<bool> {
+        let (before, lifted) = self.hold_and_lift(scope).await?;
+        let (in_force, ended) = match before {
+            Some(before) if before.is_active(hold.since) => (Some(before), None),
+            before => (None, before.and_then(|before| before.until)),
+        };
+        if in_force.as_ref().is_some_and(stays) || lifted.max(ended).is_some_and(|end| at <= end) {
             return Ok(false);
         }
         self.hold(scope, hold).await?;
         Ok(true)
     }
 
-    /// Sets or replaces the hold on a scope because of what Meta reported at `at`, unless a hold was lifted or ended since.
-    /// Returns whether this call set the hold.
+    /// Sets or replaces the hold on a scope because of what Meta reported at `at`, unless a hold was lifted since. Returns
+    /// whether this call set the hold.
     pub async fn hold_unless_lifted(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
-        if was_lifted(&self.hold_and_lift(scope).await?, hold, at) {
+        let (_, lifted) = self.hold_and_lift(scope).await?;
+        if lifted.is_some_and(|lifted| at <= lifted) {
             return Ok(false);
         }
         self.hold(scope, hold).await?;
@@ -88,10 +108,8 @@ impl Store {
     /// Sets the hold on a scope, unless one in force lasts at least as long.
     pub async fn hold_at_least(&self, scope: &HoldScope, hold: &Hold) -> Result<()> {
         let (before, _) = self.hold_and_lift(scope).await?;
-        let lasts = |before: Hold| {
-            before.is_active(hold.since) && before.until.is_none_or(|until| hold.until.is_some_and(|end| end <= until))
-        };
-        if before.is_some_and(lasts) { Ok(()) } else { self.hold(scope, hold).await }
+        let stays = before.is_some_and(|before| before.is_active(hold.since) && outlasts(&before, hold));
+        if stays { Ok(()) } else { self.hold(scope, hold).await }
     }
 
     /// The hold on a scope, in force or ended, and when a hold on it was last lifted.
@@ -134,9 +152,7 @@ impl Store {
     }
 }
 
-/// Whether a hold on the scope was lifted or ended at `at` or later, given the stored hold and the last lift. `hold` is a new
-/// one.
-fn was_lifted((before, lifted): &(Option<Hold>, Option<UnixMs>), hold: &Hold, at: UnixMs) -> bool {
-    let ended = before.as_ref().filter(|before| !before.is_active(hold.since)).and_then(|before| before.until);
-    (*lifted).max(ended).is_some_and(|end| at <= end)
+/// Whether `before` lasts at least as long as `hold`.
+fn outlasts(before: &Hold, hold: &Hold) -> bool {
+    before.until.is_none_or(|until| hold.until.is_some_and(|end| end <= until))
 }

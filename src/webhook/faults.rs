@@ -138,7 +138,8 @@ impl FailureJudge {
             ByStatus::Hold { scope, wait } => {
                 located.fact.news = News::Returned(reason);
                 if let Some(scope) = hold_scope(scope, origin, template) {
-                    self.hold(&scope, wait, cause, now).await?;
+                    let is_drop = was_held && policy::may_be_a_drop(reason);
+                    self.hold_for(&scope, wait, cause, is_drop, now).await?;
                 }
             }
             ByStatus::Suspect { scope, wait } => {
@@ -234,6 +235,19 @@ impl FailureJudge {
         cause: FailureCause<'_>,
         now: UnixMs,
     ) -> Result<()> {
+        self.hold_for(scope, wait, cause, false, now).await
+    }
+
+    /// Like [`FailureJudge::hold`]. If the message was dropped by pacing (`is_drop`), the hold also replaces one that ends
+    /// earlier: a message that Meta refused for the same pause has set one of three hours.
+    async fn hold_for(
+        &self,
+        scope: &HoldScope,
+        wait: Option<Duration>,
+        cause: FailureCause<'_>,
+        is_drop: bool,
+        now: UnixMs,
+    ) -> Result<()> {
         let stop = Stop::Hold(scope.clone());
         if now.since(cause.at) > HOLDS_FOR || self.is_confirmed(&stop) {
             return Ok(());
@@ -242,7 +256,11 @@ impl FailureJudge {
         self.confirm(stop.clone());
         let until = wait.map(|wait| now.after(wait));
         let hold = Hold { code: cause.reason.code(), reason: error_text(cause), since: now, until };
-        match self.store.hold_if_new(scope, &hold, cause.at).await {
+        let held = match is_drop {
+            true => self.store.hold_longer(scope, &hold, cause.at).await,
+            false => self.store.hold_if_new(scope, &hold, cause.at).await,
+        };
+        match held {
             Ok(true) => {
                 warn!(scope = %scope, code = hold.code.map(|code| code.0), reason = hold.reason, "held because of a failed status");
                 Ok(())

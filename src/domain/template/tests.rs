@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 use crate::domain::{
     RawRecipient, Reject,
@@ -36,7 +38,24 @@ fn fields_that_sending_does_not_need_are_not_stored() {
     let template = fixture("buttons");
     let stored = serde_json::to_string(&template).expect("JSON");
     assert_eq!(serde_json::from_str::<Template>(&stored).expect("a template"), template);
-    assert!(!stored.contains("example\"") && !stored.contains("quality_score"), "{stored}");
+    assert!(!stored.contains("example\"") && !stored.contains("date"), "{stored}");
+}
+
+#[test]
+fn a_template_keeps_its_id_and_quality_in_any_form() {
+    let read = |id: Value, quality: Value| {
+        let item = json!({
+            "id": id, "name": "a", "language": "es", "status": "APPROVED", "category": "UTILITY", "components": [],
+            "quality_score": quality,
+        });
+        let Template { id, quality_score, unreadable, .. } = Template::read(&item);
+        assert_eq!(unreadable, "");
+        (id, quality_score)
+    };
+    let green = ("9001".to_owned(), "GREEN".to_owned());
+    assert_eq!(read("9001".into(), json!({ "score": "GREEN", "date": 1_795_300_000 })), green);
+    assert_eq!(read(9001.into(), "GREEN".into()), green, "as it is stored");
+    assert_eq!(read(Value::Null, Value::Null), (String::new(), String::new()), "as 0.1.0 stored it");
 }
 
 #[test]

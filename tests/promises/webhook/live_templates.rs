@@ -1,10 +1,10 @@
 //! Templates that change while campaigns run: pacing, pauses, edits, categories. Meta is the simulator, and its ledger is
 //! compared with the statistics.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 
 use pregon::{
-    domain::{Hold, HoldScope, MetaCode, UnixMs},
+    domain::{Hold, HoldScope, MetaCode, Settled, State, UnixMs},
     redis::Store,
     sim::{
         Scenario, Sim,
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::{
-    hooks::APP_SECRET,
+    hooks::{self, APP_SECRET, Hooks, Message, statuses},
     redis::TestRedis,
     server::{Api, Installation, Server},
     until, world,
@@ -278,4 +278,57 @@ async fn a_change_of_quality_is_shown_with_the_template() {
     until("the templates are read", async || quality().await == Some("GREEN".into())).await;
     stage.control("template", json!({"quality": "YELLOW"})).await;
     until("the quality is shown", async || quality().await == Some("YELLOW".into())).await;
+}
+
+#[tokio::test]
+async fn only_a_held_message_is_dropped() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 3).await;
+    let ours = &messages[&"3001".into()];
+    let held = |message: &Message| (*message, Settled::Held(message.wamid().as_str().into()));
+    hooks.settle([held(&ours[0]), held(&ours[1]), (ours[2], hooks::accepted(&ours[2]))]).await;
+    assert_eq!(hooks.counts(id).await.held, 2);
+    let template = hooks.record(id).await.campaign.template;
+    let (template, business) = (
+        HoldScope::of_template(&"2001".into(), &template.name, &template.language),
+        HoldScope::Business("1001".into()),
+    );
+    let now = hooks.clock.now();
+    // The hold of a message that Meta refused for the same pause.
+    let refused =
+        Hold { code: Some(MetaCode(132_015)), reason: String::new(), since: now, until: Some(now.after(PATIENCE)) };
+    hooks.store.hold(&template, &refused).await.expect("redis");
+    let ends = async |scope: &HoldScope| {
+        hooks.store.holds(now).await.expect("redis").get(scope).map(|hold| (hold.code, hold.until))
+    };
+    let report = async |message: &Message, word: &str| {
+        assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(message, word)])).await, 200);
+    };
+    for _ in 0..2 {
+        report(&ours[0], "failed 132015").await;
+        assert_eq!(ends(&template).await, Some((Some(MetaCode(132_015)), None)));
+        report(&ours[2], "failed 135000").await;
+        assert_eq!(ends(&business).await, None, "it is about the message");
+    }
+    report(&ours[1], "failed 135000").await;
+    assert_eq!(ends(&business).await, Some((Some(MetaCode(135_000)), None)));
+    let counts = hooks.counts(id).await;
+    assert_eq!((counts.held, counts.by_state), (0, HashMap::from([(State::Pending, 2), (State::Failed, 1)])));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_to_a_message_does_not_shorten_a_hold() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let scope = HoldScope::Line("3001".into());
+    let since = store.time().await.expect("the time");
+    let hold = |hours: Option<u64>| {
+        let until = hours.map(|hours| since.after(Duration::from_secs(hours * 3_600)));
+        Hold { code: None, reason: format!("{hours:?}"), since, until }
+    };
+    for (new, expected) in [(Some(3), Some(3)), (Some(1), Some(3)), (Some(6), Some(6)), (None, None), (Some(9), None)] {
+        store.hold_at_least(&scope, &hold(new)).await.expect("redis");
+        assert_eq!(store.holds(since).await.expect("redis")[&scope], hold(expected), "{new:?}");
+    }
 }

@@ -249,7 +249,8 @@ fn line(id: &str) -> Line {
         token: Secret::new("token"),
         display: String::new(),
         name: String::new(),
-        messages_per_second: 1e6,
+        messages_per_second: Some(1e6),
+        warm_up: Arc::default(),
     }
 }
 

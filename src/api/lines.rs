@@ -14,17 +14,21 @@ use super::{
 use crate::{
     api_types::{LineChange, LinePage, LineView, Page, PauseView},
     config::KeyScope,
-    domain::{HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId, Pause, PauseScope},
+    domain::{HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineAllowance, LineId, Pause, PauseScope},
     http::request::Params,
     http::{
         page,
         problem::{Problem, Result},
     },
+    redis::lines::LineControl,
+    rules,
     stats::line::{LineSnapshot, Stop},
 };
 
 fn view(line: &Line, now: LineSnapshot, backlog: u64) -> LineView {
     let report = now.report.as_ref();
+    let LineControl { rate, allowance, .. } = now.control;
+    let in_force = |operator| rules::rate::in_force(operator, line.messages_per_second, allowance);
     LineView {
         state: state(&now, backlog).into(),
         allowed_now: now.rate(),
@@ -36,8 +40,14 @@ fn view(line: &Line, now: LineSnapshot, backlog: u64) -> LineView {
         waba: line.waba.clone(),
         name: line.name.clone(),
         display: line.display.clone(),
-        messages_per_second: now.control.rate.unwrap_or(line.messages_per_second),
-        configured: line.messages_per_second,
+        messages_per_second: in_force(rate).per_second,
+        rate_source: in_force(rate).source.name().into(),
+        configured: in_force(None).per_second,
+        allowance: match allowance {
+            LineAllowance::Known(allowed) => Some(allowed),
+            LineAllowance::Unasked | LineAllowance::Unknown => None,
+        },
+        warm_up_until: report.and_then(|report| report.warm_up_until),
         owner: now.owner,
         paused: now.control.paused,
         pauses: now.pauses.into_iter().map(pause_view).collect(),
@@ -62,6 +72,7 @@ fn state(now: &LineSnapshot, backlog: u64) -> &'static str {
         Some(Stop::NoWorker | Stop::Silent(_) | Stop::Unlisted) if backlog > 0 => "no_worker",
         Some(Stop::Unreachable) => "unreachable",
         Some(Stop::PathBroken(_)) => "path_broken",
+        Some(Stop::WarmUp(_)) if backlog > 0 => "warm_up",
         None if now.report.as_ref().is_some_and(|report| report.throttled) => "throttled",
         _ if backlog > 0 => "sending",
         _ => "idle",
@@ -139,7 +150,7 @@ pub(super) async fn change(
     if let Some(rate) = rate.filter(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate)) {
         let detail = format!(
             "messages_per_second is {rate}: it must be {LINE_RATE_MIN} to {LINE_RATE_MAX}, or null for the configured \
-            rate; to stop a line, pause it"
+            rate or what Meta allows; to stop a line, pause it"
         );
         return Err(Problem::bad_request("invalid-rate", detail));
     }
@@ -237,6 +248,7 @@ mod tests {
             unreachable,
             path_broken: None,
             since: None,
+            warm_up_until: None,
             in_flight: 0,
             accepted_per_second: 0.0,
             features: Vec::new(),
@@ -248,7 +260,10 @@ mod tests {
         let hold = Hold { code: Some(MetaCode(131_031)), reason: "locked".into(), since: UnixMs(0), until: None };
         let held = LineSnapshot { holds: vec![(HoldScope::Line("3001".into()), hold)], ..with(None) };
         let broken = LineReport { path_broken: Some("HTTP 503".into()), ..report(false, false) };
+        let warming_up = LineReport { warm_up_until: Some(UnixMs(1)), ..report(false, false) };
         let table = [
+            (with(Some(warming_up.clone())), 1, "warm_up"),
+            (with(Some(warming_up)), 0, "idle"),
             (paused, 1, "paused"),
             (held, 1, "held"),
             (LineSnapshot::default(), 1, "no_worker"),

@@ -12,11 +12,19 @@ use utoipa::{
 };
 
 use super::{HoldView, Listed, Page, PauseView};
-use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineId, WabaId};
+use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineId, RateSource, UnixMs, WabaId};
 
 /// Every state of a line.
-pub const LINE_STATES: [&str; 8] =
-    ["paused", "held", "no_worker", "unreachable", "path_broken", "throttled", "sending", "idle"];
+pub const LINE_STATES: [&str; 9] =
+    ["paused", "held", "no_worker", "unreachable", "path_broken", "warm_up", "throttled", "sending", "idle"];
+
+/// Every source of a rate: [`RateSource::name`].
+pub const RATE_SOURCES: [&str; 4] = [
+    RateSource::Operator.name(),
+    RateSource::Configuration.name(),
+    RateSource::Meta.name(),
+    RateSource::Default.name(),
+];
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -38,14 +46,24 @@ pub struct LineView {
     #[serde(default)]
     #[schema(required, schema_with = line_states)]
     pub state: Cow<'static, str>,
-    /// The rate that Meta allows, in messages per second: the one set through the API, otherwise `configured`.
+    /// The rate in force, in messages per second, inbound and outbound together: the one set through the API, otherwise
+    /// `configured`.
     #[serde(default)]
     #[schema(required)]
     pub messages_per_second: f64,
-    /// The rate in the configuration, in messages per second.
+    /// Where the rate in force comes from: one of [`RATE_SOURCES`], or another one of a newer server. Empty, if an older
+    /// server does not say.
+    #[serde(default)]
+    #[schema(required, schema_with = rate_sources)]
+    pub rate_source: Cow<'static, str>,
+    /// The rate without the one set through the API, in messages per second: that of the configuration, otherwise what Meta
+    /// allows.
     #[serde(default)]
     #[schema(required)]
     pub configured: f64,
+    /// What Meta allows on the line, in messages per second, inbound and outbound together; null if it is not known.
+    #[schema(required)]
+    pub allowance: Option<f64>,
     /// What campaigns may send now, in messages per second; null if nothing may be sent, or if it is unknown.
     #[schema(required)]
     pub allowed_now: Option<f64>,
@@ -76,6 +94,10 @@ pub struct LineView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub path_broken: Option<String>,
+    /// When the next day of the line's warm-up begins, while the messages of this day are sent; otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub warm_up_until: Option<UnixMs>,
     /// What Meta blocked.
     #[serde(default)]
     #[schema(required)]
@@ -101,11 +123,22 @@ fn line_states() -> Schema {
         .into()
 }
 
+fn rate_sources() -> Schema {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(RATE_SOURCES))
+        .description(Some(
+            "Where the rate in force comes from: `operator` (set through the API), `configuration`, `meta` (what Meta allows \
+             on the line), or `default` (nothing is known).",
+        ))
+        .into()
+}
+
 /// A change of a line: the body of `PATCH /v1/lines/{line}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LineChange {
-    /// The rate in messages per second; null restores the configured rate.
+    /// The rate in messages per second; null restores the configured rate, or what Meta allows.
     // A missing field is an error: it does not count as `null`.
     #[serde(deserialize_with = "Option::deserialize")]
     #[schema(required, schema_with = rate)]
@@ -115,7 +148,7 @@ pub struct LineChange {
 fn rate() -> RefOr<Schema> {
     ObjectBuilder::new()
         .schema_type(utoipa::openapi::schema::SchemaType::from_iter([Type::Number, Type::Null]))
-        .description(Some("The rate in messages per second; null restores the configured rate."))
+        .description(Some("The rate in messages per second; null restores the configured rate, or what Meta allows."))
         .minimum(Some(LINE_RATE_MIN))
         .maximum(Some(LINE_RATE_MAX))
         .into()

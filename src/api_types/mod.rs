@@ -27,7 +27,7 @@ pub use self::{
     campaign::{CampaignCreated, CampaignPage, CampaignView, NewCampaign, StateEvent, TemplateName},
     hold::{HoldPage, HoldView, LiftedHold},
     job::{DeadJobPage, DeadJobView, RetriedJob},
-    line::{LINE_STATES, LineChange, LinePage, LineView},
+    line::{LINE_STATES, LineChange, LinePage, LineView, RATE_SOURCES},
     page::{Listed, Page},
     pause::{PauseChange, PauseTarget, PauseView},
     problem::{PROBLEM_PREFIX, ProblemBody},

@@ -176,6 +176,8 @@ pub enum WaitReason {
     AllPaused,
     /// The line sends as fast as it may.
     LineRate,
+    /// The line is warming up, and the messages of this day are sent.
+    WarmUp,
     /// Meta requires more time between messages to the same person.
     PairSpacing,
     /// Messages that could not be sent wait for their next attempt, or Meta can't be reached.
@@ -208,11 +210,12 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason that a server of this version sends.
-    pub const ALL: [WaitReason; 16] = [
+    pub const ALL: [WaitReason; 17] = [
         WaitReason::Schedule,
         WaitReason::Paused,
         WaitReason::AllPaused,
         WaitReason::LineRate,
+        WaitReason::WarmUp,
         WaitReason::PairSpacing,
         WaitReason::BackingOff,
         WaitReason::PathBroken,

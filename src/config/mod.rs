@@ -19,6 +19,7 @@ use std::{
     net::SocketAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -269,8 +270,10 @@ pub struct LineConfig {
     pub display: String,
     /// The operator's name for the line.
     pub name: String,
-    /// The rate that Meta allows on the line, inbound and outbound messages together; above 0.
-    pub messages_per_second: f64,
+    /// The rate of the line, inbound and outbound messages together; above 0. `None`: what Meta allows.
+    pub messages_per_second: Option<f64>,
+    /// How many messages the line may send on each of its first days; each above 0. Empty: any number.
+    pub warm_up: Arc<[u32]>,
 }
 
 /// `[dispatch]`

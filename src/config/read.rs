@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     num::{NonZeroU16, NonZeroU32},
     path::PathBuf,
+    sync::Arc,
 };
 
 use config::{File, FileFormat, Map, Value};
@@ -289,19 +290,31 @@ fn line(mut section: Section<'_>) -> LineConfig {
         waba: section.id("waba").as_str().into(),
         display: section.text("display").unwrap_or_else(|| id.clone()),
         name: section.text("name").unwrap_or_else(|| id.clone()),
-        messages_per_second: section
-            .number("messages_per_second", &format!("{LINE_RATE_MIN} to {LINE_RATE_MAX}"), |rate| {
-                (LINE_RATE_MIN..=LINE_RATE_MAX).contains(&rate)
-            })
-            .unwrap_or(LINE_RATE_DEFAULT),
+        messages_per_second: section.number(
+            "messages_per_second",
+            &format!("{LINE_RATE_MIN} to {LINE_RATE_MAX}"),
+            |rate| (LINE_RATE_MIN..=LINE_RATE_MAX).contains(&rate),
+        ),
+        warm_up: warm_up(&mut section),
         id: id.as_str().into(),
     };
     section.finish();
     config
 }
 
-/// The rate that Meta allows on a line that was never upgraded. Source: Meta's throughput page, read 2026-11-22.
-const LINE_RATE_DEFAULT: f64 = 80.0;
+/// The maximum number of days of a warm-up.
+const WARM_UP_DAYS_MAX: usize = 365;
+
+fn warm_up(section: &mut Section<'_>) -> Arc<[u32]> {
+    let must = format!("a list of 1 to {WARM_UP_DAYS_MAX} whole numbers, each the messages of a day, 1..{}", u32::MAX);
+    let Some(days) = section.texts("warm_up", &must) else { return Arc::default() };
+    let shares: Option<Arc<[u32]>> = days.iter().map(|day| day.parse().ok().filter(|share| *share > 0)).collect();
+    let valid = shares.filter(|shares| shares.len() <= WARM_UP_DAYS_MAX);
+    valid.unwrap_or_else(|| {
+        section.problem("warm_up", format!("({}) must be {must}", days.join(", ")));
+        Arc::default()
+    })
+}
 
 fn dispatch(mut section: Section<'_>) -> DispatchConfig {
     let config = DispatchConfig {

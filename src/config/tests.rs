@@ -23,6 +23,7 @@ messages_per_second = 80
 [[line]]
 id = 3002
 waba = 2001
+warm_up = [50, 100]
 "#;
 
 fn environment(of: &[(&str, &str)]) -> HashMap<String, String> {
@@ -128,7 +129,8 @@ fn a_complete_configuration_is_read() {
     let [sales, plain] = &config.lines[..] else { panic!("{:?}", config.lines) };
     assert_eq!((sales.name.as_str(), sales.display.as_str()), ("sales", "+54 9 11 5555 0001"));
     assert_eq!((plain.id.as_str(), plain.waba.as_str(), plain.name.as_str()), ("3002", "2001", "3002"));
-    assert_eq!(plain.messages_per_second, 80.0);
+    assert_eq!((sales.messages_per_second, plain.messages_per_second), (Some(80.0), None));
+    assert_eq!((&*sales.warm_up, &*plain.warm_up), ([].as_slice(), [50, 100].as_slice()));
 }
 
 #[test]
@@ -154,8 +156,8 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
     assert_eq!(config.dispatch.retry.attempts, 3);
     assert_eq!(config.dispatch.headroom, 0.25);
     assert_eq!(config.retention, Duration::from_secs(60 * 86_400));
-    assert_eq!(config.lines[0].messages_per_second, 80.0);
-    assert_eq!(config.lines[1].messages_per_second, 0.5);
+    assert_eq!(config.lines[0].messages_per_second, Some(80.0));
+    assert_eq!(config.lines[1].messages_per_second, Some(0.5));
     assert_eq!(config.webhook.app_secret, Some(Secret::new("app")));
 }
 
@@ -199,7 +201,17 @@ fn a_rate_must_be_within_the_limits_of_the_limiter() {
     }
     for (good, rate) in [("0.01", LINE_RATE_MIN), ("1000000", LINE_RATE_MAX)] {
         let config = overridden(INSTALLATION, &[("PREGON__LINE__0__MESSAGES_PER_SECOND", good)]).expect(good);
-        assert_eq!(config.lines[0].messages_per_second, rate);
+        assert_eq!(config.lines[0].messages_per_second, Some(rate));
+    }
+}
+
+#[test]
+fn a_warm_up_is_a_list_of_messages_per_day() {
+    let config = overridden(INSTALLATION, &[("PREGON__LINE__0__WARM_UP", "250, 1000")]).expect("two days");
+    assert_eq!(*config.lines[0].warm_up, [250, 1_000]);
+    for bad in ["0", "50,0", "1.5", "many", "-1", "4294967296", ""] {
+        let error = overridden(INSTALLATION, &[("PREGON__LINE__0__WARM_UP", bad)]).expect_err(bad);
+        assert!(error.problems[0].starts_with("line[0].warm_up ("), "{error}");
     }
 }
 

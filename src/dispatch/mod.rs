@@ -5,12 +5,15 @@
 //! - [`mod@line`] decides when a message leaves: rate, attempts in flight, holds, the path to Meta.
 //! - [`lanes`] decide what leaves. The campaigns are a lane.
 //! - [`shard`] is what the lines on one thread share, and [`batch`] how much goes to Redis in one call.
+//! - [`allowances`] learns what Meta allows on each line, and [`inbound`] how fast people write to it.
 //! - [`housekeeping`] does the work that belongs to no line, and [`indexing`] the index of message ids.
 //!
 //! If the process dies: its leases expire. The next owners put the messages that were in flight in doubt, and go on.
 
+pub mod allowances;
 pub mod batch;
 pub mod housekeeping;
+pub mod inbound;
 pub mod indexing;
 pub mod lanes;
 pub mod lease;
@@ -23,8 +26,9 @@ pub mod template_reads;
 pub mod unlisted;
 pub mod worker;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use self::inbound::InboundRates;
 use crate::{
     domain::{BusinessId, Hold, HoldScope, LineId, MessagingLimit, Pauses, retry::RetryPolicy},
     redis::lines::LineControl,
@@ -58,7 +62,7 @@ pub struct RunnerSignals {
     pub are_known: bool,
     /// A counter that rises whenever a line may have something new to do.
     pub pulse: u64,
-    /// What operators have set, by line.
+    /// What operators have set and what Meta allows, by line.
     pub controls: HashMap<LineId, LineControl>,
     /// The holds, by scope.
     pub holds: HashMap<HoldScope, Hold>,
@@ -66,4 +70,6 @@ pub struct RunnerSignals {
     pub pauses: Pauses,
     /// The messaging limits that are known, by business.
     pub messaging_limits: HashMap<BusinessId, MessagingLimit>,
+    /// How fast people write to each line. It changes between broadcasts; the runners look at it once a second.
+    pub inbound: Arc<InboundRates>,
 }

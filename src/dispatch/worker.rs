@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::{
     DispatchSettings, RunnerSignals,
+    inbound::{self, InboundMeter, InboundRates},
     lanes::campaign::{CampaignLane, plans::SendPlans},
     lease::Lease,
     leases::{LeaseKeeper, LeaseRequest, LeaseResponse, LeaseStep},
@@ -109,6 +110,7 @@ enum Trouble {
     Throttled,
     Unreachable,
     PathBroken,
+    WarmUp,
 }
 
 impl Trouble {
@@ -116,6 +118,7 @@ impl Trouble {
         match status {
             LineStatus { path_broken: Some(_), .. } => Some(Self::PathBroken),
             LineStatus { unreachable: true, .. } => Some(Self::Unreachable),
+            LineStatus { warm_up_until: Some(_), .. } => Some(Self::WarmUp),
             LineStatus { throttled: true, .. } => Some(Self::Throttled),
             _ => None,
         }
@@ -156,6 +159,7 @@ impl Worker {
             store: self.store.clone(),
             clock: self.clock.clone(),
             lines: self.lines.clone(),
+            inbound: Arc::default(),
             signals,
         };
         let signal_task = tokio::spawn(watch.run(joined.clone()));
@@ -302,6 +306,7 @@ impl Worker {
                 unreachable: status.unreachable,
                 path_broken: status.path_broken,
                 since: line.trouble.map(|(_, since)| since),
+                warm_up_until: status.warm_up_until,
                 in_flight: status.in_flight,
                 accepted_per_second: status.accepted.saturating_sub(before.accepted) as f64
                     / before.at.elapsed().as_secs_f64().max(0.001),
@@ -413,6 +418,7 @@ struct SignalWatch {
     store: Store,
     clock: Arc<Clock>,
     lines: Lines,
+    inbound: Arc<InboundRates>,
     signals: watch::Sender<Arc<RunnerSignals>>,
 }
 
@@ -422,11 +428,19 @@ impl SignalWatch {
     async fn run(self, joined: Arc<Notify>) {
         joined.notified().await;
         let (mut read_at, mut beat_at): (Option<Instant>, Option<Instant>) = (None, None);
+        let (mut meter, mut measured_at) = (InboundMeter::default(), None::<Instant>);
         loop {
             if beat_at.is_none_or(|at| at.elapsed() >= BEAT_EVERY) {
                 beat_at = Some(Instant::now());
                 // If this fails, so does the next call, which reports it.
                 let _ = self.store.beat(&self.worker, self.clock.now()).await;
+            }
+            if measured_at.is_none_or(|at| at.elapsed() >= inbound::READ_EVERY) {
+                measured_at = Some(Instant::now());
+                // Without an answer, which is logged below, the next one has the messages of a longer time.
+                if let Ok(counts) = self.store.inbound_counts().await {
+                    self.inbound.set(meter.record(counts, Instant::now()));
+                }
             }
             match self.store.pulse().await {
                 Ok(pulse) => {
@@ -453,7 +467,7 @@ impl SignalWatch {
 
     /// Reads the signals and broadcasts them. Then confirms the pauses, if that is not done yet.
     async fn update(&self, pulse: u64) -> Result<(), StoreError> {
-        let Self { worker, store, clock, lines, signals } = self;
+        let Self { worker, store, clock, lines, inbound, signals } = self;
         let (ids, now) = (lines.ids(), clock.now());
         let (controls, mut holds, stored, limits) =
             tokio::try_join!(store.controls(&ids), store.holds(now), store.pauses(), store.messaging_limits())?;
@@ -466,7 +480,8 @@ impl SignalWatch {
         let controls = ids.into_iter().zip(controls).collect();
         let pauses = stored.pauses.clone();
         let messaging_limits = limits.into_iter().map(|(business, reported)| (business, reported.limit)).collect();
-        let read = RunnerSignals { are_known: true, pulse, controls, holds, pauses, messaging_limits };
+        let inbound = inbound.clone();
+        let read = RunnerSignals { are_known: true, pulse, controls, holds, pauses, messaging_limits, inbound };
         signals.send_replace(Arc::new(read));
         if stored.is_obeyed_by(worker, stored.version) {
             Ok(())

@@ -1,5 +1,7 @@
 //! A line: the unit of rate limiting.
 
+use std::sync::Arc;
+
 use super::{BusinessId, LineId, Secret, WabaId};
 
 /// The minimum rate of a line, in messages per second: one message in 100 seconds. To stop a line, pause it.
@@ -23,8 +25,47 @@ pub struct Line {
     pub display: String,
     /// The operator's name for the line.
     pub name: String,
-    /// The rate that Meta allows on the line, in messages per second, inbound and outbound together.
-    pub messages_per_second: f64,
+    /// The configured rate, in messages per second, inbound and outbound together. `None`: what Meta allows.
+    pub messages_per_second: Option<f64>,
+    /// The warm-up: how many messages the line may send on each of its first days. Empty: any number.
+    pub warm_up: Arc<[u32]>,
+}
+
+/// What Meta allows on a line, in messages per second, inbound and outbound together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum LineAllowance {
+    /// Meta was not asked yet.
+    #[default]
+    Unasked,
+    /// Meta was asked, and did not say.
+    Unknown,
+    /// Meta's answer.
+    Known(f64),
+}
+
+/// Where the rate of a line comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateSource {
+    /// An operator set it through the API.
+    Operator,
+    /// The configuration.
+    Configuration,
+    /// Meta, which was asked.
+    Meta,
+    /// Meta's usual allowance, because nothing else is known.
+    Default,
+}
+
+impl RateSource {
+    /// Its name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Configuration => "configuration",
+            Self::Meta => "meta",
+            Self::Default => "default",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -40,7 +81,8 @@ pub(crate) mod tests {
             token: Secret::new("t"),
             display: String::new(),
             name: String::new(),
-            messages_per_second: 80.0,
+            messages_per_second: Some(80.0),
+            warm_up: Arc::default(),
         }
     }
 }

@@ -31,7 +31,7 @@ pub use failure::{FailureReason, MetaCode};
 pub use hold::{ErrorOrigin, Hold, HoldScope, Lifter};
 pub use ids::{BusinessId, CampaignId, EntryId, LineId, PartId, SubscriberId, WabaId, Wamid};
 pub use inbound::Inbound;
-pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line};
+pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line, LineAllowance, RateSource};
 pub use lines::Lines;
 pub use messaging_limit::MessagingLimit;
 pub use outcome::{Cause, ErrorScope, Outcome};

@@ -235,6 +235,7 @@ fn line_state(now: &LineSnapshot) -> &'static str {
         Some(Stop::NoWorker | Stop::Unlisted) => "no_worker",
         Some(Stop::Unreachable) => "unreachable",
         Some(Stop::PathBroken(_)) => "path_broken",
+        Some(Stop::WarmUp(_)) => "warm_up",
         None if now.report.as_ref().is_some_and(|report| report.throttled) => "throttled",
         Some(Stop::LimitUnknown | Stop::Silent(_)) | None => "ready",
     }

@@ -1,5 +1,5 @@
-//! Reads from the Graph API: the templates of a WABA, the apps that receive its webhooks, and the status of a line. Also
-//! lifts the pause of a template.
+//! Reads from the Graph API: the templates of a WABA, the apps that receive its webhooks, the throughput of its lines, and
+//! the status of a line. Also lifts the pause of a template.
 //!
 //! Owns: the shape of those responses. Values that Meta may extend (statuses, ratings) stay text.
 //! If the process dies: nothing is lost; reads change nothing. A pause may have been lifted: the template's status shows it.
@@ -18,10 +18,10 @@ use crate::domain::{LineId, MetaCode, Secret, WabaId, policy};
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Meta's maximum page size (its OpenAPI file v23.0, read 2026-11-22).
-const PAGE_TEMPLATES: usize = 100;
+const PAGE_ENTRIES: usize = 100;
 
-/// A list is considered endless after this many templates, or this many pages. A WABA may have 6,000 templates.
-const TEMPLATES_MAX: usize = 100_000;
+/// A list is considered endless after this many entries, or this many pages. A WABA may have 6,000 templates.
+const ENTRIES_MAX: usize = 100_000;
 
 /// How many times a list is read again from its first page after Meta rejected its own cursor.
 const RESTARTS_MAX: usize = 3;
@@ -38,6 +38,21 @@ const TEMPLATE_FIELDS: &str =
 
 const LINE_FIELDS: &str = "id,display_phone_number,verified_name,status,quality_rating,throughput,\
                            whatsapp_business_manager_messaging_limit,health_status";
+
+const THROUGHPUT_FIELDS: &str = "id,throughput,is_on_biz_app";
+
+/// How fast a line may send, as Meta says it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct LineThroughput {
+    /// The line.
+    pub id: LineId,
+    /// The throughput level: `STANDARD` or `HIGH`. `None` if Meta returned none.
+    #[serde(default, rename = "throughput", deserialize_with = "level")]
+    pub level: Option<String>,
+    /// Whether the number is also used in the WhatsApp Business app. Absent, it is not.
+    #[serde(default, deserialize_with = "flag")]
+    pub is_on_biz_app: bool,
+}
 
 /// The status of a line at Meta. The values are as Meta writes them; `None` if Meta returned none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,13 +90,13 @@ pub enum SendHealth {
 }
 
 impl GraphClient {
-    /// All templates of `waba`, approved or not, as Meta returns them, from all pages. If a page is too large for
-    /// Meta, it is requested again with half as many templates, and later pages keep that size.
+    /// All templates of `waba`, approved or not, as Meta returns them, from all pages.
     ///
     /// # Errors
     /// [`GraphError`]. A partial list is never returned.
     pub async fn templates(&self, waba: &WabaId, token: &Secret) -> Result<Vec<Value>, GraphError> {
-        self.list_templates(waba, token, None).await
+        let path = [waba.as_str(), "message_templates"];
+        self.list(&Subject::Templates(waba.clone()), path, &[("fields", TEMPLATE_FIELDS)], token).await
     }
 
     /// The templates of `waba` with this name, in all languages, as [`GraphClient::templates`] returns them. Meta may also
@@ -90,29 +105,44 @@ impl GraphClient {
     /// # Errors
     /// [`GraphError`]
     pub async fn templates_named(&self, waba: &WabaId, token: &Secret, name: &str) -> Result<Vec<Value>, GraphError> {
-        self.list_templates(waba, token, Some(name)).await
+        let path = [waba.as_str(), "message_templates"];
+        let query = [("fields", TEMPLATE_FIELDS), ("name", name)];
+        self.list(&Subject::Templates(waba.clone()), path, &query, token).await
     }
 
-    async fn list_templates(
+    /// The throughput of each line of `waba`, from all pages.
+    ///
+    /// # Errors
+    /// [`GraphError`]. A partial list is never returned.
+    pub async fn line_throughputs(&self, waba: &WabaId, token: &Secret) -> Result<Vec<LineThroughput>, GraphError> {
+        let what = Subject::Lines(waba.clone());
+        let lines = self.list(&what, [waba.as_str(), "phone_numbers"], &[("fields", THROUGHPUT_FIELDS)], token).await?;
+        let read = |line| {
+            serde_json::from_value(line)
+                .map_err(|error| GraphError::NotMeta { what: what.clone(), reason: error.to_string() })
+        };
+        lines.into_iter().map(read).collect()
+    }
+
+    /// The whole list at `path`, with this `query`, from all pages. If a page is too large for Meta, it is requested again
+    /// with half as many entries, and later pages keep that size.
+    async fn list(
         &self,
-        waba: &WabaId,
+        what: &Subject,
+        path: [&str; 2],
+        query: &[(&str, &str)],
         token: &Secret,
-        name: Option<&str>,
     ) -> Result<Vec<Value>, GraphError> {
-        let what = Subject::Templates(waba.clone());
         let no_list = |reason: &str| GraphError::NotMeta { what: what.clone(), reason: reason.to_owned() };
-        let (mut templates, mut after, mut seen) = (Vec::new(), None::<String>, HashSet::new());
-        let (mut limit, mut restarts, mut pages) = (PAGE_TEMPLATES, 0, 0);
+        let (mut entries, mut after, mut seen) = (Vec::new(), None::<String>, HashSet::new());
+        let (mut limit, mut restarts, mut pages) = (PAGE_ENTRIES, 0, 0);
         loop {
-            let mut url = self.endpoint([waba.as_str(), "message_templates"]);
-            url.query_pairs_mut().append_pair("fields", TEMPLATE_FIELDS).append_pair("limit", &limit.to_string());
-            if let Some(name) = name {
-                url.query_pairs_mut().append_pair("name", name);
-            }
+            let mut url = self.endpoint(path);
+            url.query_pairs_mut().extend_pairs(query).append_pair("limit", &limit.to_string());
             if let Some(after) = &after {
                 url.query_pairs_mut().append_pair("after", after);
             }
-            let page: Page = match self.read(&what, url, token).await {
+            let page: Page = match self.read(what, url, token).await {
                 Ok(page) => page,
                 Err(GraphError::Refused { code: UNSPECIFIED, .. }) if limit > 1 => {
                     limit /= 2;
@@ -120,25 +150,25 @@ impl GraphClient {
                 }
                 Err(GraphError::Refused { code: STALE_CURSOR, .. }) if after.is_some() && restarts < RESTARTS_MAX => {
                     restarts += 1;
-                    templates.clear();
+                    entries.clear();
                     seen.clear();
                     after = None;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            templates.extend(page.data);
+            entries.extend(page.data);
             pages += 1;
             let next = match page.paging {
                 Some(Paging { next: Some(_), cursors: Some(Cursors { after: Some(after) }) }) => after,
                 Some(Paging { next: Some(_), .. }) => return Err(no_list("a page has a next page but no cursor")),
-                Some(Paging { next: None, .. }) | None => return Ok(templates),
+                Some(Paging { next: None, .. }) | None => return Ok(entries),
             };
             if !seen.insert(next.clone()) {
                 return Err(no_list("the list has no end: the next page of a page was read before"));
             }
-            if templates.len().max(pages) > TEMPLATES_MAX {
-                return Err(no_list(&format!("the list has no end after {TEMPLATES_MAX} templates")));
+            if entries.len().max(pages) > ENTRIES_MAX {
+                return Err(no_list(&format!("the list has no end after {ENTRIES_MAX} entries")));
             }
             after = Some(next);
         }
@@ -207,6 +237,8 @@ impl GraphClient {
 pub enum Subject {
     /// One line.
     Line(LineId),
+    /// The lines of a WABA.
+    Lines(WabaId),
     /// The templates of a WABA.
     Templates(WabaId),
     /// The template with this id.
@@ -219,6 +251,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Subject::Line(line) => write!(f, "line {line}"),
+            Subject::Lines(waba) => write!(f, "lines of waba {waba}"),
             Subject::Templates(waba) => write!(f, "templates of waba {waba}"),
             Subject::Template(id) => write!(f, "template {id}"),
             Subject::Apps(waba) => write!(f, "apps subscribed to waba {waba}"),
@@ -318,6 +351,11 @@ fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
         level: Option<String>,
     }
     Ok(Option::<Throughput>::deserialize(deserializer)?.and_then(|throughput| throughput.level))
+}
+
+/// Reads a flag that may be null.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::<bool>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Codes of calls and of SIP, which say nothing about messages.

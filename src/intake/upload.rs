@@ -19,12 +19,14 @@ use super::{
 };
 use crate::{
     api_types::{Rejection, UploadResult},
-    domain::{CampaignId, CampaignState, EntryId, Form, LineId, Recipient, Reject, reject::redacted},
+    domain::{CampaignId, CampaignState, EntryId, Form, Line, LineId, Recipient, Reject, reject::redacted},
     redis::{
         StoreError,
         campaigns::CampaignRecord,
+        lines::LineControl,
         uploads::{Admitted, Batch, Packed, Upload, UploadProgress},
     },
+    rules,
     telemetry::metrics::{self, RecipientResult},
 };
 
@@ -122,7 +124,7 @@ impl Intake {
     ) -> Result<(UploadResult, bool), IntakeError> {
         let record = self.campaign(id).await?;
         let form = Form::of(&record.campaign.template).map_err(super::TemplateProblem::Unsupported)?;
-        let lines = self.weights(&record)?;
+        let lines = self.weights(&record).await?;
         let (upload_id, retention) = upload_id.record();
         let started = self.store.begin_upload(id, &upload_id, lines, duplicate_format(), retention).await?;
         let Some((upload, state)) = started else { return Err(IntakeError::NotFound(id.to_string())) };
@@ -184,11 +186,9 @@ impl Intake {
     /// The lines of a campaign, each weighted with its rate.
     ///
     /// Errors: `Invalid` if none of them is configured.
-    fn weights(&self, record: &CampaignRecord) -> Result<Vec<(LineId, f64)>, IntakeError> {
-        let lines = record.campaign.lines.iter();
+    async fn weights(&self, record: &CampaignRecord) -> Result<Vec<(LineId, f64)>, IntakeError> {
         // Lines that are no longer configured are left out: they would not send their recipients.
-        let lines: Vec<_> =
-            lines.filter_map(|line| Some((line.clone(), self.lines.by_id(line)?.messages_per_second))).collect();
+        let lines: Vec<&Line> = record.campaign.lines.iter().filter_map(|line| self.lines.by_id(line)).collect();
         if lines.is_empty() {
             let ids: Vec<&str> = record.campaign.lines.iter().map(LineId::as_str).collect();
             let problem = format!(
@@ -199,7 +199,13 @@ impl Intake {
             );
             return Err(IntakeError::Invalid(vec![problem]));
         }
-        Ok(lines)
+        let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
+        let controls = self.store.controls(&ids).await?;
+        let rate = |(line, control): (&Line, LineControl)| {
+            rules::rate::in_force(control.rate, line.messages_per_second, control.allowance).per_second
+        };
+        let rates: Vec<f64> = lines.into_iter().zip(controls).map(rate).collect();
+        Ok(ids.into_iter().zip(rates).collect())
     }
 
     /// Commits batches in order, until the last one or the first error.

@@ -76,6 +76,10 @@ keys! {
     token_key() => "token_key";
     /// SET of the WABAs whose templates changed at Meta since the last sync.
     templates_changed() => "templates_changed";
+    /// STRING with an expiry: nobody has to ask Meta what it allows on the lines of the WABA.
+    allowances_read(waba: &WabaId) => "allowances_read:{waba}";
+    /// HASH: line → the number of messages that people have sent to it. Expires.
+    inbound_counts() => "inbound_counts";
     /// HASH of the templates of a WABA as Meta returned them: `name/language` → JSON; field `synced_at`.
     templates(waba: &WabaId) => "templates:{waba}";
     /// HASH: business → its messaging limit, JSON.
@@ -147,7 +151,9 @@ keys! {
     last_sends(line: &LineId) => "{{l:{line}}}:sent";
     /// SET of the parts with open rows on the line.
     work(line: &LineId) => "{{l:{line}}}:work";
-    /// HASH: what an operator set: rate, paused.
+    /// HASH: the start of the line's warm-up in ms, the number of its last day, how much of that day's share was taken.
+    warm_up(line: &LineId) => "{{l:{line}}}:warm_up";
+    /// HASH: what an operator set: rate, paused; what Meta allows: allowance.
     control(line: &LineId) => "{{l:{line}}}:control";
     /// STRING with an expiry: the owner's report on the line, JSON.
     report(line: &LineId) => "{{l:{line}}}:report";

@@ -8,10 +8,13 @@ use deadpool_redis::redis::{FromRedisValue, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Result, Store, StoreError, pauses::obedience_of, read, script};
-use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineId, PartId, UnixMs};
+use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineAllowance, LineId, PartId, UnixMs};
 
 /// Upper limit of the random step by which an epoch rises if it is ahead of the clock of Redis.
 const EPOCH_RISE_MAX: u64 = 1_000;
+
+/// The stored allowance of a line if Meta was asked and did not say.
+const UNKNOWN_ALLOWANCE: &str = "unknown";
 
 /// What a lease is on. One worker at a time has the lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,11 +25,13 @@ pub enum LeaseTarget {
     Duty(String),
 }
 
-/// An operator's settings of a line.
+/// An operator's settings of a line, and what Meta allows on it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LineControl {
-    /// Messages per second, in place of the configured rate.
+    /// Messages per second, in place of the configured rate or of what Meta allows.
     pub rate: Option<f64>,
+    /// What Meta allows.
+    pub allowance: LineAllowance,
     /// Whether sending is paused.
     pub paused: bool,
     /// When it was paused. Unknown if an older release paused it.
@@ -47,9 +52,13 @@ pub struct LineReport {
     /// What arrives instead of Meta's responses, while the path to Meta is broken. Older versions do not report it.
     #[serde(default)]
     pub path_broken: Option<String>,
-    /// Since when the line is throttled, or Meta does not answer, if one of these is so. Older versions do not report it.
+    /// Since when the line is throttled, Meta does not answer, or the share of its warm-up is spent, if one of these is so. Older versions do not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<UnixMs>,
+    /// When the next day of the line's warm-up begins, while the share of this day is spent. Older versions do not report
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up_until: Option<UnixMs>,
     /// Attempts in flight.
     pub in_flight: usize,
     /// Messages per second that Meta accepted, over about the last second.
@@ -223,25 +232,48 @@ impl Store {
         self.query("INCR pulse", cmd("INCR").arg(self.keys.pulse())).await
     }
 
-    /// The operators' settings of `lines`.
+    /// The operators' settings of `lines`, and what Meta allows on them.
     pub async fn controls(&self, lines: &[LineId]) -> Result<Vec<LineControl>> {
         let mut pipeline = Pipeline::new();
         for line in lines {
-            pipeline.cmd("HMGET").arg(self.keys.control(line)).arg(&["rate", "paused", "paused_since"]);
+            pipeline.cmd("HMGET").arg(self.keys.control(line)).arg(&["rate", "paused", "paused_since", "allowance"]);
         }
-        let fields: Vec<(Option<f64>, Option<u8>, Option<u64>)> = self.query_all("HMGET control", &pipeline).await?;
+        type Fields = (Option<f64>, Option<u8>, Option<u64>, Option<String>);
+        let fields: Vec<Fields> = self.query_all("HMGET control", &pipeline).await?;
         // An earlier version accepted any rate above 0, and the limiter can't represent the lowest.
         let usable = |rate: Option<f64>| rate.map(|rate| rate.clamp(LINE_RATE_MIN, LINE_RATE_MAX));
-        let control = |(rate, paused, since): (_, _, Option<u64>)| LineControl {
+        let control = |(rate, paused, since, allowance): Fields| LineControl {
             rate: usable(rate),
             paused: paused == Some(1),
             paused_since: since.map(UnixMs),
+            allowance: read_allowance(allowance.as_deref()),
         };
         Ok(fields.into_iter().map(control).collect())
     }
 
-    /// Sets the rate of a line in messages per second; `None` restores the configured rate. Wakes every worker. Returns
-    /// whether that is another rate than before.
+    /// Stores what Meta allows on lines, and wakes every worker if that changes anything. Returns whether it changes, for
+    /// each line.
+    pub async fn put_allowances(&self, allowances: &[(LineId, LineAllowance)]) -> Result<Vec<bool>> {
+        let ids: Vec<LineId> = allowances.iter().map(|(line, _)| line.clone()).collect();
+        let before = self.controls(&ids).await?;
+        let changed: Vec<bool> =
+            allowances.iter().zip(&before).map(|((_, now), before)| before.allowance != *now).collect();
+        let mut pipeline = Pipeline::new();
+        for ((line, allowance), _) in allowances.iter().zip(&changed).filter(|(_, changed)| **changed) {
+            match allowance_text(*allowance) {
+                Some(text) => pipeline.hset(self.keys.control(line), "allowance", text),
+                None => pipeline.hdel(self.keys.control(line), "allowance"),
+            };
+        }
+        if changed.contains(&true) {
+            pipeline.incr(self.keys.pulse(), 1);
+            self.query_all::<Value>("HSET allowance", &pipeline).await?;
+        }
+        Ok(changed)
+    }
+
+    /// Sets the rate of a line in messages per second; `None` restores the configured rate, or what Meta allows. Wakes
+    /// every worker. Returns whether that is another rate than before.
     pub async fn set_rate(&self, line: &LineId, rate: Option<f64>) -> Result<bool> {
         let key = self.keys.control(line);
         let mut change = Pipeline::new();
@@ -304,4 +336,38 @@ impl Store {
 /// Whole milliseconds, the unit of times in Redis.
 pub fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The stored text of an allowance; `None` if Meta was not asked.
+fn allowance_text(allowance: LineAllowance) -> Option<String> {
+    match allowance {
+        LineAllowance::Unasked => None,
+        LineAllowance::Unknown => Some(UNKNOWN_ALLOWANCE.to_owned()),
+        LineAllowance::Known(allowed) => Some(allowed.to_string()),
+    }
+}
+
+/// Reads the stored text of an allowance.
+fn read_allowance(text: Option<&str>) -> LineAllowance {
+    match text.map(str::parse::<f64>) {
+        None => LineAllowance::Unasked,
+        Some(Ok(allowed)) if (LINE_RATE_MIN..=LINE_RATE_MAX).contains(&allowed) => LineAllowance::Known(allowed),
+        // A newer release may know another word.
+        Some(_) => LineAllowance::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allowance_is_read_as_it_was_stored() {
+        for allowance in
+            [LineAllowance::Unasked, LineAllowance::Unknown, LineAllowance::Known(80.0), LineAllowance::Known(0.5)]
+        {
+            assert_eq!(read_allowance(allowance_text(allowance).as_deref()), allowance);
+        }
+        assert_eq!(["", "fast", "-1", "inf"].map(|text| read_allowance(Some(text))), [LineAllowance::Unknown; 4]);
+    }
 }

@@ -4,6 +4,7 @@
 //! order that leaves a harmless state if the process dies between them. The next process repairs that state; the
 //! modules say how.
 
+pub mod allowances;
 pub mod campaigns;
 pub mod chunk;
 pub mod clock;
@@ -18,6 +19,7 @@ mod fleet;
 pub mod history;
 pub mod holds;
 pub mod inbound;
+pub mod inbound_counts;
 pub mod installation;
 pub mod jobs;
 pub mod keys;
@@ -40,6 +42,7 @@ pub mod subscribers;
 pub mod untold;
 pub mod uploads;
 pub mod wamids;
+pub mod warm_up;
 
 use std::{sync::Arc, time::Instant};
 

@@ -5,3 +5,5 @@
 pub mod breaker;
 pub mod holds;
 pub mod pairs;
+pub mod rate;
+pub mod warm_up;

@@ -62,6 +62,8 @@ pub enum Stop<'a> {
     PathBroken(&'a str),
     /// Meta has not said yet what the messaging limit of the business is.
     LimitUnknown,
+    /// The share of the day of the line's warm-up is spent. The next day begins at this time.
+    WarmUp(UnixMs),
 }
 
 impl LineSnapshot {
@@ -80,7 +82,8 @@ impl LineSnapshot {
             let report = self.report.as_ref()?;
             let broken = report.path_broken.as_deref().map(Stop::PathBroken);
             let unreachable = report.unreachable.then_some(Stop::Unreachable);
-            broken.or(unreachable).or(self.limit_unknown.then_some(Stop::LimitUnknown))
+            let limit_unknown = self.limit_unknown.then_some(Stop::LimitUnknown);
+            broken.or(unreachable).or(limit_unknown).or(report.warm_up_until.map(Stop::WarmUp))
         }
     }
 
@@ -98,7 +101,9 @@ impl LineSnapshot {
                 | Stop::Unlisted
                 | Stop::Unreachable
                 | Stop::PathBroken(_)
-                | Stop::LimitUnknown,
+                | Stop::LimitUnknown
+                // The shares of the next days may be too small for all that is left.
+                | Stop::WarmUp(_),
             ) => None,
         }
     }
@@ -193,6 +198,7 @@ pub(crate) mod tests {
             unreachable: false,
             path_broken: None,
             since: None,
+            warm_up_until: None,
             in_flight: 3,
             accepted_per_second: rate,
             features: Vec::new(),

@@ -141,6 +141,11 @@ fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
             let text = format!("meta has not said yet how many people the business of line {line} may message");
             Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::PortfolioLimit, text) }
         }
+        Some(Stop::WarmUp(until)) => {
+            let text = format!("line {line} is warming up: its messages of this day are sent");
+            let since = report.and_then(|report| report.since);
+            Waiting { since, until: Some(until), ..Waiting::new(WaitReason::WarmUp, text) }
+        }
         None if !missing.is_empty() => {
             let missing = missing.join(", ");
             let text = format!("the worker of line {line} lacks {missing}: upgrade it to a newer release");

@@ -140,11 +140,13 @@ pub fn line(line: &LineView) -> String {
         ("number", line.display.clone()),
         ("state", line_state(line)),
         ("rate", format!("{}{configured}", rate(line.messages_per_second))),
+        ("meta allows", line.allowance.map(rate).unwrap_or_default()),
         ("campaigns may send", line.allowed_now.map(rate).unwrap_or_default()),
         ("accepted", rate(line.accepted_per_second)),
         ("in flight", words::count(line.in_flight)),
         ("backlog", words::count(line.backlog)),
         ("worker", line.owner.clone().unwrap_or_default()),
+        ("warm-up until", line.warm_up_until.map(words::time).unwrap_or_default()),
     ]);
     for pause in &line.pauses {
         text += &format!("\n\n{}", words::pause(pause));
@@ -388,7 +390,7 @@ mod tests {
     fn held_line() -> LineView {
         serde_json::from_value(json!({
             "id": "106540352242922", "waba": "2001", "name": "sales", "display": "+54 9 11 5555 0001", "state": "no_worker",
-            "messages_per_second": 20.0, "configured": 80.0, "allowed_now": null, "owner": null, "in_flight": 0,
+            "messages_per_second": 20.0, "rate_source": "operator", "configured": 80.0, "allowance": 1_000.0, "allowed_now": null, "owner": null, "in_flight": 0,
             "accepted_per_second": 19.64, "throttled": false, "paused": false, "backlog": 54_400,
             "holds": [{"scope": "token:2001", "code": 190, "reason": "the token expired", "since": "2026-11-22T17:00:00Z", "until": null}],
         }))
@@ -407,7 +409,8 @@ mod tests {
     #[test]
     fn a_line_is_shown_with_its_holds() {
         let text = line(&held_line());
-        assert!(text.contains("rate       20/s (configured: 80/s)"), "{text}");
+        assert!(text.contains("rate         20/s (configured: 80/s)"), "{text}");
+        assert!(text.contains("meta allows  1000/s") && !text.contains("warm-up"), "{text}");
         assert!(text.contains("the token expired") && text.contains("someone"), "{text}");
         assert!(!text.contains("worker     "), "no worker has its lease: {text}");
     }

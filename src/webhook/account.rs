@@ -91,7 +91,12 @@ pub async fn apply(
             hold(store, whole(), RESTRICTED, change, change.until, at).await
         }
         AccountEvent::Reinstated => lift(store, whole(), &[RESTRICTED, LOCKED], at, now).await,
-        AccountEvent::Capability | AccountEvent::Quality => {
+        AccountEvent::Quality => {
+            info!(waba.id = %waba, field, event, "account change");
+            // The throughput of a line may have changed. The webhook does not name the line, and the workers ask Meta.
+            store.forget_allowances_read(waba).await
+        }
+        AccountEvent::Capability => {
             info!(waba.id = %waba, field, event, "account change");
             Ok(())
         }

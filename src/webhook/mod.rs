@@ -28,6 +28,7 @@ pub mod fields;
 pub mod find;
 pub mod follow_up;
 pub mod forward;
+pub mod inbound_counts;
 pub mod last_campaign;
 pub mod lines;
 pub mod payload;
@@ -70,6 +71,7 @@ use self::{
     find::MessageFinder,
     follow_up::FollowUp,
     forward::Forwards,
+    inbound_counts::InboundCounter,
     payload::Payload,
     receive::Receiver,
     refusals::Refusals,
@@ -185,10 +187,11 @@ impl WebhookState {
         let (committer, commits) =
             Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, inbound, follow_up);
         let (finder, searches) = MessageFinder::new(store.clone(), clock.clone(), committer.clone());
-        let receiver = Receiver::new(store, clock, token_key, lines, committer, finder);
+        let (inbound_counter, counts) = InboundCounter::new(store.clone());
+        let receiver = Receiver::new(store, clock, token_key, lines, committer, finder, inbound_counter);
         let verifier = Verifier::new(&app_secrets);
         let task = async {
-            tokio::join!(commits, searches, follow_ups);
+            tokio::join!(commits, searches, follow_ups, counts);
             Ok(())
         };
         let (verify_token, is_failing) = (SecretDigest::of(verify_token.expose()), AtomicBool::new(false));

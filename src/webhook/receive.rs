@@ -25,6 +25,7 @@ use super::{
         },
     },
     find::{self, MessageFinder},
+    inbound_counts::InboundCounter,
     last_campaign::{LastCampaigns, Unattributed},
     lines::{KnownLines, LineOwner},
     payload::Payload,
@@ -70,6 +71,7 @@ pub struct Receiver {
     key_reads: DefaultDirectRateLimiter,
     faults: FailureJudge,
     limited: LimitedBusinesses,
+    inbound_counter: InboundCounter,
 }
 
 /// The lines and the template of a campaign; empty if the campaign was deleted.
@@ -119,6 +121,7 @@ impl Receiver {
         listed: Lines,
         committer: Committer,
         finder: MessageFinder,
+        inbound_counter: InboundCounter,
     ) -> Self {
         Self {
             lines: KnownLines::new(store.clone(), listed),
@@ -133,6 +136,7 @@ impl Receiver {
             finder,
             unlikely_lookups: RateLimiter::direct(Quota::per_second(UNLIKELY_LOOKUPS_PER_SECOND)),
             key_reads: RateLimiter::direct(Quota::per_second(KEY_READS_PER_SECOND)),
+            inbound_counter,
         }
     }
 
@@ -336,6 +340,7 @@ impl Receiver {
                 continue;
             }
             let message = (!only_with_token).then(|| {
+                self.inbound_counter.count(&line, inbound.at.unwrap_or(now), now);
                 received.messages.push(LineMessage { line: line.clone(), message: new_inbound(inbound) });
                 counts.used[change] = true;
                 received.messages.len() - 1

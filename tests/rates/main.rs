@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod allowance;
 mod link;
 mod sharing;
 mod takeover;

@@ -62,7 +62,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("feed", &["domain", "redis", "stats", "telemetry"]),
     ("graph", &["domain", "json"]),
     ("http", &["api_types", "coding", "config", "domain", "telemetry"]),
-    ("intake", &["api_types", "domain", "json", "redis", "telemetry", "templates"]),
+    ("intake", &["api_types", "domain", "json", "redis", "rules", "telemetry", "templates"]),
     ("json", &[]),
     ("redis", &["domain", "telemetry"]),
     ("rules", &["domain"]),

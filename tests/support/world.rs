@@ -59,7 +59,8 @@ pub fn line(id: &str, messages_per_second: f64) -> Line {
         token: Secret::new("token-2001"),
         display: format!("+54 9 11 5555 {id}"),
         name: format!("line {id}"),
-        messages_per_second,
+        messages_per_second: Some(messages_per_second),
+        warm_up: Arc::default(),
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod verdict;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -212,7 +212,8 @@ fn config(dir: &std::path::Path, base_url: &str, scenario: &Scenario, key: &Secr
             waba: line.waba.as_str().into(),
             display: line.display_phone_number.clone(),
             name: line.verified_name.clone(),
-            messages_per_second: f64::from(line.messages_per_second),
+            messages_per_second: Some(f64::from(line.messages_per_second)),
+            warm_up: Arc::default(),
         });
     }
     Ok(config)

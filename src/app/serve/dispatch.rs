@@ -1,4 +1,5 @@
-//! The role `dispatch`: starts the worker that sends, housekeeping, and the indexing of message ids.
+//! The role `dispatch`: starts the worker that sends, housekeeping, the reading of what Meta allows, and the indexing of
+//! message ids.
 
 use std::sync::PoisonError;
 
@@ -6,6 +7,7 @@ use super::{Context, ServeError};
 use crate::{
     dispatch::{
         DispatchSettings,
+        allowances::AllowanceReader,
         housekeeping::Housekeeping,
         indexing::Indexing,
         worker::{OpenAttempts, Worker},
@@ -51,7 +53,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         store: context.store.clone(),
         clock: context.clock.clone(),
         lines: context.lines.clone(),
-        graph: GraphClient::new(graph)?,
+        graph: GraphClient::new(graph.clone())?,
         lease: dispatch.lease,
         templates_every: dispatch.templates_every,
         retention: context.config.retention,
@@ -60,6 +62,9 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         attempts_max: dispatch.retry.attempts,
     };
     context.shutdown.core("housekeeping", housekeeping.run(context.shutdown.stopping()));
+    let allowances =
+        AllowanceReader { store: context.store.clone(), lines: context.lines.clone(), graph: GraphClient::new(graph)? };
+    context.shutdown.core("allowances", allowances.run(context.shutdown.stopping()));
     let indexing = Indexing {
         name: context.worker.clone(),
         store: context.store.clone(),

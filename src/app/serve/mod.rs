@@ -252,6 +252,7 @@ fn lines(config: &Config) -> Lines {
             display: line.display.clone(),
             name: line.name.clone(),
             messages_per_second: line.messages_per_second,
+            warm_up: line.warm_up.clone(),
         })
     };
     config.lines.iter().filter_map(line).collect()

@@ -32,15 +32,16 @@ use super::{
     path::ProbeResult,
     slots::Slots,
     state::LineState,
+    warm_up::{WarmUp, WarmUpGrant},
 };
 use crate::{
     dispatch::{
-        DispatchSettings, RunnerSignals,
+        DispatchSettings, RunnerSignals, batch, inbound,
         lanes::{Addressee, Lane},
         lease::Lease,
         shard::{ActiveLine, AttemptPermit, CapacityWaiter, Shard},
     },
-    domain::{CallingCode, Cause, ErrorOrigin, Hold, HoldScope, Line, Outcome},
+    domain::{CallingCode, Cause, ErrorOrigin, Hold, HoldScope, Line, Outcome, UnixMs},
     graph::{
         client::{Departure, GraphClient, LineSender, Permit},
         management::GraphError,
@@ -109,6 +110,8 @@ pub struct LineStatus {
     pub unreachable: bool,
     /// While the path to Meta is broken: what comes instead of Meta's answers.
     pub path_broken: Option<String>,
+    /// When the next day of the warm-up begins, while the share of this day is spent.
+    pub warm_up_until: Option<UnixMs>,
 }
 
 /// A message on its way to Meta, or what became of it.
@@ -167,6 +170,8 @@ pub struct Runner<L: Lane> {
     capacity_waiter: Rc<CapacityWaiter>,
     stopped_since: Option<Instant>,
     publish_at: Instant,
+    /// When the rate follows the inbound messages again.
+    rate_at: Instant,
     accepted: u64,
 }
 
@@ -197,6 +202,7 @@ impl<L: Lane> Runner<L> {
             capacity_waiter: Rc::default(),
             stopped_since: None,
             publish_at: now,
+            rate_at: now + inbound::READ_EVERY,
             accepted: 0,
         }
     }
@@ -258,6 +264,7 @@ impl<L: Lane> Runner<L> {
             }
         }
         self.hand_over_pairs().await;
+        self.return_warm_up().await;
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = LineStatus::default();
     }
 
@@ -292,6 +299,33 @@ impl<L: Lane> Runner<L> {
         }
     }
 
+    /// Returns what the line has taken of the day's share of its warm-up and not sent. If this fails, it counts as sent.
+    async fn return_warm_up(&mut self) {
+        let line = &self.state.line.id;
+        let Some((number, n)) = self.state.warm_up.as_ref().and_then(|warm_up| warm_up.borrow().unsent()) else {
+            return;
+        };
+        if let Err(error) = self.store.return_warm_up(line, number, n).await {
+            warn!(line.id = %line, %error, n, "the rest of the day's share of the line's warm-up could not be returned");
+        }
+    }
+
+    /// Whether the line's warm-up lets a message leave now. If not, takes another portion of the day's share, or gives the
+    /// messages back if it is spent.
+    fn is_within_warm_up(&mut self) -> bool {
+        let grant = self.state.warm_up_grant();
+        match (grant, &self.state.warm_up) {
+            (WarmUpGrant::TakeFirst, Some(warm_up)) => {
+                let wanted = u32::try_from(batch::claim_rows(self.state.rate())).unwrap_or(u32::MAX);
+                let (store, line, now) = (self.store.clone(), self.state.line.id.clone(), self.state.clock.now());
+                self.background.push(Box::pin(WarmUp::take(warm_up, store, line, wanted, now)));
+            }
+            (WarmUpGrant::Spent, _) => self.give_back_stopped(),
+            (WarmUpGrant::Granted | WarmUpGrant::TakeFirst | WarmUpGrant::Waiting, _) => {}
+        }
+        grant == WarmUpGrant::Granted
+    }
+
     /// Gives back messages from the front of the lane while the next recipient got one on this line a moment ago.
     fn defer_pairs(&mut self, now: Instant) {
         while let Some(Addressee { to, campaign }) = self.lane.next_addressee()
@@ -315,7 +349,8 @@ impl<L: Lane> Runner<L> {
     fn next_to_send(&mut self, now: Instant) -> Option<PendingAttempt<L::Unit>> {
         self.capacity_retry_at = None;
         if !self.departing.is_empty() {
-            let departing = self.take_pace(now).then(|| self.departing.pop_front()).flatten()?;
+            let may_leave = self.is_within_warm_up() && self.take_pace(now);
+            let departing = may_leave.then(|| self.departing.pop_front()).flatten()?;
             self.record_departure(now);
             self.note_pair(&departing.unit, now);
             return Some(departure(departing, now));
@@ -365,6 +400,9 @@ impl<L: Lane> Runner<L> {
     fn record_departure(&mut self, now: Instant) {
         self.slots.began(now, self.attempts.len(), self.state.shard.capacity());
         self.state.path.began(now);
+        if let Some(warm_up) = &self.state.warm_up {
+            warm_up.borrow_mut().spend();
+        }
     }
 
     fn wants_to_send(&mut self, now: Instant) -> bool {
@@ -375,7 +413,7 @@ impl<L: Lane> Runner<L> {
         if !has_slot {
             self.capacity_retry_at = Some(self.slots.at_limit(now, self.state.rate()));
         }
-        has_slot
+        has_slot && self.is_within_warm_up()
     }
 
     fn attempt(
@@ -425,8 +463,16 @@ impl<L: Lane> Runner<L> {
             }
             AttemptEvent::NotSent => {
                 self.state.path.not_written(began);
+                self.refund_warm_up();
                 self.lane.give_back(unit, &self.state);
             }
+        }
+    }
+
+    /// Records that a message that left was certainly not sent.
+    fn refund_warm_up(&mut self) {
+        if let Some(warm_up) = &self.state.warm_up {
+            warm_up.borrow_mut().refund();
         }
     }
 
@@ -443,6 +489,9 @@ impl<L: Lane> Runner<L> {
             self.state.shard.accepted(now - began);
         }
         self.update_path(outcome, began, now);
+        if is_refused(outcome) {
+            self.refund_warm_up();
+        }
         let consequence = consequence(outcome);
         if consequence != Consequence::Unreachable {
             self.state.reached();
@@ -607,6 +656,10 @@ impl<L: Lane> Runner<L> {
             return;
         }
         self.publish_at = now + PUBLISH_EVERY;
+        if now >= self.rate_at {
+            self.rate_at = now + inbound::READ_EVERY;
+            self.state.update_rate(now);
+        }
         let (in_flight, ready) = (self.attempts.len() + self.departing.len(), self.lane.ready());
         self.active_line.take_if(|_| in_flight == 0 && ready == 0);
         self.stopped_since = self.state.is_stopped().then(|| self.stopped_since.unwrap_or(now));
@@ -621,8 +674,19 @@ impl<L: Lane> Runner<L> {
             accepted: self.accepted,
             unreachable: self.state.is_unreachable(),
             path_broken: self.state.path.stopped_by().map(str::to_owned),
+            warm_up_until: self.state.warm_up_spent_until(),
         };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+/// Whether Meta has answered that it did not take a message.
+fn is_refused(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Accepted { .. } | Outcome::InDoubt(_) => false,
+        Outcome::Throttled { .. } | Outcome::Retry { .. } | Outcome::Failed { .. } | Outcome::Blocked { .. } => {
+            matches!(outcome.cause(), Some(Cause::Meta { .. }))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The state of a line: its rate, its lease, and whether something stops it. The runner changes it; its lane reads it.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     rc::Rc,
     sync::Arc,
@@ -9,11 +10,17 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{clearance::Clearance, holds::Holds, path::PathHealth};
+use super::{
+    clearance::Clearance,
+    holds::Holds,
+    path::PathHealth,
+    warm_up::{WarmUp, WarmUpGrant},
+};
 use crate::{
     dispatch::{DispatchSettings, RunnerSignals, lease::Lease, shard::Shard},
     domain::{CallingCode, Hold, HoldScope, Line, MessagingLimit, MetaCode, UnixMs},
     redis::clock::Clock,
+    rules,
 };
 
 /// The first and the longest pause of the line while Meta is unreachable.
@@ -33,6 +40,8 @@ pub struct LineState {
     pub shard: Rc<Shard>,
     /// Whether the path to Meta works.
     pub path: PathHealth,
+    /// The line's warm-up, if it has one. Shared with the calls that take its portions.
+    pub warm_up: Option<Rc<RefCell<WarmUp>>>,
     holds: Holds,
     signals: watch::Receiver<Arc<RunnerSignals>>,
     /// Pauses in a row because Meta was unreachable.
@@ -52,7 +61,8 @@ impl LineState {
         signals: watch::Receiver<Arc<RunnerSignals>>,
         now: Instant,
     ) -> Self {
-        let rate = line.messages_per_second * (1.0 - settings.headroom);
+        let rate = rate(&line, &settings, &signals.borrow());
+        let warm_up = WarmUp::of(&line).map(|warm_up| Rc::new(RefCell::new(warm_up)));
         Self {
             holds: Holds::new(&line),
             line,
@@ -61,6 +71,7 @@ impl LineState {
             clearance: Clearance::new(lease, rate, now),
             shard,
             path: PathHealth::default(),
+            warm_up,
             signals,
             pauses: 0,
             paused_until: None,
@@ -82,7 +93,17 @@ impl LineState {
 
     /// Whether a claimed message may wait on the line to be sent.
     pub fn keeps_claimed(&self) -> bool {
-        !self.clearance.is_stopping() && !self.is_stopped()
+        !self.clearance.is_stopping() && !self.is_stopped() && self.warm_up_spent_until().is_none()
+    }
+
+    /// Whether the line's warm-up lets a message leave now.
+    pub fn warm_up_grant(&self) -> WarmUpGrant {
+        self.warm_up.as_ref().map_or(WarmUpGrant::Granted, |warm_up| warm_up.borrow().grant(self.clock.now()))
+    }
+
+    /// When the next day of the line's warm-up begins, if the share of this day is spent.
+    pub fn warm_up_spent_until(&self) -> Option<UnixMs> {
+        self.warm_up.as_ref().and_then(|warm_up| warm_up.borrow().spent_until(self.clock.now()))
     }
 
     /// Whether nothing may be sent: the line is held or paused, or the path to Meta is broken.
@@ -124,10 +145,14 @@ impl LineState {
     pub fn apply_signals(&mut self, now: Instant) -> usize {
         let signals = self.signals.borrow_and_update().clone();
         self.holds.apply_signals(&signals);
-        let rate = signals.controls.get(&self.line.id).and_then(|control| control.rate);
-        let rate = rate.unwrap_or(self.line.messages_per_second);
-        self.clearance.set_rate(rate * (1.0 - self.settings.headroom), now);
+        self.update_rate(now);
         signals.controls.len()
+    }
+
+    /// Sets the rate by the signals and by how fast people write to the line.
+    pub fn update_rate(&mut self, now: Instant) {
+        let rate = rate(&self.line, &self.settings, &self.signals.borrow());
+        self.clearance.set_rate(rate, now);
     }
 
     /// Records that Meta was unreachable. Returns the pause, or `None` if the line pauses already.
@@ -146,4 +171,12 @@ impl LineState {
     pub fn reached(&mut self) {
         (self.pauses, self.paused_until) = (0, None);
     }
+}
+
+/// What the lanes of a line may send, in messages per second, while Meta does not throttle it.
+fn rate(line: &Line, settings: &DispatchSettings, signals: &RunnerSignals) -> f64 {
+    let control = signals.controls.get(&line.id).cloned().unwrap_or_default();
+    let in_force = rules::rate::in_force(control.rate, line.messages_per_second, control.allowance);
+    let inbound = signals.inbound.of(&line.id);
+    rules::rate::for_campaigns(in_force.per_second, control.allowance, settings.headroom, inbound)
 }

@@ -130,6 +130,9 @@ fn each_line_with_work_has_one_reason() {
     let mut broken = sending(72.0);
     broken.report.as_mut().expect("a report").path_broken = Some("HTTP 503 with 312 bytes".to_owned());
     assert_eq!(on_line(work("3001", 5, 0, broken.clone())), (WaitReason::PathBroken, None, None));
+    let mut warming_up = sending(72.0);
+    warming_up.report.as_mut().expect("a report").warm_up_until = Some(LATER);
+    assert_eq!(on_line(work("3001", 5, 0, warming_up)), (WaitReason::WarmUp, Some(LATER), None));
     let text =
         &waiting_for(&record(CampaignState::Running), None, &Stops::default(), &[work("3001", 5, 0, broken)], NOW)[0]
             .text;
@@ -181,6 +184,7 @@ fn reasons_have_the_names_of_the_contract() {
     let names = [
         (WaitReason::Schedule, "schedule"),
         (WaitReason::Paused, "paused"),
+        (WaitReason::WarmUp, "warm_up"),
         (WaitReason::PairSpacing, "pair_spacing"),
         (WaitReason::BackingOff, "backing_off"),
         (WaitReason::PathBroken, "path_broken"),

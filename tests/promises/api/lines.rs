@@ -30,6 +30,7 @@ impl Api {
             unreachable: false,
             path_broken: None,
             since: None,
+            warm_up_until: None,
             in_flight: 3,
             accepted_per_second: 35.5,
             features: Vec::new(),
@@ -54,7 +55,7 @@ async fn lines_are_listed_in_configuration_order_by_page() {
     assert_eq!((ids(&whole).join(" "), &whole["next"]), ("3001 3002 3003 3004 3005 3006".into(), &Value::Null));
     let idle = json!({
         "id": "3003", "waba": "2002", "name": "line 3003", "display": "+54 9 11 5555 3003", "state": "idle",
-        "messages_per_second": 80.0, "configured": 80.0, "allowed_now": null, "owner": null, "in_flight": 0,
+        "messages_per_second": 80.0, "rate_source": "configuration", "configured": 80.0, "allowance": null, "allowed_now": null, "owner": null, "in_flight": 0,
         "accepted_per_second": 0.0, "throttled": false, "paused": false, "pauses": [], "holds": [], "backlog": 0
     });
     assert_eq!(whole["lines"][2], idle);

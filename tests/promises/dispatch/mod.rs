@@ -1,5 +1,6 @@
 //! Dispatch, from a claim to an outcome: sending, settling, and the repairs after a crash.
 
+mod allowances;
 mod broken_path;
 pub mod codes;
 mod holds;
@@ -11,3 +12,4 @@ mod pairs;
 mod pausing;
 mod sending;
 mod settling;
+mod warm_up;

@@ -1,6 +1,6 @@
 //! A worker with a configuration of the test's choice, and raw connections for callers that misbehave.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use pregon::{
     app::{serve::Service, shutdown::Signals},
@@ -111,7 +111,8 @@ fn config(redis: &str) -> Config {
         waba: "2001".into(),
         display: "+54 9 11 5555 3001".into(),
         name: "sales".into(),
-        messages_per_second: 80.0,
+        messages_per_second: Some(80.0),
+        warm_up: Arc::default(),
     });
     config
 }

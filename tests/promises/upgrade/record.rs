@@ -365,6 +365,7 @@ async fn lines_and_holds(recorder: &mut Recorder) {
         unreachable: false,
         path_broken: None,
         since: None,
+        warm_up_until: None,
         in_flight: 3,
         accepted_per_second: 12.5,
         features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),

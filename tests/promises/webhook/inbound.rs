@@ -268,3 +268,29 @@ async fn fingerprints_that_overlap_in_a_bucket_are_told_apart() {
     }
     hooks.stop().await;
 }
+
+#[tokio::test]
+async fn messages_are_counted_for_the_rate_of_their_line_while_they_are_new() {
+    let hooks = Hooks::start().await;
+    let mut old = text(0);
+    old["timestamp"] = (now().seconds() - 3_600).to_string().into();
+    assert_eq!(hooks.deliver(&inbound("3001", &[old, text(1), text(2)])).await, 200);
+    assert_eq!(hooks.deliver(&inbound("3002", &[text(3)])).await, 200);
+    assert_eq!(hooks.deliver(&inbound("3009", &[text(4)])).await, 200);
+    let expected = HashMap::from([("3001".into(), 2), ("3002".into(), 1)]);
+    until("the messages are counted", async || hooks.store.inbound_counts().await.expect("redis") == expected).await;
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_of_throughput_lets_workers_ask_meta_again() {
+    let hooks = Hooks::start().await;
+    let wabas = ["2001".into()];
+    let claim = async || hooks.store.claim_allowance_reads(&wabas, Duration::from_secs(60)).await.expect("redis");
+    assert_eq!([claim().await, claim().await], [[true], [false]]);
+    let value = json!({"display_phone_number": "5491155550001", "event": "THROUGHPUT_UPGRADE"});
+    let change = json!({"field": "phone_number_quality_update", "value": value});
+    assert_eq!(hooks.deliver(&hooks::payload(&[change])).await, 200);
+    assert_eq!(claim().await, [true]);
+    hooks.stop().await;
+}

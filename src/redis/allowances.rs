@@ -1,0 +1,37 @@
+//! Who asks Meta what it allows on the lines of a WABA, and when.
+//!
+//! Owns: STRING `allowances_read:WABA`, which is there while nobody has to ask. The answers are in the controls of the lines.
+//!
+//! If a worker dies while it asks: the claim expires, and another worker asks.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::{Pipeline, cmd};
+
+use super::{Result, Store, lines::ms};
+use crate::domain::WabaId;
+
+impl Store {
+    /// Claims to ask Meta about the lines of WABAs. Returns whether the caller has to ask, for each: nobody has asked or
+    /// claimed it lately. A claim lasts for `claim` unless [`Store::allowances_were_read`] prolongs it.
+    pub async fn claim_allowance_reads(&self, wabas: &[WabaId], claim: Duration) -> Result<Vec<bool>> {
+        let mut pipeline = Pipeline::with_capacity(wabas.len());
+        for waba in wabas {
+            pipeline.cmd("SET").arg(self.keys.allowances_read(waba)).arg("").arg("NX").arg("PX").arg(ms(claim));
+        }
+        let set: Vec<Option<String>> = self.query_all("SET allowances_read", &pipeline).await?;
+        Ok(set.into_iter().map(|set| set.is_some()).collect())
+    }
+
+    /// Records that Meta was asked about the lines of a WABA: nobody asks again for `lifetime`. If Meta has announced a
+    /// change since the claim, the answer may be older, so Meta is asked again.
+    pub async fn allowances_were_read(&self, waba: &WabaId, lifetime: Duration) -> Result<()> {
+        let prolong = cmd("PEXPIRE").arg(self.keys.allowances_read(waba)).arg(ms(lifetime)).clone();
+        self.query::<u8>("PEXPIRE allowances_read", &prolong).await.map(drop)
+    }
+
+    /// Lets workers ask Meta about the lines of a WABA at once: Meta has announced a change.
+    pub async fn forget_allowances_read(&self, waba: &WabaId) -> Result<()> {
+        self.query::<u8>("DEL allowances_read", cmd("DEL").arg(self.keys.allowances_read(waba))).await.map(drop)
+    }
+}

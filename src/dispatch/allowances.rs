@@ -1,5 +1,7 @@
-//! Learns what Meta allows on each line: when the line is new, every [`READ_EVERY`], and at once after Meta announced a
-//! change by webhook.
+//! Learns what Meta allows on each line, and to how many people each business may send: when the line or the business is
+//! new, every ten minutes, and at once after Meta announced a change of a line by webhook.
+//!
+//! Until the limit of a business is known, its lines send nothing. If Meta reports none, there is none.
 //!
 //! One call reads all lines of a WABA, and one worker of the installation makes it, because Meta allows an app 200 calls
 //! an hour for a WABA. What a worker learns is in Redis, so it is there after a restart, for all workers.
@@ -10,6 +12,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     convert::Infallible,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    domain::{LineAllowance, LineId, Lines, Secret, WabaId},
-    graph::{GraphClient, LineThroughput},
-    redis::{Store, StoreError},
+    domain::{BusinessId, LineAllowance, LineId, Lines, MessagingLimit, MetaCode, Outcome, Secret, WabaId, policy},
+    graph::{GraphClient, GraphError, LineLimits},
+    redis::{Store, StoreError, clock::Clock, messaging_limits::KnownLimit},
     rules,
 };
 
@@ -35,10 +38,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The least time between two looks, per WABA, so that thousands of WABAs do not keep Redis busy.
 const LOOK_EVERY_PER_WABA: Duration = Duration::from_millis(10);
 
+/// Meta's codes for a token that is invalid or expired.
+const INVALID_TOKEN: [MetaCode; 4] = [MetaCode(0), MetaCode(102), MetaCode(104), MetaCode(190)];
+
 /// Learns what Meta allows on the lines that this worker lists.
 pub struct AllowanceReader {
     /// Redis.
     pub store: Store,
+    /// Redis' time.
+    pub clock: Arc<Clock>,
     /// Every configured line.
     pub lines: Lines,
     /// How Meta is reached.
@@ -61,36 +69,42 @@ impl AllowanceReader {
         Ok(())
     }
 
-    /// Asks Meta about the WABAs whose turn it is. With `has_unasked`, also about those with a line about which Meta was
-    /// never asked. Returns whether there was one.
+    /// Asks Meta about the WABAs whose turn it is. With `has_unasked`, also about those with a line or of a business about
+    /// which Meta has never said anything. Returns whether there was one.
     async fn look(&self, wabas: &BTreeMap<&WabaId, &Secret>, has_unasked: bool) -> Result<bool, StoreError> {
         let unasked = if has_unasked { self.unasked().await? } else { HashSet::new() };
         let ids: Vec<WabaId> = wabas.keys().map(|waba| (*waba).clone()).collect();
         let claimed = self.store.claim_allowance_reads(&ids, CLAIM).await?;
         for ((waba, token), claimed) in wabas.iter().zip(claimed) {
             if claimed || unasked.contains(waba) {
-                self.learn(waba, token).await?;
+                let answer = self.graph.line_limits(waba, token).await;
+                if let Err(error) = &answer
+                    && claimed
+                {
+                    warn!(waba.id = %waba, %error, "what meta allows on the lines of the WABA could not be read");
+                }
+                self.learn(waba, &answer).await?;
             }
         }
         Ok(!unasked.is_empty())
     }
 
-    /// The WABAs with a line about which Meta was never asked.
+    /// The WABAs with a line, or of a business, about which Meta has never said anything.
     async fn unasked(&self) -> Result<HashSet<WabaId>, StoreError> {
-        let controls = self.store.controls(&self.lines.ids()).await?;
-        let unasked =
-            self.lines.iter().zip(controls).filter(|(_, control)| control.allowance == LineAllowance::Unasked);
+        let ids = self.lines.ids();
+        let (controls, limits) = tokio::try_join!(self.store.controls(&ids), self.store.messaging_limits())?;
+        let unasked = self.lines.iter().zip(controls).filter(|(line, control)| {
+            control.allowance == LineAllowance::Unasked || !limits.contains_key(&line.business)
+        });
         Ok(unasked.map(|(line, _)| line.waba.clone()).collect())
     }
 
-    /// Asks Meta about the lines of a WABA, and stores the answer.
-    async fn learn(&self, waba: &WabaId, token: &Secret) -> Result<(), StoreError> {
+    /// Stores what Meta answered about the lines of a WABA.
+    async fn learn(&self, waba: &WabaId, answer: &Result<Vec<LineLimits>, GraphError>) -> Result<(), StoreError> {
         let lines = self.lines_of(waba).await?;
-        let answer = self.graph.line_throughputs(waba, token).await;
-        let learned: Vec<(LineId, LineAllowance)> = match &answer {
-            Ok(throughputs) => lines.into_iter().map(|line| (line.clone(), allowance_of(&line, throughputs))).collect(),
-            Err(error) => {
-                warn!(waba.id = %waba, %error, "what meta allows on the lines of the WABA could not be read");
+        let learned: Vec<(LineId, LineAllowance)> = match answer {
+            Ok(limits) => lines.into_iter().map(|line| (line.clone(), allowance_of(&line, limits))).collect(),
+            Err(_) => {
                 // What was learned before stays.
                 let controls = self.store.controls(&lines).await?;
                 let unasked =
@@ -102,10 +116,38 @@ impl AllowanceReader {
         for ((line, allowance), _) in learned.iter().zip(changed).filter(|(_, changed)| *changed) {
             self.report(line, *allowance);
         }
+        if let Some(line) = self.lines.of_waba(waba).next() {
+            self.learn_messaging_limit(&line.business, answer).await?;
+        }
         if answer.is_ok() {
             self.store.allowances_were_read(waba, READ_EVERY).await?;
         }
         Ok(())
+    }
+
+    /// Stores the messaging limit of a business, as Meta answered about the lines of one of its WABAs.
+    async fn learn_messaging_limit(
+        &self,
+        business: &BusinessId,
+        answer: &Result<Vec<LineLimits>, GraphError>,
+    ) -> Result<(), StoreError> {
+        let reported = match answer {
+            Ok(limits) => limits.iter().find_map(|line| line.messaging_limit.as_ref()?.parse().ok()),
+            Err(error) if may_answer_later(error) => return Ok(()),
+            Err(_) => None,
+        };
+        let known = self.store.messaging_limits().await?.remove(business);
+        let limit = match (reported, known) {
+            (Some(limit), Some(known)) if limit == known.limit => return Ok(()),
+            (None, Some(_)) => return Ok(()),
+            (Some(limit), _) => limit,
+            (None, None) => {
+                warn!(business.id = %business, "meta reports no messaging limit for the business: it counts as unlimited");
+                MessagingLimit::Unlimited
+            }
+        };
+        info!(business.id = %business, %limit, "messaging limit");
+        self.store.set_messaging_limit(business, KnownLimit { limit, since: self.clock.now() }).await
     }
 
     /// The lines of a WABA that any process lists.
@@ -129,10 +171,23 @@ impl AllowanceReader {
     }
 }
 
+/// Whether the same question may be answered later. Otherwise the token may not ask it.
+fn may_answer_later(error: &GraphError) -> bool {
+    match error {
+        GraphError::Unreachable { .. } | GraphError::NotMeta { .. } => true,
+        // With an invalid token nothing can be sent either.
+        GraphError::Refused { code, .. } if INVALID_TOKEN.contains(code) => true,
+        GraphError::Refused { code, details, .. } => {
+            matches!(policy::outcome(400, *code, details.clone()), Outcome::Throttled { .. } | Outcome::Retry { .. })
+        }
+        GraphError::BadToken(_) => false,
+    }
+}
+
 /// What Meta allows on a line, by its answer about the WABA.
-fn allowance_of(line: &LineId, throughputs: &[LineThroughput]) -> LineAllowance {
-    let of_line = throughputs.iter().find(|throughput| throughput.id == *line);
-    of_line.map_or(LineAllowance::Unknown, |LineThroughput { level, is_on_biz_app, .. }| {
+fn allowance_of(line: &LineId, limits: &[LineLimits]) -> LineAllowance {
+    let of_line = limits.iter().find(|limits| limits.id == *line);
+    of_line.map_or(LineAllowance::Unknown, |LineLimits { level, is_on_biz_app, .. }| {
         rules::rate::allowance(level.as_deref(), *is_on_biz_app)
     })
 }

@@ -48,7 +48,7 @@ struct Sample {
 }
 
 impl InboundMeter {
-    /// Records counts that were read at `now`. Returns the rate of each line with messages in the last [`WINDOW`].
+    /// Records counts that were read at `now`. Returns the rate of each line with messages in the last seconds.
     pub fn record(&mut self, counts: HashMap<LineId, u64>, now: Instant) -> HashMap<LineId, f64> {
         if let Some((read_at, before)) = self.last.replace((now, counts.clone())) {
             let since_before = |(line, count): (LineId, u64)| {

@@ -19,7 +19,6 @@ pub mod lanes;
 pub mod lease;
 pub mod leases;
 pub mod line;
-pub mod messaging_limits;
 pub mod roster;
 pub mod shard;
 pub mod template_reads;

@@ -24,7 +24,6 @@ use super::{
     lease::Lease,
     leases::{LeaseKeeper, LeaseRequest, LeaseResponse, LeaseStep},
     line::runner::{LineStatus, Runner, RunnerSetup},
-    messaging_limits::MessagingLimits,
     shard::Shard,
 };
 use crate::{
@@ -163,13 +162,8 @@ impl Worker {
             signals,
         };
         let signal_task = tokio::spawn(watch.run(joined.clone()));
-        let graph = GraphClient::new(self.graph.clone()).map_err(|error| WorkerError::NoThread(error.to_string()))?;
-        let limits =
-            MessagingLimits { store: self.store.clone(), clock: self.clock.clone(), lines: self.lines.clone(), graph };
-        let limits_task = tokio::spawn(limits.run());
         let result = self.hold_leases(&threads, &joined, stop).await;
         signal_task.abort();
-        limits_task.abort();
         result
     }
 
@@ -479,7 +473,7 @@ impl SignalWatch {
         }
         let controls = ids.into_iter().zip(controls).collect();
         let pauses = stored.pauses.clone();
-        let messaging_limits = limits.into_iter().map(|(business, reported)| (business, reported.limit)).collect();
+        let messaging_limits = limits.into_iter().map(|(business, known)| (business, known.limit)).collect();
         let inbound = inbound.clone();
         let read = RunnerSignals { are_known: true, pulse, controls, holds, pauses, messaging_limits, inbound };
         signals.send_replace(Arc::new(read));

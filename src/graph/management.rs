@@ -1,4 +1,4 @@
-//! Reads from the Graph API: the templates of a WABA, the apps that receive its webhooks, the throughput of its lines, and
+//! Reads from the Graph API: the templates of a WABA, the apps that receive its webhooks, the limits of its lines, and
 //! the status of a line. Also lifts the pause of a template.
 //!
 //! Owns: the shape of those responses. Values that Meta may extend (statuses, ratings) stay text.
@@ -39,11 +39,11 @@ const TEMPLATE_FIELDS: &str =
 const LINE_FIELDS: &str = "id,display_phone_number,verified_name,status,quality_rating,throughput,\
                            whatsapp_business_manager_messaging_limit,health_status";
 
-const THROUGHPUT_FIELDS: &str = "id,throughput,is_on_biz_app";
+const LIMIT_FIELDS: &str = "id,throughput,is_on_biz_app,whatsapp_business_manager_messaging_limit";
 
-/// How fast a line may send, as Meta says it.
+/// How much a line may send, as Meta says it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct LineThroughput {
+pub struct LineLimits {
     /// The line.
     pub id: LineId,
     /// The throughput level: `STANDARD` or `HIGH`. `None` if Meta returned none.
@@ -52,6 +52,9 @@ pub struct LineThroughput {
     /// Whether the number is also used in the WhatsApp Business app. Absent, it is not.
     #[serde(default, deserialize_with = "flag")]
     pub is_on_biz_app: bool,
+    /// The messaging limit of the business, such as `TIER_10K`. `None` if Meta returned none.
+    #[serde(rename = "whatsapp_business_manager_messaging_limit")]
+    pub messaging_limit: Option<String>,
 }
 
 /// The status of a line at Meta. The values are as Meta writes them; `None` if Meta returned none.
@@ -110,13 +113,13 @@ impl GraphClient {
         self.list(&Subject::Templates(waba.clone()), path, &query, token).await
     }
 
-    /// The throughput of each line of `waba`, from all pages.
+    /// The limits of each line of `waba`, from all pages.
     ///
     /// # Errors
     /// [`GraphError`]. A partial list is never returned.
-    pub async fn line_throughputs(&self, waba: &WabaId, token: &Secret) -> Result<Vec<LineThroughput>, GraphError> {
+    pub async fn line_limits(&self, waba: &WabaId, token: &Secret) -> Result<Vec<LineLimits>, GraphError> {
         let what = Subject::Lines(waba.clone());
-        let lines = self.list(&what, [waba.as_str(), "phone_numbers"], &[("fields", THROUGHPUT_FIELDS)], token).await?;
+        let lines = self.list(&what, [waba.as_str(), "phone_numbers"], &[("fields", LIMIT_FIELDS)], token).await?;
         let read = |line| {
             serde_json::from_value(line)
                 .map_err(|error| GraphError::NotMeta { what: what.clone(), reason: error.to_string() })

@@ -7,4 +7,4 @@ mod connections;
 pub mod management;
 
 pub use client::{BadGraphConfig, BadToken, Departure, GraphClient, GraphClientConfig, LineSender, Permit};
-pub use management::{GraphError, LineInfo, LineThroughput, SendHealth};
+pub use management::{GraphError, LineInfo, LineLimits, SendHealth};

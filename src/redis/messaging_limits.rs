@@ -2,8 +2,7 @@
 //!
 //! Owns: HASH `messaging_limits`.
 //!
-//! If a process dies: each change is one command. Of two concurrent changes the last one counts, until Meta is asked
-//! again.
+//! If a process dies: each change is one command. Of two concurrent changes the last one counts, until Meta is asked again.
 
 use std::collections::HashMap;
 
@@ -13,15 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::{Result, Store};
 use crate::domain::{BusinessId, MessagingLimit, UnixMs};
 
-/// What Meta reported about the messaging limit of a business.
+/// The messaging limit of a business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReportedLimit {
+pub struct KnownLimit {
     /// The limit.
     pub limit: MessagingLimit,
     /// Since when it is known.
     pub since: UnixMs,
-    /// When Meta was last asked.
-    pub asked_at: UnixMs,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -29,26 +26,25 @@ struct StoredLimit {
     /// `None`: unlimited.
     people: Option<u32>,
     since: UnixMs,
-    asked_at: UnixMs,
 }
 
 impl Store {
-    /// The limits of all businesses of which Meta was asked.
-    pub async fn messaging_limits(&self) -> Result<HashMap<BusinessId, ReportedLimit>> {
+    /// The limits of all businesses about which Meta was asked.
+    pub async fn messaging_limits(&self) -> Result<HashMap<BusinessId, KnownLimit>> {
         let key = self.keys.messaging_limits();
         let fields: HashMap<String, String> = self.query("HGETALL messaging_limits", cmd("HGETALL").arg(key)).await?;
         let read = |(business, json): (String, String)| {
             // What cannot be read is asked for again.
-            let StoredLimit { people, since, asked_at } = serde_json::from_str(&json).ok()?;
-            Some((BusinessId::from(&*business), ReportedLimit { limit: people.into(), since, asked_at }))
+            let StoredLimit { people, since } = serde_json::from_str(&json).ok()?;
+            Some((BusinessId::from(&*business), KnownLimit { limit: people.into(), since }))
         };
         Ok(fields.into_iter().filter_map(read).collect())
     }
 
     /// Stores the limit of a business, and wakes every worker.
-    pub async fn set_messaging_limit(&self, business: &BusinessId, reported: ReportedLimit) -> Result<()> {
-        let ReportedLimit { limit, since, asked_at } = reported;
-        let stored = StoredLimit { people: limit.people(), since, asked_at };
+    pub async fn set_messaging_limit(&self, business: &BusinessId, known: KnownLimit) -> Result<()> {
+        let KnownLimit { limit, since } = known;
+        let stored = StoredLimit { people: limit.people(), since };
         let json = serde_json::to_string(&stored).expect("a limit has only numbers");
         let mut pipeline = Pipeline::new();
         pipeline.cmd("HSET").arg(self.keys.messaging_limits()).arg(business.as_str()).arg(json);

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::{
     domain::{BusinessId, Hold, HoldScope, MessagingLimit, MetaCode, UnixMs, WabaId, policy},
-    redis::{Result, Store, messaging_limits::ReportedLimit},
+    redis::{Result, Store, messaging_limits::KnownLimit},
     telemetry::metrics::{self, AccountEvent},
 };
 
@@ -120,9 +120,7 @@ async fn set_messaging_limit(store: &Store, business: &BusinessId, limit: Messag
         return Ok(());
     }
     info!(business.id = %business, %limit, "messaging limit changed by meta");
-    // Meta is asked again when it would have been without this change.
-    let asked_at = known.map_or(at, |known| known.asked_at);
-    store.set_messaging_limit(business, ReportedLimit { limit, since: at, asked_at }).await
+    store.set_messaging_limit(business, KnownLimit { limit, since: at }).await
 }
 
 async fn hold(

@@ -10,6 +10,7 @@ use std::{
 use pregon::{
     dispatch::{
         DispatchSettings, RunnerSignals,
+        allowances::AllowanceReader,
         housekeeping::Housekeeping,
         lease::Lease,
         line::runner::{LineStatus, RunnerSetup},
@@ -28,7 +29,7 @@ use pregon::{
         clock::Clock,
         feed::FeedLimits,
         inbound::InboundLimits,
-        messaging_limits::ReportedLimit,
+        messaging_limits::KnownLimit,
         parts::PartCounts,
         uploads::{Admitted, Batch},
     },
@@ -279,6 +280,10 @@ impl TestWorker {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (store, clock) = (worker.store.clone(), worker.clock.clone());
+        let graph = GraphClient::new(worker.graph.clone()).expect("a client");
+        let allowances =
+            AllowanceReader { store: store.clone(), clock: clock.clone(), lines: worker.lines.clone(), graph };
+        tokio::spawn(allowances.run(stop.clone()));
         // As `pregon serve` does: detects failovers, and follows Redis' clock.
         let watch = async move {
             loop {
@@ -336,9 +341,9 @@ pub async fn recount(store: &Store, record: &CampaignRecord) -> std::collections
 /// Stores that these businesses have no messaging limit, as if Meta had been asked before.
 pub async fn know_messaging_limits(store: &Store, businesses: &[&str]) {
     let now = store.time().await.expect("the time");
-    let reported = ReportedLimit { limit: MessagingLimit::Unlimited, since: now, asked_at: now };
+    let known = KnownLimit { limit: MessagingLimit::Unlimited, since: now };
     for business in businesses {
-        store.set_messaging_limit(&(*business).into(), reported).await.expect("redis");
+        store.set_messaging_limit(&(*business).into(), known).await.expect("redis");
     }
 }
 

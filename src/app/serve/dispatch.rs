@@ -62,8 +62,12 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         attempts_max: dispatch.retry.attempts,
     };
     context.shutdown.core("housekeeping", housekeeping.run(context.shutdown.stopping()));
-    let allowances =
-        AllowanceReader { store: context.store.clone(), lines: context.lines.clone(), graph: GraphClient::new(graph)? };
+    let allowances = AllowanceReader {
+        store: context.store.clone(),
+        clock: context.clock.clone(),
+        lines: context.lines.clone(),
+        graph: GraphClient::new(graph)?,
+    };
     context.shutdown.core("allowances", allowances.run(context.shutdown.stopping()));
     let indexing = Indexing {
         name: context.worker.clone(),

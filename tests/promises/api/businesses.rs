@@ -2,7 +2,7 @@
 
 use pregon::{
     domain::{ClaimedRow, HoldScope, MessagingLimit, PartId, Phone},
-    redis::messaging_limits::ReportedLimit,
+    redis::messaging_limits::KnownLimit,
 };
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ async fn a_business_shows_its_limit_and_what_is_left_of_it() {
     assert!(wabas(0).contains(&"2001") && wabas(1) == ["2002"], "{page}");
     assert_eq!(page, json!({ "businesses": [first, second], "next": null }));
 
-    let limit = ReportedLimit { limit: MessagingLimit::People(250), since: api.now(), asked_at: api.now() };
+    let limit = KnownLimit { limit: MessagingLimit::People(250), since: api.now() };
     api.store.set_messaging_limit(&"1002".into(), limit).await.expect("redis");
     api.hold(&HoldScope::Business("1002".into()), None).await;
     let part = PartId { campaign: "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id"), number: 0 };

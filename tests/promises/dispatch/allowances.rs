@@ -1,12 +1,12 @@
 //! What workers learn about Meta's allowance of each line.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use pregon::{
     dispatch::allowances::AllowanceReader,
     domain::{Line, LineAllowance, LineId, Secret},
     graph::GraphClient,
-    redis::Store,
+    redis::{Store, clock::Clock},
 };
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,10 +26,11 @@ fn lines(token: &str) -> Vec<Line> {
 }
 
 /// A reader of allowances, which runs until the guard is dropped.
-fn start_reader(store: &Store, sim: &SimServer, lines: Vec<Line>) -> DropGuard {
+async fn start_reader(store: &Store, sim: &SimServer, lines: Vec<Line>) -> DropGuard {
     let graph = GraphClient::new(graph(&sim.base)).expect("a client");
     let stop = CancellationToken::new();
-    let reader = AllowanceReader { store: store.clone(), lines: lines.into_iter().collect(), graph };
+    let clock = Arc::new(Clock::start(store).await.expect("a clock"));
+    let reader = AllowanceReader { store: store.clone(), clock, lines: lines.into_iter().collect(), graph };
     tokio::spawn(reader.run(stop.clone()));
     stop.drop_guard()
 }
@@ -51,7 +52,7 @@ async fn workers_learn_what_meta_allows_and_again_after_an_announcement() {
     let sim = SimServer::start(scenario).await;
     assert_eq!(allowances(&store).await, [LineAllowance::Unasked; 3]);
     let pulse = store.pulse().await.expect("redis");
-    let _readers = [(); 2].map(|()| start_reader(&store, &sim, lines(TOKEN)));
+    let _readers = [start_reader(&store, &sim, lines(TOKEN)).await, start_reader(&store, &sim, lines(TOKEN)).await];
     let learned = [80.0, 1_000.0, 20.0].map(LineAllowance::Known);
     until("the lines are known", async || allowances(&store).await == learned).await;
     assert!(store.pulse().await.expect("redis") > pulse, "the runners are woken");
@@ -69,9 +70,11 @@ async fn a_line_about_which_meta_does_not_answer_has_the_usual_allowance() {
     let store = Store::connect(&address(&redis)).await.expect("a store");
     let sim = SimServer::start(quiet()).await;
     store.put_allowances(&[("3002".into(), LineAllowance::Known(20.0))]).await.expect("redis");
-    let _reader = start_reader(&store, &sim, lines("a wrong token"));
+    let _reader = start_reader(&store, &sim, lines("a wrong token")).await;
     let expected = [LineAllowance::Unknown, LineAllowance::Known(20.0), LineAllowance::Unknown];
     until("the refusal is known", async || allowances(&store).await == expected).await;
+    let limits = store.messaging_limits().await.expect("redis");
+    assert!(limits.is_empty(), "nothing can be sent with this token either");
 }
 
 #[tokio::test]

@@ -52,22 +52,23 @@ async fn an_incomplete_list_of_templates_is_an_error() {
 }
 
 #[tokio::test]
-async fn the_throughput_of_each_line_of_a_waba_is_read() {
+async fn the_limits_of_each_line_of_a_waba_are_read() {
     let page = r#"{"data":[
-        {"id":"3001","throughput":{"level":"HIGH"}},
+        {"id":"3001","throughput":{"level":"HIGH"},"whatsapp_business_manager_messaging_limit":"TIER_10K"},
         {"id":"3002","throughput":{"level":"STANDARD"},"is_on_biz_app":true,"more":1},
         {"id":"3003","throughput":null,"is_on_biz_app":null}]}"#;
     let meta = Server::answering(http("200 OK", page)).await;
-    let lines = meta.client().line_throughputs(&WabaId::from("2001"), &token()).await.expect("three lines");
+    let lines = meta.client().line_limits(&WabaId::from("2001"), &token()).await.expect("three lines");
     let found: Vec<_> =
         lines.iter().map(|line| (line.id.as_str(), line.level.as_deref(), line.is_on_biz_app)).collect();
     let expected = [("3001", Some("HIGH"), false), ("3002", Some("STANDARD"), true), ("3003", None, false)];
     assert_eq!(found, expected);
+    let limits: Vec<_> = lines.iter().map(|line| line.messaging_limit.as_deref()).collect();
+    assert_eq!(limits, [Some("TIER_10K"), None, None]);
     let head = &meta.received()[0].head;
-    assert!(
-        head.starts_with("GET /v25.0/2001/phone_numbers?fields=id%2Cthroughput%2Cis_on_biz_app&limit=100 "),
-        "{head}"
-    );
+    let fields = "id%2Cthroughput%2Cis_on_biz_app%2Cwhatsapp_business_manager_messaging_limit";
+    let expected = format!("GET /v25.0/2001/phone_numbers?fields={fields}&limit=100 ");
+    assert!(head.starts_with(&expected), "{head}");
 }
 
 /// The value of the query parameter `name`.

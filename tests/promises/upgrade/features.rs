@@ -56,7 +56,9 @@ async fn a_campaign_waits_for_a_worker_with_its_features() {
     })
     .await;
     let text = "the worker of line 3001 lacks quiet_hours: upgrade it to a newer release";
-    assert_eq!(statistics["waiting_for"], json!([{ "reason": "newer_release", "line": "3001", "text": text }]));
+    let launched = store.campaign(newer).await.expect("redis").expect("it").changed_at;
+    let waiting = json!([{ "reason": "newer_release", "line": "3001", "since": launched, "text": text }]);
+    assert_eq!(statistics["waiting_for"], waiting);
     assert_eq!((&statistics["by_state"]["pending"], &statistics["eta"]), (&json!(5), &Value::Null));
     assert_eq!(meta.requests(), 20, "only the other campaign");
     let log = old.log();

@@ -1,7 +1,8 @@
 //! Learns what Meta allows on each line, and to how many people each business may send: when the line or the business is
 //! new, every ten minutes, and at once after Meta announced a change of a line by webhook.
 //!
-//! Until the limit of a business is known, its lines send nothing. If Meta reports none, there is none.
+//! Until the limit of a business is known, its lines send nothing. If Meta reports none, or has not answered for
+//! [`ANSWER_WITHIN`], the business counts as unlimited until Meta reports one.
 //!
 //! One call reads all lines of a WABA, and one worker of the installation makes it, because Meta allows an app 200 calls
 //! an hour for a WABA. What a worker learns is in Redis, so it is there after a restart, for all workers.
@@ -13,7 +14,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     convert::Infallible,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,10 @@ const READ_EVERY: Duration = Duration::from_secs(600);
 
 /// How long a claim to ask Meta lasts: how soon another attempt follows one that failed.
 const CLAIM: Duration = Duration::from_secs(60);
+
+/// How long a business sends nothing while Meta does not say what its messaging limit is. Usually nothing could be sent
+/// in that time either.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often a worker looks for WABAs about which Meta has to be asked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -58,10 +63,10 @@ impl AllowanceReader {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
         let wabas = self.lines.wabas();
         let pause = LOOK_EVERY.max(LOOK_EVERY_PER_WABA * u32::try_from(wabas.len()).unwrap_or(u32::MAX));
-        let mut has_unasked = true;
+        let (mut has_unasked, began) = (true, Instant::now());
         while !stop.is_cancelled() {
             // While Redis is away, which is logged for the whole worker, nothing is learned.
-            if let Some(Ok(unasked)) = stop.run_until_cancelled(self.look(&wabas, has_unasked)).await {
+            if let Some(Ok(unasked)) = stop.run_until_cancelled(self.look(&wabas, has_unasked, began)).await {
                 has_unasked = unasked;
             }
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
@@ -71,7 +76,12 @@ impl AllowanceReader {
 
     /// Asks Meta about the WABAs whose turn it is. With `has_unasked`, also about those with a line or of a business about
     /// which Meta has never said anything. Returns whether there was one.
-    async fn look(&self, wabas: &BTreeMap<&WabaId, &Secret>, has_unasked: bool) -> Result<bool, StoreError> {
+    async fn look(
+        &self,
+        wabas: &BTreeMap<&WabaId, &Secret>,
+        has_unasked: bool,
+        began: Instant,
+    ) -> Result<bool, StoreError> {
         let unasked = if has_unasked { self.unasked().await? } else { HashSet::new() };
         let ids: Vec<WabaId> = wabas.keys().map(|waba| (*waba).clone()).collect();
         let claimed = self.store.claim_allowance_reads(&ids, CLAIM).await?;
@@ -83,7 +93,7 @@ impl AllowanceReader {
                 {
                     warn!(waba.id = %waba, %error, "what meta allows on the lines of the WABA could not be read");
                 }
-                self.learn(waba, &answer).await?;
+                self.learn(waba, &answer, began).await?;
             }
         }
         Ok(!unasked.is_empty())
@@ -99,8 +109,13 @@ impl AllowanceReader {
         Ok(unasked.map(|(line, _)| line.waba.clone()).collect())
     }
 
-    /// Stores what Meta answered about the lines of a WABA.
-    async fn learn(&self, waba: &WabaId, answer: &Result<Vec<LineLimits>, GraphError>) -> Result<(), StoreError> {
+    /// Stores what Meta answered about the lines of a WABA. Workers began to ask at `began`.
+    async fn learn(
+        &self,
+        waba: &WabaId,
+        answer: &Result<Vec<LineLimits>, GraphError>,
+        began: Instant,
+    ) -> Result<(), StoreError> {
         let lines = self.lines_of(waba).await?;
         let learned: Vec<(LineId, LineAllowance)> = match answer {
             Ok(limits) => lines.into_iter().map(|line| (line.clone(), allowance_of(&line, limits))).collect(),
@@ -117,7 +132,7 @@ impl AllowanceReader {
             self.report(line, *allowance);
         }
         if let Some(line) = self.lines.of_waba(waba).next() {
-            self.learn_messaging_limit(&line.business, answer).await?;
+            self.learn_messaging_limit(&line.business, answer, began).await?;
         }
         if answer.is_ok() {
             self.store.allowances_were_read(waba, READ_EVERY).await?;
@@ -130,10 +145,11 @@ impl AllowanceReader {
         &self,
         business: &BusinessId,
         answer: &Result<Vec<LineLimits>, GraphError>,
+        began: Instant,
     ) -> Result<(), StoreError> {
         let reported = match answer {
             Ok(limits) => limits.iter().find_map(|line| line.messaging_limit.as_ref()?.parse().ok()),
-            Err(error) if may_answer_later(error) => return Ok(()),
+            Err(error) if may_answer_later(error) && began.elapsed() < ANSWER_WITHIN => return Ok(()),
             Err(_) => None,
         };
         let known = self.store.messaging_limits().await?.remove(business);
@@ -171,16 +187,16 @@ impl AllowanceReader {
     }
 }
 
-/// Whether the same question may be answered later. Otherwise the token may not ask it.
+/// Whether the same question may be answered soon. Otherwise the token may not ask it, or something else answers.
 fn may_answer_later(error: &GraphError) -> bool {
     match error {
-        GraphError::Unreachable { .. } | GraphError::NotMeta { .. } => true,
+        GraphError::Unreachable { .. } => true,
         // With an invalid token nothing can be sent either.
         GraphError::Refused { code, .. } if INVALID_TOKEN.contains(code) => true,
         GraphError::Refused { code, details, .. } => {
             matches!(policy::outcome(400, *code, details.clone()), Outcome::Throttled { .. } | Outcome::Retry { .. })
         }
-        GraphError::BadToken(_) => false,
+        GraphError::NotMeta { .. } | GraphError::BadToken(_) => false,
     }
 }
 

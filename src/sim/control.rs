@@ -13,13 +13,14 @@ use super::{reply::Reply, world::SharedWorld};
 
 mod account;
 mod business;
+mod clock;
 mod line;
 mod people;
 mod template;
 
 /// The calls, as the answer to an unknown one lists them.
 const CALLS: &str = "GET ledger, GET messages, POST scenario, POST account, POST business, POST line, POST template, POST inbound, \
-     POST preference, POST reset";
+     POST preference, POST clock, POST reset";
 /// Messages copied under one lock.
 const PAGE_LEN: u32 = 64;
 
@@ -37,6 +38,10 @@ pub(super) async fn answer(world: &SharedWorld, method: &Method, what: &str, bod
         (&Method::POST, "template") => parse(body).and_then(|change| template::change(world, &change)),
         (&Method::POST, "inbound") => parse(body).and_then(|inbound_text| people::receive(world, &inbound_text)),
         (&Method::POST, "preference") => parse(body).and_then(|preference| people::prefer(world, &preference)),
+        (&Method::POST, "clock") => match parse(body) {
+            Ok(change) => clock::change(world, &change).await,
+            Err(found) => Err(found),
+        },
         (&Method::POST, "reset") => {
             world.reset();
             Ok(())

@@ -123,10 +123,9 @@ impl Courier {
     /// Empties the calendar for a new run. Returns the number of updates dropped.
     pub(super) fn reset(&self, run: u64) -> u64 {
         let mut calendar = lock(&self.calendar);
-        let fresh: usize = calendar.fresh.values().map(Vec::len).sum();
-        let retries: usize = calendar.retries.values().flatten().map(|post| post.updates.len()).sum();
+        let dropped = calendar.updates();
         *calendar = Calendar { run, fresh: BTreeMap::new(), retries: BTreeMap::new(), retries_len: 0 };
-        (fresh + retries) as u64
+        dropped
     }
 
     /// Whether `run` is the current run.
@@ -178,6 +177,13 @@ impl Calendar {
         let retry = self.retries.first_key_value().map(|(due, _)| *due);
         let fresh = self.fresh.first_key_value().map(|(due, _)| *due).filter(|_| self.retries_len < RETRIES_MAX);
         retry.into_iter().chain(fresh).min()
+    }
+
+    /// The number of updates in the calendar.
+    pub(super) fn updates(&self) -> u64 {
+        let fresh: usize = self.fresh.values().map(Vec::len).sum();
+        let retries: usize = self.retries.values().flatten().map(|post| post.updates.len()).sum();
+        (fresh + retries) as u64
     }
 
     /// Removes and returns the retries and the fresh updates that are due at `now_ms`.

@@ -29,6 +29,7 @@
 //! | `POST /sim/line` | changes a line by `{"id"}` |
 //! | `POST /sim/inbound` | `{"line","from","text"}`: simulates an inbound text message |
 //! | `POST /sim/preference` | `{"line","from","value"}`: the person says `stop` or `resume` to marketing |
+//! | `POST /sim/clock` | `{"advance":"3h"}`: advances the clock of the simulator, at most 24 hours |
 //! | `POST /sim/reset` | restores the state just after the start |
 //!
 //! The calls that change something send Meta's webhooks about it:
@@ -111,6 +112,7 @@ pub use ledger::{Ledger, Rates, States, Tally};
 pub use message::MessageRecord;
 pub use scenario::{Scenario, ScenarioError};
 
+use crate::domain::UnixMs;
 use world::{SharedWorld, World};
 
 /// A running simulator. Cancelling its token stops it; dropping it does not.
@@ -170,6 +172,29 @@ impl Sim {
         self.world.counts.pending.drained().await;
     }
 
+    /// The time on the simulator's clock.
+    pub fn now(&self) -> UnixMs {
+        self.world.clock.unix(self.world.clock.now())
+    }
+
+    /// When the next thing happens that is scheduled: a response, an update, the end of a pause. `None` if nothing is.
+    pub fn next_due(&self) -> Option<UnixMs> {
+        self.world.clock.next_due().map(|due| self.world.clock.unix(due))
+    }
+
+    /// The number of updates that are being delivered, without those that wait for their time or for a retry.
+    pub fn updates_in_flight(&self) -> u64 {
+        let couriers = self.world.wabas.iter().filter_map(|waba| waba.courier.as_ref());
+        let waiting: u64 = couriers.map(|courier| lock(&courier.calendar).updates()).sum();
+        self.world.counts.pending.updates().saturating_sub(waiting)
+    }
+
+    /// Advances the simulator's clock. What is due meanwhile starts in the order of its time. Resolves when all of that
+    /// has started; updates may then still be on their way.
+    pub async fn advance(&self, by: Duration) {
+        self.world.clock.advance(by).await;
+    }
+
     /// Resolves when the token was cancelled and all tasks have ended. Pending webhooks are lost.
     pub async fn stopped(self) {
         self.world.stop.cancelled().await;
@@ -180,7 +205,7 @@ impl Sim {
 
 /// Runs the simulator until SIGINT or SIGTERM: the implementation of `pregon sim`.
 ///
-/// `scenario`: a name (`calm`, `rough`, `outage`) or the path of a TOML file. Prints one line with the address, the
+/// `scenario`: a name (`calm`, `rough`, `outage`, `week`) or the path of a TOML file. Prints one line with the address, the
 /// scenario and the seed once it listens.
 ///
 /// Errors: as [`Sim::start`]; [`SimError::Read`] if the file cannot be read; [`SimError::Listen`] if the address

@@ -217,7 +217,7 @@ impl Scenario {
         toml::from_str(text).map_err(|error| ScenarioError::Toml(Box::new(error)))
     }
 
-    /// Returns a built-in scenario: `calm`, `rough` or `outage`.
+    /// Returns a built-in scenario: `calm`, `rough`, `outage` or `week`.
     ///
     /// Errors: [`ScenarioError::Unknown`] for any other name.
     pub fn named(name: &str) -> Result<Self, ScenarioError> {
@@ -225,6 +225,7 @@ impl Scenario {
             "calm" => Self::from_toml(include_str!("../../config/sim/calm.toml")),
             "rough" => Self::from_toml(include_str!("../../config/sim/rough.toml")),
             "outage" => Self::from_toml(include_str!("../../config/sim/outage.toml")),
+            "week" => Self::from_toml(include_str!("../../config/sim/week.toml")),
             _ => Err(ScenarioError::Unknown(name.to_owned())),
         }
     }
@@ -302,7 +303,7 @@ pub enum ScenarioError {
     #[error("the scenario cannot be read: {0}")]
     Toml(#[source] Box<toml::de::Error>),
     /// No built-in scenario has this name.
-    #[error("there is no scenario `{0}`: use calm, rough, outage, or the path of a file")]
+    #[error("there is no scenario `{0}`: use calm, rough, outage, week, or the path of a file")]
     Unknown(String),
     /// The scenario is invalid: all problems, one per line.
     #[error("the scenario is invalid:\n{}", .0.join("\n"))]

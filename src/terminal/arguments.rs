@@ -34,7 +34,7 @@ pub enum Command {
     Serve(ServeOptions),
     /// Run a simulator of Meta's Graph API, for tests and demonstrations
     Sim {
-        /// A scenario: calm, rough, outage, or a TOML file
+        /// A scenario: calm, rough, outage, week, or a TOML file
         #[arg(long, value_name = "FILE|NAME", default_value = "calm")]
         config: String,
         /// Where to listen

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod businesses;
+mod clock;
 mod faults;
 mod health;
 pub mod kit;

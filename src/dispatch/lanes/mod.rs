@@ -21,7 +21,8 @@ use crate::domain::{CampaignId, HoldScope, Outcome, Phone};
 pub struct Addressee {
     /// The recipient.
     pub to: Phone,
-    /// The campaign, which has each recipient once; `None` for other messages.
+    /// The campaign, which has each recipient once; `None` for other messages, and for a message that may have been tried
+    /// before.
     pub campaign: Option<CampaignId>,
 }
 

@@ -87,17 +87,18 @@ async fn the_next_owner_of_a_line_keeps_the_distance_too() {
     second.stop().await;
 }
 
-/// Refuses the first message to one person because of the pair limit.
-struct RefusesOnePair {
+/// Refuses the first message to one person with a code.
+struct RefusesOnce {
+    code: u32,
     refused: bool,
 }
 
 const REFUSED_PERSON: &str = "5491100000007";
 
-impl Conduct for RefusesOnePair {
+impl Conduct for RefusesOnce {
     fn send(&mut self, sent: Sent, _: &Courier) -> Reply {
         let refuses = sent.to == REFUSED_PERSON && !std::mem::replace(&mut self.refused, sent.to == REFUSED_PERSON);
-        let answer = if refuses { refused(400, 131_056) } else { accepted(&sent.to, &wamid(&sent.to, 1)) };
+        let answer = if refuses { refused(400, self.code) } else { accepted(&sent.to, &wamid(&sent.to, 1)) };
         Reply::of(answer, Duration::ZERO)
     }
 }
@@ -106,7 +107,7 @@ impl Conduct for RefusesOnePair {
 async fn a_pair_that_meta_refuses_waits_alone() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&address(&redis)).await.expect("a store");
-    let meta = Meta::start(RefusesOnePair { refused: false }, seed());
+    let meta = Meta::start(RefusesOnce { code: 131_056, refused: false }, seed());
     let worker = TestWorker::start("w1", &redis, &meta.url(), &[line("3001", 200.0)], spaced()).await;
     let id = launched(&store, "3001").await;
     until("everybody else has a message", async || meta.requests() as u64 == RECIPIENTS).await;
@@ -120,4 +121,19 @@ async fn a_pair_that_meta_refuses_waits_alone() {
     let first = arrivals.iter().find(|arrival| arrival.to == REFUSED_PERSON).expect("its first attempt");
     assert!(last.latest - first.earliest >= Duration::from_secs(1));
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_keeps_the_distance_to_the_attempt_before_it() {
+    for code in [131_000, 130_429] {
+        let redis = TestRedis::start().await;
+        let store = Store::connect(&address(&redis)).await.expect("a store");
+        let meta = Meta::start(RefusesOnce { code, refused: false }, seed());
+        let worker = TestWorker::start("w1", &redis, &meta.url(), &[line("3001", 200.0)], spaced()).await;
+        let id = launched(&store, "3001").await;
+        world::wait_for_state(&store, id, CampaignState::Completed).await;
+        assert_eq!(meta.requests() as u64, RECIPIENTS + 1, "{code}");
+        assert_spaced(&meta.arrivals());
+        worker.stop().await;
+    }
 }

@@ -276,12 +276,12 @@ impl Lane for CampaignLane {
     }
 
     fn addressee(&self, unit: &CampaignUnit) -> Option<Addressee> {
-        Some(Addressee { to: unit.to, campaign: Some(unit.part.campaign) })
+        Some(Addressee { to: unit.to, campaign: only_attempt(unit.part.campaign, unit.claimed) })
     }
 
     fn next_addressee(&self) -> Option<Addressee> {
         let next = self.ready.front()?;
-        Some(Addressee { to: next.to(), campaign: Some(next.part().campaign) })
+        Some(Addressee { to: next.to(), campaign: only_attempt(next.part().campaign, next.claimed) })
     }
 
     fn defer_next(&mut self, wait: Duration, line: &LineState) {
@@ -302,4 +302,10 @@ impl Lane for CampaignLane {
     fn wake(&mut self) {
         self.idle_until = None;
     }
+}
+
+/// The campaign of a message that was not claimed before: nobody can have tried to send it.
+fn only_attempt(campaign: CampaignId, claimed: ClaimedRow) -> Option<CampaignId> {
+    const FIRST: u8 = 1;
+    (claimed.send == FIRST).then_some(campaign)
 }

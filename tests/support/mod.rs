@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
 
 pub mod alone;
+pub mod clock;
 pub mod cutter;
 pub mod hooks;
 pub mod hostile;

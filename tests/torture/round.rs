@@ -17,11 +17,12 @@ use tokio::{
 use crate::{
     backend::JobCampaign,
     check::{self, Verdict},
-    clock, feed,
+    feed,
     meta::{AccountFault, FaultyMeta, Ledger, Troubles},
     schedule::{Fault, Jobs, LAUNCH_SYNCED_AFTER, LINES, Schedule, WORKER_FAULT_DISTANCE},
     stage::Stage,
     support::{
+        clock,
         hooks::{payload, signature},
         hostile::Meta,
         http_client,

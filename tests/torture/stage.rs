@@ -16,10 +16,10 @@ use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
     backend::Backend,
-    clock::{self, Clock},
     proxy::{Endpoint, Network, Proxy},
     schedule::{DOUBT_DEADLINE, Fsync, LINES, Wire},
     support::{
+        clock::{self, Clock},
         hostile::Meta,
         redis::TestRedis,
         server::{Installation, Server},

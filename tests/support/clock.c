@@ -1,7 +1,7 @@
 // Preloaded (LD_PRELOAD) into a redis-server: gives it the true time of day plus an offset that the harness sets while
 // the server runs.
 //
-// PREGON_TORTURE_CLOCK names a file of 8 bytes: the offset in microseconds, in this machine's byte order. Clocks that
+// PREGON_TEST_CLOCK names a file of 8 bytes: the offset in microseconds, in this machine's byte order. Clocks that
 // measure durations (CLOCK_MONOTONIC) are unchanged, as when a real clock is set.
 //
 // The code must not allocate, nor use a library that does: an allocator may read the time while it starts. libfaketime
@@ -20,7 +20,7 @@ static const volatile int64_t *offset_us;
 
 __attribute__((constructor)) static void find_offset(void)
 {
-    const char *path = getenv("PREGON_TORTURE_CLOCK");
+    const char *path = getenv("PREGON_TEST_CLOCK");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     void *page = file < 0 ? MAP_FAILED : mmap(NULL, sizeof *offset_us, PROT_READ, MAP_SHARED, file, 0);
     // Without the file, clock faults would silently have no effect.

@@ -11,7 +11,10 @@ ROUNDS ?= 20
 JOBS ?= 3
 FUZZED ?= 5
 
-.PHONY: help build test check test-valkey torture schemathesis pressure demo fuzz instructions redis examples-tools valkey deny fmt lint
+# For `make week`: about how many messages to send.
+SENDS ?= 2000000
+
+.PHONY: help build test check test-valkey torture week schemathesis pressure demo fuzz instructions redis examples-tools valkey deny fmt lint
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +46,11 @@ torture: redis ## Run campaigns under random faults: make torture ROUNDS=20
 	--ignored --nocapture many_rounds
 	$(if $(FAULT)$(filter 1,$(ROUNDS)),,$(MAKE) fuzz SECONDS=$(FUZZED))
 	$(if $(FAULT)$(filter 1,$(ROUNDS)),,$(MAKE) schemathesis)
+
+# SEED=… repeats a week. Linux only, with a C compiler: the clock of Redis is moved.
+week: redis ## Play a week at Meta in virtual time, and check that no rule is broken: make week SENDS=2000000
+	PREGON_WEEK_SENDS=$(SENDS) $(if $(SEED),PREGON_TEST_SEED=$(SEED)) $(CARGO) test --release --locked --test week -- \
+	--ignored --nocapture
 
 SCHEMATHESIS = 4.32.5
 

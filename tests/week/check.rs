@@ -1,0 +1,118 @@
+//! What must be true at the end of the week.
+
+use std::collections::BTreeMap;
+
+use pregon::{domain::State, sim::MessageRecord};
+use serde_json::Value;
+
+use crate::play::Week;
+
+/// Recipients by state, failed ones by Meta's code too.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    accepted: u64,
+    sent: u64,
+    delivered: u64,
+    read: u64,
+    failed: BTreeMap<u64, u64>,
+}
+
+/// Checks everything. Prints all that is wrong before it panics.
+pub async fn all(week: &Week) {
+    let mut wrong = Vec::new();
+    no_rule_is_broken(week, &mut wrong);
+    every_rule_was_needed(week, &mut wrong);
+    nobody_got_two(week, &mut wrong);
+    counts_are_exact(week, &mut wrong);
+    assert!(wrong.is_empty(), "{} problems:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn no_rule_is_broken(week: &Week, wrong: &mut Vec<String>) {
+    let broken = week.stage.broken().into_iter();
+    wrong.extend(broken.map(|(line, rule, sends)| format!("line {line} broke the rule {rule} with {sends} sends")));
+}
+
+/// A week in which no campaign had to wait because of a rule would show nothing.
+fn every_rule_was_needed(week: &Week, wrong: &mut Vec<String>) {
+    for reason in ["line_rate", "pair_spacing", "portfolio_limit", "template_paused", "line_blocked"] {
+        if !week.reasons.contains(reason) {
+            wrong.push(format!("no campaign ever waited for {reason}"));
+        }
+    }
+    let ledger = week.stage.ledger();
+    let withheld = ledger.total.told.failed.get(&131_049).copied().unwrap_or(0);
+    let refused = ledger.total.answers.get("131049").copied().unwrap_or(0);
+    if withheld == 0 || refused == 0 {
+        wrong.push(format!("marketing withheld by webhook: {withheld}, by a response: {refused}"));
+    }
+    if ledger.total.answers.get("130429").is_none_or(|throttled| *throttled == 0) {
+        wrong.push("no line was throttled".to_owned());
+    }
+    if ledger.webhooks_given_up > 0 {
+        wrong.push(format!("the simulator gave up {} updates", ledger.webhooks_given_up));
+    }
+}
+
+/// Nobody got a second message, except after one that failed.
+fn nobody_got_two(week: &Week, wrong: &mut Vec<String>) {
+    let twice = week.stage.ledger().total.recipients_reached_twice;
+    if twice > 0 {
+        wrong.push(format!("{twice} recipients got two messages"));
+    }
+}
+
+/// Compares each campaign with what the simulator knows of the messages that Pregón can know too: those to which it got a
+/// response, or a status with its token. All other recipients must be unknown.
+fn counts_are_exact(week: &Week, wrong: &mut Vec<String>) {
+    let mut by_campaign: BTreeMap<String, Counts> = BTreeMap::new();
+    for (recipient, messages) in week.stage.messages_by_recipient() {
+        let campaign = recipient.split('.').nth(1).unwrap_or_default().to_owned();
+        let Some(last) = messages.last().filter(|last| last.named) else { continue };
+        by_campaign.entry(campaign).or_default().count(last);
+    }
+    for campaign in &week.ended {
+        let id = campaign["id"].as_str().expect("an id");
+        let expected = by_campaign.remove(id).unwrap_or_default();
+        let shown = Counts::shown(campaign, &expected);
+        if shown != expected {
+            wrong.push(format!("campaign {id}: expected {expected:?}, shown {shown:?}: {}", campaign["statistics"]));
+        }
+        let unknown = campaign["statistics"]["recipients"].as_u64().unwrap_or(0) - expected.total();
+        if campaign["statistics"]["by_state"]["unknown"] != unknown {
+            wrong.push(format!("campaign {id}: {unknown} are unknown: {}", campaign["statistics"]));
+        }
+    }
+    wrong.extend(by_campaign.keys().map(|id| format!("messages of {id}, which is no campaign that ended")));
+}
+
+impl Counts {
+    fn count(&mut self, message: &MessageRecord) {
+        match message.state {
+            State::Sent => self.sent += 1,
+            State::Delivered => self.delivered += 1,
+            State::Read => self.read += 1,
+            State::Failed => *self.failed.entry(message.code.unwrap_or(0).into()).or_default() += 1,
+            _ => self.accepted += 1,
+        }
+    }
+
+    /// As the campaign shows them. Of the failures, only those codes that `expected` has: recipients whose result is
+    /// unknown have codes too.
+    fn shown(campaign: &Value, expected: &Self) -> Self {
+        let statistics = &campaign["statistics"];
+        let count = |state: &str| statistics["by_state"][state].as_u64().unwrap_or(0);
+        let failures = statistics["failures"].as_array().into_iter().flatten();
+        let failures = failures.filter_map(|failure| Some((failure["code"].as_u64()?, failure["count"].as_u64()?)));
+        Self {
+            accepted: count("accepted"),
+            sent: count("sent"),
+            delivered: count("delivered"),
+            read: count("read"),
+            failed: failures.filter(|(code, _)| expected.failed.contains_key(code)).collect(),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.accepted + self.sent + self.delivered + self.read + self.failed.values().sum::<u64>()
+    }
+}

@@ -1,0 +1,272 @@
+//! What happens in the week, drawn from a seed: campaigns at their hours, what Meta does, and what breaks.
+
+use std::{collections::HashMap, ops::Range, time::Duration};
+
+use pregon::sim::Scenario;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+pub const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+const SLOTS: usize = 14;
+
+/// Lines of at most this rate have the number in the Business app. They get small campaigns of their own, so that they
+/// do not hold up the others.
+const BUSINESS_APP_RATE: u32 = 20;
+
+/// A whole week.
+pub struct Plan {
+    pub seed: u64,
+    pub scenario: Scenario,
+    /// In order.
+    pub moments: Vec<Moment>,
+}
+
+/// Something that is done at a time.
+pub struct Moment {
+    /// From the begin of the week.
+    pub at: Duration,
+    /// Launched together, first.
+    pub campaigns: Vec<Audience>,
+    /// What happens while those campaigns are sent, after a share of their recipients. In order.
+    pub meanwhile: Vec<(f64, Happening)>,
+}
+
+/// A campaign.
+pub struct Audience {
+    pub template: &'static str,
+    pub lines: Vec<String>,
+    pub people: People,
+}
+
+pub enum People {
+    Numbers(Range<u64>),
+    /// Those to whom Meta withheld marketing of the WABA more than a day ago (131049).
+    Withheld,
+}
+
+/// What Meta, an operator or chance does.
+#[derive(Debug)]
+pub enum Happening {
+    /// The quality of a template becomes red, so Meta pauses it.
+    Red {
+        waba: &'static str,
+        template: &'static str,
+    },
+    /// The quality of a template and of a line becomes yellow.
+    Yellow {
+        waba: &'static str,
+        template: &'static str,
+        line: &'static str,
+    },
+    /// An operator lifts the pause of a template.
+    Unpause {
+        waba: &'static str,
+        template: &'static str,
+    },
+    /// The WABA may not open conversations for a day.
+    Restrict {
+        waba: &'static str,
+    },
+    Ban {
+        business: &'static str,
+    },
+    Reinstate {
+        business: &'static str,
+    },
+    /// The messaging limit of a business becomes 2,000.
+    RaiseLimit {
+        business: &'static str,
+    },
+    /// The rate of a line becomes 1,000 a second.
+    Upgrade {
+        line: &'static str,
+    },
+    /// Meta throttles a line although it keeps its rate.
+    Throttle {
+        line: &'static str,
+    },
+    /// People write to a line.
+    Write {
+        line: &'static str,
+        people: Range<u64>,
+    },
+    KillWorker(usize),
+    RestartRedis,
+    RedisLosesPower,
+}
+
+/// The lines of a scenario by WABA.
+struct Lines<'s> {
+    /// Those with a rate above that of the Business app.
+    fast: HashMap<&'s str, Vec<String>>,
+    slow: HashMap<&'s str, Vec<String>>,
+}
+
+/// Numbers of people, those of each business apart.
+struct Numbers {
+    next: HashMap<String, u64>,
+}
+
+impl Numbers {
+    /// Numbers that nobody has yet.
+    fn fresh(&mut self, business: &str, n: u64) -> Range<u64> {
+        let first = numbers_of(business);
+        let next = self.next.entry(business.to_owned()).or_insert(first + SHARED);
+        let fresh = *next..*next + n;
+        *next += n;
+        fresh
+    }
+
+    /// The first numbers of the business, which several campaigns share.
+    fn shared(business: &str, n: u64) -> Range<u64> {
+        let first = numbers_of(business);
+        first..first + n.min(SHARED)
+    }
+}
+
+/// How many numbers of a business several campaigns share.
+const SHARED: u64 = 1_000_000;
+
+fn numbers_of(business: &str) -> u64 {
+    let business: u64 = business.parse().expect("a number");
+    5_491_100_000_000 + (business - 1_000) * 10 * SHARED
+}
+
+impl Plan {
+    /// A week with about this many sends.
+    pub fn draw(seed: u64, sends: u64) -> Self {
+        let mut scenario = Scenario::named("week").expect("it comes with the program");
+        scenario.seed = seed;
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut moments = slots(&scenario, sends);
+        meta_acts(&mut moments);
+        breakdowns(&mut moments, &mut rng);
+        for moment in &mut moments {
+            moment.meanwhile.sort_by(|one, other| one.0.total_cmp(&other.0));
+        }
+        moments.extend(later());
+        moments.sort_by_key(|moment| moment.at);
+        Self { seed, scenario, moments }
+    }
+}
+
+/// The hours at which campaigns start: two a day.
+fn slots(scenario: &Scenario, sends: u64) -> Vec<Moment> {
+    let lines = Lines::of(scenario);
+    let mut numbers = Numbers { next: HashMap::new() };
+    let at = |slot: usize| DAY * (slot as u32 / 2) + HOUR * if slot.is_multiple_of(2) { 10 } else { 17 };
+    let mut moments: Vec<Moment> =
+        (0..SLOTS).map(|slot| Moment { at: at(slot), campaigns: Vec::new(), meanwhile: Vec::new() }).collect();
+    let unlimited = ["2001", "2002", "2003", "2004", "2005"];
+    let n_fast: usize = unlimited.iter().map(|waba| lines.fast[waba].len()).sum();
+    // A tenth of the sends are for the businesses with a limit of 10,000.
+    let per_line = sends * 9 / 10 / (n_fast * SLOTS) as u64;
+    for (slot, moment) in moments.iter_mut().enumerate() {
+        for (index, waba) in unlimited.into_iter().enumerate() {
+            let business = format!("1{}", &waba[1..]);
+            let n = per_line * lines.fast[waba].len() as u64;
+            let template = ["order_update", "spring_sale", "login_code"][(slot + index) % 3];
+            // Marketing is only sent to people who got none before: Pregón does not wait for a day after 131049 if
+            // another campaign sends to the person.
+            let people =
+                if template == "spring_sale" { numbers.fresh(&business, n) } else { Numbers::shared(&business, n) };
+            moment.campaigns.push(lines.campaign(waba, template, people));
+        }
+        let slow = Audience {
+            lines: lines.slow["2002"].clone(),
+            ..lines.campaign("2002", "order_update", Numbers::shared("1002", 90))
+        };
+        moment.campaigns.push(slow);
+        for (waba, business) in [("2007", "1007"), ("2008", "1008")] {
+            if slot % 4 == 1 {
+                moment.campaigns.push(lines.campaign(waba, "order_update", numbers.fresh(business, sends / 100)));
+            }
+        }
+    }
+    // More people than the limits allow: the rest gets its message on the next day. The limit of 10,000 is reached only in
+    // a week of more than 500,000 sends.
+    let more_than_10k = (sends / 100).min(7_000);
+    moments[4].campaigns.push(lines.campaign("2006", "order_update", numbers.fresh("1006", more_than_10k)));
+    moments[4].campaigns.push(lines.campaign("2013", "order_update", numbers.fresh("1006", more_than_10k)));
+    moments[2].campaigns.push(lines.campaign("2009", "spring_sale", numbers.fresh("1009", 2_300)));
+    moments[6].campaigns.push(lines.campaign("2010", "order_update", numbers.fresh("1010", 500)));
+    moments[0].campaigns.push(lines.campaign("2011", "order_update", numbers.fresh("1011", 600)));
+    moments[1].campaigns.push(lines.campaign("2012", "spring_sale", numbers.fresh("1012", 320)));
+    // To the same people of a line at once.
+    for slot in [0, 8] {
+        for template in ["order_update", "login_code"] {
+            let mut campaign = lines.campaign("2008", template, Numbers::shared("1008", 40));
+            campaign.lines.truncate(1);
+            moments[slot].campaigns.push(campaign);
+        }
+    }
+    // Paced templates.
+    moments[2].campaigns.push(lines.campaign("2001", "new_arrivals", numbers.fresh("1001", 300)));
+    moments[3].campaigns.push(lines.campaign("2003", "club_offer", numbers.fresh("1003", 300)));
+    // To people who have just written.
+    let mut answer = lines.campaign("2012", "order_update", Numbers::shared("1012", 20));
+    answer.lines.truncate(1);
+    moments[2].campaigns.push(answer);
+    for waba in unlimited {
+        let again = Audience { people: People::Withheld, ..lines.campaign(waba, "spring_sale", 0..0) };
+        moments[13].campaigns.push(again);
+    }
+    moments
+}
+
+/// What Meta does while campaigns are sent.
+fn meta_acts(moments: &mut [Moment]) {
+    let template = "order_update";
+    for (slot, share, happening) in [
+        (0, 0.3, Happening::Red { waba: "2001", template }),
+        (3, 0.4, Happening::Red { waba: "2001", template }),
+        (4, 0.3, Happening::Restrict { waba: "2004" }),
+        (6, 0.3, Happening::Ban { business: "1005" }),
+        (7, 0.2, Happening::Yellow { waba: "2002", template, line: "3006" }),
+        (8, 0.2, Happening::Upgrade { line: "3003" }),
+        (9, 0.2, Happening::Throttle { line: "3011" }),
+    ] {
+        moments[slot].meanwhile.push((share, happening));
+    }
+}
+
+/// What breaks while campaigns are sent.
+fn breakdowns(moments: &mut [Moment], rng: &mut StdRng) {
+    for slot in [1, 3, 5, 7, 9, 11] {
+        let happening = match slot {
+            1 | 9 => Happening::KillWorker(rng.random_range(1..=2)),
+            5 => Happening::KillWorker(0),
+            3 => Happening::RestartRedis,
+            _ => Happening::RedisLosesPower,
+        };
+        moments[slot].meanwhile.push((rng.random_range(0.2..0.7), happening));
+    }
+}
+
+/// What happens between the campaigns.
+fn later() -> Vec<Moment> {
+    let at =
+        |hours: u32, happening| Moment { at: HOUR * hours, campaigns: Vec::new(), meanwhile: vec![(0.0, happening)] };
+    vec![
+        at(24 + 9, Happening::Write { line: "3043", people: Numbers::shared("1012", 20) }),
+        at(24 + 17 + 2, Happening::Unpause { waba: "2003", template: "club_offer" }),
+        at(2 * 24 + 12, Happening::RaiseLimit { business: "1011" }),
+        at(3 * 24 + 10 + 5, Happening::Reinstate { business: "1005" }),
+    ]
+}
+
+impl<'s> Lines<'s> {
+    fn of(scenario: &'s Scenario) -> Self {
+        let (mut fast, mut slow) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        for line in &scenario.lines {
+            let map = if line.messages_per_second > BUSINESS_APP_RATE { &mut fast } else { &mut slow };
+            map.entry(line.waba.as_str()).or_default().push(line.id.clone());
+        }
+        Self { fast, slow }
+    }
+
+    /// A campaign on all fast lines of the WABA.
+    fn campaign(&self, waba: &str, template: &'static str, people: Range<u64>) -> Audience {
+        Audience { template, lines: self.fast[waba].clone(), people: People::Numbers(people) }
+    }
+}

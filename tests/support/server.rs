@@ -27,17 +27,10 @@ pub struct Installation {
     lines: Vec<(String, String)>,
 }
 
-impl Installation {
-    /// A configuration that uses `redis` and sends to the Meta at the URL `meta`. `lines`: ids and rates per second of
-    /// the lines, all of WABA 2001. `dispatch`: further keys of `[dispatch]`, as TOML.
-    pub fn new(redis: &TestRedis, meta: &str, lines: &[(&str, f64)], dispatch: &str) -> Self {
-        let text = format!(
-            r#"
-id_retention = "1d"
-[redis]
-url = "{}"
-timeout = "1s"
-[graph]
+/// The tables of a configuration that say how Meta and callers are reached. `meta`: the URL of Meta.
+pub fn surroundings(meta: &str) -> String {
+    format!(
+        r#"[graph]
 base_url = "{meta}"
 timeout = "5s"
 connect_timeout = "2s"
@@ -49,7 +42,21 @@ listen = "127.0.0.1:0"
 [webhook]
 verify_token = {{ env = "PREGON_TEST_VERIFY_TOKEN" }}
 app_secret = {{ env = "PREGON_TEST_APP_SECRET" }}
-[dispatch]
+"#
+    )
+}
+
+impl Installation {
+    /// A configuration that uses `redis` and sends to the Meta at the URL `meta`. `lines`: ids and rates per second of
+    /// the lines, all of WABA 2001. `dispatch`: further keys of `[dispatch]`, as TOML.
+    pub fn new(redis: &TestRedis, meta: &str, lines: &[(&str, f64)], dispatch: &str) -> Self {
+        let text = format!(
+            r#"
+id_retention = "1d"
+[redis]
+url = "{}"
+timeout = "1s"
+{}[dispatch]
 headroom = 0.0
 pair_spacing = "0s"
 lease = "3s"
@@ -69,7 +76,8 @@ id = "2001"
 business = "1001"
 access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
 "#,
-            redis.url()
+            redis.url(),
+            surroundings(meta)
         );
         let table =
             |id: &str, rate: f64| format!("[[line]]\nid = \"{id}\"\nwaba = \"2001\"\nmessages_per_second = {rate}\n");

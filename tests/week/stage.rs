@@ -22,7 +22,7 @@ use crate::support::{
     hooks::APP_SECRET,
     http_client,
     redis::TestRedis,
-    server::{Api, Installation, Server},
+    server::{Api, Installation, Server, surroundings},
     until, world,
 };
 
@@ -76,7 +76,7 @@ impl Stage {
     pub async fn start(mut scenario: Scenario, dispatch: &str) -> Self {
         let (redis, clock) = clock::redis().await;
         // The webhooks have to find the process again after it was killed.
-        let port = Socket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+        let port = free_port();
         let url = format!("http://127.0.0.1:{port}/webhooks/meta");
         for waba in &mut scenario.wabas {
             waba.webhook = Some(Target { url: url.clone(), app_secret: APP_SECRET.into() });
@@ -238,6 +238,17 @@ impl Stage {
     }
 }
 
+/// A free port below 32,768, where the ephemeral ports of Linux begin: one of those may be in use by another test before
+/// the process listens, or while it is down.
+fn free_port() -> u16 {
+    loop {
+        let port = rand::random_range(22_768..32_768);
+        if Socket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 fn token_name(waba: &str) -> String {
     format!("PREGON_TEST_TOKEN_{waba}")
 }
@@ -247,19 +258,7 @@ fn configuration(redis: &TestRedis, meta: &str, scenario: &Scenario, dispatch: &
         r#"
 [redis]
 url = "{}"
-[graph]
-base_url = "{meta}"
-timeout = "5s"
-connect_timeout = "2s"
-[http]
-listen = "127.0.0.1:0"
-api_keys = [{{ name = "test", secret = {{ env = "PREGON_TEST_KEY" }} }}]
-[ops]
-listen = "127.0.0.1:0"
-[webhook]
-verify_token = {{ env = "PREGON_TEST_VERIFY_TOKEN" }}
-app_secret = {{ env = "PREGON_TEST_APP_SECRET" }}
-[feed]
+{}[feed]
 enabled = false
 [dispatch]
 lease = "{}s"
@@ -270,6 +269,7 @@ threads = 1
 format = "json"
 "#,
         redis.url(),
+        surroundings(meta),
         LEASE.as_secs()
     );
     let businesses: std::collections::BTreeSet<&str> =

@@ -1,6 +1,6 @@
 //! Businesses: list them, with how much of their messaging limits is used.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{Json, extract::State};
 use serde::Deserialize;
@@ -12,7 +12,6 @@ use crate::{
     config::KeyScope,
     domain::{BusinessId, HoldScope, WabaId},
     http::{page, problem::Result, request::Params},
-    redis::places::Places,
 };
 
 /// The query parameters of the list of businesses.
@@ -50,12 +49,11 @@ pub(super) async fn list(
     let rest = businesses.into_iter().filter(|(id, _)| after.is_none_or(|after| id.as_str() > after));
     let rest: Vec<(&BusinessId, BTreeSet<&WabaId>)> = rest.take(limit + 1).collect();
     let (store, now) = (&shared.state.store, shared.now());
-    let (limited, mut holds) = tokio::try_join!(store.limited_businesses(now), store.holds(now))?;
-    let limited: HashMap<BusinessId, (u32, Places)> =
-        limited.into_iter().map(|(id, limit, places)| (id, (limit, places))).collect();
+    let (known, mut holds) = tokio::try_join!(store.messaging_limits(), store.holds(now))?;
+    let limited = store.limited_businesses(&known, now).await?;
     let mut view = |(id, wabas): &(&BusinessId, BTreeSet<&WabaId>)| {
         let id = *id;
-        let (limit, places) = limited.get(id).copied().unzip();
+        let (limit, places) = limited.get(id).map(|limited| (limited.limit, limited.places)).unzip();
         let scope = HoldScope::Business(id.clone());
         BusinessView {
             id: id.clone(),

@@ -28,6 +28,7 @@ use crate::{
         campaigns::{CampaignRecord, StateChange},
         clock::Clock,
         inbound::InboundLimits,
+        places::LimitedPlaces,
     },
     telemetry::metrics::QueueMetrics,
     templates,
@@ -243,7 +244,10 @@ impl Housekeeping {
         let age = survey.oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64());
         metrics.oldest_age.set(age);
         metrics.set_holds(self.store.holds(self.clock.now()).await?.keys());
-        for (business, limit, places) in self.store.limited_businesses(self.clock.now()).await? {
+        let known = self.store.messaging_limits().await?;
+        for (business, LimitedPlaces { limit, places }) in
+            self.store.limited_businesses(&known, self.clock.now()).await?
+        {
             metrics.set_messaging_limit(&business, limit, places.used);
         }
         Ok(())

@@ -9,11 +9,11 @@
 //! If a process dies: the people whom it was about to send to count for that time.
 //! If Redis loses its last writes: the journal counts the people again, perhaps for longer than before.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 
-use super::{Call, Result, Store, StoreError, lines::ms, message_ids::RowRef, script};
+use super::{Call, Result, Store, StoreError, lines::ms, message_ids::RowRef, messaging_limits::KnownLimit, script};
 use crate::domain::{BusinessId, LineId, Person, UnixMs};
 
 /// How long a person counts after a delivery. The same time is the length of a service window.
@@ -38,6 +38,15 @@ pub struct Places {
     pub frees_at: Option<UnixMs>,
     /// Since when none is left, if none is.
     pub spent_since: Option<UnixMs>,
+}
+
+/// The places of a business, and how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitedPlaces {
+    /// The limit in people.
+    pub limit: u32,
+    /// The places.
+    pub places: Places,
 }
 
 /// What became of a message that counts.
@@ -69,27 +78,37 @@ impl Store {
         Ok(read(answer)?.0)
     }
 
-    /// The businesses that have a messaging limit, each with the limit in people and its places at `now`.
-    pub async fn limited_businesses(&self, now: UnixMs) -> Result<Vec<(BusinessId, u32, Places)>> {
-        let known = self.messaging_limits().await?.into_iter();
-        let limited: Vec<(BusinessId, u32)> =
-            known.filter_map(|(business, known)| Some((business, known.limit.people()?))).collect();
+    /// Those of the businesses in `known` that have a messaging limit, each with its places at `now`.
+    pub async fn limited_businesses(
+        &self,
+        known: &HashMap<BusinessId, KnownLimit>,
+        now: UnixMs,
+    ) -> Result<HashMap<BusinessId, LimitedPlaces>> {
+        let limited: Vec<(&BusinessId, u32)> =
+            known.iter().filter_map(|(business, known)| Some((business, known.limit.people()?))).collect();
         let call =
-            |(business, limit): &(BusinessId, u32)| self.take_call(business, i64::from(*limit), "", Vec::new(), now);
+            |(business, limit): &(&BusinessId, u32)| self.take_call(business, i64::from(*limit), "", Vec::new(), now);
         let answers = self.call_all(&limited.iter().map(call).collect::<Vec<_>>()).await?;
         let with_places = limited.into_iter().zip(answers);
-        with_places.map(|((business, limit), answer)| Ok((business, limit, read(answer?)?.0))).collect()
+        with_places
+            .map(|((business, limit), answer)| {
+                Ok((business.clone(), LimitedPlaces { limit, places: read(answer?)?.0 }))
+            })
+            .collect()
     }
 
-    /// When the last of `messages` to people who take places may leave, if nothing else is sent for the business; `None` if
-    /// that is unknown. Each place can be taken again a day after it was.
-    pub async fn places_free_at(&self, business: &BusinessId, messages: u64, now: UnixMs) -> Result<Option<UnixMs>> {
-        let known = self.messaging_limits().await?.remove(business);
-        let Some(people) = known.and_then(|known| known.limit.people()) else { return Ok(Some(now)) };
-        let (Some(last), limit) = (messages.checked_sub(1), u64::from(people)) else { return Ok(Some(now)) };
+    /// When the last of `messages` to people who take places may leave, if nothing else is sent for the business, whose
+    /// places at `now` are `limited`; `None` if that is unknown. Each place can be taken again a day after it was.
+    pub async fn places_free_at(
+        &self,
+        business: &BusinessId,
+        limited: LimitedPlaces,
+        messages: u64,
+        now: UnixMs,
+    ) -> Result<Option<UnixMs>> {
+        let (Some(last), limit) = (messages.checked_sub(1), u64::from(limited.limit)) else { return Ok(Some(now)) };
         let (Some(days), Some(place)) = (last.checked_div(limit), last.checked_rem(limit)) else { return Ok(None) };
-        let left = self.places(business, people, now).await?.left;
-        let frees_at = match place.checked_sub(left) {
+        let frees_at = match place.checked_sub(limited.places.left) {
             None => now,
             Some(nth) => {
                 let mut range = cmd("ZRANGEBYSCORE");

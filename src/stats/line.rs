@@ -8,6 +8,7 @@ use crate::{
     redis::{
         lines::{LineControl, LineReport},
         pages::Schedule,
+        places::LimitedPlaces,
     },
 };
 
@@ -163,19 +164,8 @@ pub struct Stops {
     pub pauses: Pauses,
     /// The businesses with configured lines whose messaging limit is not known yet.
     pub limit_unknown: HashSet<BusinessId>,
-    /// The businesses that may send to nobody new for now, because of their messaging limit.
-    pub spent: HashMap<BusinessId, SpentLimit>,
-}
-
-/// A messaging limit of which no place is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpentLimit {
-    /// The limit in people.
-    pub limit: u32,
-    /// Since when no place is left.
-    pub since: Option<UnixMs>,
-    /// When the next place frees.
-    pub frees_at: Option<UnixMs>,
+    /// The businesses that have a messaging limit.
+    pub limited: HashMap<BusinessId, LimitedPlaces>,
 }
 
 /// The `holds` that stop a line, the narrowest first.

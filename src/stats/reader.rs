@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     StateCounts, counts, eta,
-    line::{self, LineSnapshot, LineWork, Silence, SpentLimit, Stops},
+    line::{self, LineSnapshot, LineWork, Silence, Stops},
     share::LineShare,
     waiting::waiting_for,
 };
@@ -95,7 +95,7 @@ impl StatisticsReader {
         let work = self.work(record, counts, &stops, now).await?;
         let line = self.lines.first_of(&record.campaign.lines);
         let waiting_for = waiting_for(record, line, &stops, &work, now);
-        Ok((self.eta(record, line, &waiting_for, &work, now).await?, waiting_for))
+        Ok((self.eta(record, line, &stops, &waiting_for, &work, now).await?, waiting_for))
     }
 
     /// When the last message is sent, if everything goes on as it does now; `None` if that is unknown.
@@ -103,6 +103,7 @@ impl StatisticsReader {
         &self,
         record: &CampaignRecord,
         line: Option<&Line>,
+        stops: &Stops,
         waiting_for: &[Waiting],
         work: &[LineWork],
         now: UnixMs,
@@ -111,8 +112,11 @@ impl StatisticsReader {
         let Some(from) = eta::starts_at(waiting_for, now) else { return Ok(None) };
         let Some(by_rate) = eta::end_by_rate(work, weight, from) else { return Ok(None) };
         let messages: f64 = work.iter().map(|work| work.ours(weight).with_those_before(&work.others)).sum();
-        let by_limit = match line {
-            Some(line) => self.store.places_free_at(&line.business, messages.ceil() as u64, now).await?,
+        let limited = line.and_then(|line| Some((&line.business, *stops.limited.get(&line.business)?)));
+        let by_limit = match limited {
+            Some((business, limited)) => {
+                self.store.places_free_at(business, limited, messages.ceil() as u64, now).await?
+            }
             None => Some(now),
         };
         Ok(by_limit.map(|by_limit| eta::whole_second(by_rate.max(by_limit))))
@@ -160,19 +164,12 @@ impl StatisticsReader {
 
     /// The holds, the pauses of everything and the messaging limits that stop lines at `now`.
     pub async fn stops(&self, now: UnixMs) -> Result<Stops> {
-        let (holds, stored, known, limited) = tokio::try_join!(
-            self.store.holds(now),
-            self.store.pauses(),
-            self.store.messaging_limits(),
-            self.store.limited_businesses(now)
-        )?;
-        let spent = limited.into_iter().filter(|(.., places)| places.left == 0);
-        let spent = spent.map(|(business, limit, places)| {
-            (business, SpentLimit { limit, since: places.spent_since, frees_at: places.frees_at })
-        });
+        let (holds, stored, known) =
+            tokio::try_join!(self.store.holds(now), self.store.pauses(), self.store.messaging_limits())?;
+        let limited = self.store.limited_businesses(&known, now).await?;
         let businesses = self.lines.iter().map(|line| &line.business);
         let limit_unknown = businesses.filter(|business| !known.contains_key(*business)).cloned().collect();
-        Ok(Stops { holds, pauses: stored.pauses, limit_unknown, spent: spent.collect() })
+        Ok(Stops { holds, pauses: stored.pauses, limit_unknown, limited })
     }
 
     /// Snapshots of `lines`, in the same order.
@@ -208,7 +205,7 @@ impl StatisticsReader {
         let silent_since = |owner| last_beat(owner).filter(|at| now.since(*at) > SILENT_AFTER);
         let since: Vec<Option<UnixMs>> = owners.iter().map(silent_since).collect();
         if since.iter().all(Option::is_none) {
-            return Ok(since.iter().map(|_| None).collect());
+            return Ok(vec![None; lines.len()]);
         }
         let ttls = self.store.lease_ttls(lines).await?;
         let silence = |(since, ttl): (Option<UnixMs>, Option<Duration>)| {

@@ -5,11 +5,11 @@
 
 use std::iter;
 
-use super::line::{LineWork, Silence, SpentLimit, Stop, Stops};
+use super::line::{LineWork, Silence, Stop, Stops};
 use crate::{
     api_types::{WaitReason, Waiting},
     domain::{BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs},
-    redis::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
+    redis::{campaigns::CampaignRecord, places::LimitedPlaces, registry::UNLISTED_REMEDY},
 };
 
 /// What a campaign waits for at `now`. `line` is one of its lines, if any is configured, and `lines` are those on which
@@ -78,9 +78,13 @@ fn campaign_holds(campaign: &Campaign, line: &Line, stops: &Stops) -> Vec<Waitin
 
 /// The messaging limit of the business, if no place of it is left.
 fn limit_spent(business: &BusinessId, stops: &Stops) -> Option<Waiting> {
-    let SpentLimit { limit, since, frees_at } = stops.spent.get(business)?;
+    let LimitedPlaces { limit, places } = stops.limited.get(business).filter(|limited| limited.places.left == 0)?;
     let text = format!("business {business} has reached its limit of {limit} people in 24 hours");
-    Some(Waiting { since: *since, until: *frees_at, ..Waiting::new(WaitReason::PortfolioLimit, text) })
+    Some(Waiting {
+        since: places.spent_since,
+        until: places.frees_at,
+        ..Waiting::new(WaitReason::PortfolioLimit, text)
+    })
 }
 
 /// How a hold that stops the whole campaign is shown. `None` for a hold on one line, which is shown with that line.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     domain::{MetaCode, Template, campaign::PauseReason, line::tests::line},
-    redis::pages::Schedule,
+    redis::{pages::Schedule, places::Places},
     stats::line::{
         LineSnapshot,
         tests::{hold, sending},
@@ -98,8 +98,9 @@ fn campaign_wide_holds_hide_the_reasons_of_lines() {
 #[test]
 fn a_spent_messaging_limit_stops_the_campaign_until_a_place_frees() {
     let lines = [work("3001", 5, 0, sending(72.0))];
+    let spent_places = Places { used: 250, left: 0, frees_at: Some(LATER), spent_since: Some(NOW) };
     let spent = |business: &str| Stops {
-        spent: [(business.into(), SpentLimit { limit: 250, since: Some(NOW), frees_at: Some(LATER) })].into(),
+        limited: [(business.into(), LimitedPlaces { limit: 250, places: spent_places })].into(),
         ..Stops::default()
     };
     let found = |stops: &Stops| {

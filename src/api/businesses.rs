@@ -3,41 +3,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{Json, extract::State};
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::{SharedState, access::Access, holds::hold_view};
 use crate::{
     api_types::{BusinessPage, BusinessView, Page},
     config::KeyScope,
     domain::{BusinessId, HoldScope, WabaId},
-    http::{page, problem::Result, request::Params},
+    http::{
+        page::{self, PageParams},
+        problem::Result,
+        request::Params,
+    },
 };
-
-/// The query parameters of the list of businesses.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct BusinessListParams {
-    /// `next` of the page before. Without it the list begins.
-    #[param(nullable = false)]
-    cursor: Option<String>,
-    /// The maximum number of rows.
-    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<String>,
-}
 
 /// List the businesses of the configured lines, in the order of their ids.
 #[utoipa::path(
     get, path = "/v1/businesses", tag = "businesses", operation_id = "list_businesses",
     security(("api_key" = [KeyScope::Read])),
-    params(BusinessListParams),
+    params(PageParams),
     responses((status = 200, description = "A page of businesses.", body = BusinessPage)),
 )]
 pub(super) async fn list(
     State(shared): SharedState,
     access: Access,
-    Params(params): Params<BusinessListParams>,
+    Params(params): Params<PageParams>,
 ) -> Result<Json<BusinessPage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let after = page::non_empty(params.cursor.as_deref());

@@ -2,14 +2,17 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::{SharedState, access::Access, extract::DeadLetterPath};
 use crate::{
     api_types::{DeadJobPage, DeadJobView, Page, RetriedJob},
     config::KeyScope,
     domain::EntryId,
-    http::{page, problem::Result, request::Params},
+    http::{
+        page::{self, PageParams},
+        problem::Result,
+        request::Params,
+    },
     json,
     redis::dead_letters::DeadLetter,
 };
@@ -52,32 +55,19 @@ fn view(letter: &DeadLetter, job_bytes_max: usize) -> DeadJobView {
     }
 }
 
-/// The query parameters of the list of dead letters.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct DeadJobListParams {
-    /// `next` of the page before. Without it the list begins.
-    #[param(nullable = false)]
-    cursor: Option<String>,
-    /// The maximum number of rows.
-    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<String>,
-}
-
 /// List the dead letters of jobs, newest first.
 ///
 /// A list shows the beginning of each job. It is empty for a key that is limited to businesses. A page may have fewer rows than `limit` and still a next page.
 #[utoipa::path(
     get, path = "/v1/jobs/dead", tag = "jobs", operation_id = "list_dead_jobs",
     security(("api_key" = [KeyScope::Read])),
-    params(DeadJobListParams),
+    params(PageParams),
     responses((status = 200, description = "A page of dead letters.", body = DeadJobPage)),
 )]
 pub(super) async fn list(
     State(shared): SharedState,
     access: Access,
-    Params(params): Params<DeadJobListParams>,
+    Params(params): Params<PageParams>,
 ) -> Result<Json<DeadJobPage>> {
     // `next` is the last dead letter of the page.
     let limit = page::limit(params.limit.as_deref())?;

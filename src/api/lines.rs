@@ -1,8 +1,6 @@
 //! Lines: read state, rate, backlog and owner; set the rate, pause, resume.
 
 use axum::{Json, extract::State};
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
@@ -17,7 +15,7 @@ use crate::{
     domain::{HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineAllowance, LineId, Pause, PauseScope},
     http::request::Params,
     http::{
-        page,
+        page::{self, PageParams},
         problem::{Problem, Result},
     },
     redis::lines::LineControl,
@@ -79,30 +77,17 @@ fn state(now: &LineSnapshot, backlog: u64) -> &'static str {
     }
 }
 
-/// The query parameters of the line list.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct LineListParams {
-    /// `next` of the page before. Without it the list begins.
-    #[param(nullable = false)]
-    cursor: Option<String>,
-    /// The maximum number of rows.
-    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<String>,
-}
-
 /// List lines, in the order of the configuration.
 #[utoipa::path(
     get, path = "/v1/lines", tag = "lines", operation_id = "list_lines",
     security(("api_key" = [KeyScope::Read])),
-    params(LineListParams),
+    params(PageParams),
     responses((status = 200, description = "A page of lines.", body = LinePage)),
 )]
 pub(super) async fn list(
     State(shared): SharedState,
     access: Access,
-    Params(params): Params<LineListParams>,
+    Params(params): Params<PageParams>,
 ) -> Result<Json<LinePage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let lines = shared.lines(&access);

@@ -17,7 +17,7 @@ use crate::{
     config::KeyScope,
     domain::{SubscriberId, UnixMs},
     http::{
-        page,
+        page::{self, PageParams},
         problem::Result,
         request::{Params, bad_query},
     },
@@ -29,30 +29,17 @@ use crate::{
     subscribers::Subscriber,
 };
 
-/// The query parameters of the list of subscribers.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct SubscriberListParams {
-    /// `next` of the page before. Without it the list begins.
-    #[param(nullable = false)]
-    cursor: Option<String>,
-    /// The maximum number of rows.
-    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<String>,
-}
-
 /// List subscribers, in the order of the configuration.
 #[utoipa::path(
     get, path = "/v1/subscribers", tag = "subscribers", operation_id = "list_subscribers",
     security(("api_key" = [KeyScope::Read])),
-    params(SubscriberListParams),
+    params(PageParams),
     responses((status = 200, description = "A page of subscribers.", body = SubscriberPage)),
 )]
 pub(super) async fn list(
     State(shared): SharedState,
     access: Access,
-    Params(params): Params<SubscriberListParams>,
+    Params(params): Params<PageParams>,
 ) -> Result<Json<SubscriberPage>> {
     let limit = page::limit(params.limit.as_deref())?;
     // A subscriber gets the events of all businesses, so it does not exist for a caller that is limited to some.

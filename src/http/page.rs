@@ -6,6 +6,9 @@
 
 use std::str::FromStr;
 
+use serde::Deserialize;
+use utoipa::IntoParams;
+
 use super::{
     problem::{Problem, Result},
     request::bad_query,
@@ -16,6 +19,19 @@ pub const LIMIT_DEFAULT: usize = 100;
 
 /// Maximum number of rows of a page.
 pub const LIMIT_MAX: usize = 1_000;
+
+/// The query parameters of a list without filters.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageParams {
+    /// `next` of the page before. Without it the list begins.
+    #[param(nullable = false)]
+    pub cursor: Option<String>,
+    /// The maximum number of rows.
+    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
+    pub limit: Option<String>,
+}
 
 /// Parses the parameter `limit`. An empty one counts as missing.
 pub fn limit(text: Option<&str>) -> Result<usize> {

@@ -1,8 +1,9 @@
-//! Who asks Meta what it allows on the lines of a WABA, and when.
+//! Chooses the worker that asks Meta what the lines of a WABA may send, so that only one asks at a time.
 //!
-//! Owns: STRING `allowances_read:WABA`, which is there while nobody has to ask. The answers are in the controls of the lines.
+//! Owns: STRING `allowances_read:WABA`, which exists until the next worker has to ask. The answers are stored with the
+//! controls of the lines.
 //!
-//! If a worker dies while it asks: the claim expires, and another worker asks.
+//! If a worker dies while it asks, its claim expires, and another worker asks.
 
 use std::time::Duration;
 

@@ -74,7 +74,7 @@ pub trait Lane {
     /// To whom the message goes that [`Lane::take`] returns next.
     fn next_addressee(&self) -> Option<Addressee>;
 
-    /// Gives back the message that [`Lane::take`] would return next. It becomes due again after `wait`.
+    /// Gives back the next message that [`Lane::take`] would return. It becomes due again after `wait`.
     fn defer_next(&mut self, wait: Duration, line: &LineState);
 
     /// Looks for new work: something has changed that concerns this line and `lines` in all.

@@ -326,7 +326,7 @@ impl<L: Lane> Runner<L> {
         grant == WarmUpGrant::Granted
     }
 
-    /// Gives back messages from the front of the lane while the next recipient got one on this line a moment ago.
+    /// Gives back messages from the front of the lane as long as their recipients have just got one on this line.
     fn defer_pairs(&mut self, now: Instant) {
         while let Some(Addressee { to, campaign }) = self.lane.next_addressee()
             && let Some(at) = self.pairs.wait_until(to, campaign, now)

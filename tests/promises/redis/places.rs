@@ -65,7 +65,7 @@ async fn whatever_meta_counts_is_counted_and_never_above_the_limit() {
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let mut rng = StdRng::seed_from_u64(seed());
     let (mut now, mut open, mut row) = (START, Vec::<Open>::new(), 0_u16);
-    // Who got a message, and when last.
+    // When each person last got a message.
     let mut delivered: HashMap<u64, UnixMs> = HashMap::new();
     for _ in 0..1_500 {
         now = now.after(Duration::from_secs(rng.random_range(0..1_800)));

@@ -28,14 +28,14 @@ const ASK_PAUSE: Duration = Duration::from_millis(100);
 pub enum Allowance {
     /// Any number.
     Unlimited,
-    /// At most so many, of a business with this limit.
+    /// A number of messages that the messaging limit allows.
     Limited {
         /// The number of messages, above 0.
         messages: usize,
         /// The limit in people.
         limit: u32,
     },
-    /// It is not known how many places of this limit are left.
+    /// The number of places left has to be read first.
     Ask {
         /// The limit in people.
         limit: u32,

@@ -93,7 +93,7 @@ impl Housekeeping {
     }
 
     async fn run_duty(&self, stop: &CancellationToken) {
-        let mut probed_at = Instant::now();
+        let mut probed_at = self.clock.now();
         let mut trimmed_at: Option<Instant> = None;
         let mut synced_at: Option<Instant> = None;
         let mut template_reads = TemplateReads::default();
@@ -115,8 +115,9 @@ impl Housekeeping {
                 warn!(%error, "housekeeping of unlisted lines failed");
             }
             let pause = (began.elapsed() * PAUSE_FACTOR).clamp(PAUSE_MIN, PAUSE_MAX);
-            if probed_at.elapsed() >= PROBE_EVERY {
-                probed_at = Instant::now();
+            let now = self.clock.now();
+            if now.since(probed_at) >= PROBE_EVERY {
+                probed_at = now;
                 if let Err(error) = self.probe_holds().await {
                     warn!(%error, "holds could not be probed");
                 }

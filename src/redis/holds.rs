@@ -65,6 +65,12 @@ impl Store {
         self.hold_unless(scope, hold, at, |before| outlasts(before, hold)).await
     }
 
+    /// Like [`Store::hold_if_new`], but if `hold` has an end, it replaces a hold in force with the same code and none.
+    pub async fn hold_or_end(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
+        let gets_an_end = |before: &Hold| before.code == hold.code && before.until.is_none() && hold.until.is_some();
+        self.hold_unless(scope, hold, at, |before| !gets_an_end(before)).await
+    }
+
     /// Holds a scope unless a hold in force `stays`, or a hold was lifted or ended at `at` or later.
     async fn hold_unless(
         &self,

@@ -3,7 +3,7 @@
 //! If the process dies: Meta delivers unanswered webhooks again.
 //! Never: lifts a hold that has another cause.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use tracing::{info, warn};
 
@@ -17,6 +17,9 @@ use crate::{
 const RESTRICTED: MetaCode = MetaCode(368);
 /// Meta's code for sends of a locked account.
 const LOCKED: MetaCode = MetaCode(131_031);
+
+/// Time between the end of a restriction and the next send. Meta names the end in whole seconds, by its own clock.
+const END_MARGIN: Duration = Duration::from_secs(5);
 
 /// A change of an account.
 #[derive(Debug, PartialEq)]
@@ -134,8 +137,9 @@ async fn hold(
     let separator = if change.reason.is_empty() { "" } else { ": " };
     let reason = format!("meta says {}{separator}{}", change.event, change.reason);
     // `since` is Meta's time of the change, so that an older reinstatement does not lift the hold.
-    let hold = Hold { code: Some(code), reason, since: at, until };
-    if store.hold_if_new(&scope, &hold, at).await? {
+    let hold = Hold { code: Some(code), reason, since: at, until: until.map(|until| until.after(END_MARGIN)) };
+    // The refusal of a send may have arrived first, and has no end.
+    if store.hold_or_end(&scope, &hold, at).await? {
         warn!(scope = %scope, reason = hold.reason, "account held by meta");
     }
     Ok(())

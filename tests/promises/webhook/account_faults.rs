@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pregon::domain::{HoldScope, MetaCode};
+use pregon::domain::{Hold, HoldScope, MetaCode, UnixMs};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -273,7 +273,7 @@ async fn a_ban_or_restriction_holds_the_waba_until_it_ends() {
     }
     let hooks = Hooks::start().await;
     let waba = HoldScope::Waba("2001".into());
-    let end = pregon::domain::UnixMs(4_102_444_800_000);
+    let end = UnixMs(4_102_444_805_000);
     let later = |body: &str| body.replace("1795300100", &(now().seconds() + 5).to_string());
     let steps = [
         (fixture!("account_violation").to_owned(), None),
@@ -300,6 +300,19 @@ async fn a_ban_or_restriction_holds_the_waba_until_it_ends() {
 }
 
 #[tokio::test]
+async fn a_restriction_ends_the_hold_that_a_refused_send_began() {
+    let hooks = Hooks::start().await;
+    let waba = HoldScope::Waba("2001".into());
+    let refusal = Hold { code: Some(MetaCode(368)), reason: "refused".into(), since: now(), until: None };
+    hooks.store.hold(&waba, &refusal).await.expect("a store");
+    let restriction = include_str!("../../fixtures/webhooks/account_restricted.json");
+    assert_eq!(hooks.deliver_bytes(restriction.as_bytes()).await, 200);
+    let holds = hooks.store.holds(now()).await.expect("a store");
+    assert_eq!(holds[&waba].until, Some(UnixMs(4_102_444_805_000)));
+    hooks.stop().await;
+}
+
+#[tokio::test]
 async fn the_cap_on_utility_messages_holds_only_them_until_meta_ends_it() {
     let hooks = Hooks::start().await;
     let utility = HoldScope::Utility("2001".into());
@@ -314,7 +327,7 @@ async fn the_cap_on_utility_messages_holds_only_them_until_meta_ends_it() {
     let seconds = now().seconds();
     assert_eq!(hooks.deliver(&report(seconds, capped)).await, 200);
     let holds = hooks.store.holds(now()).await.expect("redis");
-    let until = pregon::domain::UnixMs(4_102_444_800_000);
+    let until = UnixMs(4_102_444_805_000);
     assert_eq!(holds.iter().map(|(scope, hold)| (scope, hold.until)).collect::<Vec<_>>(), [(&utility, Some(until))]);
     assert_eq!(hooks.deliver(&report(seconds - 60, recovered.clone())).await, 200);
     assert_eq!(hooks.store.holds(now()).await.expect("redis").len(), 1, "the end of an earlier cap");

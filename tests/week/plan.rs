@@ -9,6 +9,9 @@ pub const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 const SLOTS: usize = 14;
 
+/// The WABAs whose businesses have no messaging limit. They get nine tenths of the messages.
+const UNLIMITED: [&str; 5] = ["2001", "2002", "2003", "2004", "2005"];
+
 /// Lines of at most this rate have the number in the Business app. They get small campaigns of their own, so that they
 /// do not hold up the others.
 const BUSINESS_APP_RATE: u32 = 20;
@@ -81,9 +84,10 @@ pub enum Happening {
     Upgrade {
         line: &'static str,
     },
-    /// Meta throttles a line although it keeps its rate.
+    /// Meta throttles this share of the sends of a line although it keeps its rate.
     Throttle {
         line: &'static str,
+        share: f64,
     },
     /// People write to a line.
     Write {
@@ -138,8 +142,10 @@ impl Plan {
         let mut scenario = Scenario::named("week").expect("it comes with the program");
         scenario.seed = seed;
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut moments = slots(&scenario, sends);
-        meta_acts(&mut moments);
+        let lines = Lines::of(&scenario);
+        let per_line = lines.messages_of_each(sends);
+        let mut moments = slots(&lines, per_line, sends);
+        meta_acts(&mut moments, per_line);
         breakdowns(&mut moments, &mut rng);
         for moment in &mut moments {
             moment.meanwhile.sort_by(|one, other| one.0.total_cmp(&other.0));
@@ -150,19 +156,14 @@ impl Plan {
     }
 }
 
-/// The hours at which campaigns start: two a day.
-fn slots(scenario: &Scenario, sends: u64) -> Vec<Moment> {
-    let lines = Lines::of(scenario);
+/// The hours at which campaigns start: two a day. `per_line`: the messages of each line without a messaging limit.
+fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
     let mut numbers = Numbers { next: HashMap::new() };
     let at = |slot: usize| DAY * (slot as u32 / 2) + HOUR * if slot.is_multiple_of(2) { 10 } else { 17 };
     let mut moments: Vec<Moment> =
         (0..SLOTS).map(|slot| Moment { at: at(slot), campaigns: Vec::new(), meanwhile: Vec::new() }).collect();
-    let unlimited = ["2001", "2002", "2003", "2004", "2005"];
-    let n_fast: usize = unlimited.iter().map(|waba| lines.fast[waba].len()).sum();
-    // A tenth of the sends are for the businesses with a limit of 10,000.
-    let per_line = sends * 9 / 10 / (n_fast * SLOTS) as u64;
     for (slot, moment) in moments.iter_mut().enumerate() {
-        for (index, waba) in unlimited.into_iter().enumerate() {
+        for (index, waba) in UNLIMITED.into_iter().enumerate() {
             let business = format!("1{}", &waba[1..]);
             let n = per_line * lines.fast[waba].len() as u64;
             let template = ["order_update", "spring_sale", "login_code"][(slot + index) % 3];
@@ -174,7 +175,7 @@ fn slots(scenario: &Scenario, sends: u64) -> Vec<Moment> {
         }
         let slow = Audience {
             lines: lines.slow["2002"].clone(),
-            ..lines.campaign("2002", "order_update", Numbers::shared("1002", 90))
+            ..lines.campaign("2002", "order_update", Numbers::shared("1002", 24))
         };
         moment.campaigns.push(slow);
         for (waba, business) in [("2007", "1007"), ("2008", "1008")] {
@@ -189,8 +190,8 @@ fn slots(scenario: &Scenario, sends: u64) -> Vec<Moment> {
     moments[4].campaigns.push(lines.campaign("2006", "order_update", numbers.fresh("1006", more_than_10k)));
     moments[4].campaigns.push(lines.campaign("2013", "order_update", numbers.fresh("1006", more_than_10k)));
     moments[2].campaigns.push(lines.campaign("2009", "spring_sale", numbers.fresh("1009", 2_300)));
-    moments[6].campaigns.push(lines.campaign("2010", "order_update", numbers.fresh("1010", 500)));
-    moments[0].campaigns.push(lines.campaign("2011", "order_update", numbers.fresh("1011", 600)));
+    moments[6].campaigns.push(lines.campaign("2010", "order_update", numbers.fresh("1010", 320)));
+    moments[0].campaigns.push(lines.campaign("2011", "order_update", numbers.fresh("1011", 320)));
     moments[1].campaigns.push(lines.campaign("2012", "spring_sale", numbers.fresh("1012", 320)));
     // To the same people of a line at once.
     for slot in [0, 8] {
@@ -207,7 +208,7 @@ fn slots(scenario: &Scenario, sends: u64) -> Vec<Moment> {
     let mut answer = lines.campaign("2012", "order_update", Numbers::shared("1012", 20));
     answer.lines.truncate(1);
     moments[2].campaigns.push(answer);
-    for waba in unlimited {
+    for waba in UNLIMITED {
         let again = Audience { people: People::Withheld, ..lines.campaign(waba, "spring_sale", 0..0) };
         moments[13].campaigns.push(again);
     }
@@ -215,7 +216,9 @@ fn slots(scenario: &Scenario, sends: u64) -> Vec<Moment> {
 }
 
 /// What Meta does while campaigns are sent.
-fn meta_acts(moments: &mut [Moment]) {
+fn meta_acts(moments: &mut [Moment], per_line: u64) {
+    // Each throttled send slows the line down.
+    let throttled = (20.0 / per_line as f64).min(0.5);
     let template = "order_update";
     for (slot, share, happening) in [
         (0, 0.3, Happening::Red { waba: "2001", template }),
@@ -224,7 +227,8 @@ fn meta_acts(moments: &mut [Moment]) {
         (6, 0.3, Happening::Ban { business: "1005" }),
         (7, 0.2, Happening::Yellow { waba: "2002", template, line: "3006" }),
         (8, 0.2, Happening::Upgrade { line: "3003" }),
-        (9, 0.2, Happening::Throttle { line: "3011" }),
+        (9, 0.2, Happening::Throttle { line: "3011", share: throttled }),
+        (10, 0.0, Happening::Throttle { line: "3011", share: 0.0 }),
     ] {
         moments[slot].meanwhile.push((share, happening));
     }
@@ -263,6 +267,12 @@ impl<'s> Lines<'s> {
             map.entry(line.waba.as_str()).or_default().push(line.id.clone());
         }
         Self { fast, slow }
+    }
+
+    /// How many messages each fast line without a messaging limit gets in a slot, of so many in the week.
+    fn messages_of_each(&self, sends: u64) -> u64 {
+        let n: usize = UNLIMITED.iter().map(|waba| self.fast[waba].len()).sum();
+        sends * 9 / 10 / (n * SLOTS) as u64
     }
 
     /// A campaign on all fast lines of the WABA.

@@ -17,14 +17,14 @@ use crate::{
     support::until,
 };
 
-/// Nothing is to be sent for now if no line sends for so long. Workers follow Redis' clock within half a second.
+/// After this time without a send, there is nothing to send for now. Workers follow Redis' clock within half a second.
 const QUIET: Duration = Duration::from_millis(700);
 /// Messages to the same people are sent within this real time.
 const PAIRS_WITHIN: Duration = Duration::from_secs(8);
-/// The jump if nobody says when the next message may be sent. As long as messages stay in doubt.
-const UNKNOWN_WAIT: Duration = Duration::from_secs(120);
-/// The shortest jump: retries that are due one after the other go on together, a little late.
-const JUMP_MIN: Duration = Duration::from_secs(3 * 3_600);
+/// The jump while messages are in doubt and nothing else has a time.
+const DOUBT_WAIT: Duration = Duration::from_secs(120);
+/// The shortest jump: retries that are due one after the other go on together, some hours late.
+const JUMP_MIN: Duration = Duration::from_secs(6 * 3_600);
 /// The longest jump, so that what happens at Meta meanwhile is not told late.
 const JUMP_MAX: Duration = Duration::from_secs(12 * 3_600);
 /// When every campaign has ended for sure.
@@ -108,7 +108,8 @@ impl Week {
             let next = match &waiting.until {
                 _ if self.open.is_empty() => target,
                 Some((until, _)) => (*until).max(now.after(JUMP_MIN)),
-                None => now.after(UNKNOWN_WAIT),
+                None if waiting.has_doubts => now.after(DOUBT_WAIT),
+                None => now.after(JUMP_MIN),
             };
             let by = next.min(target).since(now).min(JUMP_MAX);
             println!(
@@ -129,7 +130,7 @@ impl Week {
         let api = &self.stage.api;
         let campaigns =
             join_all(self.open.iter().map(async |id| (id.clone(), api.get(&format!("campaigns/{id}")).await))).await;
-        let mut waiting = Waiting { has_pairs: false, until: None };
+        let mut waiting = Waiting { has_pairs: false, has_doubts: false, until: None };
         let now = self.stage.now().await;
         self.open.clear();
         for (id, campaign) in campaigns {
@@ -138,6 +139,7 @@ impl Week {
                 continue;
             }
             assert_eq!(campaign["state"], "running", "{campaign}");
+            waiting.has_doubts |= campaign["statistics"]["by_state"]["in_doubt"] != 0;
             for reason in campaign["statistics"]["waiting_for"].as_array().into_iter().flatten() {
                 let word = reason["reason"].as_str().unwrap_or_default();
                 self.reasons.insert(word.to_owned());
@@ -195,6 +197,8 @@ impl Week {
 struct Waiting {
     /// Some wait for the spacing of pairs, which is in real time.
     has_pairs: bool,
+    /// Some have messages in doubt.
+    has_doubts: bool,
     /// The first time at which one says that it goes on, and for what it waits until then.
     until: Option<(UnixMs, String)>,
 }
@@ -284,8 +288,8 @@ async fn happen(stage: &mut Stage, happening: &Happening) {
         Happening::Upgrade { line } => {
             stage.meta("line", json!({"id": line, "messages_per_second": 1_000})).await;
         }
-        Happening::Throttle { line } => {
-            stage.meta("scenario", json!({"line": line, "faults": {"throttle": 0.05}})).await;
+        Happening::Throttle { line, share } => {
+            stage.meta("scenario", json!({"line": line, "faults": {"throttle": share}})).await;
         }
         Happening::Write { line, people } => {
             for person in people.clone() {

@@ -30,7 +30,7 @@ use crate::support::{
 const ROLES: [&str; 3] = ["api,webhook", "dispatch", "dispatch"];
 
 /// The least lease with which also the next owner of a dead worker's line keeps its distance to a person.
-const LEASE: Duration = Duration::from_secs(9);
+const LEASE: Duration = Duration::from_secs(10);
 
 /// By how much a jump moves the time at which leases and workers expire: they measure real time, which does not jump.
 /// ARGV: the jump in ms, the key of the live workers, the names of the running workers.

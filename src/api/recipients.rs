@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api_types::{Page, RecipientPage, RecipientView, Times, recipient_state},
     config::KeyScope,
-    domain::{FailureReason, LineId, PartId, Phone, Recipient, State as RecipientState, UnixMs, Wamid},
+    domain::{LineId, PartId, Phone, Recipient, RowReason, State as RecipientState, UnixMs, Wamid},
     http::request::{Params, bad_query},
     http::{
         page,
@@ -51,8 +51,8 @@ pub(super) fn view(
     Some(RecipientView {
         to,
         state: state.name(),
-        code: why.and_then(FailureReason::code),
-        reason: why.map(FailureReason::title),
+        code: why.and_then(RowReason::code),
+        reason: why.map(RowReason::title),
         attempts: details.tries + u8::from(state.is_attempt()),
         line: line.clone(),
         times: Times {
@@ -261,7 +261,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::MetaCode;
+    use crate::domain::{FailureReason, MetaCode, SkipReason};
 
     #[test]
     fn a_cursor_survives_printing_and_parsing() {
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_recipient_shows_only_codes_of_meta() {
-        let shown = |byte, reason| {
+        let shown = |byte, reason: Option<RowReason>| {
             let to = Phone::from_digits(5_491_155_550_001).expect("a number");
             let details = RowDetails { reason, tries: 1, times: [0; 16] };
             serde_json::to_value(view(to, &"3001".into(), byte, &details, None)).expect("an object")
@@ -285,13 +285,15 @@ mod tests {
         let expected = serde_json::json!({
             "to": "+5491155550001", "state": "failed", "code": 131_026, "reason": undeliverable.title(), "attempts": 2, "line": "3001"
         });
-        assert_eq!(shown(refused, Some(undeliverable)), expected);
+        assert_eq!(shown(refused, Some(RowReason::Failure(undeliverable))), expected);
         let doubtful = RecipientState::InDoubt.code() | 0x10;
         let expected = serde_json::json!({
             "to": "+5491155550001", "state": "in_doubt", "reason": FailureReason::NoAnswer.title(), "attempts": 2, "line": "3001"
         });
-        assert_eq!(shown(doubtful, Some(FailureReason::NoAnswer)), expected);
-        let unexplained = shown(RecipientState::Failed.code(), Some(FailureReason::NotGiven));
+        assert_eq!(shown(doubtful, Some(RowReason::Failure(FailureReason::NoAnswer))), expected);
+        let skipped = shown(RecipientState::Skipped.code() | 0x10, Some(RowReason::Skip(SkipReason::Suppressed)));
+        assert_eq!((&skipped["code"], &skipped["reason"]), (&serde_json::Value::Null, &"suppressed".into()));
+        let unexplained = shown(RecipientState::Failed.code(), Some(RowReason::Failure(FailureReason::NotGiven)));
         assert_eq!(
             (&unexplained["code"], &unexplained["reason"]),
             (&serde_json::Value::Null, &serde_json::json!(FailureReason::NotGiven.title()))

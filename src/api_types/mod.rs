@@ -33,7 +33,7 @@ pub use self::{
     problem::{PROBLEM_PREFIX, ProblemBody},
     recipient::{RecipientPage, RecipientView, Times},
     schemas::recipient_state,
-    statistics::{ByState, FailureCount, Funnel, Statistics, WaitReason, Waiting},
+    statistics::{ByState, FailureCount, Funnel, SkipCount, Statistics, WaitReason, Waiting},
     subscriber::{SubscriberPage, SubscriberView},
     template::{SyncedTemplates, SyncedWaba, TemplatePage, TemplateView, UnpausedTemplate},
     upload::{Rejection, UploadResult},

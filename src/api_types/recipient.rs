@@ -19,7 +19,7 @@ pub struct RecipientView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub code: Option<MetaCode>,
-    /// What the code means, or why there is none.
+    /// Why the recipient was skipped, what the code means, or why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<&'static str>,

@@ -25,6 +25,9 @@ pub struct Statistics {
     /// Recipients by failure, the most frequent first. Adds up to `by_state.failed` and `by_state.unknown` together.
     #[schema(required)]
     pub failures: Vec<FailureCount>,
+    /// Recipients that were skipped, by reason. Adds up to `by_state.skipped`.
+    #[schema(required)]
+    pub skips: Vec<SkipCount>,
     /// Messages per second that Meta accepted, over the last few seconds.
     #[schema(required)]
     pub rate_per_second: f64,
@@ -162,6 +165,15 @@ pub struct FailureCount {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub details: Option<String>,
+}
+
+/// The recipients that were skipped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SkipCount {
+    /// The reason.
+    pub reason: String,
+    /// The number of recipients.
+    pub count: u64,
 }
 
 /// A reason why sending is not faster, or has stopped.

@@ -3,7 +3,7 @@
 
 use siphasher::sip::SipHasher24;
 
-use super::{Due, FailureReason, UnixMs, Wamid};
+use super::{Due, FailureReason, SkipReason, UnixMs, Wamid};
 
 /// A claimed row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +43,11 @@ pub enum Settled {
     Refused {
         /// Why the message was refused.
         reason: FailureReason,
+    },
+    /// Certainly not sent, and not to be sent.
+    Skipped {
+        /// Why the recipient is skipped.
+        reason: SkipReason,
     },
 }
 

@@ -18,8 +18,8 @@ use tracing::warn;
 use super::{campaigns::Campaigns, observer::Observer, phones::Phones};
 use crate::{
     domain::{
-        BusinessId, CampaignId, CampaignState, ClaimedRow, Event, EventType, FailureReason, LineId, MetaCode, PartId,
-        Phone, State, UnixMs, Wamid,
+        BusinessId, CampaignId, CampaignState, ClaimedRow, Event, EventType, LineId, MetaCode, PartId, Phone,
+        RowReason, State, UnixMs, Wamid,
     },
     redis::{
         Result, Store,
@@ -349,7 +349,7 @@ struct PartContext<'a> {
     /// `None` if the events must not name people.
     phones: Option<&'a Phones>,
     wamids: Wamids,
-    reasons: HashMap<u16, FailureReason>,
+    reasons: HashMap<u16, RowReason>,
     /// The numbers of claims that are not in the state byte.
     late_sends: HashMap<u16, u8>,
 }
@@ -361,7 +361,7 @@ impl PartContext<'_> {
         let send = self.late_sends.get(&row).copied().filter(|_| is_late(change));
         let send = send.unwrap_or(State::send_of(change.byte));
         let recipient = format!("{}.{row}", self.part);
-        let reason = self.reasons.get(&row).filter(|_| has_reason(change));
+        let reason = self.reasons.get(&row).filter(|_| has_failed(change) || is_skip(change));
         let id = format!("{recipient}.{send}.{}", state.name());
         let fields = RecipientFields {
             recipient,
@@ -388,9 +388,13 @@ fn is_untold(record: &CampaignRecord, told: Option<u64>) -> bool {
     told.is_none_or(|told| told < record.version)
 }
 
-/// Whether the event of a change has a reason.
-fn has_reason(change: &Change) -> bool {
+/// Whether a change is to a state that has the reason of a failure.
+fn has_failed(change: &Change) -> bool {
     matches!(State::of(change.byte), Some(State::Failed | State::Refused | State::Unknown))
+}
+
+fn is_skip(change: &Change) -> bool {
+    State::of(change.byte) == Some(State::Skipped)
 }
 
 /// Whether the number of the claim is too high for the state byte.
@@ -398,11 +402,19 @@ fn is_late(change: &Change) -> bool {
     State::send_of(change.byte) == State::SEND_OVERFLOW
 }
 
-/// Why recipients failed or have no result, by row.
-async fn reasons(store: &Store, part: PartId, changes: &[&Change]) -> Result<HashMap<u16, FailureReason>> {
-    let rows: Vec<u16> = changes.iter().filter(|change| has_reason(change)).map(|change| change.row).collect();
-    let reasons = store.reasons(part, &rows).await?;
-    Ok(rows.into_iter().zip(reasons).filter_map(|(row, reason)| Some((row, reason?))).collect())
+/// Why recipients failed, were skipped or have no result, by row.
+async fn reasons(store: &Store, part: PartId, changes: &[&Change]) -> Result<HashMap<u16, RowReason>> {
+    let rows: Vec<u16> = changes.iter().filter(|change| has_failed(change)).map(|change| change.row).collect();
+    let failures = store.reasons(part, &rows).await?;
+    let failures = rows.into_iter().zip(failures).filter_map(|(row, reason)| Some((row, RowReason::Failure(reason?))));
+    let mut reasons: HashMap<u16, RowReason> = failures.collect();
+    let skipped: Vec<u16> = changes.iter().filter(|change| is_skip(change)).map(|change| change.row).collect();
+    if !skipped.is_empty() {
+        let skips = store.skips(part).await?;
+        let skip = |row: u16| Some((row, RowReason::Skip(skips.get(usize::from(row)).copied()??)));
+        reasons.extend(skipped.into_iter().filter_map(skip));
+    }
+    Ok(reasons)
 }
 
 /// The numbers of the last claims that are too high for the state byte, by row.

@@ -134,6 +134,8 @@ keys! {
     replied(part: PartId) => "{{{part}}}:a";
     /// BITMAP of accepted rows whose message Meta keeps back. Only parts with such rows have it.
     held(part: PartId) => "{{{part}}}:q";
+    /// STRING: for each row the byte of the reason for which it is skipped, else 0. Only parts with skipped rows have it.
+    skips(part: PartId) => "{{{part}}}:k";
 
     /// ZSET of the people who count towards the messaging limit of a business, as 8 bytes each, score = time in ms from
     /// which on they do not. Expires.
@@ -199,7 +201,7 @@ impl RedisKeys {
     }
 
     /// All keys of a part.
-    pub fn all_of(&self, part: PartId) -> [String; 13] {
+    pub fn all_of(&self, part: PartId) -> [String; 14] {
         [
             self.part(part),
             self.states(part),
@@ -214,6 +216,7 @@ impl RedisKeys {
             self.sends(part),
             self.replied(part),
             self.held(part),
+            self.skips(part),
         ]
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use deadpool_redis::redis::{Pipeline, cmd};
 
 use super::{Result, Store, StoreError, chunk::Chunk, history::changes};
-use crate::domain::{FailureReason, LineId, PartId, UnixMs, recipient::Recipient};
+use crate::domain::{FailureReason, LineId, PartId, RowReason, UnixMs, recipient::Recipient};
 
 /// Entries of a part's history that are read in one command. Each entry is a batch of changes.
 const HISTORY_ENTRIES: isize = 256;
@@ -16,8 +16,8 @@ const HISTORY_ENTRIES: isize = 256;
 /// The data of a row besides its state and its recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowDetails {
-    /// The error that led to its state, if one did.
-    pub reason: Option<FailureReason>,
+    /// Why it is in its state, if that needs a reason.
+    pub reason: Option<RowReason>,
     /// Attempts that counted before the last claim.
     pub tries: u8,
     /// The Unix second at which the row entered each state, by the code of the state; 0 for never.
@@ -93,11 +93,13 @@ impl Store {
             return Ok(Vec::new());
         }
         let reasons = self.reasons(part, rows).await?;
+        let skips = self.skips(part).await?;
+        let skip = |row: u16| skips.get(usize::from(row)).copied().flatten().map(RowReason::Skip);
         let tries: Vec<Option<u8>> =
             self.query("HMGET tries", cmd("HMGET").arg(self.keys.tries(part)).arg(rows)).await?;
-        let columns = reasons.into_iter().zip(tries);
-        let details = |(reason, tries): (Option<FailureReason>, Option<u8>)| RowDetails {
-            reason,
+        let columns = rows.iter().zip(reasons).zip(tries);
+        let details = |((&row, failure), tries): ((&u16, Option<FailureReason>), Option<u8>)| RowDetails {
+            reason: failure.map(RowReason::Failure).or_else(|| skip(row)),
             tries: tries.unwrap_or(0),
             times: [0; 16],
         };

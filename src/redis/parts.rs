@@ -23,7 +23,8 @@ use super::{
     wamids::BLOCK_ROWS,
 };
 use crate::domain::{
-    Applied, CampaignId, ClaimedRow, Fact, FailureReason, News, PartId, Phone, Settled, State, UnixMs,
+    Applied, CampaignId, ClaimedRow, Fact, FailureReason, News, PartId, Phone, RowReason, Settled, SkipReason, State,
+    UnixMs,
 };
 
 /// Maximum number of rows in a part: a row fits 16 bits.
@@ -146,6 +147,8 @@ pub struct PartCounts {
     pub recipients: u64,
     /// Failed recipients by reason.
     pub failures: HashMap<FailureReason, u64>,
+    /// Skipped recipients by reason.
+    pub skips: HashMap<SkipReason, u64>,
     /// The newest error text by reason.
     pub details: HashMap<FailureReason, String>,
     /// Recipients that replied.
@@ -161,8 +164,8 @@ pub struct PartCounts {
 pub struct PartRows {
     /// One state byte per row.
     pub states: Vec<u8>,
-    /// The reason by row, for rows that are returned, retrying, in doubt, failed or refused.
-    pub why: HashMap<u16, FailureReason>,
+    /// The reason by row, for rows that are returned, retrying, in doubt, failed, refused or skipped.
+    pub why: HashMap<u16, RowReason>,
     /// Attempts that counted before the last claim, by row, for rows that were retried.
     pub tries: HashMap<u16, u8>,
     /// For each row the Unix second at which it entered each state, by the code of the state; 0 for never.
@@ -231,7 +234,7 @@ impl Store {
     ) -> Call {
         let [codes, ids] = [self.keys.error_codes(part), self.keys.ids(part)];
         let [tries, wamids, held] = [self.keys.tries(part), self.keys.wamids(part), self.keys.held(part)];
-        let keys = self.part_keys(part, [codes, ids, tries, wamids, held]);
+        let keys = self.part_keys(part, [codes, ids, tries, wamids, held, self.keys.skips(part)]);
         let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(id_retention)).arg(epoch);
         let call = call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs);
         let call = call.arg(packed.claims).arg(packed.doubt_until.map_or(0, |until| until.0)).arg(packed.held);
@@ -282,7 +285,8 @@ impl Store {
         for (part, facts) in batches {
             let [why, replied] = [self.keys.error_codes(*part), self.keys.replied(*part)];
             let [ids, tries, wamids] = [self.keys.ids(*part), self.keys.tries(*part), self.keys.wamids(*part)];
-            let keys = self.part_keys(*part, [why, replied, ids, tries, wamids, self.keys.held(*part)]);
+            let [held, skips] = [self.keys.held(*part), self.keys.skips(*part)];
+            let keys = self.part_keys(*part, [why, replied, ids, tries, wamids, held, skips]);
             for facts in facts.chunks(FACTS_MAX) {
                 let PackedFacts { facts, ids } = pack_facts(facts);
                 let call = Call::new(&script::STATUS, &keys).arg(ms(id_retention));
@@ -409,6 +413,12 @@ impl Store {
         self.query("GET states", cmd("GET").arg(self.keys.states(part))).await
     }
 
+    /// For each row of a part up to the last skipped one, why it is skipped, if it is.
+    pub async fn skips(&self, part: PartId) -> Result<Vec<Option<SkipReason>>> {
+        let bytes: Vec<u8> = self.query("GET skips", cmd("GET").arg(self.keys.skips(part))).await?;
+        Ok(bytes.into_iter().map(SkipReason::of).collect())
+    }
+
     /// The first rows of the chunks of a part, in order.
     pub async fn chunk_starts(&self, part: PartId) -> Result<Vec<u16>> {
         let mut starts: Vec<u16> = self.query("HKEYS chunks", cmd("HKEYS").arg(self.keys.chunks(part))).await?;
@@ -420,7 +430,10 @@ impl Store {
     pub async fn part_rows(&self, part: PartId) -> Result<PartRows> {
         let states = self.state_bytes(part).await?;
         let why: HashMap<u16, u32> = self.query("HGETALL why", cmd("HGETALL").arg(self.keys.error_codes(part))).await?;
-        let why = why.into_iter().map(|(row, number)| (row, reason_of(number))).collect();
+        let failures = why.into_iter().map(|(row, number)| (row, RowReason::Failure(reason_of(number))));
+        let skips = self.skips(part).await?;
+        let skips = (0..=u16::MAX).zip(skips).filter_map(|(row, skip)| Some((row, RowReason::Skip(skip?))));
+        let why = failures.chain(skips).collect();
         let tries = self.query("HGETALL tries", cmd("HGETALL").arg(self.keys.tries(part))).await?;
         let history: Vec<Vec<u8>> =
             self.query("LRANGE history", cmd("LRANGE").arg(self.keys.history(part)).arg(0).arg(-1)).await?;
@@ -480,6 +493,10 @@ fn read_counts(hash: &HashMap<String, Vec<u8>>) -> PartCounts {
         let (Ok(n), Ok(text)) = (rest.parse::<u32>(), str::from_utf8(text)) else { continue };
         match kind {
             "f" if number(field) > 0 => drop(counts.failures.insert(reason_of(n), number(field))),
+            "k" if number(field) > 0 => {
+                let reason = u8::try_from(n).ok().and_then(SkipReason::of);
+                counts.skips.extend(reason.map(|reason| (reason, number(field))));
+            }
             "e" => drop(counts.details.insert(reason_of(n), text.to_owned())),
             "r" => {
                 let slot = text.split_once(':').and_then(|(second, n)| Some((second.parse().ok()?, n.parse().ok()?)));

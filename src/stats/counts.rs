@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    api_types::{ByState, FailureCount, Funnel},
-    domain::{FailureReason, State, UnixMs},
+    api_types::{ByState, FailureCount, Funnel, SkipCount},
+    domain::{FailureReason, SkipReason, State, UnixMs},
     redis::parts::PartCounts,
 };
 
@@ -107,6 +107,18 @@ pub fn failures(parts: &[PartCounts]) -> Vec<FailureCount> {
     // A stable sort: failures with the same count stay in the order of their codes.
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
     failures
+}
+
+/// The skipped recipients of all `parts`, the most frequent reason first.
+pub fn skips(parts: &[PartCounts]) -> Vec<SkipCount> {
+    let mut counts: BTreeMap<SkipReason, u64> = BTreeMap::new();
+    for (&reason, &n) in parts.iter().flat_map(|part| &part.skips) {
+        *counts.entry(reason).or_default() += n;
+    }
+    let mut skips: Vec<SkipCount> =
+        counts.into_iter().map(|(reason, count)| SkipCount { reason: reason.name().into(), count }).collect();
+    skips.sort_by_key(|skip| std::cmp::Reverse(skip.count));
+    skips
 }
 
 /// Messages accepted per second, rounded to a tenth: the average over the last `RATE_SECONDS` full seconds, or since

@@ -72,6 +72,7 @@ impl StatisticsReader {
             held: counts::held(&counts),
             funnel: counts::funnel(&tally, recipients, replied),
             failures: counts::failures(&counts),
+            skips: counts::skips(&counts),
             rate_per_second: counts::rate_per_second(&counts, record.started_at, now),
             eta: None,
             waiting_for: waiting_for(record, None, &Stops::default(), &[], now),

@@ -7,7 +7,8 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle
 use super::words;
 use crate::{
     api_types::{
-        BusinessView, CampaignView, DeadJobView, FailureCount, HoldView, LineView, Rejection, Statistics, TemplateName,
+        BusinessView, CampaignView, DeadJobView, FailureCount, HoldView, LineView, Rejection, SkipCount, Statistics,
+        TemplateName,
     },
     domain::UnixMs,
 };
@@ -96,7 +97,7 @@ fn created(campaign: &CampaignView) -> String {
     campaign.created_at.map_or_else(String::new, words::time)
 }
 
-/// The states that have recipients, the funnel and the failures.
+/// The states that have recipients, the funnel, the failures and the skips.
 pub fn statistics(statistics: &Statistics) -> String {
     let of_all = |(name, n): (&str, u64)| [name.into(), words::count(n), words::share(n, statistics.recipients)];
     let states = statistics.by_state.each().into_iter().filter(|(_, n)| *n > 0);
@@ -110,6 +111,10 @@ pub fn statistics(statistics: &Statistics) -> String {
             [failure.code.map_or(0, |code| code.0).to_string(), failure.title.clone(), words::count(failure.count)]
         };
         tables.push(table([">code", "reason", ">recipients"], statistics.failures.iter().map(row)));
+    }
+    if !statistics.skips.is_empty() {
+        let row = |skip: &SkipCount| [skip.reason.clone(), words::count(skip.count)];
+        tables.push(table(["skipped because", ">recipients"], statistics.skips.iter().map(row)));
     }
     tables.join("\n\n")
 }

@@ -319,6 +319,9 @@ pub async fn counts(store: &Store, record: &CampaignRecord) -> PartCounts {
         for (code, n) in counts.failures {
             *sum.failures.entry(code).or_default() += n;
         }
+        for (reason, n) in counts.skips {
+            *sum.skips.entry(reason).or_default() += n;
+        }
         sum.details.extend(counts.details);
         sum.recipients += counts.recipients;
         sum.replied += counts.replied;

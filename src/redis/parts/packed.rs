@@ -67,6 +67,7 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
             Settled::Back { at: Due::At(at) } => (b'B', 0, packed_time(*at)),
             Settled::InDoubt { until } => (b'D', 0, packed_time(*until)),
             Settled::Refused { reason } => (b'F', number_of(*reason), [0; 8]),
+            Settled::Skipped { reason } => (b'S', u32::from(reason.byte()), [0; 8]),
         };
         pack_outcome(&mut packed.others, *claimed, kind, code, tail);
     }

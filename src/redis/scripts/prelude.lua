@@ -42,9 +42,12 @@ local function unanswered(state) return state == STATE.in_flight or state == STA
 -- `held` is the bitmap of rows whose message Meta accepted and keeps back, and field `held` of the part's hash counts
 -- its bits. A bit is set only while its row is accepted, so a script that can move accepted rows passes the key. If
 -- nothing is held, the key does not exist, and the counter costs one more field in a read.
+--
+-- `skips` has a byte for each row: why it is skipped, 0 for a row that is not. A script that can skip rows, or move
+-- skipped ones, passes the key.
 local PAGE = 256
 
-local function moves(meta, state, history, sends, held)
+local function moves(meta, state, history, sends, held, skips)
   local self, pages, changed, rows, sorted = {}, {}, {}, {}, true
   local moved, delta, fields, log = {}, {}, {}, {}
   local retention_ended, gate
@@ -93,8 +96,18 @@ local function moves(meta, state, history, sends, held)
     fields[#fields + 1] = value
   end
 
+  -- Counts `row` as no longer skipped.
+  local function unskip(row)
+    local reason = string.byte(redis.call('GETRANGE', skips, row, row)) or 0
+    if reason > 0 then
+      self.count('k' .. reason, -1)
+      redis.call('SETRANGE', skips, row, string.char(0))
+    end
+  end
+
   -- Changes the state byte of `row` from `from` to `to`.
   function self.put(row, from, to)
+    if from % 16 == STATE.skipped and skips then unskip(row) end
     if not changed[row] then
       local n = #rows
       rows[n + 1] = row
@@ -128,6 +141,13 @@ local function moves(meta, state, history, sends, held)
     end
     self.put(row, from, send * 16 + to)
     if at then self.log(struct.pack('<I2BI4', row, send * 16 + to, at)) end
+  end
+
+  -- Moves `row` to `skipped`, as `move` does, for `reason`.
+  function self.skip(row, from, send, at, reason)
+    self.move(row, from, STATE.skipped, send, at)
+    redis.call('SETRANGE', skips, row, string.char(reason))
+    self.count('k' .. reason, 1)
   end
 
   -- Writes the changed bytes of the page of `rows[i]`. Returns the index of the first row on a later page.

@@ -1,7 +1,7 @@
 -- Stores the outcomes of attempts. The caller may have lost its lease meanwhile: an outcome counts from any epoch,
 -- because it is a fact about what Meta did.
 --
--- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held
+-- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips
 -- ARGV     1 now (ms) · 2 lifetime of message ids (ms) · 3 epoch of the claims
 --          4 acceptances, 11 bytes each, as stored in `ids`: u16 row, u8 send, 8 bytes fingerprint of the message id
 --          5 history entries of the acceptances, 7 bytes each, logged if the row moves: u16 row, u8 state byte,
@@ -20,8 +20,9 @@
 --          B certainly not sent, retry at the time, the attempt does not count
 --          D in doubt until the time
 --          F refused by Meta
+--          S certainly not sent, and skipped for the reason in `code`
 --          In a cancelled campaign R and B cancel the row. In a completed campaign R refuses the row with its code
---          and B makes it unknown, unless the row is unknown already: then it stays so.
+--          and B makes it unknown, unless the row is unknown already: then it stays so, for S too.
 -- Returns  {open recipients of the part;
 --          1 if the part may be missing from the line's work, else 0: a newer epoch has the part, and may have removed
 --          it from the work before this call reopened a row;
@@ -29,10 +30,10 @@
 -- If repeated: changes nothing, because a row whose outcome is stored does not wait for one with that send number, and
 -- a row that a status has moved on is not accepted any more, so it is not held again. The outcome of a claim that Redis
 -- forgot has the same effect as if Redis had not forgotten the claim.
-local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips = unpack(KEYS)
 local now, acceptances, entries, others, runs, claims = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local second = math.floor(now / 1000)
-local m, accepted = moves(meta, state, history, sends, held), 0
+local m, accepted = moves(meta, state, history, sends, held, skips), 0
 
 -- Acceptances are counted in ten slots of one second each, which show the recent rate of the campaign.
 local slot = 'r' .. (second % 10)
@@ -57,7 +58,9 @@ local function settle(row, send, kind, code, time)
   -- Only the attempt of the row's last claim may settle the row, even if the row was put in doubt meanwhile.
   local may_settle = kind ~= 'C' and current == send and unanswered(was)
   -- A doubt that has ended does not begin again, and a completed campaign sends nothing again.
-  if was == STATE.unknown and (kind == 'D' or completed and (kind == 'R' or kind == 'B')) then may_settle = false end
+  if was == STATE.unknown and (kind == 'D' or completed and (kind == 'R' or kind == 'B' or kind == 'S')) then
+    may_settle = false
+  end
   -- A row in flight was claimed by the newest epoch. An outcome from an older epoch with the same send number is
   -- about an earlier claim, and counts only if Meta accepted the message.
   if taken_over and was == STATE.in_flight and not is_restored and kind ~= 'A' then may_settle = false end
@@ -71,6 +74,8 @@ local function settle(row, send, kind, code, time)
       m.move(row, byte, STATE.refused, send, second)
       set_code(m, codes, row, code)
       m.count('f' .. code, 1)
+    elseif kind == 'S' then
+      m.skip(row, byte, send, second, code)
     elseif cancelled and (kind == 'R' or kind == 'B') then
       m.move(row, byte, STATE.cancelled, send, second)
     elseif completed and kind == 'B' then

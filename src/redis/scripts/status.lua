@@ -1,6 +1,6 @@
 -- Merges statuses and replies from Meta, from any source and in any order.
 --
--- KEYS     meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held
+-- KEYS     meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips
 -- ARGV     1 lifetime of message ids (ms)
 --          2 packed facts of 14 bytes: u16 row, u8 send (0: the last one), u8 state (14: returned, 15: the recipient
 --            replied), u32 code, u32 time (s), u16 length of its message id in 3 (0: not known)
@@ -19,9 +19,9 @@
 -- Any status that moves a row also says that Meta no longer keeps its message back.
 -- After the retention of the recipients no code, history or message id is stored, and a row that failed or was refused
 -- stays so.
-local meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips = unpack(KEYS)
 local facts, known_ids, BLOCK, RETURNED = ARGV[2], ARGV[3], tonumber(ARGV[4]), 14
-local m, new_ids, applied, results = moves(meta, state, history, sends, held), {}, 0, {}
+local m, new_ids, applied, results = moves(meta, state, history, sends, held, skips), {}, 0, {}
 local new_wamids, id_end = {}, 0
 
 for pos = 1, #facts, 14 do

@@ -9,7 +9,7 @@ use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{
         Applied, CampaignId, CampaignState, ClaimedRow, Due, Fact, FailureReason, Fingerprint, News, OnDoubt, PartId,
-        Settled, State, UnixMs, Wamid,
+        RowReason, Settled, SkipReason, State, UnixMs, Wamid,
     },
     redis::{
         Call, Store,
@@ -151,7 +151,7 @@ async fn a_returned_row_is_requeued_and_keeps_its_attempts() {
     assert!(world.store.pulse().await.expect("redis") > pulse);
     assert_eq!(world.state(0).await, Some(State::Pending));
     let rows = world.store.part_rows(world.part).await.expect("rows");
-    assert_eq!(rows.why.get(&0), Some(&meta_code(131_042)));
+    assert_eq!(rows.why.get(&0), Some(&RowReason::Failure(meta_code(131_042))));
     // Meta repeats the status, and our own outcome is settled again: both are for an earlier send.
     assert_eq!(world.returned(first, 131_042).await, (Applied::Stale, 1));
     assert_eq!(world.settle(first, Settled::Accepted(Wamid::from("wamid.0"))).await, 1);
@@ -506,4 +506,36 @@ async fn a_released_message_completes_its_campaign() {
     world.settle(row, Settled::Held(Wamid::from("wamid.0"))).await;
     world.sent(row).await;
     assert!(world.store.complete_if_done(world.id, world.now().await).await.expect("redis"));
+}
+
+impl World {
+    /// Skipped recipients by reason, after checking that the counters equal the rows.
+    async fn skips(&self) -> HashMap<SkipReason, u64> {
+        let record = self.store.campaign(self.id).await.expect("redis").expect("a campaign");
+        let counted = world::counts(&self.store, &record).await.skips;
+        let mut recounted = HashMap::new();
+        for reason in self.store.skips(self.part).await.expect("redis").into_iter().flatten() {
+            *recounted.entry(reason).or_default() += 1;
+        }
+        assert_eq!(counted, recounted);
+        counted
+    }
+}
+
+#[tokio::test]
+async fn a_skipped_recipient_is_ended_and_counted_once_with_its_reason() {
+    let world = World::start(3).await;
+    let rows: Vec<ClaimedRow> = world.claim(1, 3).await.iter().map(|row| row.claimed).collect();
+    for _ in 0..2 {
+        world.settle(rows[0], Settled::Skipped { reason: SkipReason::Suppressed }).await;
+        world.settle(rows[2], Settled::Skipped { reason: SkipReason::MarketingUs }).await;
+    }
+    assert_eq!((world.state(0).await, world.state(1).await), (Some(State::Skipped), Some(State::InFlight)));
+    assert_eq!(world.skips().await, HashMap::from([(SkipReason::Suppressed, 1), (SkipReason::MarketingUs, 1)]));
+    assert!(world.claim(1, 3).await.is_empty(), "a skipped recipient is not claimed again");
+    // Meta has the message all the same: another worker sent it, and Redis forgot that.
+    let resent = ClaimedRow { row: 0, send: 2 };
+    world.settle(resent, Settled::Accepted(Wamid::from("wamid.0"))).await;
+    assert_eq!(world.state(0).await, Some(State::Accepted));
+    assert_eq!(world.skips().await, HashMap::from([(SkipReason::MarketingUs, 1)]));
 }

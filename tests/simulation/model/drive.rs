@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt::Debug};
 
 use pregon::{
-    domain::{Applied, Due, FailureReason, News, Settled, State, UnixMs, Wamid},
+    domain::{Applied, Due, FailureReason, News, Settled, SkipReason, State, UnixMs, Wamid},
     redis::{
         StoreError,
         parts::{Claim, ClaimRequest, ToSend},
@@ -315,11 +315,13 @@ impl Drive<'_> {
                     Ended::Retry(ms, reason) => (ms, reason),
                     Ended::Back(ms) | Ended::InDoubt(ms) => (ms, FailureReason::NoAnswer),
                     Ended::Refused(reason) => (0, reason),
+                    Ended::Skipped(_) => (0, FailureReason::NoAnswer),
                 };
                 let ended = match hand_out.fate {
                     Fate::Accepted | Fate::Returned => Ended::Accepted,
                     Fate::AnswerLost | Fate::Lost => Ended::InDoubt(ms),
                     Fate::Refused => Ended::Refused(reason),
+                    Fate::Skip => Ended::Skipped(SkipReason::Suppressed),
                     Fate::Retry => Ended::Retry(ms, reason),
                     Fate::Back => Ended::Back(ms),
                 };
@@ -335,6 +337,7 @@ impl Drive<'_> {
             Ended::Back(ms) => Settled::Back { at: Due::At(at(ms)) },
             Ended::InDoubt(ms) => Settled::InDoubt { until: at(ms) },
             Ended::Refused(reason) => Settled::Refused { reason },
+            Ended::Skipped(reason) => Settled::Skipped { reason },
         };
         Some((row, claim, settled))
     }
@@ -471,7 +474,9 @@ impl Drive<'_> {
                 let mut distinguishable = self.distinguishable();
                 let mut outcomes = outcomes.clone();
                 outcomes.retain(|(row, claim, _)| distinguishable(*row, Some(*claim)));
-                let negative = |settled: &Settled| matches!(settled, Settled::Retry { .. } | Settled::Back { .. });
+                let negative = |settled: &Settled| {
+                    matches!(settled, Settled::Retry { .. } | Settled::Back { .. } | Settled::Skipped { .. })
+                };
                 let negatives = outcomes.iter().filter(|(.., settled)| negative(settled));
                 lowering.negative = negatives.map(|(row, claim, _)| (*row, *claim)).collect();
                 lowering.claims = outcomes.iter().map(|(row, claim, _)| (*row, *claim)).collect();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pregon::domain::{FailureReason, News, State};
+use pregon::domain::{FailureReason, News, SkipReason, State};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::spec::Gate;
@@ -43,6 +43,8 @@ pub enum Fate {
     Lost,
     /// Meta refuses it for good.
     Refused,
+    /// It is skipped, and certainly not sent.
+    Skip,
     /// It was certainly not sent, and the attempt counts.
     Retry,
     /// It was certainly not sent, and the attempt does not count.
@@ -151,6 +153,7 @@ pub enum Ended {
     Back(u64),
     InDoubt(u64),
     Refused(FailureReason),
+    Skipped(SkipReason),
 }
 
 const TIMES_MS: [u64; 6] = [0, 0, 0, 400, 1_000, 3_000];
@@ -183,6 +186,7 @@ fn ended() -> impl Strategy<Value = Ended> {
         3 => time().prop_map(Ended::Back),
         3 => time().prop_map(Ended::InDoubt),
         1 => reason().prop_map(Ended::Refused),
+        1 => select(&SkipReason::ALL).prop_map(Ended::Skipped),
     ]
 }
 
@@ -288,6 +292,7 @@ pub fn any() -> impl Strategy<Value = History> {
             2 => Just(Fate::AnswerLost),
             1 => Just(Fate::Lost),
             1 => Just(Fate::Refused),
+            1 => Just(Fate::Skip),
             2 => Just(Fate::Returned),
             3 => Just(Fate::Retry),
             4 => Just(Fate::Back),

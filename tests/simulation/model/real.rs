@@ -8,7 +8,9 @@ use std::{
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 use pregon::{
-    domain::{CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, PartId, Settled, State, UnixMs, Wamid},
+    domain::{
+        CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, PartId, Settled, SkipReason, State, UnixMs, Wamid,
+    },
     redis::{
         Call, Result, Store, StoreError,
         message_ids::IdPage,
@@ -40,6 +42,8 @@ pub struct View {
     pub doubt: BTreeMap<u16, u64>,
     /// The accepted rows whose message Meta keeps back.
     pub held: BTreeSet<u16>,
+    /// Why rows are skipped.
+    pub skips: BTreeMap<u16, SkipReason>,
     /// `next`, `rows`, `epoch`, `claim`.
     pub marks: [u64; 4],
 }
@@ -66,6 +70,7 @@ impl View {
             returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
             held: each().filter(|(_, it)| it.held).map(|(row, _)| *row).collect(),
+            skips: each().filter_map(|(row, it)| Some((*row, it.skip?))).collect(),
             marks: [model.next, model.len, model.epoch, model.number],
         }
     }
@@ -84,6 +89,7 @@ impl View {
                 format!("returned {:?}", view.returned),
                 format!("doubt {:?}", view.doubt),
                 format!("held {:?}", view.held),
+                format!("skips {:?}", view.skips),
                 format!("next, rows, epoch, claim {:?}", view.marks),
                 format!("by state {by_state:?}"),
                 format!("counts {:?}", PartCounts { by_state: HashMap::new(), ..view.counts.clone() }),
@@ -131,7 +137,7 @@ impl<'a> Real<'a> {
         Self { store, part: PartId { campaign, number: n as u16 } }
     }
 
-    fn keys(&self) -> [String; 12] {
+    fn keys(&self) -> [String; 13] {
         let (keys, part) = (&self.store.keys, self.part);
         [
             keys.part(part),
@@ -146,6 +152,7 @@ impl<'a> Real<'a> {
             keys.wamids(part),
             keys.held(part),
             keys.replied(part),
+            keys.skips(part),
         ]
     }
 
@@ -228,9 +235,10 @@ impl<'a> Real<'a> {
     }
 
     pub async fn view(&self) -> Result<View> {
-        let (counts, held, seen) = try_join!(
+        let (counts, held, skips, seen) = try_join!(
             self.store.part_counts(std::slice::from_ref(&self.part)),
             self.store.held_rows(self.part),
+            self.store.skips(self.part),
             self.look()
         )?;
         let (mut bytes, mut sends, attempts, why, due, doubt, marks) = seen;
@@ -246,7 +254,8 @@ impl<'a> Real<'a> {
         let due = due.into_iter().map(|(row, at)| (row, at as u64)).collect();
         let counts = counts.into_iter().next().unwrap_or_default();
         let held = held.into_iter().collect();
-        Ok(View { bytes, sends, counts, attempts, why, due, returned, doubt, held, marks })
+        let skips = (0..).zip(skips).filter_map(|(row, skip)| Some((row, skip?))).collect();
+        Ok(View { bytes, sends, counts, attempts, why, due, returned, doubt, held, skips, marks })
     }
 
     async fn look(&self) -> Result<RawPart> {
@@ -280,7 +289,7 @@ impl<'a> Real<'a> {
 
     /// What a [`Store`] does when the retention of the recipients ends.
     pub async fn forget_recipients(&self) -> Result<()> {
-        let [meta, _, history, _, _, _, why, ids, tries, wamids, held, _] = self.keys();
+        let [meta, _, history, _, _, _, why, ids, tries, wamids, held, ..] = self.keys();
         let mut forget = Pipeline::new();
         forget.hset(&meta, "forgotten", 1).hdel(&meta, "held");
         forget.unlink([history, why, ids, tries, wamids, held].as_slice());
@@ -289,7 +298,7 @@ impl<'a> Real<'a> {
 
     /// How many keys that must be deleted with the recipients still exist.
     pub async fn traces(&self) -> Result<u64> {
-        let [_, _, history, _, _, _, why, ids, tries, wamids, held, _] = self.keys();
+        let [_, _, history, _, _, _, why, ids, tries, wamids, held, ..] = self.keys();
         self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries, wamids, held])).await
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use pregon::{
-    domain::{Applied, ClaimedRow, Due, FailureReason, News, Settled, State, UnixMs, Wamid},
+    domain::{Applied, ClaimedRow, Due, FailureReason, News, Settled, SkipReason, State, UnixMs, Wamid},
     redis::parts::{Claim, ClaimRequest, PartCounts, ToSend},
 };
 
@@ -39,6 +39,8 @@ pub struct Row {
     pub replied: bool,
     /// The row is accepted, and Meta keeps its message back.
     pub held: bool,
+    /// Why the row is skipped, if it is.
+    pub skip: Option<SkipReason>,
 }
 
 impl Row {
@@ -62,7 +64,8 @@ impl Row {
     }
 
     fn becomes(&mut self, state: State) {
-        (self.state, self.due, self.returned, self.doubt, self.held) = (state, None, false, None, false);
+        (self.state, self.due, self.returned, self.doubt) = (state, None, false, None);
+        (self.held, self.skip) = (false, None);
     }
 
     fn becomes_because(&mut self, state: State, why: Option<FailureReason>) {
@@ -153,9 +156,10 @@ impl Part {
     pub fn activate(&mut self, start: u16, mask: &[bool]) -> u64 {
         let before = self.rows.len();
         for (row, _) in (start..).zip(mask).filter(|(_, admitted)| **admitted) {
-            let (claims, attempts, why, due, returned, doubt, replied, held) = Default::default();
+            let (claims, attempts, why, due, returned, doubt, replied, held, skip) = Default::default();
             let state = State::Pending;
-            self.rows.entry(row).or_insert(Row { state, claims, attempts, why, due, returned, doubt, replied, held });
+            let new = Row { state, claims, attempts, why, due, returned, doubt, replied, held, skip };
+            self.rows.entry(row).or_insert(new);
         }
         self.len = self.len.max(u64::from(start) + mask.len() as u64);
         (self.rows.len() - before) as u64
@@ -284,9 +288,13 @@ impl Part {
                     _ if others && row.state == State::InFlight => {}
                     // An expired doubt does not begin again, and a completed part does not reopen.
                     Settled::InDoubt { .. } if row.state == State::Unknown => {}
-                    Settled::Retry { .. } | Settled::Back { .. }
+                    Settled::Retry { .. } | Settled::Back { .. } | Settled::Skipped { .. }
                         if row.state == State::Unknown && gate == Gate::Completed => {}
                     // This claim certainly sent nothing, so the row may return to a lower rank.
+                    Settled::Skipped { reason } => {
+                        row.becomes_because(State::Skipped, None);
+                        row.skip = Some(*reason);
+                    }
                     Settled::Retry { .. } | Settled::Back { .. } if gate == Gate::Cancelled => {
                         row.becomes_because(State::Cancelled, None);
                     }
@@ -436,8 +444,11 @@ impl Part {
 
     pub fn counts(&self) -> PartCounts {
         let mut by_state: HashMap<State, u64> = State::ALL.into_iter().map(|state| (state, 0)).collect();
-        let mut failures = HashMap::new();
+        let (mut failures, mut skips) = (HashMap::new(), HashMap::new());
         for row in self.rows.values() {
+            if let Some(reason) = row.skip {
+                *skips.entry(reason).or_default() += 1;
+            }
             *by_state.entry(row.state).or_default() += 1;
             if matches!(row.state, State::Failed | State::Refused) {
                 *failures.entry(row.why.unwrap_or(FailureReason::NoAnswer)).or_default() += 1;
@@ -447,6 +458,7 @@ impl Part {
             by_state,
             recipients: self.rows.len() as u64,
             failures,
+            skips,
             details: HashMap::new(),
             replied: self.rows.values().filter(|row| row.replied).count() as u64,
             held: self.rows.values().filter(|row| row.held).count() as u64,

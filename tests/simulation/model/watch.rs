@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use pregon::domain::{FailureReason, State};
+use pregon::domain::{FailureReason, SkipReason, State};
 
 use super::{history::Fate, real::View, spec::send};
 
@@ -68,7 +68,8 @@ impl Watch {
                 |claims: &[(u16, u32)], number| claims.iter().any(|&(it, claim)| it == row && send(claim) == number);
             let reported = |claims: &[(u16, u32)]| reports_about(claims, number);
             let unanswered = matches!(was, State::InFlight | State::InDoubt | State::Unknown);
-            let way_back = unanswered && matches!(state, State::Pending | State::Retrying | State::Cancelled);
+            let way_back =
+                unanswered && matches!(state, State::Pending | State::Retrying | State::Cancelled | State::Skipped);
             let resent = lowering.resends && was == State::InDoubt && state == State::Retrying;
             if resent {
                 self.resent.insert(row);
@@ -93,7 +94,12 @@ impl Watch {
     fn counts_are_exact(&self, view: &View) -> Result<(), String> {
         let mut by_state: HashMap<State, u64> = State::ALL.into_iter().map(|state| (state, 0)).collect();
         let mut failures: HashMap<FailureReason, u64> = HashMap::new();
+        let mut skips: HashMap<SkipReason, u64> = HashMap::new();
         for (row, state, _) in view.states() {
+            if state == State::Skipped {
+                let reason = view.skips.get(&row).ok_or_else(|| format!("row {row} is skipped without a reason"))?;
+                *skips.entry(*reason).or_default() += 1;
+            }
             *by_state.entry(state).or_default() += 1;
             if matches!(state, State::Failed | State::Refused) {
                 *failures.entry(view.why.get(&row).copied().unwrap_or(FailureReason::NoAnswer)).or_default() += 1;
@@ -105,8 +111,10 @@ impl Watch {
         } else {
             counts.failures != failures
         };
-        if counts.by_state != by_state || failures_differ {
-            return Err(format!("a recount returns {by_state:?}, {failures:?}, but the counters are {counts:?}"));
+        if counts.by_state != by_state || failures_differ || counts.skips != skips {
+            return Err(format!(
+                "a recount returns {by_state:?}, {failures:?}, {skips:?}, but the counters are {counts:?}"
+            ));
         }
         let accepted: BTreeSet<u16> =
             view.states().filter(|(_, state, _)| *state == State::Accepted).map(|(row, ..)| row).collect();

@@ -118,7 +118,7 @@ impl CampaignLane {
                 self.backlog.note_doubt(part, until);
                 self.idle_until = None;
             }
-            Settled::Accepted(_) | Settled::Held(_) | Settled::Refused { .. } => {}
+            Settled::Accepted(_) | Settled::Held(_) | Settled::Refused { .. } | Settled::Skipped { .. } => {}
         }
         self.pending_outcomes(part, line).push((claimed, settled));
     }

@@ -32,7 +32,10 @@ use inputs::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use pregon::{
-    dispatch::{lanes::campaign::CampaignLane, line::runner::Runner},
+    dispatch::{
+        lanes::campaign::{CampaignLane, screening::Screening},
+        line::runner::Runner,
+    },
     domain::{ClaimedRow, Fact, News, PartId, Settled, SharedTokenKey, State, UnixMs, Wamid},
     graph::{GraphClient, GraphClientConfig},
     redis::{Store, clock::Clock, parts::Claim},
@@ -231,7 +234,9 @@ fn runner(
     stop: &CancellationToken,
 ) -> Runner<CampaignLane> {
     let line = world::line(id, 1e6);
-    let lane = CampaignLane::new(store.clone(), SharedTokenKey::new(inputs::token_key()), Rc::default());
+    let key = SharedTokenKey::new(inputs::token_key());
+    let screening = Rc::new(Screening::new(key.clone()));
+    let lane = CampaignLane::new(store.clone(), key, Rc::default(), screening);
     let setup = world::runner_setup(store, clock, meta, line, world::settings(), stop);
     Runner::new(setup, lane)
 }

@@ -20,7 +20,7 @@ use tracing::warn;
 use super::{
     DispatchSettings, RunnerSignals,
     inbound::{self, InboundMeter, InboundRates},
-    lanes::campaign::{CampaignLane, plans::SendPlans},
+    lanes::campaign::{CampaignLane, plans::SendPlans, screening::Screening},
     lease::Lease,
     leases::{LeaseKeeper, LeaseRequest, LeaseResponse, LeaseStep},
     line::runner::{LineStatus, Runner, RunnerSetup},
@@ -359,6 +359,7 @@ struct ShardThread {
 impl ShardThread {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<StartRunner>) {
         let (shard, plans) = (Rc::new(Shard::new(Instant::now())), Rc::new(SendPlans::default()));
+        let screening = Rc::new(Screening::new(self.token_key.clone()));
         tokio::task::spawn_local(shard.clone().watch());
         while let Some(order) = orders.recv().await {
             let sender = match self.graph.sender(&order.line.id, &order.line.token) {
@@ -369,7 +370,7 @@ impl ShardThread {
                     continue;
                 }
             };
-            let lane = CampaignLane::new(self.store.clone(), self.token_key.clone(), plans.clone());
+            let lane = CampaignLane::new(self.store.clone(), self.token_key.clone(), plans.clone(), screening.clone());
             let setup = RunnerSetup {
                 store: self.store.clone(),
                 clock: self.clock.clone(),

@@ -144,6 +144,10 @@ keys! {
     undelivered(business: &BusinessId) => "{{b:{business}}}:undelivered";
     /// ZSET of open service windows: 8 bytes of the person and the line, score = end in ms. Expires.
     windows(business: &BusinessId) => "{{b:{business}}}:windows";
+    /// HASH: 2 bytes of a hash → the people with such hashes who want no messages.
+    suppressed(business: &BusinessId) => "{{b:{business}}}:suppressed";
+    /// STRING: a generation, and the hashes of the people who became suppressed in it, in that order.
+    suppressed_news(business: &BusinessId) => "{{b:{business}}}:suppressed:news";
 
     /// STRING with an expiry: the worker that may send on the line, and its epoch.
     lease(line: &LineId) => "{{l:{line}}}:lease";

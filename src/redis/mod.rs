@@ -39,6 +39,7 @@ pub mod script;
 pub mod spawn;
 mod stored;
 pub mod subscribers;
+pub mod suppressions;
 pub mod untold;
 pub mod uploads;
 pub mod wamids;

@@ -47,6 +47,7 @@ scripts! {
     NEXT_JOB "next_job", FINISH_JOB "finish_job", DEAD_LETTERS "dead_letters",
     KEEP_INBOUND "keep_inbound",
     TAKE_PLACES "take_places", NOTE_PLACES "note_places",
+    SUPPRESS "suppress", UNSUPPRESS "unsuppress",
     APPEND_EVENTS "append_events", NEWEST_EVENT "newest_event", MARK_CHANGED "mark_changed", READ_CHANGES "read_changes",
     READ_INBOUND "read_inbound", SKIP_INBOUND "skip_inbound", TOLD "told",
     BEGIN_DELIVERY "begin_delivery", CHANGE_SUBSCRIBER "change_subscriber",

@@ -12,7 +12,10 @@ use std::{
 use bytes::Bytes;
 use pregon::{
     dispatch::{
-        lanes::{Addressee, Lane, campaign::CampaignLane},
+        lanes::{
+            Addressee, Lane,
+            campaign::{CampaignLane, screening::Screening},
+        },
         line::{runner::Runner, state::LineState},
     },
     domain::{HoldScope, OnDoubt, Outcome, State},
@@ -246,7 +249,9 @@ async fn a_second_lane_sends_ahead_of_the_campaigns() {
     let outcomes = Rc::new(RefCell::new(Vec::new()));
     let notes_lane = Notes { arriving, ready: VecDeque::new(), in_flight: 0, outcomes: outcomes.clone() };
     let (line, stop) = (world::line("3001", 200.0), CancellationToken::new());
-    let campaigns = CampaignLane::new(store.clone(), store.token_key().await.expect("a key"), Rc::default());
+    let key = store.token_key().await.expect("a key");
+    let screening = Rc::new(Screening::new(key.clone()));
+    let campaigns = CampaignLane::new(store.clone(), key, Rc::default(), screening);
     let setup = world::runner_setup(&store, &clock, &graph, line, world::settings(), &stop);
     let tasks = LocalSet::new();
     let runner = tasks.spawn_local(Runner::new(setup, Ahead(notes_lane, campaigns)).run());

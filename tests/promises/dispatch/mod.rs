@@ -12,4 +12,5 @@ mod pairs;
 mod pausing;
 mod sending;
 mod settling;
+mod suppression;
 mod warm_up;

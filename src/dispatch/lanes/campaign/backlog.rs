@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{plans::SendPlan, share::Shares};
-use crate::domain::{CampaignId, Due, FailureReason, HoldScope, PartId, UnixMs, WabaId};
+use crate::domain::{CampaignId, Due, FailureReason, HoldScope, PartId, UnixMs, WabaId, template::Category};
 
 /// Failures in a row for one reason.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,9 @@ pub struct CampaignWork {
     /// The scope of a hold on its template.
     pub template: HoldScope,
     /// The scope of a hold on all campaigns of its template's category, if there is such a scope.
-    pub category: Option<HoldScope>,
+    category: Option<HoldScope>,
+    /// Whether its template is in the category marketing.
+    is_marketing: bool,
     /// The last failures in a row, if the last message failed. Many for one reason mean that the message is at fault,
     /// not the recipients.
     pub failing: Option<FailureStreak>,
@@ -40,6 +42,12 @@ pub struct CampaignWork {
 }
 
 impl CampaignWork {
+    /// Sets the category of its template.
+    pub fn set_category(&mut self, waba: &WabaId, category: &Category) {
+        self.category = HoldScope::of_category(waba, category);
+        self.is_marketing = *category == Category::Marketing;
+    }
+
     fn parts_changed(&mut self, shares: &mut Shares) {
         self.claimable_from = self.parts.iter().filter_map(PartWork::claimable_from).min();
         let id = self.plan.campaign.id;
@@ -128,26 +136,27 @@ impl Backlog {
         self.campaigns.get(&id).map(|work| work.template.clone())
     }
 
-    /// The plan of a campaign.
-    pub fn plan(&self, id: CampaignId) -> Option<Rc<SendPlan>> {
-        self.campaigns.get(&id).map(|work| work.plan.clone())
+    /// The plan of a campaign, and whether its template is in the category marketing.
+    pub fn plan(&self, id: CampaignId) -> Option<(Rc<SendPlan>, bool)> {
+        self.campaigns.get(&id).map(|work| (work.plan.clone(), work.is_marketing))
     }
 
     /// Adds a campaign that the backlog does not have, without parts.
     pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>) {
         let campaign = &plan.campaign;
         let template = HoldScope::of_template(waba, &campaign.template.name, &campaign.template.language);
-        let category = HoldScope::of_category(waba, &campaign.template.category);
         let id = campaign.id;
-        let work = CampaignWork {
-            plan,
+        let mut work = CampaignWork {
+            plan: plan.clone(),
             running: true,
             template,
-            category,
+            category: None,
+            is_marketing: false,
             failing: None,
             parts: Vec::new(),
             claimable_from: None,
         };
+        work.set_category(waba, &plan.campaign.template.category);
         self.campaigns.insert(id, work);
     }
 

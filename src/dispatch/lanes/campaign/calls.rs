@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
+    time::Instant,
 };
 
 use futures_util::future::{LocalBoxFuture, join_all};
@@ -14,10 +15,11 @@ use super::{
     message::Message,
     plans::{SendPlan, SendPlans},
     recipients::ChunkCache,
+    screening::Screening,
 };
 use crate::{
     dispatch::line::state::LineState,
-    domain::{CampaignId, CampaignState, ClaimedRow, PartId, Settled, State, template::Category},
+    domain::{CampaignId, CampaignState, ClaimedRow, PartId, Settled, SkipReason, State, template::Category},
     redis::{
         Store, StoreError,
         parts::{Claim, ClaimRequest, DoubtsEnded, SettledPart, ToSend},
@@ -43,21 +45,29 @@ pub enum Reply {
 
 /// The reply to a claim.
 pub enum ClaimReply {
-    /// The claim, and a message for each of its rows.
-    Claim(Claim, Vec<Message>),
-    /// The claim of a line whose business has a messaging limit.
-    Limited {
+    /// The claim, and what is to be done with its rows.
+    Prepared {
         /// The claim.
         claim: Claim,
-        /// A message for each of its rows that may be sent.
+        /// A message for each row that may be sent.
         messages: Vec<Message>,
-        /// The other rows: no place is left for them.
+        /// The rows that must not be sent, and why.
+        skipped: Vec<(ClaimedRow, SkipReason)>,
+        /// The rows for which the messaging limit has no place left.
         refused: Vec<ToSend>,
-        /// The places that are left.
-        places: Places,
+        /// The places that are left, if the business has a limit.
+        places: Option<Places>,
     },
     /// Rows were claimed, and either their recipients could not be read, or no places could be taken for them.
     Unprepared(Vec<ToSend>, StoreError),
+}
+
+impl ClaimReply {
+    /// A claim with nothing to send.
+    fn unsent(claim: Claim) -> Self {
+        let (messages, skipped, refused) = Default::default();
+        Self::Prepared { claim, messages, skipped, refused, places: None }
+    }
 }
 
 /// The work of a line, as Redis lists it.
@@ -89,20 +99,22 @@ pub struct Calls {
     pub recipients: Rc<ChunkCache>,
     /// The plans of the campaigns.
     pub plans: Rc<SendPlans>,
+    /// Who must not get their messages.
+    pub screening: Rc<Screening>,
 }
 
 impl Calls {
-    /// Claims rows of a part, and builds their messages from `plan`. Without a plan there are no messages. With a
-    /// `limit`, that of the line's business in people, takes a place for each message.
+    /// Claims rows of a part, and builds their messages from `plan`, with whether its template is marketing. Without a
+    /// plan there are no messages. With a `limit`, that of the line's business in people, takes a place for each message.
     pub fn claim(
         &self,
         part: PartId,
         request: ClaimRequest,
-        plan: Option<Rc<SendPlan>>,
+        plan: Option<(Rc<SendPlan>, bool)>,
         limit: Option<u32>,
         line: &LineState,
     ) -> LocalBoxFuture<'static, Reply> {
-        let (store, recipients) = (self.store.clone(), self.recipients.clone());
+        let (store, recipients, screening) = (self.store.clone(), self.recipients.clone(), self.screening.clone());
         let (line, business) = (line.line.id.clone(), line.line.business.clone());
         Box::pin(async move {
             let prefetched = async {
@@ -114,9 +126,13 @@ impl Calls {
                 Ok(claim) => claim,
                 Err(error) => return Reply::Claimed(part, Err(error)),
             };
-            let (Claim::Rows { rows, .. }, Some(plan)) = (&claim, plan) else {
-                return Reply::Claimed(part, Ok(ClaimReply::Claim(claim, Vec::new())));
+            let claimed_at = Instant::now();
+            let (Claim::Rows { rows, .. }, Some((plan, is_marketing))) = (&claim, plan) else {
+                return Reply::Claimed(part, Ok(ClaimReply::unsent(claim)));
             };
+            if rows.is_empty() {
+                return Reply::Claimed(part, Ok(ClaimReply::unsent(claim)));
+            }
             let found = match recipients.locate(&store, part, rows.iter().map(|row| row.claimed.row)).await {
                 Ok(found) => found,
                 Err(error) => return Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows.clone(), error))),
@@ -129,17 +145,32 @@ impl Calls {
                 chunk,
                 index,
             };
-            let messages: Vec<Message> = rows.iter().zip(found).map(message).collect();
-            let Some(limit) = limit else { return Reply::Claimed(part, Ok(ClaimReply::Claim(claim, messages))) };
-            let people: Vec<_> = messages.iter().map(|message| (message.to().into(), message.row())).collect();
-            let (places, may_be_sent) = match store.take_places(&business, limit, &line, &people, request.now).await {
-                Ok(taken) => taken,
+            let mut messages: Vec<Message> = rows.iter().zip(found).map(message).collect();
+            let skips = match screening.skips(&store, &business, &messages, is_marketing, claimed_at).await {
+                Ok(skips) => skips,
                 Err(error) => return Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows.clone(), error))),
             };
-            let refused = rows.iter().zip(&may_be_sent).filter_map(|(row, may)| (!may).then_some(*row)).collect();
-            let messages = messages.into_iter().zip(may_be_sent).filter_map(|(message, may)| may.then_some(message));
-            let messages = messages.collect();
-            Reply::Claimed(part, Ok(ClaimReply::Limited { claim, messages, refused, places }))
+            let skipped = skips.iter().map(|&(index, reason)| (messages[index].claimed, reason)).collect();
+            skips.iter().rev().for_each(|&(index, _)| drop(messages.remove(index)));
+            let (mut refused, mut left) = (Vec::new(), None);
+            if let Some(limit) = limit {
+                let people: Vec<_> = messages.iter().map(|message| (message.to().into(), message.row())).collect();
+                let (places, may_be_sent) = match store.take_places(&business, limit, &line, &people, request.now).await
+                {
+                    Ok(taken) => taken,
+                    Err(error) => return Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows.clone(), error))),
+                };
+                left = Some(places);
+                let mut may_be_sent = may_be_sent.into_iter();
+                messages.retain(|message| {
+                    let may = may_be_sent.next().unwrap_or(false);
+                    if !may {
+                        refused.push(ToSend { claimed: message.claimed, attempt: message.attempt });
+                    }
+                    may
+                });
+            }
+            Reply::Claimed(part, Ok(ClaimReply::Prepared { claim, messages, skipped, refused, places: left }))
         })
     }
 

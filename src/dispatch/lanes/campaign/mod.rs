@@ -13,6 +13,7 @@ pub mod places;
 pub mod plans;
 pub mod recipients;
 mod redis_calls;
+pub mod screening;
 pub mod settle;
 pub mod share;
 
@@ -37,6 +38,7 @@ use self::{
     outcomes::PendingOutcomes,
     places::PlaceKeeper,
     plans::SendPlans,
+    screening::Screening,
 };
 use super::{Addressee, Lane};
 use crate::{
@@ -107,11 +109,11 @@ pub struct CampaignLane {
 }
 
 impl CampaignLane {
-    /// A lane that has read nothing from Redis yet. `token_key` signs tokens. `plans` are those of the campaigns, shared
-    /// by the lines of a dispatch thread.
-    pub fn new(store: Store, token_key: SharedTokenKey, plans: Rc<SendPlans>) -> Self {
+    /// A lane that has read nothing from Redis yet. `token_key` signs tokens. `plans` and `screening` are shared by the
+    /// lines of a dispatch thread.
+    pub fn new(store: Store, token_key: SharedTokenKey, plans: Rc<SendPlans>, screening: Rc<Screening>) -> Self {
         Self {
-            calls: Calls { store, recipients: Rc::default(), plans },
+            calls: Calls { store, recipients: Rc::default(), plans, screening },
             token_key,
             backlog: Backlog::default(),
             ready: VecDeque::new(),

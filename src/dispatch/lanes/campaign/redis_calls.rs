@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     dispatch::{batch, lanes::Lane as _, line::state::LineState},
-    domain::{Due, HoldScope, OnDoubt, PartId},
+    domain::{Due, OnDoubt, PartId, Settled},
     redis::{
         StoreError,
         parts::{Claim, ClaimRequest, DoubtsEnded, ToSend},
@@ -112,13 +112,17 @@ impl CampaignLane {
                 self.refresh_at = Some(Instant::now());
                 self.redis_failed("the work of the line could not be read", &error, line);
             }
-            Reply::Claimed(part, Ok(ClaimReply::Claim(claim, messages))) => self.claimed(part, claim, messages, line),
-            Reply::Claimed(part, Ok(ClaimReply::Limited { claim, messages, refused, places })) => {
-                self.places.learned(places, Instant::now(), now);
-                for message in &messages {
-                    self.places.took(message.row(), message.to().into());
+            Reply::Claimed(part, Ok(ClaimReply::Prepared { claim, messages, skipped, refused, places })) => {
+                if let Some(places) = places {
+                    self.places.learned(places, Instant::now(), now);
+                    for message in &messages {
+                        self.places.took(message.row(), message.to().into());
+                    }
                 }
                 self.claimed(part, claim, messages, line);
+                for (claimed, reason) in skipped {
+                    self.queue_outcome(part, claimed, Settled::Skipped { reason }, line);
+                }
                 self.return_rows(part, refused, line);
             }
             Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows, error))) => {
@@ -284,7 +288,7 @@ impl CampaignLane {
             if let Some(work) = self.backlog.campaign(*id) {
                 work.running = *running && work.plan.is_supported;
                 if let Some(category) = category {
-                    work.category = HoldScope::of_category(&line.line.waba, category);
+                    work.set_category(&line.line.waba, category);
                 }
             }
         }

@@ -1,0 +1,141 @@
+//! Decides which claimed messages must not be sent, and why.
+//!
+//! Nearly nobody is suppressed, so each business has a filter in memory that holds the hashes of all suppressed people and
+//! knows for nearly everybody else that they are not among them. The rest is looked up in Redis. Before the messages of a
+//! claim are checked, the filter gets whoever became suppressed before the claim. Lines of one business that claim at the
+//! same time share that read.
+//!
+//! Promises: no message is sent to a person whose suppression was stored before its row was claimed.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Instant};
+
+use fastbloom::BloomFilter;
+use tokio::sync::Mutex;
+use tracing::info;
+
+use super::message::Message;
+use crate::{
+    domain::{BusinessId, PersonHash, SharedTokenKey, SkipReason},
+    redis::{
+        Store, StoreError,
+        suppressions::{NewsPosition, SuppressionNews},
+    },
+};
+
+/// The share of people whom the filter takes for suppressed although they are not: each costs a lookup in Redis.
+const FALSE_POSITIVES: f64 = 0.01;
+/// The least number of people that a new filter has room for beyond those it begins with.
+const ROOM_MIN: usize = 10_000;
+/// People that are read in one step while a filter is built.
+const READ_AT_ONCE: usize = 10_000;
+
+/// Whom the campaigns of a shard must not send to.
+pub struct Screening {
+    token_key: SharedTokenKey,
+    filters: RefCell<HashMap<BusinessId, Rc<Mutex<Filter>>>>,
+}
+
+/// The suppressed people of a business.
+#[derive(Default)]
+struct Filter {
+    /// `None` while nobody is suppressed.
+    people: Option<BloomFilter>,
+    /// How many more people the filter has room for.
+    room: usize,
+    position: NewsPosition,
+    /// When the last read of the news began.
+    followed_at: Option<Instant>,
+}
+
+impl Screening {
+    /// Knows nobody yet. `token_key` is that of the installation.
+    pub fn new(token_key: SharedTokenKey) -> Self {
+        Self { token_key, filters: RefCell::default() }
+    }
+
+    /// Which of `messages` must not be sent, by their index in order, and why. Their rows were claimed by `claimed_at`.
+    ///
+    /// Errors: send none of them.
+    pub async fn skips(
+        &self,
+        store: &Store,
+        business: &BusinessId,
+        messages: &[Message],
+        is_marketing: bool,
+        claimed_at: Instant,
+    ) -> Result<Vec<(usize, SkipReason)>, StoreError> {
+        let suspects = self.suspects(store, business, messages, claimed_at).await?;
+        if suspects.is_empty() {
+            return Ok(Vec::new());
+        }
+        let hashes: Vec<PersonHash> = suspects.iter().map(|(_, hash)| *hash).collect();
+        let found = store.suppressions(business, &hashes).await?;
+        let suppressed =
+            suspects.into_iter().zip(found).filter(|(_, entry)| entry.is_some_and(|entry| entry.covers(is_marketing)));
+        Ok(suppressed.map(|((index, _), _)| (index, SkipReason::Suppressed)).collect())
+    }
+
+    /// The messages whose recipients the filter takes for suppressed.
+    async fn suspects(
+        &self,
+        store: &Store,
+        business: &BusinessId,
+        messages: &[Message],
+        claimed_at: Instant,
+    ) -> Result<Vec<(usize, PersonHash)>, StoreError> {
+        let known = self.filters.borrow().get(business).cloned();
+        let filter = known.unwrap_or_else(|| self.filters.borrow_mut().entry(business.clone()).or_default().clone());
+        let mut filter = filter.lock().await;
+        filter.follow(store, business, claimed_at).await?;
+        let Some(people) = &filter.people else { return Ok(Vec::new()) };
+        let key = self.token_key.get();
+        let hashes = messages.iter().map(|message| PersonHash::of(message.to().into(), &key)).enumerate();
+        Ok(hashes.filter(|(_, PersonHash(hash))| people.contains_hash(*hash)).collect())
+    }
+}
+
+impl Filter {
+    /// Adds everybody who became suppressed before `until`.
+    async fn follow(&mut self, store: &Store, business: &BusinessId, until: Instant) -> Result<(), StoreError> {
+        if self.followed_at.is_some_and(|at| at >= until) {
+            return Ok(());
+        }
+        let now = Instant::now();
+        match (store.suppression_news(business, &mut self.position).await?, &mut self.people) {
+            (SuppressionNews::People(new), _) if new.is_empty() => {}
+            (SuppressionNews::People(new), Some(people)) if new.len() <= self.room => {
+                self.room -= new.len();
+                for PersonHash(hash) in new {
+                    people.insert_hash(hash);
+                }
+            }
+            _ => self.build(store, business).await?,
+        }
+        self.followed_at = Some(now);
+        Ok(())
+    }
+
+    async fn build(&mut self, store: &Store, business: &BusinessId) -> Result<(), StoreError> {
+        // Not followed any more if this fails in the middle.
+        self.position = NewsPosition::default();
+        let position = store.suppression_news_end(business).await?;
+        let count = usize::try_from(store.suppressed_count(business).await?).unwrap_or(usize::MAX);
+        self.people = None;
+        if count > 0 {
+            self.room = ROOM_MIN.max(count / 2);
+            let mut people = BloomFilter::with_false_pos(FALSE_POSITIVES).expected_items(count + self.room);
+            let (mut last, mut more) = (None, true);
+            while more {
+                let (found, has_more) = store.suppressed_after(business, last, READ_AT_ONCE).await?;
+                for (PersonHash(hash), _) in &found {
+                    people.insert_hash(*hash);
+                }
+                (last, more) = (found.last().map(|(hash, _)| *hash), has_more);
+            }
+            info!(business.id = %business, n = count, bytes = people.num_bits() / 8, "suppressed people loaded");
+            self.people = Some(people);
+        }
+        self.position = position;
+        Ok(())
+    }
+}

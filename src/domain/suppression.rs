@@ -1,0 +1,99 @@
+//! Suppression: who wants no messages from a business.
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher24;
+use utoipa::ToSchema;
+
+use super::{Person, Phone, TokenKey, UnixMs};
+
+/// A person in the lists of suppressed people: a keyed hash, from which the number cannot be computed without the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PersonHash(pub u64);
+
+impl PersonHash {
+    /// The hash of a person in the installation with this `key`.
+    pub fn of(person: Person, key: &TokenKey) -> Self {
+        // No text of eight bytes is a token, whose checksum has the same key.
+        Self(SipHasher24::new_with_key(key.secret()).hash(&person.digits().to_be_bytes()))
+    }
+}
+
+/// Which messages a person does not want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SuppressionScope {
+    /// Messages of the category marketing.
+    Marketing,
+    /// All messages of campaigns.
+    All,
+}
+
+/// Why a person gets no messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SuppressionReason {
+    /// The person asked for it.
+    OptOut,
+    /// The person complained.
+    Complaint,
+    /// The number is in a register of people who want no advertising.
+    Register,
+    /// Anything else.
+    Other,
+}
+
+/// Where a suppression comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SuppressionSource {
+    /// A call of the API or the command line.
+    Api,
+    /// An uploaded list.
+    Import,
+    /// A message with a stop word.
+    StopWord,
+    /// A button that a campaign marks as an opt-out.
+    Button,
+    /// Meta: the person stopped marketing of the business in WhatsApp.
+    Meta,
+}
+
+/// A suppressed person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suppression {
+    /// The number; `None` once the person was forgotten.
+    pub phone: Option<Phone>,
+    /// Which messages the person does not get.
+    pub scope: SuppressionScope,
+    /// Why.
+    pub reason: SuppressionReason,
+    /// Where that comes from.
+    pub source: SuppressionSource,
+    /// Since when, in whole seconds.
+    pub since: UnixMs,
+}
+
+impl Suppression {
+    /// Whether the person gets no message of a campaign whose template is marketing or not.
+    pub fn covers(&self, is_marketing: bool) -> bool {
+        match self.scope {
+            SuppressionScope::All => true,
+            SuppressionScope::Marketing => is_marketing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_number_have_one_hash_that_depends_on_the_key() {
+        let hash = |number: &str, key: u8| {
+            PersonHash::of(number.parse::<Phone>().expect("a number").into(), &TokenKey::new([key; 16]))
+        };
+        assert_eq!(hash("+5491155550001", 1), hash("+541155550001", 1));
+        assert_ne!(hash("+5491155550001", 1), hash("+5491155550002", 1));
+        assert_ne!(hash("+5491155550001", 1), hash("+5491155550001", 2));
+    }
+}

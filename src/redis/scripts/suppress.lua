@@ -1,0 +1,53 @@
+-- Stores people who want no messages from a business.
+--
+-- KEYS     suppressed, suppressed_news
+-- ARGV     1: 1 changes a known person only to the wider scope, 0 in any way · 2 a new generation of the news (8 bytes)
+--          3 how long the news may become (bytes)
+--          4 people, 20 bytes each: 8 bytes hash, then as stored: 7 bytes number (0: none), u32 since (s), u8 flags,
+--            of which the highest bit is the scope: set for all messages
+-- Returns  {people who were not known, people whose entry changed}.
+-- If repeated: changes nothing.
+--
+-- A field of `suppressed` is the first two bytes of the hash. Its value has 18 bytes for each person: the other six, and
+-- the entry. The field `n` counts the people. `suppressed_news` begins with the generation, and then has the hashes of the
+-- people in the order in which they became known, so that a worker reads only those that are new to it. Once it is too
+-- long it begins again with a new generation, and workers read all people.
+local suppressed, news = KEYS[1], KEYS[2]
+local only_widens, people = ARGV[1] == '1', ARGV[4]
+local RECORD, ALL_MESSAGES = 18, 128
+
+local function find(records, rest)
+  local at = string.find(records, rest, 1, true)
+  while at and (at - 1) % RECORD ~= 0 do at = string.find(records, rest, at + 1, true) end
+  return at
+end
+
+local hashes, changed = {}, 0
+for pos = 1, #people, 20 do
+  local field, rest = string.sub(people, pos, pos + 1), string.sub(people, pos + 2, pos + 7)
+  local phone, since, flags = string.sub(people, pos + 8, pos + 14), string.sub(people, pos + 15, pos + 18), string.sub(people, pos + 19, pos + 19)
+  local records = redis.call('HGET', suppressed, field) or ''
+  local at = find(records, rest)
+  if not at then
+    redis.call('HSET', suppressed, field, records .. rest .. phone .. since .. flags)
+    hashes[#hashes + 1] = string.sub(people, pos, pos + 7)
+  else
+    local phone_before, flags_before = string.sub(records, at + 6, at + 12), string.sub(records, at + 17, at + 17)
+    local widens = string.byte(flags) >= ALL_MESSAGES and string.byte(flags_before) < ALL_MESSAGES
+    local differs = phone ~= phone_before or flags ~= flags_before
+    if widens or differs and not only_widens then
+      local since_before = string.sub(records, at + 13, at + 16)
+      local entry = rest .. phone .. since_before .. flags
+      redis.call('HSET', suppressed, field, string.sub(records, 1, at - 1) .. entry .. string.sub(records, at + RECORD))
+      changed = changed + 1
+    end
+  end
+end
+
+if #hashes > 0 then
+  redis.call('HINCRBY', suppressed, 'n', #hashes)
+  local length = redis.call('STRLEN', news)
+  if length == 0 or length > tonumber(ARGV[3]) then redis.call('SET', news, ARGV[2]) end
+  redis.call('APPEND', news, table.concat(hashes))
+end
+return { #hashes, changed }

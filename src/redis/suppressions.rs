@@ -1,0 +1,256 @@
+//! People who want no messages from a business.
+//!
+//! Owns: HASH `{b:business}:suppressed`, STRING `{b:business}:suppressed:news`. The head of `scripts/suppress.lua` has their
+//! layout. Some 20 bytes a person, permanent.
+//!
+//! A write is certain once [`Store::make_durable`] has returned after it. If Redis loses its last writes, workers that
+//! follow the news notice that by the incarnation.
+
+use deadpool_redis::redis::{Pipeline, cmd};
+
+use super::{Call, Result, Store, script};
+use crate::domain::{
+    BusinessId, PersonHash, Phone, Suppression, SuppressionReason, SuppressionScope, SuppressionSource, UnixMs,
+};
+
+/// People in one call of the script, so that no call keeps Redis busy for long.
+const PEOPLE_AT_ONCE: usize = 500;
+/// The length of the news from which on they begin again, in bytes: half a million people.
+const NEWS_BYTES_MAX: usize = 4 << 20;
+/// Length of a person in a value, in bytes.
+const RECORD_BYTES: usize = 18;
+/// Fields that are read in one command.
+const FIELDS_AT_ONCE: usize = 256;
+/// Length of the generation at the begin of the news, in bytes.
+const GENERATION_BYTES: usize = 8;
+
+/// What a call changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SuppressedCounts {
+    /// People who were not suppressed before.
+    pub new: u64,
+    /// Suppressed people whose entry changed.
+    pub changed: u64,
+}
+
+/// How far a reader has followed the news of a business.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewsPosition {
+    generation: Vec<u8>,
+    /// The bytes after the generation that were read.
+    bytes: usize,
+    incarnation: u64,
+}
+
+/// The people who became suppressed after a position.
+#[derive(Debug)]
+pub enum SuppressionNews {
+    /// These people, in the order in which they became known.
+    People(Vec<PersonHash>),
+    /// It is not known who: read all.
+    Unknown,
+}
+
+impl Store {
+    /// Suppresses people. `only_widens`: a person who is suppressed already changes only from marketing to all messages.
+    /// Nobody's `since` changes.
+    pub async fn suppress(
+        &self,
+        business: &BusinessId,
+        people: &[(PersonHash, Suppression)],
+        only_widens: bool,
+    ) -> Result<SuppressedCounts> {
+        let keys = [self.keys.suppressed(business), self.keys.suppressed_news(business)];
+        let call = |people: &[(PersonHash, Suppression)]| {
+            let packed: Vec<u8> = people.iter().flat_map(|(hash, entry)| pack(*hash, entry)).collect();
+            let call = Call::new(&script::SUPPRESS, &keys).arg(u8::from(only_widens));
+            call.arg(rand::random::<u64>().to_le_bytes().to_vec()).arg(NEWS_BYTES_MAX).arg(packed)
+        };
+        let calls = people.chunks(PEOPLE_AT_ONCE).map(call).collect();
+        let mut counts = SuppressedCounts::default();
+        for result in self.call_journaled::<(u64, u64)>(calls).await? {
+            let (new, changed) = result?;
+            counts.new += new;
+            counts.changed += changed;
+        }
+        Ok(counts)
+    }
+
+    /// Lets a person get messages again. Returns whether the person was suppressed.
+    pub async fn unsuppress(&self, business: &BusinessId, person: PersonHash) -> Result<bool> {
+        let call = Call::new(&script::UNSUPPRESS, &[self.keys.suppressed(business)]);
+        let mut removed = self.call_journaled::<u8>(vec![call.arg(person.0.to_be_bytes().to_vec())]).await?;
+        Ok(removed.pop().transpose()? == Some(1))
+    }
+
+    /// The suppressions of people, in their order.
+    pub async fn suppressions(&self, business: &BusinessId, people: &[PersonHash]) -> Result<Vec<Option<Suppression>>> {
+        if people.is_empty() {
+            return Ok(Vec::new());
+        }
+        let fields: Vec<Vec<u8>> = people.iter().map(|person| field(*person).to_vec()).collect();
+        let key = self.keys.suppressed(business);
+        let values: Vec<Option<Vec<u8>>> = self.query("HMGET suppressed", cmd("HMGET").arg(key).arg(fields)).await?;
+        let found = people.iter().zip(values).map(|(person, value)| {
+            let value = value?;
+            let [_, _, rest @ ..] = person.0.to_be_bytes();
+            let record = value.chunks_exact(RECORD_BYTES).find(|record| record.starts_with(&rest))?;
+            unpack(record)
+        });
+        Ok(found.collect())
+    }
+
+    /// The suppressed people of a business after one of them, in the order of their hashes: at least `limit`, or all.
+    /// Returns whether there may be more.
+    pub async fn suppressed_after(
+        &self,
+        business: &BusinessId,
+        after: Option<PersonHash>,
+        limit: usize,
+    ) -> Result<(Vec<(PersonHash, Suppression)>, bool)> {
+        let key = self.keys.suppressed(business);
+        let mut next = after.map_or(0, |PersonHash(after)| (after >> 48) as u32);
+        let mut found = Vec::new();
+        while next <= u32::from(u16::MAX) && found.len() < limit {
+            let fields = (next..=u32::from(u16::MAX)).take(FIELDS_AT_ONCE);
+            let fields: Vec<[u8; 2]> = fields.map(|field| (field as u16).to_be_bytes()).collect();
+            let mut hmget = cmd("HMGET");
+            hmget.arg(&key);
+            for field in &fields {
+                hmget.arg(field.as_slice());
+            }
+            let values: Vec<Option<Vec<u8>>> = self.query("HMGET suppressed", &hmget).await?;
+            for (field, value) in fields.iter().zip(values) {
+                let mut people = records(field, &value.unwrap_or_default());
+                people.sort_unstable_by_key(|(hash, _)| *hash);
+                found.extend(people.into_iter().filter(|(hash, _)| after.is_none_or(|after| *hash > after)));
+            }
+            next += fields.len() as u32;
+        }
+        Ok((found, next <= u32::from(u16::MAX)))
+    }
+
+    /// The number of suppressed people of a business.
+    pub async fn suppressed_count(&self, business: &BusinessId) -> Result<u64> {
+        let mut hget = cmd("HGET");
+        let n: Option<u64> = self.query("HGET suppressed", hget.arg(self.keys.suppressed(business)).arg("n")).await?;
+        Ok(n.unwrap_or(0))
+    }
+
+    /// Where the news of a business end now. Whoever reads all people afterwards, and then follows the news from here,
+    /// misses nobody.
+    pub async fn suppression_news_end(&self, business: &BusinessId) -> Result<NewsPosition> {
+        let incarnation = self.incarnations.newest();
+        let key = self.keys.suppressed_news(business);
+        let generation: Vec<u8> =
+            self.query("GETRANGE news", cmd("GETRANGE").arg(&key).arg(0).arg(GENERATION_BYTES - 1)).await?;
+        // The news may have begun again meanwhile. Then the generation differs from the next one that is read.
+        let length: usize = self.query("STRLEN news", cmd("STRLEN").arg(&key)).await?;
+        Ok(NewsPosition { generation, bytes: length.saturating_sub(GENERATION_BYTES), incarnation })
+    }
+
+    /// Who became suppressed after `position`, which moves on.
+    pub async fn suppression_news(
+        &self,
+        business: &BusinessId,
+        position: &mut NewsPosition,
+    ) -> Result<SuppressionNews> {
+        let key = self.keys.suppressed_news(business);
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("GETRANGE").arg(&key).arg(0).arg(GENERATION_BYTES - 1);
+        pipeline.cmd("GETRANGE").arg(&key).arg(GENERATION_BYTES + position.bytes).arg(-1);
+        let mut answers: Vec<Vec<u8>> = self.query_all("GETRANGE news", &pipeline).await?;
+        let (Some(news), Some(generation)) = (answers.pop(), answers.pop()) else {
+            return Ok(SuppressionNews::Unknown);
+        };
+        if generation != position.generation || self.incarnations.newest() != position.incarnation {
+            return Ok(SuppressionNews::Unknown);
+        }
+        position.bytes += news.len();
+        let hashes = news.as_chunks::<8>().0.iter().map(|bytes| PersonHash(u64::from_be_bytes(*bytes)));
+        Ok(SuppressionNews::People(hashes.collect()))
+    }
+}
+
+fn field(PersonHash(hash): PersonHash) -> [u8; 2] {
+    let [a, b, ..] = hash.to_be_bytes();
+    [a, b]
+}
+
+/// The people of a field.
+fn records(field: &[u8; 2], value: &[u8]) -> Vec<(PersonHash, Suppression)> {
+    let person = |record: &[u8]| {
+        let mut hash = [0; 8];
+        hash[..2].copy_from_slice(field);
+        hash[2..].copy_from_slice(&record[..6]);
+        Some((PersonHash(u64::from_be_bytes(hash)), unpack(record)?))
+    };
+    value.chunks_exact(RECORD_BYTES).filter_map(person).collect()
+}
+
+const SCOPES: [SuppressionScope; 2] = [SuppressionScope::Marketing, SuppressionScope::All];
+const REASONS: [SuppressionReason; 4] =
+    [SuppressionReason::OptOut, SuppressionReason::Complaint, SuppressionReason::Register, SuppressionReason::Other];
+const SOURCES: [SuppressionSource; 5] = [
+    SuppressionSource::Api,
+    SuppressionSource::Import,
+    SuppressionSource::StopWord,
+    SuppressionSource::Button,
+    SuppressionSource::Meta,
+];
+
+/// The position of `value` in a list of all values, as which it is stored.
+fn position<T: PartialEq>(values: &[T], value: &T) -> u8 {
+    values.iter().position(|known| known == value).unwrap_or(0) as u8
+}
+
+/// A person as the script reads it.
+fn pack(PersonHash(hash): PersonHash, entry: &Suppression) -> [u8; 20] {
+    let mut packed = [0; 20];
+    let phone = entry.phone.map_or(0, Phone::digits).to_le_bytes();
+    let since = u32::try_from(entry.since.seconds()).unwrap_or(u32::MAX).to_le_bytes();
+    packed[..8].copy_from_slice(&hash.to_be_bytes());
+    packed[8..15].copy_from_slice(&phone[..7]);
+    packed[15..19].copy_from_slice(&since);
+    packed[19] = position(&SCOPES, &entry.scope) << 7
+        | position(&REASONS, &entry.reason) << 4
+        | position(&SOURCES, &entry.source);
+    packed
+}
+
+/// The inverse of [`pack`] for a stored person; `None` if a newer release wrote it.
+fn unpack(record: &[u8]) -> Option<Suppression> {
+    let (_, entry) = record.split_first_chunk::<6>()?;
+    let (phone, entry) = entry.split_first_chunk::<7>()?;
+    let (since, flags) = entry.split_first_chunk::<4>()?;
+    let flags = *flags.first()?;
+    let mut digits = [0; 8];
+    digits[..7].copy_from_slice(phone);
+    Some(Suppression {
+        phone: Phone::from_digits(u64::from_le_bytes(digits)),
+        scope: SCOPES[usize::from(flags >> 7)],
+        reason: *REASONS.get(usize::from(flags >> 4 & 0b111))?,
+        source: *SOURCES.get(usize::from(flags & 0b1111))?,
+        since: UnixMs(u64::from(u32::from_le_bytes(*since)) * 1_000),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_survives_packing() {
+        for scope in SCOPES {
+            for reason in REASONS {
+                for source in SOURCES {
+                    for phone in [None, Phone::from_digits(999_999_999_999_999)] {
+                        let entry = Suppression { phone, scope, reason, source, since: UnixMs(1_795_300_000_000) };
+                        let packed = pack(PersonHash(u64::MAX - 7), &entry);
+                        assert_eq!(unpack(&packed[2..]), Some(entry));
+                    }
+                }
+            }
+        }
+    }
+}

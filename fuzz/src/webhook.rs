@@ -96,6 +96,9 @@ fn check(change: &WebhookChange<'_>) {
             assert!(named(&change.name) && named(change.language.as_str()));
         }
         WebhookChange::Account(change) => assert!(!change.field.is_empty()),
+        WebhookChange::Preferences(preferences) => {
+            assert!(preferences.people.iter().all(|person| person.at.is_none_or(|at| at.0 > 0)));
+        }
         WebhookChange::TemplateEdited | WebhookChange::Other | WebhookChange::Malformed => {}
     }
 }

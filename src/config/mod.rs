@@ -29,6 +29,7 @@ use crate::{
     domain::{BusinessId, LineId, Secret, SecretDigest, WabaId},
     graph,
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
+    rules::stop_words::StopWords,
     subscribers::Subscriber,
     telemetry::logging::LogConfig,
     webhook::forward::ForwardTarget,
@@ -56,6 +57,8 @@ pub struct Config {
     pub webhook: WebhookConfig,
     /// `[inbound]`
     pub inbound: InboundLimits,
+    /// `[[stop_words]]`
+    pub stop_words: StopWords,
     /// `[feed]`; `None` if no events are written.
     pub feed: Option<FeedLimits>,
     /// `[[subscriber]]`, with unique ids; none if no events are written.

@@ -18,8 +18,9 @@ use super::{
     subscriber,
 };
 use crate::{
-    domain::{LINE_RATE_MAX, LINE_RATE_MIN, Secret},
+    domain::{LINE_RATE_MAX, LINE_RATE_MIN, Secret, SuppressionScope},
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
+    rules::stop_words::StopWords,
     telemetry::logging::{LogConfig, LogFormat},
     webhook::forward::ForwardTarget,
 };
@@ -76,6 +77,7 @@ fn root(mut root: Section<'_>) -> Config {
         ops: ops(root.section("ops")),
         webhook: webhook(root.section("webhook")),
         inbound: inbound(root.section("inbound")),
+        stop_words: stop_words(root.list("stop_words")),
         feed: feed(root.section("feed")),
         subscribers: root.list("subscriber").into_iter().map(subscriber::read).collect(),
         intake: intake(root.section("intake")),
@@ -237,6 +239,24 @@ fn forward(mut section: Section<'_>) -> ForwardTarget {
     let target = ForwardTarget { id: section.plain_id("id"), endpoint: endpoint::read(&mut section) };
     section.finish();
     target
+}
+
+fn stop_words(sections: Vec<Section<'_>>) -> StopWords {
+    const SCOPES: [(&str, SuppressionScope); 2] =
+        [("marketing", SuppressionScope::Marketing), ("all", SuppressionScope::All)];
+    let mut all: Vec<(String, SuppressionScope)> = Vec::new();
+    for mut section in sections {
+        // For people: the words of all languages count alike.
+        section.required("language");
+        let words = section.texts("words", "a list of words or short sentences").unwrap_or_default();
+        let scope = section.parsed("scope", "marketing or all", |text| {
+            SCOPES.into_iter().find(|(name, _)| *name == text).map(|(_, scope)| scope)
+        });
+        let scope = scope.unwrap_or(SuppressionScope::Marketing);
+        all.extend(words.into_iter().map(|word| (word, scope)));
+        section.finish();
+    }
+    StopWords::new(all.iter().map(|(word, scope)| (word.as_str(), *scope)))
 }
 
 fn inbound(mut section: Section<'_>) -> InboundLimits {

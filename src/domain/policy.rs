@@ -220,6 +220,12 @@ pub fn may_be_a_drop(reason: FailureReason) -> bool {
     by_status(reason) != by_status_of_held(reason)
 }
 
+/// Whether a failure for this `reason` shows that the recipient stopped marketing of the business.
+pub fn stops_marketing(reason: FailureReason) -> bool {
+    let rule = reason.code().and_then(rule);
+    rule.is_some_and(|rule| rule.action == ErrorAction::SuppressMarketing)
+}
+
 fn by_rule(rule: &Rule, cause: Cause) -> Outcome {
     let wait = rule.wait;
     let throttled = |scope, cause| Outcome::Throttled { scope, wait: wait.unwrap_or(THROTTLE_WAIT), cause };

@@ -1,4 +1,4 @@
-//! Meta's rules for those who send, as pure functions: the time is an argument, and nothing is read or stored here.
+//! Meta's rules for those who send, and people's wishes, as pure functions: the time is an argument, and nothing is read or stored here.
 //!
 //! What each of Meta's error codes means is in [`crate::domain::policy`].
 
@@ -6,4 +6,5 @@ pub mod breaker;
 pub mod holds;
 pub mod pairs;
 pub mod rate;
+pub mod stop_words;
 pub mod warm_up;

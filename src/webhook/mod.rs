@@ -39,6 +39,7 @@ pub mod search;
 pub mod signature;
 pub mod tally;
 mod templates;
+mod wishes;
 
 use std::{
     convert::Infallible,
@@ -81,6 +82,7 @@ use crate::{
     domain::{LineId, Lines, Secret, SecretDigest, SharedTokenKey},
     json,
     redis::{Store, StoreError, clock::Clock, inbound::InboundLimits},
+    rules::stop_words::StopWords,
     telemetry::{
         health::Health,
         metrics::{self, RefusalReason, WebhookKind, WebhookResult},
@@ -145,6 +147,8 @@ pub struct WebhookSettings {
     pub health: Health,
     /// The systems that get every webhook as it came.
     pub forwards: Vec<Forwards>,
+    /// The messages with which people opt out.
+    pub stop_words: StopWords,
 }
 
 /// The state that the handlers share. Cheap to clone.
@@ -182,13 +186,14 @@ impl WebhookState {
             lines,
             health,
             forwards,
+            stop_words,
         } = settings;
         let (follow_up, follow_ups) = FollowUp::new(store.clone(), clock.clone());
         let (committer, commits) =
             Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, inbound, follow_up);
         let (finder, searches) = MessageFinder::new(store.clone(), clock.clone(), committer.clone());
         let (inbound_counter, counts) = InboundCounter::new(store.clone());
-        let receiver = Receiver::new(store, clock, token_key, lines, committer, finder, inbound_counter);
+        let receiver = Receiver::new(store, clock, token_key, lines, committer, finder, inbound_counter, stop_words);
         let verifier = Verifier::new(&app_secrets);
         let task = async {
             tokio::join!(commits, searches, follow_ups, counts);

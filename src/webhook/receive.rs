@@ -23,6 +23,7 @@ use super::{
             Messages,
             status::{Status, StatusKind},
         },
+        user_preferences::Preference,
     },
     find::{self, MessageFinder},
     inbound_counts::InboundCounter,
@@ -33,13 +34,16 @@ use super::{
     search::SearchResult,
     tally::StatusTally,
     templates,
+    wishes::{Wish, Wishes},
 };
 use crate::{
     domain::{
         CallingCode, CampaignId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint, Inbound, Language, LineId,
-        Lines, News, PartId, Phone, SharedTokenKey, Token, UnixMs, WabaId, Wamid, inbound::Content, policy,
+        Lines, News, PartId, Phone, SharedTokenKey, SuppressionScope, SuppressionSource, Token, UnixMs, WabaId, Wamid,
+        inbound::Content, policy,
     },
     redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
+    rules::stop_words::StopWords,
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
 };
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -72,6 +76,7 @@ pub struct Receiver {
     faults: FailureJudge,
     limited: LimitedBusinesses,
     inbound_counter: InboundCounter,
+    stop_words: StopWords,
 }
 
 /// The lines and the template of a campaign; empty if the campaign was deleted.
@@ -101,6 +106,8 @@ struct ReceivedNews<'a> {
     recipient: Option<Phone>,
     /// The number of the person who replied, if the reply may be about the last campaign.
     sender: Option<Phone>,
+    /// What the reply stops, if it is a stop word.
+    stops: Option<SuppressionScope>,
 }
 
 /// What a webhook says about messages.
@@ -122,6 +129,7 @@ impl Receiver {
         committer: Committer,
         finder: MessageFinder,
         inbound_counter: InboundCounter,
+        stop_words: StopWords,
     ) -> Self {
         Self {
             lines: KnownLines::new(store.clone(), listed),
@@ -137,6 +145,7 @@ impl Receiver {
             unlikely_lookups: RateLimiter::direct(Quota::per_second(UNLIKELY_LOOKUPS_PER_SECOND)),
             key_reads: RateLimiter::direct(Quota::per_second(KEY_READS_PER_SECOND)),
             inbound_counter,
+            stop_words,
         }
     }
 
@@ -153,13 +162,27 @@ impl Receiver {
     async fn process_changes(&self, payload: &Payload<'_>, counts: &mut WebhookCounts) -> Result<(), Unavailable> {
         let now = self.clock.now();
         self.refresh_key_if_stale(payload).await.map_err(|cause| Unavailable::because(&cause))?;
-        let mut received = Received::default();
+        let (mut received, mut wishes) = (Received::default(), Wishes::default());
         for (index, (entry, change)) in payload.changes().enumerate() {
             match change {
                 WebhookChange::Messages(messages) => {
                     let owner = self.lines.owner(&messages.line, &entry.waba).await;
                     let owner = owner.map_err(|cause| Unavailable::because(&cause))?;
                     self.collect((index, &entry.waba), messages, owner, now, &mut received, counts);
+                }
+                WebhookChange::Preferences(preferences) => {
+                    let owner = self.lines.owner(&preferences.line, &entry.waba).await;
+                    let owner = owner.map_err(|cause| Unavailable::because(&cause))?;
+                    if let LineOwner::Ours(line) = owner
+                        && let Some(business) = self.lines.business(&line)
+                    {
+                        for Preference { phone, stops, at } in &preferences.people {
+                            let (scope, source) = (SuppressionScope::Marketing, SuppressionSource::Meta);
+                            let wish = if *stops { Wish::Stop { scope, source } } else { Wish::Resume };
+                            wishes.add(business, *phone, wish, at.unwrap_or(now));
+                        }
+                        counts.used[index] = true;
+                    }
                 }
                 WebhookChange::Template(change) => {
                     let waba = self.lines.waba(&entry.waba).await.map_err(|cause| Unavailable::because(&cause))?;
@@ -202,7 +225,11 @@ impl Receiver {
             if let (Some(business), Some(sender)) = (business(&item.line), item.sender) {
                 places.add_wrote(business, &item.line, sender.into(), item.at);
             }
+            if let (Some(business), Some((phone, wish))) = (self.lines.business(&item.line), Self::wish(item)) {
+                wishes.add(business, phone, wish, item.at);
+            }
         }
+        wishes.store(&self.store, &self.token_key).await.map_err(|cause| Unavailable::because(&cause))?;
         let (mut facts, mut without_token) = (Vec::with_capacity(news.len()), Vec::new());
         for item in news {
             match item.token {
@@ -234,6 +261,21 @@ impl Receiver {
         }
         self.committer.commit(Changes { facts: judged, messages }).await?;
         self.limited.note(places, now).await.map_err(|cause| Unavailable::because(&cause))
+    }
+
+    /// What a person wishes who sent a stop word, or whose message failed because they had stopped marketing.
+    fn wish(item: &ReceivedNews<'_>) -> Option<(Phone, Wish)> {
+        match item.news {
+            News::Replied => {
+                let (scope, source) = (item.stops?, SuppressionSource::StopWord);
+                Some((item.sender?, Wish::Stop { scope, source }))
+            }
+            News::Failed(reason) if policy::stops_marketing(reason) => {
+                let (scope, source) = (SuppressionScope::Marketing, SuppressionSource::Meta);
+                Some((item.recipient?, Wish::Stop { scope, source }))
+            }
+            _ => None,
+        }
     }
 
     fn origin<'a>(&'a self, item: &'a ReceivedNews<'_>, waba: &'a WabaId) -> ErrorOrigin<'a> {
@@ -330,6 +372,7 @@ impl Receiver {
                     recipient: recipient(status),
                     message: None,
                     sender: None,
+                    stops: None,
                 }),
                 None => counts.tally.add_named(StatusName::Other, StatusResult::Ignored),
             }
@@ -357,6 +400,10 @@ impl Receiver {
                 recipient: None,
                 message,
                 sender: message.and_then(|_| sender(inbound)),
+                stops: match &inbound.content {
+                    Content::Text(text) => self.stop_words.stopped_by(text),
+                    _ => None,
+                },
             });
         }
     }

@@ -55,7 +55,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("api_types", &["domain", "json"]),
     ("client", &["api_types", "coding", "domain", "intake"]),
     ("coding", &[]),
-    ("config", &["domain", "endpoint", "graph", "redis", "subscribers", "telemetry", "webhook"]),
+    ("config", &["domain", "endpoint", "graph", "redis", "rules", "subscribers", "telemetry", "webhook"]),
     ("dispatch", &["domain", "graph", "redis", "rules", "telemetry", "templates"]),
     ("domain", &[]),
     ("endpoint", &["telemetry"]),
@@ -72,7 +72,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("telemetry", &["domain"]),
     ("templates", &["domain", "graph", "redis"]),
     ("terminal", &["api_types", "client", "coding", "config", "domain", "intake", "telemetry"]),
-    ("webhook", &["domain", "endpoint", "json", "redis", "telemetry"]),
+    ("webhook", &["domain", "endpoint", "json", "redis", "rules", "telemetry"]),
 ];
 
 /// Rooms that may declare a type under the name of a type in another room: the simulator, which has its own

@@ -10,8 +10,8 @@ use std::{
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pregon::{
     domain::{
-        CampaignId, ClaimedRow, LineId, OnDoubt, PartId, Secret, Settled, SharedTokenKey, State, Token, TokenKey,
-        UnixMs,
+        CampaignId, ClaimedRow, LineId, OnDoubt, PartId, Secret, Settled, SharedTokenKey, State, SuppressionScope,
+        Token, TokenKey, UnixMs,
     },
     redis::{
         Store,
@@ -20,6 +20,7 @@ use pregon::{
         feed::FeedLimits,
         parts::{Claim, PartCounts},
     },
+    rules::stop_words::StopWords,
     telemetry::health::Health,
     webhook::{self, WebhookSettings, WebhookState, forward::Forwards},
 };
@@ -92,6 +93,7 @@ impl Hooks {
             lines: LINES.iter().map(|id| world::line(id, 80.0)).collect(),
             health: Health::default(),
             forwards,
+            stop_words: StopWords::new([("stop", SuppressionScope::Marketing), ("stop all", SuppressionScope::All)]),
         };
         let (state, task) = WebhookState::new(store.clone(), clock.clone(), key.clone(), settings);
         let task = tokio::spawn(task);

@@ -37,6 +37,7 @@ pub(super) fn start(context: &Context<'_>, verify_token: &Secret, app_secret: &S
         lines: context.lines.clone(),
         health: context.health.clone(),
         forwards: start_forwards(context)?,
+        stop_words: config.stop_words.clone(),
     };
     let (store, clock, key) = (context.store.clone(), context.clock.clone(), context.token_key.clone());
     let (state, commits) = WebhookState::new(store, clock, key, settings);

@@ -12,12 +12,13 @@ pub mod messages;
 mod phone_number_quality_update;
 mod security;
 mod template_edits;
+pub mod user_preferences;
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use self::{message_template_status_update::TemplateChange, messages::Messages};
+use self::{message_template_status_update::TemplateChange, messages::Messages, user_preferences::Preferences};
 use super::account::AccountChange;
 use crate::{
     domain::UnixMs,
@@ -33,6 +34,8 @@ const MILLISECONDS_FROM: u64 = 1_000_000_000_000;
 pub enum WebhookChange<'a> {
     /// Statuses and inbound messages.
     Messages(Messages<'a>),
+    /// What people prefer.
+    Preferences(Box<Preferences<'a>>),
     /// The status of a template changed.
     Template(Box<TemplateChange<'a>>),
     /// A template of the WABA was edited, or Meta changed its category or quality.
@@ -57,6 +60,7 @@ pub(super) fn read<'de, D: Deserializer<'de>>(field: &str, value: D) -> Result<O
         account_alerts::FIELD => object::<account_alerts::Value<'_>, D>(value),
         security::FIELD => object::<security::Value<'_>, D>(value),
         phone_number_quality_update::FIELD => object::<phone_number_quality_update::Value<'_>, D>(value),
+        user_preferences::FIELD => object::<user_preferences::Value<'_>, D>(value),
         business_capability_update::FIELD => object::<business_capability_update::Value<'_>, D>(value),
         _ => Object::<IgnoredAny>::deserialize(value).map(|Object(value)| value.map(|_| WebhookChange::Other)),
     }

@@ -14,7 +14,7 @@ use pregon::{
 };
 
 use crate::support::{
-    hostile::{AcceptAll, Meta},
+    hostile::{AcceptAll, Conduct, Courier, Meta, Reply, Sent, accepted, refused, wamid},
     redis::TestRedis,
     seed, until,
     world::{self, TestWorker, address, line, recipient, settings},
@@ -28,9 +28,13 @@ struct Stage {
 
 impl Stage {
     async fn start() -> Self {
+        Self::with(AcceptAll { latency: Duration::from_millis(2) }).await
+    }
+
+    async fn with(conduct: impl Conduct) -> Self {
         let redis = TestRedis::start().await;
         let store = Store::connect(&address(&redis)).await.expect("a store");
-        let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
+        let meta = Meta::start(conduct, seed());
         Self { redis, store, meta }
     }
 
@@ -156,5 +160,36 @@ async fn an_acknowledged_opt_out_holds_after_redis_lost_power() {
     let id = world::campaign(&stage.store, &["3001"], 20, OnDoubt::Hold).await;
     world::launch(&stage.store, id).await;
     assert_eq!(stage.completed(id).await[&State::Skipped], 18);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_had_stopped_marketing_at_meta_gets_no_second_try() {
+    /// Refuses the first ten people, who have stopped marketing.
+    struct Stopped;
+    impl Conduct for Stopped {
+        fn send(&mut self, Sent { to, .. }: Sent, _: &Courier) -> Reply {
+            let has_stopped = (0..10).any(|n| recipient(n).to.digits().to_string() == to);
+            let answer = if has_stopped { refused(400, 131_050) } else { accepted(&to, &wamid(&to, 0)) };
+            Reply::of(answer, Duration::from_millis(2))
+        }
+    }
+    let stage = Stage::with(Stopped).await;
+    let worker = stage.worker("w1", 10_000.0).await;
+    let mut refused = Vec::new();
+    for _ in 0..2 {
+        let id = world::campaign_of(&stage.store, "MARKETING", &["3001"], 20).await;
+        world::launch(&stage.store, id).await;
+        let by_state = stage.completed(id).await;
+        refused.push((by_state[&State::Refused], by_state[&State::Skipped]));
+        let key = stage.store.token_key().await.expect("a key").get();
+        let people: Vec<_> = (0..10).map(|n| PersonHash::of(recipient(n).to.into(), &key)).collect();
+        until("the wishes are stored", async || {
+            let found = stage.store.suppressions(&"1001".into(), &people).await.expect("redis");
+            found.iter().all(Option::is_some)
+        })
+        .await;
+    }
+    assert_eq!(refused, [(10, 0), (0, 10)]);
     worker.stop().await;
 }

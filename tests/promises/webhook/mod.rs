@@ -9,3 +9,4 @@ mod inbound;
 mod live_templates;
 mod message_ids;
 mod whole_ids;
+mod wishes;

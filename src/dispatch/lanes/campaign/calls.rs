@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     dispatch::line::state::LineState,
-    domain::{CampaignId, CampaignState, ClaimedRow, PartId, Settled, SkipReason, State, template::Category},
+    domain::{
+        CampaignId, CampaignState, ClaimedRow, PartId, PersonHash, Phone, Settled, SkipReason, State, Suppression,
+        SuppressionReason, SuppressionScope, SuppressionSource, TokenKey, template::Category,
+    },
     redis::{
         Store, StoreError,
         parts::{Claim, ClaimRequest, DoubtsEnded, SettledPart, ToSend},
@@ -187,6 +190,20 @@ impl Calls {
             if let Err(error) = store.note_places(&line.business, &line.id, &news, now).await {
                 warn!(business.id = %line.business, n = news.len(), %error, "people who got no message count towards the \
                     messaging limit for three days");
+            }
+        })
+    }
+
+    /// Suppresses marketing to a person who, as Meta says, has stopped it.
+    pub fn stop_marketing(&self, to: Phone, key: &TokenKey, line: &LineState) -> LocalBoxFuture<'static, ()> {
+        let (store, business, since) = (self.store.clone(), line.line.business.clone(), line.clock.now());
+        let person = PersonHash::of(to.into(), key);
+        let (scope, reason) = (SuppressionScope::Marketing, SuppressionReason::OptOut);
+        let entry = Suppression { phone: Some(to), scope, reason, source: SuppressionSource::Meta, since };
+        Box::pin(async move {
+            if let Err(error) = store.suppress(&business, &[(person, entry)], true).await {
+                warn!(business.id = %business, to = ?to, %error, "a person who stopped marketing could not be noted: the \
+                    next campaign will try to send to them");
             }
         })
     }

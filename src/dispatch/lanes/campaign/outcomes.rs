@@ -14,6 +14,7 @@ use crate::{
     dispatch::{batch, line::state::LineState},
     domain::{
         CampaignId, CampaignState, Cause, ClaimedRow, Due, ErrorScope, Outcome, PartId, Settled, campaign::PauseReason,
+        policy,
     },
 };
 
@@ -27,8 +28,11 @@ pub(super) struct PendingOutcomes {
 impl CampaignLane {
     /// Records the outcome of an attempt. Returns whether it paused the campaign.
     pub(super) fn attempt_ended(&mut self, unit: CampaignUnit, outcome: &Outcome, line: &LineState) -> bool {
-        let CampaignUnit { part, claimed, attempt, .. } = unit;
+        let CampaignUnit { part, claimed, attempt, to } = unit;
         let now = line.clock.now();
+        if outcome.cause().is_some_and(|cause| policy::stops_marketing(cause.reason())) {
+            self.background.push(self.calls.stop_marketing(to, &self.token_key.get(), line));
+        }
         let settled = settle::settled(outcome, attempt, now, rand::random(), &line.settings);
         self.store_details(part, outcome);
         self.queue_outcome(part, claimed, settled, line);

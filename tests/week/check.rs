@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pregon::{domain::State, sim::MessageRecord};
 use serde_json::Value;
 
-use crate::play::Week;
+use crate::{plan::STOPPING, play::Week};
 
 /// Recipients by state, failed ones by Meta's code too.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub async fn all(week: &Week) {
     every_rule_was_needed(week, &mut wrong);
     nobody_got_two(week, &mut wrong);
     counts_are_exact(week, &mut wrong);
+    who_stopped_marketing_is_skipped(week, &mut wrong);
     assert!(wrong.is_empty(), "{} problems:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -83,7 +84,8 @@ fn counts_are_exact(week: &Week, wrong: &mut Vec<String>) {
             wrong.push(format!("campaign {id}: expected {expected:?}, shown {shown:?}: {}", campaign["statistics"]));
         }
         let statistics = &campaign["statistics"];
-        let others = statistics["recipients"].as_u64().unwrap_or(0) - expected.total();
+        let skipped = statistics["by_state"]["skipped"].as_u64().unwrap_or(0);
+        let others = statistics["recipients"].as_u64().unwrap_or(0) - expected.total() - skipped;
         let failures = statistics["failures"].as_array().into_iter().flatten();
         let dropped =
             failures.filter(|failure| failure["code"] == DROPPED).filter_map(|failure| failure["count"].as_u64());
@@ -92,6 +94,15 @@ fn counts_are_exact(week: &Week, wrong: &mut Vec<String>) {
         }
     }
     wrong.extend(by_campaign.keys().map(|id| format!("messages of {id}, which is no campaign that ended")));
+}
+
+/// Those who stopped marketing, in WhatsApp or by a stop word, are skipped by both later campaigns, and nobody else is.
+fn who_stopped_marketing_is_skipped(week: &Week, wrong: &mut Vec<String>) {
+    let skipped = |campaign: &Value| campaign["statistics"]["by_state"]["skipped"].as_u64().unwrap_or(0);
+    let all: u64 = week.ended.iter().map(skipped).sum();
+    if all != 2 * 2 * STOPPING {
+        wrong.push(format!("{all} are skipped"));
+    }
 }
 
 impl Counts {

@@ -8,8 +8,6 @@
 //! What happens in the week is drawn from a seed ([`plan`]). [`switched_off`] shows that the referee notices each rule that
 //! is not kept.
 //!
-//! People do not stop marketing in this week: Pregón does not keep that rule yet (docs/meta-rules.md).
-//!
 //! Linux only, like the clock of Redis.
 #![cfg(target_os = "linux")]
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]

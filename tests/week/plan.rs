@@ -89,8 +89,14 @@ pub enum Happening {
         line: &'static str,
         share: f64,
     },
-    /// People write to a line.
+    /// People write a text to a line.
     Write {
+        line: &'static str,
+        text: &'static str,
+        people: Range<u64>,
+    },
+    /// People stop marketing in WhatsApp.
+    Stop {
         line: &'static str,
         people: Range<u64>,
     },
@@ -121,12 +127,21 @@ impl Numbers {
         fresh
     }
 
+    /// Numbers of people who stop marketing, in two groups: they do so in different ways.
+    fn stopping(business: &str, group: u64) -> Range<u64> {
+        let first = numbers_of(business) + SHARED - (2 - group) * STOPPING;
+        first..first + STOPPING
+    }
+
     /// The first numbers of the business, which several campaigns share.
     fn shared(business: &str, n: u64) -> Range<u64> {
         let first = numbers_of(business);
-        first..first + n.min(SHARED)
+        first..first + n.min(SHARED - 2 * STOPPING)
     }
 }
+
+/// How many people of a business stop marketing in each way.
+pub const STOPPING: u64 = 20;
 
 /// How many numbers of a business several campaigns share.
 const SHARED: u64 = 1_000_000;
@@ -204,6 +219,11 @@ fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
     // Paced templates.
     moments[2].campaigns.push(lines.campaign("2001", "new_arrivals", numbers.fresh("1001", 300)));
     moments[3].campaigns.push(lines.campaign("2003", "club_offer", numbers.fresh("1003", 300)));
+    // To people who stop marketing, before and after they do.
+    let (in_whatsapp, by_word) = (Numbers::stopping("1001", 0), Numbers::stopping("1001", 1));
+    for (slot, template) in [(0, "order_update"), (4, "spring_sale"), (8, "order_update"), (10, "spring_sale")] {
+        moments[slot].campaigns.push(lines.campaign("2001", template, in_whatsapp.start..by_word.end));
+    }
     // To people who have just written.
     let mut answer = lines.campaign("2012", "order_update", Numbers::shared("1012", 20));
     answer.lines.truncate(1);
@@ -252,7 +272,9 @@ fn later() -> Vec<Moment> {
     let at =
         |hours: u32, happening| Moment { at: HOUR * hours, campaigns: Vec::new(), meanwhile: vec![(0.0, happening)] };
     vec![
-        at(24 + 9, Happening::Write { line: "3043", people: Numbers::shared("1012", 20) }),
+        at(24 + 9, Happening::Write { line: "3043", text: "Hola", people: Numbers::shared("1012", 20) }),
+        at(24 + 8, Happening::Stop { line: "3001", people: Numbers::stopping("1001", 0) }),
+        at(24 + 8, Happening::Write { line: "3001", text: "BAJA", people: Numbers::stopping("1001", 1) }),
         at(24 + 17 + 2, Happening::Unpause { waba: "2003", template: "club_offer" }),
         at(2 * 24 + 12, Happening::RaiseLimit { business: "1011" }),
         at(3 * 24 + 10 + 5, Happening::Reinstate { business: "1005" }),

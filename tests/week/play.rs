@@ -291,9 +291,15 @@ async fn happen(stage: &mut Stage, happening: &Happening) {
         Happening::Throttle { line, share } => {
             stage.meta("scenario", json!({"line": line, "faults": {"throttle": share}})).await;
         }
-        Happening::Write { line, people } => {
+        Happening::Write { line, text, people } => {
             for person in people.clone() {
-                stage.meta("inbound", json!({"line": line, "from": person.to_string(), "text": "Hola"})).await;
+                stage.meta("inbound", json!({"line": line, "from": person.to_string(), "text": text})).await;
+            }
+        }
+        Happening::Stop { line, people } => {
+            for person in people.clone() {
+                let stop = json!({"line": line, "from": person.to_string(), "value": "stop"});
+                stage.meta("preference", stop).await;
             }
         }
         Happening::KillWorker(number) => stage.kill_worker(*number).await,

@@ -193,7 +193,8 @@ impl WebhookState {
             Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, inbound, follow_up);
         let (finder, searches) = MessageFinder::new(store.clone(), clock.clone(), committer.clone());
         let (inbound_counter, counts) = InboundCounter::new(store.clone());
-        let receiver = Receiver::new(store, clock, token_key, lines, committer, finder, inbound_counter, stop_words);
+        let receiver = Receiver::new(store, clock, token_key, lines, committer, finder, inbound_counter)
+            .with_stop_words(stop_words);
         let verifier = Verifier::new(&app_secrets);
         let task = async {
             tokio::join!(commits, searches, follow_ups, counts);

@@ -129,7 +129,6 @@ impl Receiver {
         committer: Committer,
         finder: MessageFinder,
         inbound_counter: InboundCounter,
-        stop_words: StopWords,
     ) -> Self {
         Self {
             lines: KnownLines::new(store.clone(), listed),
@@ -145,8 +144,13 @@ impl Receiver {
             unlikely_lookups: RateLimiter::direct(Quota::per_second(UNLIKELY_LOOKUPS_PER_SECOND)),
             key_reads: RateLimiter::direct(Quota::per_second(KEY_READS_PER_SECOND)),
             inbound_counter,
-            stop_words,
+            stop_words: StopWords::default(),
         }
+    }
+
+    /// With which messages people opt out.
+    pub fn with_stop_words(self, stop_words: StopWords) -> Self {
+        Self { stop_words, ..self }
     }
 
     /// Returns when all effects of the webhook are stored in Redis.

@@ -365,7 +365,7 @@ mod tests {
         let (mut one, [first, second]) = backlog();
         let plan = one.plan(first.campaign).expect("it is there");
         let mut other = Backlog::default();
-        other.add(&"2001".into(), plan.clone());
+        other.add(&"2001".into(), plan.0.clone());
         let parts = [1, 2].map(|number| PartId { number, ..first });
         other.set_parts(&parts);
         drop(plan);

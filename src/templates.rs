@@ -19,7 +19,11 @@ use crate::{
         client::GraphClient,
         management::{GraphError, Unpaused},
     },
-    redis::{Store, StoreError, campaigns::StateChange, installation::StoredTemplate},
+    redis::{
+        Store, StoreError,
+        campaigns::{Definition, StateChange},
+        installation::StoredTemplate,
+    },
 };
 
 /// How far Meta's template list may lag behind Meta's webhooks.
@@ -100,7 +104,7 @@ async fn follow(store: &Store, lines: &Lines, wabas: &BTreeSet<&WabaId>, now: Un
             .filter_map(|(id, state)| Some((id, state?)))
             .collect();
         let ids: Vec<CampaignId> = states.keys().copied().collect();
-        for campaign in store.definitions(&ids).await?.into_iter().flatten() {
+        for Definition { campaign, .. } in store.definitions(&ids).await?.into_iter().flatten() {
             let Some(line) = lines.first_of(&campaign.lines).filter(|line| wabas.contains(&line.waba)) else {
                 continue;
             };

@@ -132,7 +132,8 @@ impl Shared {
         }
         let mut visible = Vec::with_capacity(ids.len());
         for ids in ids.chunks(DEFINITIONS_AT_ONCE) {
-            let campaigns = self.state.store.definitions(ids).await?;
+            let definitions = self.state.store.definitions(ids).await?.into_iter();
+            let campaigns: Vec<_> = definitions.map(|definition| Some(definition?.campaign)).collect();
             let businesses = self.businesses_of(&campaigns).await?;
             visible.extend(businesses.into_iter().map(|business| access.allows(business)));
         }

@@ -1,4 +1,4 @@
-//! Campaigns: create, read, list, launch, pause, resume, cancel, delete.
+//! Campaigns: create, read, list, launch, pause, resume, cancel, change, delete.
 
 use std::sync::Arc;
 
@@ -18,7 +18,9 @@ use super::{
     extract::{CampaignPath, JsonBody},
 };
 use crate::{
-    api_types::{CampaignCreated, CampaignPage, CampaignView, NewCampaign, Page, Statistics, TemplateName},
+    api_types::{
+        CampaignChange, CampaignCreated, CampaignPage, CampaignView, NewCampaign, Page, Statistics, TemplateName,
+    },
     config::KeyScope,
     domain::{CampaignId, CampaignState},
     http::request::{Params, bad_query},
@@ -122,7 +124,8 @@ pub(super) async fn launch(State(shared): SharedState, audit: Audit, path: Campa
 
 /// Pause a campaign.
 ///
-/// After the response no further recipient is claimed. Requests already in flight are still sent.
+/// After the response no further recipient is claimed. Requests already in flight are still sent. A scheduled campaign does
+/// not start at `start_at`.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign}/pause", tag = "campaigns", operation_id = "pause_campaign",
     security(("api_key" = [KeyScope::Operate])),
@@ -136,7 +139,7 @@ pub(super) async fn pause(State(shared): SharedState, audit: Audit, path: Campai
 
 /// Resume a campaign.
 ///
-/// The template is checked again.
+/// The template is checked again. A campaign that was paused before its `start_at` waits for it.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign}/resume", tag = "campaigns", operation_id = "resume_campaign",
     security(("api_key" = [KeyScope::Operate])),
@@ -163,6 +166,29 @@ pub(super) async fn resume(State(shared): SharedState, audit: Audit, path: Campa
 )]
 pub(super) async fn cancel(State(shared): SharedState, audit: Audit, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, &audit, path, CampaignAction::Cancel).await
+}
+
+/// Change a campaign that has not ended.
+///
+/// Its times and its priority. `start_at` can be changed only before the campaign starts. What is left out stays as it is.
+/// Repeating the call changes nothing.
+#[utoipa::path(
+    patch, path = "/v1/campaigns/{campaign}", tag = "campaigns", operation_id = "change_campaign",
+    security(("api_key" = [KeyScope::Operate])),
+    params(CampaignPath),
+    request_body = CampaignChange,
+    responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
+    extensions(("x-problems" = json!(["invalid", "campaign-state"]))),
+)]
+pub(super) async fn change(
+    State(shared): SharedState,
+    audit: Audit,
+    CampaignPath(id): CampaignPath,
+    JsonBody(change): JsonBody<CampaignChange>,
+) -> Result<Json<CampaignView>> {
+    let (record, changed) = shared.state.intake.amend(id, &change).await?;
+    audit.changed(changed);
+    with_statistics(&shared, record).await
 }
 
 /// Delete a campaign that never started.

@@ -176,7 +176,7 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
     let limit = state.stall_timeout;
     OpenApiRouter::new()
         .routes(routes!(campaigns::list, campaigns::create))
-        .routes(routes!(campaigns::one, campaigns::delete))
+        .routes(routes!(campaigns::one, campaigns::change, campaigns::delete))
         .routes(routes!(campaigns::launch))
         .routes(routes!(campaigns::pause))
         .routes(routes!(campaigns::resume))

@@ -49,6 +49,29 @@ pub struct NewCampaign {
     pub launch: bool,
 }
 
+/// A change of a campaign: the body of `PATCH /v1/campaigns/{campaign}`. What is left out stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CampaignChange {
+    /// Sending starts no earlier than this time; null starts a scheduled campaign now. Only before the campaign starts.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<UnixMs>)]
+    pub start_at: Option<Option<UnixMs>>,
+    /// Recipients whose message was not sent by this time end as `expired`; null: never.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<UnixMs>)]
+    pub expires_at: Option<Option<UnixMs>>,
+    /// The campaign's share of a line that several campaigns use.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u8, required = false, minimum = 1, maximum = 10)]
+    pub priority: Option<u8>,
+}
+
+/// A field that is there, whose value may be `null`.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(json).map(Some)
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -24,7 +24,7 @@ mod upload;
 
 pub use self::{
     business::{BusinessPage, BusinessView},
-    campaign::{CampaignCreated, CampaignPage, CampaignView, NewCampaign, StateEvent, TemplateName},
+    campaign::{CampaignChange, CampaignCreated, CampaignPage, CampaignView, NewCampaign, StateEvent, TemplateName},
     hold::{HoldPage, HoldView, LiftedHold},
     job::{DeadJobPage, DeadJobView, RetriedJob},
     line::{LINE_STATES, LineChange, LinePage, LineView, RATE_SOURCES},

@@ -58,6 +58,7 @@ async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), C
         }
         CampaignCommand::Show { id, output } => campaign::show(client, id, output.json).await,
         CampaignCommand::Watch { id, output } => watch::watch(client, id, output.json).await,
+        CampaignCommand::Change(options) => campaign::amend(client, &options).await,
         CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, ControlAction::Pause).await,
         CampaignCommand::Resume(campaigns) => campaign::change(client, &campaigns, ControlAction::Resume).await,
         CampaignCommand::Cancel(campaigns) => campaign::change(client, &campaigns, ControlAction::Cancel).await,

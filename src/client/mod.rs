@@ -26,8 +26,8 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        BusinessView, CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange, LineView,
-        NewCampaign, Page, PauseChange, PauseTarget, RetriedJob, UnpausedTemplate, UploadResult,
+        BusinessView, CampaignChange, CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange,
+        LineView, NewCampaign, Page, PauseChange, PauseTarget, RetriedJob, UnpausedTemplate, UploadResult,
     },
     coding::Coding,
     domain::{BusinessId, CampaignId, CampaignState, EntryId, Language, LineId, Secret, WabaId},
@@ -165,6 +165,11 @@ impl Client {
     /// Launches, pauses, resumes or cancels a campaign, and returns its new state.
     pub async fn change_campaign(&self, id: CampaignId, action: ControlAction) -> Result<Known<CampaignView>> {
         self.call(self.request(Method::POST, &["campaigns", &id.to_string(), action.word()])).await
+    }
+
+    /// Changes values of a campaign, and returns it.
+    pub async fn amend_campaign(&self, id: CampaignId, change: &CampaignChange) -> Result<Known<CampaignView>> {
+        self.call(self.request(Method::PATCH, &["campaigns", &id.to_string()]).json(change)).await
     }
 
     /// Deletes a draft, or a campaign that was cancelled before it started.

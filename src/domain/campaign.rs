@@ -12,7 +12,7 @@ const PRIORITY_DEFAULT: u8 = 5;
 /// The features of this release that a campaign can require. There are none yet.
 pub const FEATURES: &[&str] = &[];
 
-/// A campaign as submitted, with the template as it was then. Immutable.
+/// A campaign as submitted, with the template as it was then, and with the values that were changed since.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Campaign {
     /// The id that Pregón assigned.

@@ -39,7 +39,8 @@ impl Intake {
         if self.store.feed().is_none() {
             return Ok(());
         }
-        let definition = self.store.definitions(&[campaign]).await?.pop().flatten();
+        let definition =
+            self.store.definitions(&[campaign]).await?.pop().flatten().map(|definition| definition.campaign);
         let line = definition.as_ref().and_then(|definition| self.lines.first_of(&definition.lines));
         let event = Event {
             business: line.map(|line| &line.business),

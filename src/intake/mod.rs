@@ -67,9 +67,9 @@ impl From<Format> for UploadLayout {
 pub enum CampaignAction {
     /// Start sending, now or at `start_at`.
     Launch,
-    /// Stop claiming recipients.
+    /// Stop claiming recipients, or do not start at `start_at`.
     Pause,
-    /// Continue after a pause.
+    /// Continue after a pause: send, or wait for `start_at`.
     Resume,
     /// Stop for good: nothing is sent to the remaining recipients.
     Cancel,

@@ -1,4 +1,4 @@
-//! Submission of campaigns, and later actions on them: launch, pause, resume, cancel, delete.
+//! Submission of campaigns, and later actions on them: launch, pause, resume, cancel, change, delete.
 //!
 //! If the process dies during a submission: the campaign is a draft with some of its recipients. A repetition with
 //! the same `external_id` continues the submission.
@@ -14,7 +14,7 @@ use ulid::Ulid;
 
 use super::{CampaignAction, Intake, IntakeError, Submitted, TemplateProblem, rows::Row, upload::UploadId};
 use crate::{
-    api_types::{NewCampaign, TemplateName, UploadResult},
+    api_types::{CampaignChange, NewCampaign, TemplateName, UploadResult},
     domain::{
         Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Template, UnixMs, WabaId,
         reject::redacted,
@@ -68,8 +68,8 @@ impl Intake {
             None => self.store.create_campaign(&self.check(&new).await?).await?,
         };
         if !created {
-            let existing = self.campaign(id).await?.campaign;
-            self.check_is_own(&existing)?;
+            let existing = self.campaign(id).await?;
+            self.check_is_own(&existing.campaign)?;
             same_definition(&existing, &new)?;
         }
         let upload = if new.recipients.is_empty() {
@@ -114,8 +114,8 @@ impl Intake {
         // the call is repeated.
         let (from, to, done_in, wording): (&[_], _, &[_], _) = match action {
             CampaignAction::Launch => (&[Draft], launched, &[Scheduled, Running, Completed], "be launched"),
-            CampaignAction::Pause => (&[Running], Paused, &[Paused], "be paused"),
-            CampaignAction::Resume => (&[Paused], Running, &[Running, Completed], "be resumed"),
+            CampaignAction::Pause => (&[Scheduled, Running], Paused, &[Paused], "be paused"),
+            CampaignAction::Resume => (&[Paused], launched, &[Scheduled, Running, Completed], "be resumed"),
             CampaignAction::Cancel => (&[Draft, Scheduled, Running, Paused], Cancelled, &[Cancelled], "be cancelled"),
         };
         if let (Running | Scheduled, Some(at)) = (to, campaign.expires_at)
@@ -131,17 +131,54 @@ impl Intake {
             StateChange::Done => Ok((self.campaign(id).await?, true)),
             StateChange::Not(state) if done_in.contains(&state) => {
                 let record = self.campaign(id).await?;
-                // The earlier call may have been interrupted after it changed the campaign and before it changed the
-                // parts.
-                if record.applied < record.version {
-                    self.store.follow(id, now).await?;
-                }
+                self.finish_following(&record, now).await?;
                 Ok((record, false))
             }
             StateChange::Not(state) => Err(IntakeError::State { id, state, action: wording }),
             StateChange::Empty => Err(IntakeError::Empty(id)),
             StateChange::Missing => Err(IntakeError::NotFound(id.to_string())),
         }
+    }
+
+    /// Changes values of a campaign that has not ended. What has its new value already stays, so that a call whose response
+    /// was lost can be repeated. The change is durable, as far as
+    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it. Also returns whether anything changed.
+    ///
+    /// Errors: `State` if the campaign has ended, or has started and the change is one of its start; `Invalid` with all
+    /// problems: nothing was changed. `Store`: repeat the call.
+    pub async fn amend(&self, id: CampaignId, change: &CampaignChange) -> Result<(CampaignRecord, bool), IntakeError> {
+        let intake = self.in_this_incarnation();
+        let amended = intake.amend_undurably(id, change).await?;
+        intake.store.make_durable().await?;
+        Ok(amended)
+    }
+
+    async fn amend_undurably(
+        &self,
+        id: CampaignId,
+        change: &CampaignChange,
+    ) -> Result<(CampaignRecord, bool), IntakeError> {
+        // The loop ends, because another change of the campaign succeeded each time that this one is refused.
+        loop {
+            let record = self.campaign(id).await?;
+            let now = self.clock.now();
+            let amended = amended(&record, change, now)?;
+            if amended == record.campaign {
+                self.finish_following(&record, now).await?;
+                return Ok((record, false));
+            }
+            if self.store.amend_campaign(&record, &amended, now).await? {
+                return Ok((self.campaign(id).await?, true));
+            }
+        }
+    }
+
+    /// Makes the parts of a campaign follow if an earlier call was interrupted after it had changed the campaign.
+    async fn finish_following(&self, record: &CampaignRecord, now: UnixMs) -> Result<(), IntakeError> {
+        if record.applied < record.version {
+            self.store.follow(record.campaign.id, now).await?;
+        }
+        Ok(())
     }
 
     /// Deletes a campaign that never sent anything: a draft, or one that was cancelled before it started. All of its
@@ -239,10 +276,8 @@ impl Intake {
                 redacted(external_id)
             ));
         }
-        if let Some(priority) = new.priority.filter(|priority| !(1..=10).contains(priority)) {
-            problems.push(format!("priority is {priority}: it must be 1 to 10"));
-        }
-        check_times(new, now, &mut problems);
+        check_priority(new.priority, &mut problems);
+        check_expiry(new.expires_at, new.start_at, now, &mut problems);
         if new.launch && new.recipients.is_empty() {
             problems.push("launch needs recipients: include them here, or launch after you upload them".to_owned());
         }
@@ -369,10 +404,45 @@ fn similar(name: &str, all: &[Template]) -> Vec<String> {
     near.into_iter().take(SIMILAR_MAX).map(|(_, template)| template).collect()
 }
 
-/// Compares `new` with the existing campaign of the same `external_id`. The order of lines does not matter.
+/// The campaign of `record` after `change`.
+///
+/// Errors: those of [`Intake::amend`].
+fn amended(record: &CampaignRecord, change: &CampaignChange, now: UnixMs) -> Result<Campaign, IntakeError> {
+    let CampaignRecord { campaign, state, started_at, .. } = record;
+    let (id, state) = (campaign.id, *state);
+    if matches!(state, CampaignState::Completed | CampaignState::Cancelled) {
+        return Err(IntakeError::State { id, state, action: "be changed" });
+    }
+    let amended = Campaign {
+        start_at: change.start_at.unwrap_or(campaign.start_at),
+        expires_at: change.expires_at.unwrap_or(campaign.expires_at),
+        priority: change.priority.unwrap_or(campaign.priority),
+        ..campaign.clone()
+    };
+    let mut problems = Vec::new();
+    if amended.start_at != campaign.start_at {
+        if started_at.is_some() {
+            return Err(IntakeError::State { id, state, action: "get another start_at, because it has started" });
+        }
+        if let Some(start_at) = amended.start_at.filter(|at| *at <= now) {
+            problems.push(format!(
+                "start_at is {start_at}, which is over (it is {now}): name a later time, or null for a start without delay"
+            ));
+        }
+    }
+    check_priority(change.priority, &mut problems);
+    if amended.start_at != campaign.start_at || amended.expires_at != campaign.expires_at {
+        check_expiry(amended.expires_at, amended.start_at, now, &mut problems);
+    }
+    if problems.is_empty() { Ok(amended) } else { Err(IntakeError::Invalid(problems)) }
+}
+
+/// Compares `new` with the existing campaign of the same `external_id`. The order of lines does not matter, and neither
+/// do values that can be changed, once one of them was.
 ///
 /// Errors: `Conflict` if `new` would be sent differently.
-fn same_definition(existing: &Campaign, new: &NewCampaign) -> Result<(), IntakeError> {
+fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), IntakeError> {
+    let existing = &record.campaign;
     let template = |name: &str, language: &Language| format!("{name} ({language})");
     let lines = |lines: &[LineId]| {
         let mut ids: Vec<&str> = lines.iter().map(LineId::as_str).collect();
@@ -388,9 +458,10 @@ fn same_definition(existing: &Campaign, new: &NewCampaign) -> Result<(), IntakeE
         ),
         ("lines are", lines(&existing.lines), lines(&new.lines)),
         ("on_doubt is", existing.on_doubt.name().to_owned(), new.on_doubt.name().to_owned()),
-        ("expires_at is", time(existing.expires_at), time(new.expires_at)),
     ];
-    let differing = compared.into_iter().filter(|(_, there, here)| there != here);
+    let changeable = [("expires_at is", time(existing.expires_at), time(new.expires_at))];
+    let changeable = changeable.into_iter().filter(|_| record.changes == 0);
+    let differing = compared.into_iter().chain(changeable).filter(|(_, there, here)| there != here);
     let differences: Vec<String> =
         differing.map(|(what, there, here)| format!("{what} {there} there and {here} here")).collect();
     if differences.is_empty() {
@@ -409,12 +480,18 @@ fn is_external_id(text: &str) -> bool {
     (1..=EXTERNAL_ID_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
-fn check_times(new: &NewCampaign, now: UnixMs, problems: &mut Vec<String>) {
-    let Some(expires_at) = new.expires_at else { return };
+fn check_priority(priority: Option<u8>, problems: &mut Vec<String>) {
+    if let Some(priority) = priority.filter(|priority| !(1..=10).contains(priority)) {
+        problems.push(format!("priority is {priority}: it must be 1 to 10"));
+    }
+}
+
+fn check_expiry(expires_at: Option<UnixMs>, start_at: Option<UnixMs>, now: UnixMs, problems: &mut Vec<String>) {
+    let Some(expires_at) = expires_at else { return };
     if expires_at <= now {
         problems.push(format!("expires_at is {expires_at}, which is over (it is {now}): name a later time, or none"));
     }
-    if let Some(start_at) = new.start_at.filter(|start_at| expires_at <= *start_at) {
+    if let Some(start_at) = start_at.filter(|start_at| expires_at <= *start_at) {
         problems.push(format!("expires_at is {expires_at} and start_at {start_at}: expires_at must be after start_at"));
     }
 }

@@ -7,6 +7,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, cmd};
+use serde_json::Value;
 use tracing::info;
 
 use super::{Call, Result, Store, StoreError, lines::ms, script, stored::StoredPauseReason, untold::Untold};
@@ -26,6 +27,10 @@ const READ_AT_ONCE: usize = 256;
 /// Active campaigns listed in one round trip.
 const LISTED_AT_ONCE: usize = 1_000;
 
+/// What can be changed of a campaign that was submitted: fields of its definition. A changed value is JSON in a field of
+/// the same name in the hash of the campaign, because the definition is written once; `null` removes the value.
+const CHANGEABLE: [&str; 4] = ["start_at", "expires_at", "priority", "requires"];
+
 /// Maximum clock skew between two processes. Campaigns whose time is up to this far ahead are listed too, so that a
 /// process finds a campaign that another one, with a clock that is ahead, has just launched.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
@@ -33,12 +38,14 @@ const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// The stored record of a campaign.
 #[derive(Clone, Debug)]
 pub struct CampaignRecord {
-    /// The campaign as it was submitted, with the category that Meta gives its template now.
+    /// The campaign with its present values, and with the category that Meta gives its template now.
     pub campaign: Campaign,
     /// Its state.
     pub state: CampaignState,
-    /// Rises with every change of state.
+    /// Rises with every change of its state or its values.
     pub version: u64,
+    /// How often its values were changed.
+    pub changes: u64,
     /// The newest version that its parts follow.
     pub applied: u64,
     /// The reason, if a worker paused it.
@@ -57,6 +64,26 @@ pub struct CampaignRecord {
     pub buckets: u32,
     /// Whether the data of its recipients were deleted at the end of their retention.
     pub forgotten: bool,
+}
+
+/// What a line has to know about a campaign each time it reads its work.
+#[derive(Clone, Debug, Default)]
+pub struct CampaignProgress {
+    /// Its state; `None` if there is no such campaign.
+    pub state: Option<CampaignState>,
+    /// The category of its template, if that changed since the campaign was submitted.
+    pub category: Option<Category>,
+    /// How often its values were changed.
+    pub changes: u64,
+}
+
+/// A campaign with its present values, and with the category that Meta gives its template now.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// The campaign.
+    pub campaign: Campaign,
+    /// How often its values were changed.
+    pub changes: u64,
 }
 
 /// The result of changing the state of a campaign.
@@ -127,31 +154,34 @@ impl Store {
         Ok(records)
     }
 
-    /// Campaigns as they were submitted, each with the category that Meta gives its template now, in one round trip; `None`
-    /// for a campaign that does not exist. Skips the parts, which are many if the lines are many.
-    pub async fn definitions(&self, ids: &[CampaignId]) -> Result<Vec<Option<Campaign>>> {
+    /// Campaigns in one round trip; `None` for a campaign that does not exist. Skips the parts, which are many if the lines
+    /// are many.
+    pub async fn definitions(&self, ids: &[CampaignId]) -> Result<Vec<Option<Definition>>> {
+        let fields: Vec<&str> = ["definition", "category", "changes"].into_iter().chain(CHANGEABLE).collect();
         let mut pipeline = Pipeline::new();
         for &id in ids {
-            pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg("definition").arg("category");
+            pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg(&fields);
         }
-        let fields: Vec<(Option<String>, Option<String>)> = self.query_all("HMGET definition", &pipeline).await?;
-        let read = |(&id, (definition, category)): (&CampaignId, (Option<String>, Option<String>))| {
-            definition.map(|definition| self.definition(id, &definition, category.as_deref())).transpose()
+        let values: Vec<Vec<Option<String>>> = self.query_all("HMGET definition", &pipeline).await?;
+        let read = |(&id, values): (&CampaignId, Vec<Option<String>>)| {
+            let hash = fields.iter().zip(values).filter_map(|(field, value)| Some(((*field).to_owned(), value?)));
+            self.definition(id, &hash.collect())
         };
-        ids.iter().zip(fields).map(read).collect()
+        ids.iter().zip(values).map(read).collect()
     }
 
-    /// A campaign from its definition. `category` is that of its template, if it was stored since.
-    fn definition(&self, id: CampaignId, json: &str, category: Option<&str>) -> Result<Campaign> {
+    /// A campaign from the hash that stores it; `None` if there is no such campaign.
+    fn definition(&self, id: CampaignId, hash: &HashMap<String, String>) -> Result<Option<Definition>> {
+        let Some(json) = hash.get("definition") else { return Ok(None) };
         let corrupt = |error: serde_json::Error| {
             let (key, reason) = (self.keys.campaign(id), error.to_string());
             StoreError::Corrupt { key, reason }
         };
-        let mut campaign: Campaign = serde_json::from_str(json).map_err(corrupt)?;
-        if let Some(category) = category.and_then(|json| serde_json::from_str(json).ok()) {
+        let mut campaign = with_changes(json, hash).map_err(corrupt)?;
+        if let Some(category) = hash.get("category").and_then(|json| serde_json::from_str(json).ok()) {
             campaign.template.category = category;
         }
-        Ok(campaign)
+        Ok(Some(Definition { campaign, changes: changes(hash.get("changes").map(String::as_str)) }))
     }
 
     /// Stores the category that Meta gives the template of a campaign now, and wakes every worker if it is another one.
@@ -166,9 +196,8 @@ impl Store {
     }
 
     fn read_campaign(&self, id: CampaignId, hash: &HashMap<String, String>) -> Result<Option<CampaignRecord>> {
-        let Some(definition) = hash.get("definition") else { return Ok(None) };
+        let Some(Definition { campaign, changes }) = self.definition(id, hash)? else { return Ok(None) };
         let corrupt = |reason: String| StoreError::Corrupt { key: self.keys.campaign(id), reason };
-        let campaign = self.definition(id, definition, hash.get("category").map(String::as_str))?;
         let number = |field: &str| hash.get(field).and_then(|text| text.parse::<u64>().ok());
         let mut parts = Vec::new();
         for part in 0..number("parts").unwrap_or(0) {
@@ -183,6 +212,7 @@ impl Store {
             campaign,
             state: state.ok_or_else(|| corrupt("no state".into()))?,
             version: number("version").unwrap_or(0),
+            changes,
             applied: number("applied").unwrap_or(0),
             reason: reason.map(PauseReason::from),
             changed_at: number("changed").map_or(created_at, UnixMs),
@@ -205,19 +235,18 @@ impl Store {
         Ok(states.into_iter().map(|state| state?.parse().ok()).collect())
     }
 
-    /// The states of campaigns, and the categories of their templates if they changed since the campaign was submitted, in
-    /// one round trip.
-    pub async fn campaign_progress(
-        &self,
-        ids: &[CampaignId],
-    ) -> Result<Vec<(Option<CampaignState>, Option<Category>)>> {
+    /// What lines have to know about campaigns, in one round trip.
+    pub async fn campaign_progress(&self, ids: &[CampaignId]) -> Result<Vec<CampaignProgress>> {
         let mut pipeline = Pipeline::new();
         for &id in ids {
-            pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg("state").arg("category");
+            pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg("state").arg("category").arg("changes");
         }
-        let fields: Vec<(Option<String>, Option<String>)> = self.query_all("HMGET state", &pipeline).await?;
-        let read = |(state, category): (Option<String>, Option<String>)| {
-            (state.and_then(|state| state.parse().ok()), category.and_then(|json| serde_json::from_str(&json).ok()))
+        type Fields = (Option<String>, Option<String>, Option<String>);
+        let fields: Vec<Fields> = self.query_all("HMGET state", &pipeline).await?;
+        let read = |(state, category, changed): Fields| CampaignProgress {
+            state: state.and_then(|state| state.parse().ok()),
+            category: category.and_then(|json| serde_json::from_str(&json).ok()),
+            changes: changes(changed.as_deref()),
         };
         Ok(fields.into_iter().map(read).collect())
     }
@@ -357,9 +386,7 @@ impl Store {
         if from.iter().any(|state| matches!(state, CampaignState::Draft | CampaignState::Scheduled)) {
             // Fails if the incarnation changes, so that no campaign is launched after Redis forgot its listing.
             store = self.in_this_incarnation();
-            let active = self.keys.active();
-            store.query::<u8>("ZADD active", cmd("ZADD").arg(&active).arg(now.0).arg(id.to_string())).await?;
-            store.wait_durable_if_spread(&[active]).await?;
+            store.list_active(id, now).await?;
         }
         let from: Vec<&str> = from.iter().map(|state| state.name()).collect();
         loop {
@@ -378,6 +405,39 @@ impl Store {
         }
         store.follow(id, now).await?;
         Ok(StateChange::Done)
+    }
+
+    /// Stores the values of `changed` that differ from those in `record`, and returns when the parts of the campaign follow.
+    /// `false`: the campaign has changed since `record` was read, or was deleted, and nothing is stored.
+    ///
+    /// Errors: as for [`Store::change_campaign`].
+    pub async fn amend_campaign(&self, record: &CampaignRecord, changed: &Campaign, now: UnixMs) -> Result<bool> {
+        let id = record.campaign.id;
+        // Fails if the incarnation changes, so that no start is moved to an earlier time after Redis forgot its listing.
+        let store = self.in_this_incarnation();
+        let is_scheduled = record.state == CampaignState::Scheduled;
+        if is_scheduled {
+            store.list_active(id, now).await?;
+        }
+        let mut call = Call::new(&script::AMEND, &[self.keys.campaign(id)]).arg(record.version);
+        for (field, value) in changed_values(&record.campaign, changed) {
+            call = call.arg(field).arg(value);
+        }
+        if store.call::<u8>(call).await? == 0 {
+            return Ok(false);
+        }
+        if is_scheduled {
+            // Housekeeping may have read the old start meanwhile, and postponed the campaign to it.
+            store.list_active(id, now).await?;
+        }
+        store.follow(id, now).await?;
+        Ok(true)
+    }
+
+    async fn list_active(&self, id: CampaignId, now: UnixMs) -> Result<()> {
+        let active = self.keys.active();
+        self.query::<u8>("ZADD active", cmd("ZADD").arg(&active).arg(now.0).arg(id.to_string())).await?;
+        self.wait_durable_if_spread(&[active]).await
     }
 
     /// Makes the parts of a campaign and the work of its lines follow its state. Idempotent.
@@ -480,4 +540,34 @@ impl Store {
         }
         Ok(done)
     }
+}
+
+/// The number of changes in the field `changes`, which a campaign that was never changed does not have.
+fn changes(field: Option<&str>) -> u64 {
+    field.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// A campaign from its definition, with the values of `hash` that were changed since.
+fn with_changes(definition: &str, hash: &HashMap<String, String>) -> serde_json::Result<Campaign> {
+    let changed: Vec<(&str, &String)> =
+        CHANGEABLE.iter().filter_map(|field| Some((*field, hash.get(*field)?))).collect();
+    if changed.is_empty() {
+        return serde_json::from_str(definition);
+    }
+    let mut values: serde_json::Map<String, Value> = serde_json::from_str(definition)?;
+    for (field, json) in changed {
+        match serde_json::from_str(json)? {
+            Value::Null => values.remove(field),
+            value => values.insert(field.to_owned(), value),
+        };
+    }
+    serde_json::from_value(Value::Object(values))
+}
+
+/// The values in which `after` differs from `before`, as JSON.
+fn changed_values(before: &Campaign, after: &Campaign) -> Vec<(&'static str, String)> {
+    let json = |campaign| serde_json::to_value(campaign).expect("a campaign has only strings, numbers and lists");
+    let (before, after) = (json(before), json(after));
+    let differing = CHANGEABLE.into_iter().filter(|field| before.get(field) != after.get(field));
+    differing.map(|field| (field, after.get(field).unwrap_or(&Value::Null).to_string())).collect()
 }

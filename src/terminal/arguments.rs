@@ -247,6 +247,8 @@ pub enum CampaignCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Change the times or the priority of a campaign that has not ended
+    Change(ChangeOptions),
     /// Pause campaigns: send nothing more until they are resumed
     Pause(CampaignArguments),
     /// Resume paused campaigns
@@ -274,6 +276,37 @@ pub struct CampaignArguments {
     #[command(flatten)]
     pub output: Output,
 }
+
+/// `pregon campaign change …`
+#[derive(Args, Debug)]
+pub struct ChangeOptions {
+    /// The campaign
+    pub id: CampaignId,
+    #[command(flatten)]
+    pub values: ChangedValues,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// The new values of a campaign.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub struct ChangedValues {
+    /// Start at this time, such as 2026-11-22T09:00:00-03:00, or `none` to start a scheduled campaign now; only before it
+    /// starts
+    #[arg(long, value_name = "TIME", value_parser = time_or_none)]
+    pub start_at: Option<Setting<UnixMs>>,
+    /// Send nothing after this time, or `none`; recipients that are left expire
+    #[arg(long, value_name = "TIME", value_parser = time_or_none)]
+    pub expires_at: Option<Setting<UnixMs>>,
+    /// The share of a line that several campaigns use, 1 to 10
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub priority: Option<u8>,
+}
+
+/// The value of an option that `none` removes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setting<T>(pub Option<T>);
 
 /// `pregon campaign submit …`
 #[derive(Args, Debug)]
@@ -532,6 +565,10 @@ fn time(text: &str) -> Result<UnixMs, String> {
     let at: jiff::Timestamp =
         text.parse().map_err(|_| "not a time with its offset, such as 2026-11-22T09:00:00-03:00".to_owned())?;
     u64::try_from(at.as_millisecond()).map(UnixMs).map_err(|_| "before 1970".into())
+}
+
+fn time_or_none(text: &str) -> Result<Setting<UnixMs>, String> {
+    if text == "none" { Ok(Setting(None)) } else { time(text).map(|at| Setting(Some(at))) }
 }
 
 fn rate(text: &str) -> Result<f64, String> {

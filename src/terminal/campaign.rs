@@ -1,4 +1,4 @@
-//! `pregon campaign list|show|pause|resume|cancel|delete|report`: one API call for each page or campaign.
+//! `pregon campaign list|show|change|pause|resume|cancel|delete|report`: one API call for each page or campaign.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{CommandError, arguments, out, table};
 use crate::{
-    api_types::CampaignView,
+    api_types::{CampaignChange, CampaignView},
     client::{Client, ControlAction, Known},
     domain::{CampaignId, CampaignState},
     telemetry::clock,
@@ -43,6 +43,19 @@ pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, j
 /// Prints one campaign with its statistics.
 pub async fn show(client: &Client, id: CampaignId, json: bool) -> Result<(), CommandError> {
     let campaign = client.campaign(id).await?;
+    Ok(if json { out::json(&campaign) } else { out::line(&table::campaign(&campaign, clock::now())) }?)
+}
+
+/// Changes values of a campaign, and prints it.
+pub async fn amend(client: &Client, options: &arguments::ChangeOptions) -> Result<(), CommandError> {
+    let arguments::ChangedValues { start_at, expires_at, priority } = options.values;
+    let change = CampaignChange {
+        start_at: start_at.map(|setting| setting.0),
+        expires_at: expires_at.map(|setting| setting.0),
+        priority,
+    };
+    let campaign = client.amend_campaign(options.id, &change).await?;
+    let json = options.output.json;
     Ok(if json { out::json(&campaign) } else { out::line(&table::campaign(&campaign, clock::now())) }?)
 }
 

@@ -10,7 +10,7 @@ local open = 0
 for _, n in ipairs(redis.call('HMGET', meta, unpack(OPEN))) do open = open + (tonumber(n) or 0) end
 if tonumber(ARGV[1]) <= tonumber(redis.call('HGET', meta, 'version') or -1) then return open end
 redis.call('HSET', meta, 'version', ARGV[1], 'gate', ARGV[2])
-if ARGV[3] ~= '' then redis.call('HSET', meta, 'expires', ARGV[3]) end
+if ARGV[3] == '' then redis.call('HDEL', meta, 'expires') else redis.call('HSET', meta, 'expires', ARGV[3]) end
 -- Redis allocates up to twice the size of a string that grows. The state bytes stop growing once rows can be claimed,
 -- so writing them anew frees the excess.
 if ARGV[2] == 'open' and redis.call('HEXISTS', meta, 'next') == 0 then

@@ -23,6 +23,7 @@ fn record(state: CampaignState) -> CampaignRecord {
         campaign,
         state,
         version: 1,
+        changes: 0,
         applied: 1,
         reason: None,
         changed_at: UnixMs(0),

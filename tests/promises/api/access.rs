@@ -75,6 +75,7 @@ async fn call(api: &Api, business: &str, (method, path): &(Method, &str), campai
         return Answer { status, headers, body };
     }
     let request = match (method.as_str(), path.rsplit('/').next()) {
+        ("PATCH", _) if path.starts_with("/v1/campaigns") => request.json(&json!({ "priority": 4 })),
         ("PATCH", _) => request.json(&json!({ "messages_per_second": 20 })),
         ("POST", Some("recipients")) => request.header("content-type", "text/csv").body(csv(1)),
         _ => request,

@@ -100,6 +100,28 @@ async fn a_campaign_goes_from_draft_to_completed() {
 }
 
 #[tokio::test]
+async fn a_scheduled_campaign_can_be_changed_paused_and_cancelled() {
+    let api = Api::start().await;
+    let mut new = campaign("spring", &["3001"]);
+    (new["start_at"], new["launch"]) = (json!("2098-01-01T00:00:00Z"), json!(true));
+    new["recipients"] = json!([{ "to": phone(1), "params": { "1": "Maria", "2": "A-10" } }]);
+    let created = api.post_json("/v1/campaigns", &new).await;
+    assert_eq!((created.status, &created.body["state"]), (StatusCode::CREATED, &json!("scheduled")), "{created:?}");
+    let path = format!("/v1/campaigns/{}", created.body["id"].as_str().expect("an id"));
+
+    let values = json!({ "start_at": "2098-06-01T00:00:00Z", "expires_at": "2099-01-01T00:00:00Z" });
+    let changed = api.patch_json(&path, &values).await;
+    assert_eq!((changed.status, &changed.body["start_at"]), (StatusCode::OK, &values["start_at"]), "{changed:?}");
+    assert_eq!((&changed.body["expires_at"], &changed.body["priority"]), (&values["expires_at"], &json!(5)));
+    api.patch_json(&path, &json!({ "priority": 0 })).await.problem(422, "invalid");
+    api.patch_json(&path, &json!({ "name": "summer" })).await.problem(400, "malformed-body");
+    assert_eq!(api.post(&format!("{path}/pause")).await.body["state"], "paused");
+    assert_eq!(api.post(&format!("{path}/resume")).await.body["state"], "scheduled");
+    assert_eq!(api.post(&format!("{path}/cancel")).await.body["state"], "cancelled");
+    api.patch_json(&path, &json!({ "priority": 1 })).await.problem(409, "campaign-state");
+}
+
+#[tokio::test]
 async fn an_invalid_campaign_is_rejected_and_nothing_is_created() {
     let api = Api::start().await;
     let with = |change: &dyn Fn(&mut Value)| {

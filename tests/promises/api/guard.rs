@@ -52,6 +52,7 @@ async fn a_key_is_limited_to_its_scopes() {
         (Method::POST, of_campaign("/pause"), Operate),
         (Method::POST, of_campaign("/resume"), Operate),
         (Method::POST, of_campaign("/cancel"), Operate),
+        (Method::PATCH, of_campaign(""), Operate),
         (Method::PATCH, "/v1/lines/3001".to_owned(), Operate),
         (Method::POST, "/v1/lines/3001/pause".to_owned(), Operate),
         (Method::POST, "/v1/lines/3001/resume".to_owned(), Operate),

@@ -226,6 +226,10 @@ impl Api {
         answer(self.request(Method::POST, path).json(body)).await
     }
 
+    pub async fn patch_json(&self, path: &str, body: &Value) -> Answer {
+        answer(self.request(Method::PATCH, path).json(body)).await
+    }
+
     /// GETs `path`, checks that the status is 200, and returns the body.
     pub async fn read(&self, path: &str) -> Value {
         let answer = self.get(path).await;

@@ -55,6 +55,17 @@ async fn one_campaign_that_cannot_be_paused_does_not_stop_the_others() {
 }
 
 #[tokio::test]
+async fn a_campaign_is_changed_in_the_values_that_are_named() {
+    let call = format!("PATCH /v1/campaigns/{ID}");
+    let server = Server::start([(&call, Answer::Json(200, campaign("scheduled", statistics(1))))]).await;
+    let ran = server.run(&["campaign", "change", ID, "--start-at", "none", "--priority", "7", "--json"]).await;
+    assert_eq!((ran.code, &ran.json()[0]["state"]), (0, &json!("scheduled")), "{ran:?}");
+    assert_eq!(server.calls()[0].json(), json!({ "start_at": null, "priority": 7 }));
+    let ran = server.run(&["campaign", "change", ID]).await;
+    assert!(ran.code == 2 && ran.err.contains("--start-at"), "nothing to change: {ran:?}");
+}
+
+#[tokio::test]
 async fn campaigns_are_deleted_individually() {
     let other = "01JD8Z2V3W4X5Y6Z7A8B9C0D1F";
     let (refused, deleted) = (format!("DELETE /v1/campaigns/{other}"), format!("DELETE /v1/campaigns/{ID}"));

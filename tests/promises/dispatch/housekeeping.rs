@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 use pregon::{
-    domain::{CampaignId, CampaignState, ClaimedRow, Fact, LineId, News, OnDoubt, PartId, State, UnixMs},
+    domain::{Campaign, CampaignId, CampaignState, ClaimedRow, Fact, LineId, News, OnDoubt, PartId, State, UnixMs},
     graph::{GraphClient, GraphClientConfig},
     redis::{Store, campaigns::StateChange, parts::Claim},
 };
@@ -157,6 +157,24 @@ async fn drafts_listed_as_active_by_an_older_version_are_removed() {
     .await;
     assert!(active(&world.store).await.contains(&(later.to_string(), now.0 + 3_600_000)), "postponed until its start");
     assert_eq!(world.state(later).await, CampaignState::Scheduled);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_that_is_moved_to_an_earlier_time_is_kept() {
+    let (redis, store) = store().await;
+    let now = store.time().await.expect("the time");
+    let world = World::start_with(redis, store, 1).await;
+    let id = scheduled(&world.store, UnixMs(now.0 + 3_600_000)).await;
+    until("it is postponed to its start", async || {
+        active(&world.store).await.contains(&(id.to_string(), now.0 + 3_600_000))
+    })
+    .await;
+    let record = world.store.campaign(id).await.expect("redis").expect("a campaign");
+    let sooner = Campaign { start_at: Some(UnixMs(now.0 + 1)), ..record.campaign.clone() };
+    let now = world.store.time().await.expect("the time");
+    assert!(world.store.amend_campaign(&record, &sooner, now).await.expect("redis"));
+    until("it runs", async || world.state(id).await == CampaignState::Running).await;
     world.stop().await;
 }
 

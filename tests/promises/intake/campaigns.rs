@@ -421,7 +421,7 @@ async fn every_action_is_applied_idempotent_or_rejected_by_state() {
     // The state after each action; `None` if the action is rejected.
     let table = [
         (Draft, [Some(Running), None, None, Some(Cancelled)]),
-        (Scheduled, [Some(Scheduled), None, None, Some(Cancelled)]),
+        (Scheduled, [Some(Scheduled), Some(Paused), Some(Scheduled), Some(Cancelled)]),
         (Running, [Some(Running), Some(Paused), Some(Running), Some(Cancelled)]),
         (Paused, [None, Some(Paused), Some(Running), Some(Cancelled)]),
         (Completed, [Some(Completed), None, Some(Completed), None]),

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod campaigns;
+mod changing;
 mod jobs;
 mod retries;
 mod templates;

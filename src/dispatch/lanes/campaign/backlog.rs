@@ -115,9 +115,9 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// Its campaigns.
-    pub fn campaigns(&self) -> impl Iterator<Item = CampaignId> {
-        self.campaigns.keys().copied()
+    /// Its campaigns, and how often the values of each had been changed when its plan was made.
+    pub fn campaigns(&self) -> impl ExactSizeIterator<Item = (CampaignId, u64)> {
+        self.campaigns.iter().map(|(id, work)| (*id, work.plan.changes))
     }
 
     /// One campaign.
@@ -141,8 +141,12 @@ impl Backlog {
         self.campaigns.get(&id).map(|work| (work.plan.clone(), work.is_marketing))
     }
 
-    /// Adds a campaign that the backlog does not have, without parts.
+    /// Adds a campaign without parts, or gives a campaign of the backlog a new plan.
     pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>) {
+        if let Some(work) = self.campaigns.get_mut(&plan.campaign.id) {
+            work.plan = plan;
+            return;
+        }
         let campaign = &plan.campaign;
         let template = HoldScope::of_template(waba, &campaign.template.name, &campaign.template.language);
         let id = campaign.id;
@@ -314,7 +318,7 @@ mod tests {
             let campaign: crate::domain::Campaign = campaign.expect("a campaign");
             let part = PartId { campaign: campaign.id, number: 0 };
             let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
-            backlog.add(&"2001".into(), Rc::new(SendPlan { campaign, body, is_supported: true }));
+            backlog.add(&"2001".into(), Rc::new(SendPlan { campaign, changes: 0, body, is_supported: true }));
             part
         });
         backlog.set_parts(&parts);

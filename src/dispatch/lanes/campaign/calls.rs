@@ -13,18 +13,19 @@ use tracing::warn;
 
 use super::{
     message::Message,
-    plans::{SendPlan, SendPlans},
+    plans::{SendPlan, SendPlans, WantedPlan},
     recipients::ChunkCache,
     screening::Screening,
 };
 use crate::{
     dispatch::line::state::LineState,
     domain::{
-        CampaignId, CampaignState, ClaimedRow, PartId, PersonHash, Phone, Settled, SkipReason, State, Suppression,
+        CampaignId, ClaimedRow, PartId, PersonHash, Phone, Settled, SkipReason, State, Suppression,
         SuppressionReason, SuppressionScope, SuppressionSource, TokenKey, template::Category,
     },
     redis::{
         Store, StoreError,
+        campaigns::CampaignProgress,
         parts::{Claim, ClaimRequest, DoubtsEnded, SettledPart, ToSend},
         places::{PlaceNews, Places},
     },
@@ -77,9 +78,9 @@ impl ClaimReply {
 pub struct Refresh {
     /// The parts that the line works on.
     pub parts: Vec<PartId>,
-    /// Whether each of their campaigns is running, and the category of its template if that has changed.
-    pub progress: HashMap<CampaignId, (bool, Option<Category>)>,
-    /// The plans of the campaigns that the caller did not have.
+    /// The progress of each of their campaigns.
+    pub progress: HashMap<CampaignId, CampaignProgress>,
+    /// The plans of the campaigns that the caller did not have, or that have changed.
     pub new: Vec<Rc<SendPlan>>,
 }
 
@@ -253,8 +254,9 @@ impl Calls {
         })
     }
 
-    /// Reads the work of the line, and the plans of its campaigns that are not in `known`.
-    pub fn refresh(&self, known: HashSet<CampaignId>, line: &LineState) -> LocalBoxFuture<'static, Reply> {
+    /// Reads the work of the line, and the plans of its campaigns that are not in `known` or have changed since. `known`
+    /// has the number of changes of each plan.
+    pub fn refresh(&self, known: HashMap<CampaignId, u64>, line: &LineState) -> LocalBoxFuture<'static, Reply> {
         let (store, plans) = (self.store.clone(), self.plans.clone());
         let (line, features) = (line.line.id.clone(), line.settings.features);
         Box::pin(async move {
@@ -263,13 +265,13 @@ impl Calls {
                 let campaigns: HashSet<CampaignId> = parts.iter().map(|part| part.campaign).collect();
                 let ids: Vec<CampaignId> = campaigns.into_iter().collect();
                 let read = store.campaign_progress(&ids).await?;
-                let progress = ids
-                    .iter()
-                    .copied()
-                    .zip(read.into_iter().map(|(state, category)| (state == Some(CampaignState::Running), category)));
-                let progress = progress.collect();
-                let unknown: Vec<CampaignId> = ids.into_iter().filter(|id| !known.contains(id)).collect();
-                let new = plans.get(&store, &unknown, features).await?;
+                let progress: HashMap<CampaignId, CampaignProgress> = ids.into_iter().zip(read).collect();
+                let is_known = |(id, progress): &(&CampaignId, &CampaignProgress)| {
+                    known.get(id).is_some_and(|changes| *changes >= progress.changes)
+                };
+                let unknown = progress.iter().filter(|campaign| !is_known(campaign));
+                let wanted = unknown.map(|(&id, progress)| WantedPlan { id, changes: progress.changes });
+                let new = plans.get(&store, &wanted.collect::<Vec<_>>(), features).await?;
                 Ok(Refresh { parts, progress, new })
             };
             Reply::Refreshed(refresh.await)

@@ -14,18 +14,29 @@ use tracing::warn;
 use crate::{
     domain::{Campaign, CampaignId, template::Form},
     graph::body::BodyPlan,
-    redis::{Store, StoreError},
+    redis::{Store, StoreError, campaigns::Definition},
 };
 
 /// A campaign, ready to be sent.
 #[derive(Debug)]
 pub struct SendPlan {
-    /// The campaign as it was submitted.
+    /// The campaign, with the values that it had when the plan was made.
     pub campaign: Campaign,
+    /// How often the values of the campaign had been changed.
+    pub changes: u64,
     /// Builds the request bodies of its messages.
     pub body: BodyPlan,
     /// Whether this worker has every feature that the campaign requires. Otherwise it sends none of its messages.
     pub is_supported: bool,
+}
+
+/// A plan to read: of the campaign after at least this many changes of its values.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedPlan {
+    /// The campaign.
+    pub id: CampaignId,
+    /// The number of changes.
+    pub changes: u64,
 }
 
 /// The plans in use by the lines of a shard. A plan that no line uses is dropped.
@@ -33,20 +44,20 @@ pub struct SendPlan {
 pub struct SendPlans(Mutex<HashMap<CampaignId, Weak<SendPlan>>>);
 
 impl SendPlans {
-    /// The plans of `ids` for a worker with `features`, in no particular order, without campaigns that were deleted or
+    /// The `wanted` plans for a worker with `features`, in no particular order, without campaigns that were deleted or
     /// whose template this version cannot send.
     ///
     /// Concurrent callers wait for the read in progress and share its result.
     pub async fn get(
         &self,
         store: &Store,
-        ids: &[CampaignId],
+        wanted: &[WantedPlan],
         features: &[&str],
     ) -> Result<Vec<Rc<SendPlan>>, StoreError> {
         let mut cached = self.0.lock().await;
-        let (mut plans, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
-        for id in ids {
-            match cached.get(id).and_then(Weak::upgrade) {
+        let (mut plans, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for WantedPlan { id, changes } in wanted {
+            match cached.get(id).and_then(Weak::upgrade).filter(|plan| plan.changes >= *changes) {
                 Some(plan) => plans.push(plan),
                 None => missing.push(*id),
             }
@@ -55,7 +66,7 @@ impl SendPlans {
             return Ok(plans);
         }
         cached.retain(|_, plan| plan.strong_count() > 0);
-        for campaign in store.definitions(&missing).await?.into_iter().flatten() {
+        for Definition { campaign, changes } in store.definitions(&missing).await?.into_iter().flatten() {
             match Form::of(&campaign.template) {
                 Ok(form) => {
                     let body = BodyPlan::new(&campaign.template, &form);
@@ -65,7 +76,7 @@ impl SendPlans {
                             worker of a newer release: this one lacks a feature that it requires");
                     }
                     let is_supported = missing.is_empty();
-                    let plan = Rc::new(SendPlan { campaign, body, is_supported });
+                    let plan = Rc::new(SendPlan { campaign, changes, body, is_supported });
                     cached.insert(plan.campaign.id, Rc::downgrade(&plan));
                     plans.push(plan);
                 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     dispatch::{batch, lanes::Lane as _, line::state::LineState},
-    domain::{Due, OnDoubt, PartId, Settled},
+    domain::{CampaignState, Due, OnDoubt, PartId, Settled},
     redis::{
         StoreError,
         parts::{Claim, ClaimRequest, DoubtsEnded, ToSend},
@@ -283,11 +283,11 @@ impl CampaignLane {
             self.backlog.add(&line.line.waba, plan);
         }
         self.backlog.set_parts(&refresh.parts);
-        self.refresh_not_before = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().count() as u32;
-        for (id, (running, category)) in &refresh.progress {
+        self.refresh_not_before = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().len() as u32;
+        for (id, progress) in &refresh.progress {
             if let Some(work) = self.backlog.campaign(*id) {
-                work.running = *running && work.plan.is_supported;
-                if let Some(category) = category {
+                work.running = progress.state == Some(CampaignState::Running) && work.plan.is_supported;
+                if let Some(category) = &progress.category {
                     work.set_category(&line.line.waba, category);
                 }
             }

@@ -49,6 +49,8 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
         },
         lines: campaign.lines,
         priority: campaign.priority,
+        rate: campaign.rate,
+        late: campaign.late,
         on_doubt: campaign.on_doubt,
         start_at: campaign.start_at,
         expires_at: campaign.expires_at,
@@ -170,8 +172,8 @@ pub(super) async fn cancel(State(shared): SharedState, audit: Audit, path: Campa
 
 /// Change a campaign that has not ended.
 ///
-/// Its times and its priority. `start_at` can be changed only before the campaign starts. What is left out stays as it is.
-/// Repeating the call changes nothing.
+/// Its times, its priority and its rate. `start_at` and `late` can be changed only before the campaign starts. What is left
+/// out stays as it is. Repeating the call changes nothing.
 #[utoipa::path(
     patch, path = "/v1/campaigns/{campaign}", tag = "campaigns", operation_id = "change_campaign",
     security(("api_key" = [KeyScope::Operate])),

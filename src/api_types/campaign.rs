@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{Listed, Page, Rejection, Statistics};
 use crate::{
-    domain::{CampaignId, CampaignState, LineId, OnDoubt, RawRecipient, UnixMs, campaign::PauseReason},
+    domain::{CampaignId, CampaignState, Late, LineId, OnDoubt, RawRecipient, UnixMs, campaign::PauseReason},
     json,
 };
 
@@ -37,6 +37,13 @@ pub struct NewCampaign {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 10)]
     pub priority: Option<u8>,
+    /// The most messages per second, over all lines. Without it, as many as the lines may send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0.01, maximum = 1_000_000)]
+    pub rate: Option<f64>,
+    /// What happens if no worker runs at `start_at` and for `dispatch.late_after` from then on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub late: Late,
     /// What happens to a message that is still in doubt at the deadline.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_doubt: OnDoubt,
@@ -65,6 +72,14 @@ pub struct CampaignChange {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = u8, required = false, minimum = 1, maximum = 10)]
     pub priority: Option<u8>,
+    /// The most messages per second, over all lines; null: as many as the lines may send.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 0.01, maximum = 1_000_000)]
+    pub rate: Option<Option<f64>>,
+    /// What happens if the start is missed. Only before the campaign starts.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Late, required = false)]
+    pub late: Option<Late>,
 }
 
 /// A field that is there, whose value may be `null`.
@@ -150,6 +165,13 @@ pub struct CampaignView {
     #[serde(default)]
     #[schema(required)]
     pub priority: u8,
+    /// The most messages per second, over all lines; null: as many as the lines may send.
+    #[schema(required)]
+    pub rate: Option<f64>,
+    /// What happens if no worker runs at `start_at` and for `dispatch.late_after` from then on.
+    #[serde(default)]
+    #[schema(required)]
+    pub late: Late,
     /// What happens to a message that is still in doubt at the deadline.
     #[serde(default)]
     #[schema(required)]

@@ -10,8 +10,8 @@ use utoipa::{
 
 use super::WaitReason;
 use crate::domain::{
-    BusinessId, CampaignId, CampaignState, EntryId, EventType, LineId, MetaCode, OnDoubt, Phone, RawRecipient, State,
-    SubscriberId, Template, UnixMs, WabaId, Wamid, campaign::PauseReason,
+    BusinessId, CampaignId, CampaignState, EntryId, EventType, Late, LineId, MetaCode, OnDoubt, Phone, RawRecipient,
+    State, SubscriberId, Template, UnixMs, WabaId, Wamid, campaign::PauseReason,
 };
 
 /// Implements `ToSchema` for a type, with its schema as JSON.
@@ -126,6 +126,15 @@ schema_of!(
         "description": "What happens to a message that is still in doubt at the deadline. `hold`: it ends as `unknown`, \
             so no recipient gets two messages. `resend`: it is sent again, so a recipient may get two messages rather \
             than none.",
+    })
+);
+schema_of!(
+    Late,
+    "Late",
+    json!({
+        "type": "string", "enum": Late::ALL, "default": Late::default(),
+        "description": "What happens to a scheduled campaign whose start was missed, because no worker ran then. `send`: it \
+            starts late. `expire`: its recipients end as `expired`. `hold`: it is paused with a `reason`.",
     })
 );
 schema_of!(MetaCode, "MetaCode", json!({ "type": "integer", "minimum": 0, "description": "Meta's error code." }));

@@ -188,6 +188,8 @@ pub enum WaitReason {
     AllPaused,
     /// The line sends as fast as it may.
     LineRate,
+    /// The campaign sends as fast as its own `rate` allows.
+    CampaignRate,
     /// The line is warming up, and the messages of this day are sent.
     WarmUp,
     /// Meta requires more time between messages to the same person.
@@ -222,11 +224,12 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason that a server of this version sends.
-    pub const ALL: [WaitReason; 17] = [
+    pub const ALL: [WaitReason; 18] = [
         WaitReason::Schedule,
         WaitReason::Paused,
         WaitReason::AllPaused,
         WaitReason::LineRate,
+        WaitReason::CampaignRate,
         WaitReason::WarmUp,
         WaitReason::PairSpacing,
         WaitReason::BackingOff,

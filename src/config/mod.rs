@@ -296,6 +296,8 @@ pub struct DispatchConfig {
     pub pair_spacing: Duration,
     /// How often the templates are read from Meta.
     pub templates_every: Duration,
+    /// How long after its `start_at` the start of a campaign is missed.
+    pub late_after: Duration,
     /// `[dispatch.retry]`
     pub retry: RetryConfig,
 }

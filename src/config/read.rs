@@ -345,6 +345,7 @@ fn dispatch(mut section: Section<'_>) -> DispatchConfig {
         threads: section.integer("threads", 1..=64),
         pair_spacing: section.duration("pair_spacing", "0s..60s"),
         templates_every: section.duration("templates_every", "10s..24h"),
+        late_after: section.duration("late_after", "1m..24h"),
         retry: retry(section.section("retry")),
     };
     section.finish();

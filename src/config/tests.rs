@@ -186,7 +186,7 @@ fn all_problems_are_reported_together() {
          dispatch.lease (1s) must be a duration, 3s..60s\n  \
          dispatch.threads (1.5) must be a whole number, 1..64\n  \
          dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
-         pair_spacing, templates_every, retry\n  \
+         pair_spacing, templates_every, late_after, retry\n  \
          colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, inbound, stop_words, feed, subscriber, \
          intake, business, waba, line, dispatch, shutdown, log\n  \
          line[0].waba (2009) is the id of no [[waba]]: list that one, or correct the id"

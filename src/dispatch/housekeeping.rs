@@ -19,8 +19,8 @@ use tracing::{info, warn};
 use super::{template_reads::TemplateReads, unlisted::UnlistedLines};
 use crate::{
     domain::{
-        Campaign, CampaignId, CampaignState, Hold, HoldScope, LineId, Lines, PartId, Secret, State, UnixMs, WabaId,
-        campaign::PauseReason,
+        Campaign, CampaignId, CampaignState, Hold, HoldScope, Late, LineId, Lines, PartId, Secret, State, UnixMs,
+        WabaId, campaign::PauseReason,
     },
     graph::{LineInfo, SendHealth, client::GraphClient},
     redis::{
@@ -75,6 +75,8 @@ pub struct Housekeeping {
     pub lease: Duration,
     /// How often all templates are read.
     pub templates_every: Duration,
+    /// How long after its `start_at` a start is missed.
+    pub late_after: Duration,
     /// How long recipients are stored after the end of their campaign.
     pub retention: Duration,
     /// How much of the inbound streams is kept.
@@ -275,7 +277,7 @@ impl Housekeeping {
                     survey.next_start = survey.next_start.into_iter().chain([start_at]).min();
                     Ok(())
                 }
-                _ => self.start(&record.campaign, now).await,
+                _ => self.start(record, now).await,
             },
             CampaignState::Running | CampaignState::Paused => {
                 let expired = record.campaign.expires_at.is_some_and(|at| at <= now);
@@ -315,10 +317,18 @@ impl Housekeeping {
         }
     }
 
-    /// Starts a campaign. If its template was edited and no longer fits the recipients, pauses it with the reason
-    /// instead.
-    async fn start(&self, campaign: &Campaign, now: UnixMs) -> Result<(), StoreError> {
+    /// Starts a campaign. If its start was missed, does what the campaign says. If its template was edited and no longer fits
+    /// the recipients, pauses it with the reason instead.
+    async fn start(&self, record: &CampaignRecord, now: UnixMs) -> Result<(), StoreError> {
+        let campaign = &record.campaign;
         let (id, from) = (campaign.id, [CampaignState::Scheduled]);
+        let missed = campaign.start_at.filter(|start_at| now.since(*start_at) >= self.late_after);
+        let is_expired = campaign.expires_at.is_some_and(|at| at <= now);
+        match (missed, campaign.late) {
+            (Some(start_at), Late::Hold) => return self.hold_late(id, start_at, now).await,
+            (Some(_), Late::Expire) if !is_expired => return self.expire_late(record, now).await,
+            _ => {}
+        }
         let waba = self.lines.first_of(&campaign.lines).map(|line| &line.waba);
         if let Err(problem) = templates::check_still_fits(&self.store, waba, campaign).await? {
             let reason = PauseReason { code: None, details: problem.to_string() };
@@ -329,6 +339,28 @@ impl Housekeeping {
             }
         } else if self.store.change_campaign(id, &from, CampaignState::Running, now, None).await? == StateChange::Done {
             info!(campaign.id = %id, "scheduled campaign started");
+        }
+        Ok(())
+    }
+
+    /// Pauses a campaign whose start was missed.
+    async fn hold_late(&self, id: CampaignId, start_at: UnixMs, now: UnixMs) -> Result<(), StoreError> {
+        let details = format!("its start at {start_at} was missed, because no worker ran then");
+        let reason = PauseReason { code: None, details };
+        let from = [CampaignState::Scheduled];
+        let change = self.store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await?;
+        if change == StateChange::Done {
+            warn!(campaign.id = %id, %start_at, "scheduled campaign paused: its start was missed");
+        }
+        Ok(())
+    }
+
+    /// Lets a campaign whose start was missed expire. The next cycle starts it, and ends its recipients as any campaign that
+    /// has expired.
+    async fn expire_late(&self, record: &CampaignRecord, now: UnixMs) -> Result<(), StoreError> {
+        let expired = Campaign { expires_at: Some(now), ..record.campaign.clone() };
+        if self.store.amend_campaign(record, &expired, now).await? {
+            warn!(campaign.id = %record.campaign.id, "scheduled campaign expires: its start was missed");
         }
         Ok(())
     }

@@ -9,8 +9,14 @@ use super::{CampaignId, LineId, MetaCode, UnixMs, failure::code_or_zero, templat
 /// The priority of a campaign that sets none.
 const PRIORITY_DEFAULT: u8 = 5;
 
-/// The features of this release that a campaign can require. There are none yet.
-pub const FEATURES: &[&str] = &[];
+/// The feature of a campaign with a rate of its own.
+const RATE: &str = "rate";
+
+/// The feature of a campaign that says what happens if its start is missed.
+const LATE: &str = "late";
+
+/// The features of this release that a campaign can require.
+pub const FEATURES: &[&str] = &[RATE, LATE];
 
 /// A campaign as submitted, with the template as it was then, and with the values that were changed since.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,11 +40,17 @@ pub struct Campaign {
     pub expires_at: Option<UnixMs>,
     /// The campaign's weight on a line that it shares with other campaigns, 1 to 10.
     pub priority: u8,
+    /// The most messages per second over all lines; `None`: as many as the lines may send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// What happens if the start is missed.
+    #[serde(default, skip_serializing_if = "Late::is_default")]
+    pub late: Late,
     /// What happens to a recipient that is still in doubt at its deadline.
     pub on_doubt: OnDoubt,
     /// When the campaign was submitted.
     pub created_at: UnixMs,
-    /// The features that a worker must have to send the campaign, such as `quiet_hours`. Any other worker leaves it to
+    /// The features that a worker must have to send the campaign, such as `rate`. Any other worker leaves it to
     /// workers of a newer release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<String>,
@@ -62,10 +74,21 @@ impl Campaign {
             start_at: None,
             expires_at: None,
             priority: PRIORITY_DEFAULT,
+            rate: None,
+            late: Late::default(),
             on_doubt: OnDoubt::default(),
             created_at,
             requires: Vec::new(),
         }
+    }
+
+    /// This campaign, requiring the features that its values need. Features of a newer release stay required.
+    #[must_use]
+    pub fn with_requirements(mut self) -> Self {
+        let needed = [(RATE, self.rate.is_some()), (LATE, self.late != Late::default())];
+        self.requires.retain(|feature| !FEATURES.contains(&feature.as_str()));
+        self.requires.extend(needed.into_iter().filter(|(_, is_needed)| *is_needed).map(|(name, _)| name.to_owned()));
+        self
     }
 
     /// The features that the campaign requires and that are not in `supported`.
@@ -93,6 +116,37 @@ impl OnDoubt {
             OnDoubt::Hold => "hold",
             OnDoubt::Resend => "resend",
         }
+    }
+}
+
+/// What happens to a scheduled campaign whose start was missed, because no worker ran then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Late {
+    /// It starts late.
+    #[default]
+    Send,
+    /// Nothing is sent: its recipients expire.
+    Expire,
+    /// It is paused, until somebody resumes or cancels it.
+    Hold,
+}
+
+impl Late {
+    /// Every choice.
+    pub const ALL: [Late; 3] = [Late::Send, Late::Expire, Late::Hold];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Late::Send => "send",
+            Late::Expire => "expire",
+            Late::Hold => "hold",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Late::default()
     }
 }
 
@@ -165,4 +219,23 @@ pub struct PauseReason {
     pub code: Option<MetaCode>,
     /// Meta's error text, or the worker's reason.
     pub details: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_campaign_requires_what_its_values_need() {
+        let template = serde_json::from_value(serde_json::json!({
+            "name": "spring", "language": "es_AR", "status": "APPROVED", "category": "MARKETING", "components": []
+        }));
+        let plain = Campaign::new(CampaignId(ulid::Ulid(1)), "spring", template.expect("one"), Vec::new(), UnixMs(0));
+        assert!(plain.clone().with_requirements().requires.is_empty());
+        let requires = vec!["rate".to_owned(), "of_a_newer_release".to_owned()];
+        let late = Campaign { late: Late::Hold, requires, ..plain.clone() };
+        assert_eq!(late.with_requirements().requires, ["of_a_newer_release", "late"]);
+        let fast = Campaign { rate: Some(5.0), ..plain };
+        assert_eq!(fast.with_requirements().missing_features(FEATURES), Vec::<&str>::new());
+    }
 }

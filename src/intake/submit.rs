@@ -16,8 +16,8 @@ use super::{CampaignAction, Intake, IntakeError, Submitted, TemplateProblem, row
 use crate::{
     api_types::{CampaignChange, NewCampaign, TemplateName, UploadResult},
     domain::{
-        Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Template, UnixMs, WabaId,
-        reject::redacted,
+        Campaign, CampaignId, CampaignState, Form, LINE_RATE_MAX, LINE_RATE_MIN, Language, LineId, RawRecipient,
+        Template, UnixMs, WabaId, reject::redacted,
     },
     redis::{
         campaigns::{CampaignRecord, StateChange},
@@ -48,7 +48,7 @@ impl Intake {
     /// undone. A campaign whose recipients were all rejected stays a draft.
     ///
     /// Errors: `Invalid` with all problems, `Template`, or `Conflict` if the campaign with this `external_id` has
-    /// another template, other lines, another `on_doubt` or another `expires_at`, or `Taken` if the caller may not know
+    /// another template, other lines, or another `on_doubt`, `expires_at`, `rate` or `late`, or `Taken` if the caller may not know
     /// that campaign: nothing was changed. `Store`: submit again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_incarnation();
@@ -277,6 +277,7 @@ impl Intake {
             ));
         }
         check_priority(new.priority, &mut problems);
+        check_rate(new.rate, &mut problems);
         check_expiry(new.expires_at, new.start_at, now, &mut problems);
         if new.launch && new.recipients.is_empty() {
             problems.push("launch needs recipients: include them here, or launch after you upload them".to_owned());
@@ -301,11 +302,12 @@ impl Intake {
                     start_at: new.start_at,
                     expires_at: new.expires_at,
                     priority: new.priority.unwrap_or(defaults.priority),
+                    rate: new.rate,
+                    late: new.late,
                     on_doubt: new.on_doubt,
-                    // Each feature that the campaign uses and that older workers must not ignore.
-                    requires: Vec::new(),
                     ..defaults
-                })
+                }
+                .with_requirements())
             }
             Ok(_) => Err(IntakeError::Invalid(problems)),
             // Alone, a template problem keeps its own problem type.
@@ -417,13 +419,16 @@ fn amended(record: &CampaignRecord, change: &CampaignChange, now: UnixMs) -> Res
         start_at: change.start_at.unwrap_or(campaign.start_at),
         expires_at: change.expires_at.unwrap_or(campaign.expires_at),
         priority: change.priority.unwrap_or(campaign.priority),
+        rate: change.rate.unwrap_or(campaign.rate),
+        late: change.late.unwrap_or(campaign.late),
         ..campaign.clone()
     };
+    let amended = amended.with_requirements();
     let mut problems = Vec::new();
+    if started_at.is_some() && (amended.start_at, amended.late) != (campaign.start_at, campaign.late) {
+        return Err(IntakeError::State { id, state, action: "get another start_at or late, because it has started" });
+    }
     if amended.start_at != campaign.start_at {
-        if started_at.is_some() {
-            return Err(IntakeError::State { id, state, action: "get another start_at, because it has started" });
-        }
         if let Some(start_at) = amended.start_at.filter(|at| *at <= now) {
             problems.push(format!(
                 "start_at is {start_at}, which is over (it is {now}): name a later time, or null for a start without delay"
@@ -431,6 +436,7 @@ fn amended(record: &CampaignRecord, change: &CampaignChange, now: UnixMs) -> Res
         }
     }
     check_priority(change.priority, &mut problems);
+    check_rate(change.rate.flatten(), &mut problems);
     if amended.start_at != campaign.start_at || amended.expires_at != campaign.expires_at {
         check_expiry(amended.expires_at, amended.start_at, now, &mut problems);
     }
@@ -459,7 +465,12 @@ fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), Int
         ("lines are", lines(&existing.lines), lines(&new.lines)),
         ("on_doubt is", existing.on_doubt.name().to_owned(), new.on_doubt.name().to_owned()),
     ];
-    let changeable = [("expires_at is", time(existing.expires_at), time(new.expires_at))];
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
+    let changeable = [
+        ("expires_at is", time(existing.expires_at), time(new.expires_at)),
+        ("rate is", rate(existing.rate), rate(new.rate)),
+        ("late is", existing.late.name().to_owned(), new.late.name().to_owned()),
+    ];
     let changeable = changeable.into_iter().filter(|_| record.changes == 0);
     let differing = compared.into_iter().chain(changeable).filter(|(_, there, here)| there != here);
     let differences: Vec<String> =
@@ -483,6 +494,12 @@ fn is_external_id(text: &str) -> bool {
 fn check_priority(priority: Option<u8>, problems: &mut Vec<String>) {
     if let Some(priority) = priority.filter(|priority| !(1..=10).contains(priority)) {
         problems.push(format!("priority is {priority}: it must be 1 to 10"));
+    }
+}
+
+fn check_rate(rate: Option<f64>, problems: &mut Vec<String>) {
+    if let Some(rate) = rate.filter(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate)) {
+        problems.push(format!("rate is {rate}: it must be {LINE_RATE_MIN} to {LINE_RATE_MAX} messages per second"));
     }
 }
 

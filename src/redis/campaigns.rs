@@ -29,7 +29,7 @@ const LISTED_AT_ONCE: usize = 1_000;
 
 /// What can be changed of a campaign that was submitted: fields of its definition. A changed value is JSON in a field of
 /// the same name in the hash of the campaign, because the definition is written once; `null` removes the value.
-const CHANGEABLE: [&str; 4] = ["start_at", "expires_at", "priority", "requires"];
+const CHANGEABLE: [&str; 6] = ["start_at", "expires_at", "priority", "rate", "late", "requires"];
 
 /// Maximum clock skew between two processes. Campaigns whose time is up to this far ahead are listed too, so that a
 /// process finds a campaign that another one, with a clock that is ahead, has just launched.

@@ -1,8 +1,10 @@
-//! Meta's rules for those who send, and people's wishes, as pure functions: the time is an argument, and nothing is read or stored here.
+//! Meta's rules for those who send, people's wishes, and what campaigns set for themselves, as pure functions: the time is
+//! an argument, and nothing is read or stored here.
 //!
 //! What each of Meta's error codes means is in [`crate::domain::policy`].
 
 pub mod breaker;
+pub mod ceiling;
 pub mod holds;
 pub mod pairs;
 pub mod rate;

@@ -21,10 +21,11 @@ pub fn starts_at(waiting_for: &[Waiting], now: UnixMs) -> Option<UnixMs> {
 }
 
 /// When the last message leaves, as far as the rates and the retries go, if a campaign of this `weight` sends from `from`
-/// on. `None` if a line with work does not send.
-pub fn end_by_rate(work: &[LineWork], weight: u8, from: UnixMs) -> Option<UnixMs> {
+/// on. `ceiling` is the most that it sends on a line in a second, if it sets a rate. `None` if a line with work does not send.
+pub fn end_by_rate(work: &[LineWork], weight: u8, ceiling: Option<f64>, from: UnixMs) -> Option<UnixMs> {
     let end = |work: &LineWork| {
-        let seconds = work.ours(weight).with_those_before(&work.others) / work.now.nominal_rate()?;
+        let by_line = work.ours(weight).with_those_before(&work.others) / work.now.nominal_rate()?;
+        let seconds = ceiling.map_or(by_line, |ceiling| by_line.max(work.to_send() as f64 / ceiling));
         let sent = work.now.sends_from(from)?.after(Duration::try_from_secs_f64(seconds).ok()?);
         Some(work.schedule.last_due.map_or(sent, |due| sent.max(due)))
     };
@@ -56,7 +57,7 @@ mod tests {
     }
 
     fn end(work: &[LineWork]) -> Option<u64> {
-        end_by_rate(work, 5, NOW).map(|end| whole_second(end).0)
+        end_by_rate(work, 5, None, NOW).map(|end| whole_second(end).0)
     }
 
     #[test]
@@ -65,6 +66,9 @@ mod tests {
         assert_eq!(end(&[work(9, sending(10.0))]), Some(11_000));
         assert_eq!(end(&[work(9, LineSnapshot::default())]), None, "nobody serves it");
         assert_eq!(end(&[work(9, sending(0.0))]), None);
+        let with_ceiling = |ceiling| end_by_rate(&[work(100, sending(100.0))], 5, Some(ceiling), NOW);
+        assert_eq!(with_ceiling(10.0), Some(UnixMs(NOW.0 + 10_000)));
+        assert_eq!(with_ceiling(500.0), Some(UnixMs(NOW.0 + 1_000)), "the line is slower");
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use super::share::LineShare;
 use crate::{
-    domain::{BusinessId, Hold, HoldScope, Line, LineId, Pause, Pauses, UnixMs},
+    domain::{BusinessId, Campaign, Hold, HoldScope, Line, LineId, Pause, Pauses, UnixMs},
     redis::{
         lines::{LineControl, LineReport},
         pages::Schedule,
         places::LimitedPlaces,
     },
+    rules::ceiling,
 };
 
 /// A snapshot of a line.
@@ -153,6 +154,11 @@ impl LineWork {
     pub fn is_due(&self, now: UnixMs) -> bool {
         self.to_send() > self.schedule.rows || self.schedule.next_due.is_some_and(|due| due <= now)
     }
+}
+
+/// The most messages per second that a campaign sends on each of its lines, if it sets a rate.
+pub fn ceiling(campaign: &Campaign) -> Option<f64> {
+    campaign.rate.map(|rate| ceiling::share(rate, campaign.lines.len()))
 }
 
 /// What can stop several lines at once.

@@ -111,7 +111,9 @@ impl StatisticsReader {
     ) -> Result<Option<UnixMs>> {
         let weight = record.campaign.priority;
         let Some(from) = eta::starts_at(waiting_for, now) else { return Ok(None) };
-        let Some(by_rate) = eta::end_by_rate(work, weight, from) else { return Ok(None) };
+        let Some(by_rate) = eta::end_by_rate(work, weight, line::ceiling(&record.campaign), from) else {
+            return Ok(None);
+        };
         let messages: f64 = work.iter().map(|work| work.ours(weight).with_those_before(&work.others)).sum();
         let limited = line.and_then(|line| Some((&line.business, *stops.limited.get(&line.business)?)));
         let by_limit = match limited {

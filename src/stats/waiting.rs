@@ -5,7 +5,7 @@
 
 use std::iter;
 
-use super::line::{LineWork, Silence, Stop, Stops};
+use super::line::{LineWork, Silence, Stop, Stops, ceiling};
 use crate::{
     api_types::{WaitReason, Waiting},
     domain::{BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs},
@@ -159,9 +159,16 @@ fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
             since: report.and_then(|report| report.since),
             ..Waiting::new(WaitReason::LineRate, rate_text(work))
         },
-        None if work.is_due(now) => {
-            Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::LineRate, rate_text(work)) }
-        }
+        None if work.is_due(now) => match own_rate(record, work) {
+            Some(rate) => Waiting {
+                since: Some(record.changed_at),
+                ..Waiting::new(
+                    WaitReason::CampaignRate,
+                    format!("the campaign sends at most {rate} a second on line {line}"),
+                )
+            },
+            None => Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::LineRate, rate_text(work)) },
+        },
         None => {
             let (reason, text) = match work.pending {
                 0 => (WaitReason::BackingOff, "messages that could not be sent wait for their next attempt"),
@@ -171,6 +178,12 @@ fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
         }
     };
     Waiting { line: Some(line.clone()), ..waiting }
+}
+
+/// The campaign's own ceiling on the line, in messages per second, if the line may send more.
+fn own_rate(record: &CampaignRecord, work: &LineWork) -> Option<f64> {
+    let own = ceiling(&record.campaign)?;
+    work.now.rate().filter(|rate| own < *rate).map(|_| tenth(own))
 }
 
 fn is_throttled(work: &LineWork) -> bool {

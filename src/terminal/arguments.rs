@@ -13,8 +13,8 @@ use crate::{
     client::{Client, ClientError},
     config::Role,
     domain::{
-        BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, LineId,
-        OnDoubt, Secret, UnixMs, WabaId,
+        BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
+        LineId, OnDoubt, Secret, UnixMs, WabaId,
     },
 };
 
@@ -247,7 +247,7 @@ pub enum CampaignCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Change the times or the priority of a campaign that has not ended
+    /// Change the times, the priority or the rate of a campaign that has not ended
     Change(ChangeOptions),
     /// Pause campaigns: send nothing more until they are resumed
     Pause(CampaignArguments),
@@ -302,6 +302,12 @@ pub struct ChangedValues {
     /// The share of a line that several campaigns use, 1 to 10
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
     pub priority: Option<u8>,
+    /// The most messages per second over all lines, or `none`
+    #[arg(long, value_name = "N", value_parser = rate_or_none)]
+    pub rate: Option<Setting<f64>>,
+    /// What to do if no worker runs at the start: send (start late), expire or hold; only before it starts
+    #[arg(long, value_name = "POLICY", value_parser = late())]
+    pub late: Option<Late>,
 }
 
 /// The value of an option that `none` removes.
@@ -343,6 +349,13 @@ pub struct SubmitOptions {
     /// The share of a line that several campaigns use, 1 to 10 [server's default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
     pub priority: Option<u8>,
+    /// The most messages per second over all lines [default: as many as the lines may send]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// What to do if no worker runs at the start: send (start late), expire (send nothing) or hold (pause the campaign)
+    /// [server's default: send]
+    #[arg(long, value_name = "POLICY", value_parser = late())]
+    pub late: Option<Late>,
     /// What to do with a message whose outcome stays unknown: hold (never send it again) or resend (send it again, so
     /// that the recipient may get it twice) [server's default: hold]
     #[arg(long, value_name = "POLICY", value_parser = on_doubt())]
@@ -571,6 +584,10 @@ fn time_or_none(text: &str) -> Result<Setting<UnixMs>, String> {
     if text == "none" { Ok(Setting(None)) } else { time(text).map(|at| Setting(Some(at))) }
 }
 
+fn rate_or_none(text: &str) -> Result<Setting<f64>, String> {
+    if text == "none" { Ok(Setting(None)) } else { rate(text).map(|rate| Setting(Some(rate))) }
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate));
     rate.ok_or_else(|| {
@@ -596,6 +613,12 @@ fn hours(text: &str) -> Result<f64, String> {
 fn event_type() -> impl TypedValueParser<Value = EventType> {
     let names = EventType::ALL.iter().map(|kind| kind.name());
     PossibleValuesParser::new(names).try_map(|name| name.parse::<EventType>())
+}
+
+fn late() -> impl TypedValueParser<Value = Late> {
+    let names = Late::ALL.map(Late::name);
+    let choice = |name: String| Late::ALL.into_iter().find(|late| late.name() == name).ok_or("one of the names above");
+    PossibleValuesParser::new(names).try_map(choice)
 }
 
 fn on_doubt() -> impl TypedValueParser<Value = OnDoubt> {

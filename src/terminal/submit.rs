@@ -192,6 +192,8 @@ fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source
         start_at: options.start_at,
         expires_at: options.expires_at,
         priority: options.priority,
+        rate: options.rate,
+        late: options.late.unwrap_or_default(),
         on_doubt: options.on_doubt.unwrap_or_default(),
         ..NewCampaign::default()
     }

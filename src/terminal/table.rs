@@ -72,6 +72,7 @@ pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
         ("created", created(campaign)),
         ("starts", campaign.start_at.map(words::time).unwrap_or_default()),
         ("expires", campaign.expires_at.map(words::time).unwrap_or_default()),
+        ("rate", campaign.rate.map(|rate| format!("at most {rate} a second")).unwrap_or_default()),
     ])];
     if let Some(of) = &campaign.statistics {
         parts.push(statistics(of));

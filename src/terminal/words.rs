@@ -162,6 +162,7 @@ fn reason(reason: WaitReason) -> &'static str {
         WaitReason::Paused => "it is paused",
         WaitReason::AllPaused => "all sending is paused",
         WaitReason::LineRate => "it sends as fast as the rate allows",
+        WaitReason::CampaignRate => "it sends as fast as the rate of the campaign allows",
         WaitReason::WarmUp => "the messages of this day of its warm-up are sent",
         WaitReason::PairSpacing => "people who got a message a moment ago have to wait for the next one",
         WaitReason::BackingOff => "messages that could not be sent wait for their next attempt",
@@ -192,6 +193,7 @@ fn remedy(wait: &Waiting) -> Option<&'static str> {
         WaitReason::Redis => Some("nothing is sent until it is back"),
         WaitReason::Schedule
         | WaitReason::LineRate
+        | WaitReason::CampaignRate
         | WaitReason::WarmUp
         | WaitReason::PairSpacing
         | WaitReason::BackingOff

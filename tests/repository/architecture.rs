@@ -67,7 +67,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("redis", &["domain", "telemetry"]),
     ("rules", &["domain"]),
     ("sim", &["domain", "telemetry"]),
-    ("stats", &["api_types", "domain", "redis"]),
+    ("stats", &["api_types", "domain", "redis", "rules"]),
     ("subscribers", &["domain", "endpoint", "redis", "telemetry"]),
     ("telemetry", &["domain"]),
     ("templates", &["domain", "graph", "redis"]),

@@ -193,6 +193,7 @@ pub async fn housekeeping(store: &Store, lines: &[Line], graph: GraphClient) -> 
         graph,
         lease: Duration::from_secs(3),
         templates_every: Duration::from_secs(3_600),
+        late_after: Duration::from_secs(300),
         retention: Duration::from_secs(3_600),
         inbound: INBOUND,
         doubt_deadline: Duration::from_secs(2),

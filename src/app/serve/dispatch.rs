@@ -56,6 +56,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         graph: GraphClient::new(graph.clone())?,
         lease: dispatch.lease,
         templates_every: dispatch.templates_every,
+        late_after: dispatch.late_after,
         retention: context.config.retention,
         inbound: context.config.inbound,
         doubt_deadline: dispatch.doubt_deadline,

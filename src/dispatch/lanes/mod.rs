@@ -46,8 +46,11 @@ pub trait Lane {
     /// The number of claimed messages that wait to be sent.
     fn ready(&self) -> usize;
 
-    /// Takes the next message that waits, with the body of its request.
-    fn take(&mut self) -> Option<(Self::Unit, Bytes)>;
+    /// Whether a message that waits may leave now. It is the one that [`Lane::take`] returns next.
+    fn has_next(&mut self, now: Instant) -> bool;
+
+    /// Takes the next message that waits, with the body of its request. It leaves now.
+    fn take(&mut self, now: Instant) -> Option<(Self::Unit, Bytes)>;
 
     /// Records the outcome of a taken message. Returns whether messages of the lane that were not sent yet must not be
     /// sent now: see [`Lane::is_stopped`].

@@ -328,7 +328,8 @@ impl<L: Lane> Runner<L> {
 
     /// Gives back messages from the front of the lane as long as their recipients have just got one on this line.
     fn defer_pairs(&mut self, now: Instant) {
-        while let Some(Addressee { to, campaign }) = self.lane.next_addressee()
+        while self.lane.has_next(now)
+            && let Some(Addressee { to, campaign }) = self.lane.next_addressee()
             && let Some(at) = self.pairs.wait_until(to, campaign, now)
         {
             self.lane.defer_next(at - now, &self.state);
@@ -386,7 +387,7 @@ impl<L: Lane> Runner<L> {
             Permit::Open(_) => self.record_departure(now),
         }
         self.active_line.get_or_insert_with(|| self.state.shard.activate_line());
-        let (unit, body) = self.lane.take()?;
+        let (unit, body) = self.lane.take(now)?;
         self.note_pair(&unit, now);
         Some(self.attempt(unit, body, now, permit, attempt_permit))
     }
@@ -406,7 +407,7 @@ impl<L: Lane> Runner<L> {
     }
 
     fn wants_to_send(&mut self, now: Instant) -> bool {
-        if self.lane.ready() == 0 || !self.state.clearance.may_send(now) || !self.state.path.may_send() {
+        if !self.lane.has_next(now) || !self.state.clearance.may_send(now) || !self.state.path.may_send() {
             return false;
         }
         let has_slot = self.attempts.len() < self.slots.limit();

@@ -117,6 +117,13 @@ fn a_spent_messaging_limit_stops_the_campaign_until_a_place_frees() {
 #[test]
 fn each_line_with_work_has_one_reason() {
     assert_eq!(on_line(work("3001", 5, 0, sending(72.0))), (WaitReason::LineRate, None, None));
+    let mut own_rate = record(CampaignState::Running);
+    own_rate.campaign.rate = Some(20.0);
+    let own = waiting_for(&own_rate, None, &Stops::default(), &[work("3001", 5, 0, sending(72.0))], NOW);
+    assert_eq!(own[0].reason, WaitReason::CampaignRate);
+    assert_eq!(own[0].text, "the campaign sends at most 10 a second on line 3001", "half of it on each of two lines");
+    own_rate.campaign.rate = Some(200.0);
+    assert_eq!(found(&own_rate, &[], &[work("3001", 5, 0, sending(72.0))])[0].0, WaitReason::LineRate);
     let mut paused = sending(72.0);
     paused.control.paused = true;
     assert_eq!(on_line(work("3001", 5, 0, paused)), (WaitReason::Paused, None, None));

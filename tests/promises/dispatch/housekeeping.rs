@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 use pregon::{
-    domain::{Campaign, CampaignId, CampaignState, ClaimedRow, Fact, LineId, News, OnDoubt, PartId, State, UnixMs},
+    domain::{
+        Campaign, CampaignId, CampaignState, ClaimedRow, Fact, Late, LineId, News, OnDoubt, PartId, State, UnixMs,
+    },
     graph::{GraphClient, GraphClientConfig},
     redis::{Store, campaigns::StateChange, parts::Claim},
 };
@@ -157,6 +159,37 @@ async fn drafts_listed_as_active_by_an_older_version_are_removed() {
     .await;
     assert!(active(&world.store).await.contains(&(later.to_string(), now.0 + 3_600_000)), "postponed until its start");
     assert_eq!(world.state(later).await, CampaignState::Scheduled);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_missed_start_is_made_up_for_or_expires_or_is_held() {
+    let (redis, store) = store().await;
+    let now = store.time().await.expect("the time");
+    let of = async |late: Late, start_at: UnixMs| {
+        let id = world::campaign_at(&store, &["3001"], 1, OnDoubt::Hold, Some(start_at)).await;
+        let record = store.campaign(id).await.expect("redis").expect("a campaign");
+        let campaign = Campaign { late, ..record.campaign.clone() }.with_requirements();
+        if late != Late::Send {
+            assert!(store.amend_campaign(&record, &campaign, now).await.expect("redis"));
+        }
+        let change = store.change_campaign(id, &[CampaignState::Draft], CampaignState::Scheduled, now, None).await;
+        assert_eq!(change.expect("a launch"), StateChange::Done);
+        id
+    };
+    let missed = UnixMs(now.0 - 600_000);
+    let [sent, expired, held] =
+        [of(Late::Send, missed).await, of(Late::Expire, missed).await, of(Late::Hold, missed).await];
+    let in_time = of(Late::Hold, now).await;
+    let world = World::start_with(redis, store.clone(), 1).await;
+
+    until("the late one runs", async || world.state(sent).await == CampaignState::Running).await;
+    until("one in time runs", async || world.state(in_time).await == CampaignState::Running).await;
+    let record = world::wait_for_state(&world.store, held, CampaignState::Paused).await;
+    let reason = record.reason.expect("a reason");
+    assert!(reason.code.is_none() && reason.details.contains("was missed"), "{reason:?}");
+    let record = world::wait_for_state(&world.store, expired, CampaignState::Completed).await;
+    assert_eq!(world::counts(&world.store, &record).await.by_state[&State::Expired], 1);
     world.stop().await;
 }
 

@@ -63,7 +63,11 @@ impl Lane for Notes {
         self.ready.len()
     }
 
-    fn take(&mut self) -> Option<(u64, Bytes)> {
+    fn has_next(&mut self, _: Instant) -> bool {
+        !self.ready.is_empty()
+    }
+
+    fn take(&mut self, _: Instant) -> Option<(u64, Bytes)> {
         let note = self.ready.pop_front()?;
         self.in_flight += 1;
         let body = json!({"to": note_to(note), "type": "text", "biz_opaque_callback_data": format!("note {note}")});
@@ -142,9 +146,16 @@ impl<A: Lane, B: Lane> Lane for Ahead<A, B> {
         self.0.ready() + self.1.ready()
     }
 
-    fn take(&mut self) -> Option<(Self::Unit, Bytes)> {
-        let first = self.0.take().map(|(unit, body)| (Either::First(unit), body));
-        first.or_else(|| self.1.take().map(|(unit, body)| (Either::Second(unit), body)))
+    fn has_next(&mut self, now: Instant) -> bool {
+        self.0.has_next(now) || self.1.has_next(now)
+    }
+
+    fn take(&mut self, now: Instant) -> Option<(Self::Unit, Bytes)> {
+        if self.0.has_next(now) {
+            self.0.take(now).map(|(unit, body)| (Either::First(unit), body))
+        } else {
+            self.1.take(now).map(|(unit, body)| (Either::Second(unit), body))
+        }
     }
 
     fn settle(&mut self, unit: Self::Unit, outcome: &Outcome, line: &LineState) -> bool {

@@ -2,6 +2,7 @@
 
 mod allowances;
 mod broken_path;
+mod ceilings;
 pub mod codes;
 mod holds;
 mod hostile;

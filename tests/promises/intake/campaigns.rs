@@ -24,7 +24,7 @@ async fn an_invalid_submission_reports_all_problems_and_stores_nothing() {
     let new = new_campaign(
         "nobody/es_AR",
         json!({
-            "name": " ", "external_id": "a\nb", "lines": ["3001", "9999", "3001"], "priority": 11, "launch": true,
+            "name": " ", "external_id": "a\nb", "lines": ["3001", "9999", "3001"], "priority": 11, "rate": -1, "launch": true,
             "start_at": minutes_from(now, -5), "expires_at": minutes_from(now, -10),
         }),
     );
@@ -33,6 +33,7 @@ async fn an_invalid_submission_reports_all_problems_and_stores_nothing() {
         "name is “”: it must have 1 to 200 characters, none of them a control character",
         "external_id is “a\\nb”: it must have 1 to 200 characters, none of them a control character",
         "priority is 11: it must be 1 to 10",
+        "rate is -1: it must be 0.01 to 1000000 messages per second",
         ", which is over (it is ",
         ": expires_at must be after start_at",
         "launch needs recipients",

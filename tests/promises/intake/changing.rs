@@ -2,7 +2,7 @@
 
 use pregon::{
     api_types::CampaignChange,
-    domain::{CampaignId, CampaignState, UnixMs},
+    domain::{CampaignId, CampaignState, Late, UnixMs},
     intake::{CampaignAction, IntakeError},
     redis::{campaigns::StateChange, parts::Claim},
 };
@@ -83,6 +83,7 @@ async fn a_change_with_invalid_values_changes_nothing() {
         (json!({ "expires_at": minutes_from(now, -1) }), "which is over"),
         (json!({ "expires_at": minutes_from(now, 5) }), "expires_at must be after start_at"),
         (json!({ "priority": 11 }), "priority is 11: it must be 1 to 10"),
+        (json!({ "rate": 0 }), "rate is 0: it must be 0.01 to 1000000"),
     ] {
         let error = world.intake.amend(id, &change(values)).await.expect_err(text);
         assert!(matches!(error, IntakeError::Invalid(_)) && error.to_string().contains(text), "{error}");
@@ -97,6 +98,7 @@ async fn a_start_that_has_passed_and_an_ended_campaign_are_not_changed() {
     for (state, values) in [
         (CampaignState::Running, start_at.clone()),
         (CampaignState::Paused, start_at),
+        (CampaignState::Running, json!({ "late": "hold" })),
         (CampaignState::Completed, json!({ "priority": 1 })),
         (CampaignState::Cancelled, json!({ "priority": 1 })),
     ] {
@@ -106,6 +108,17 @@ async fn a_start_that_has_passed_and_an_ended_campaign_are_not_changed() {
     }
     let id = campaign_in(&world, CampaignState::Running).await;
     assert!(world.intake.amend(id, &change(json!({ "priority": 1 }))).await.expect("changed").1);
+}
+
+#[tokio::test]
+async fn a_changed_campaign_requires_what_its_new_values_need() {
+    let world = World::start().await;
+    let id = campaign_in(&world, CampaignState::Scheduled).await;
+    let (record, _) = world.intake.amend(id, &change(json!({ "rate": 50, "late": "hold" }))).await.expect("changed");
+    assert_eq!((record.campaign.rate, record.campaign.late), (Some(50.0), Late::Hold));
+    assert_eq!(record.campaign.requires, ["rate", "late"]);
+    let (record, _) = world.intake.amend(id, &change(json!({ "rate": null, "late": "send" }))).await.expect("changed");
+    assert_eq!((record.campaign.rate, record.campaign.requires), (None, Vec::<String>::new()));
 }
 
 #[tokio::test]

@@ -6,10 +6,17 @@
 use std::{
     collections::{BTreeMap, HashSet},
     rc::Rc,
+    time::{Duration, Instant},
 };
 
 use super::{plans::SendPlan, share::Shares};
-use crate::domain::{CampaignId, Due, FailureReason, HoldScope, PartId, UnixMs, WabaId, template::Category};
+use crate::{
+    domain::{CampaignId, Due, FailureReason, HoldScope, PartId, UnixMs, WabaId, template::Category},
+    rules::ceiling::{self, Ceiling},
+};
+
+/// How far ahead messages of a campaign with a rate of its own are claimed.
+const CEILING_AHEAD: Duration = Duration::from_millis(100);
 
 /// Failures in a row for one reason.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +99,15 @@ impl PartWork {
     }
 }
 
+/// The ceiling of a campaign with a rate of its own, on this line.
+struct CampaignCeiling {
+    ceiling: Ceiling,
+    /// How many messages may be claimed, besides those that wait.
+    room: usize,
+    /// When there is room, if there is none.
+    room_at: UnixMs,
+}
+
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
@@ -109,6 +125,8 @@ pub enum Next {
 #[derive(Default)]
 pub struct Backlog {
     campaigns: BTreeMap<CampaignId, CampaignWork>,
+    /// Of the campaigns that have one.
+    ceilings: BTreeMap<CampaignId, CampaignCeiling>,
     shares: Shares,
     /// When the first part may need maintenance, if any will.
     maintenance_from: Option<Due>,
@@ -142,7 +160,8 @@ impl Backlog {
     }
 
     /// Adds a campaign without parts, or gives a campaign of the backlog a new plan.
-    pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>) {
+    pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>, now: Instant) {
+        self.set_ceiling(&plan, now);
         if let Some(work) = self.campaigns.get_mut(&plan.campaign.id) {
             work.plan = plan;
             return;
@@ -162,6 +181,57 @@ impl Backlog {
         };
         work.set_category(waba, &plan.campaign.template.category);
         self.campaigns.insert(id, work);
+    }
+
+    /// Sets the ceiling of a campaign by its plan. A ceiling that changes starts empty.
+    fn set_ceiling(&mut self, plan: &SendPlan, now: Instant) {
+        let (id, lines) = (plan.campaign.id, plan.campaign.lines.len());
+        let Some(share) = plan.campaign.rate.map(|rate| ceiling::share(rate, lines)) else {
+            self.ceilings.remove(&id);
+            return;
+        };
+        if self.ceilings.get(&id).is_none_or(|present| present.ceiling.per_second() != share) {
+            let ceiling = CampaignCeiling { ceiling: Ceiling::new(share, now), room: 0, room_at: UnixMs(0) };
+            self.ceilings.insert(id, ceiling);
+        }
+    }
+
+    /// Whether a campaign of the backlog has a rate of its own.
+    pub fn has_ceilings(&self) -> bool {
+        !self.ceilings.is_empty()
+    }
+
+    /// Computes how many messages may be claimed of each campaign with a rate of its own. `waiting` has the campaign of each
+    /// message that is claimed and waits to leave; `clock` is the time at `now`.
+    pub fn measure_room(&mut self, waiting: impl Iterator<Item = CampaignId> + Clone, now: Instant, clock: UnixMs) {
+        for (id, CampaignCeiling { ceiling, room, room_at }) in &mut self.ceilings {
+            let n_waiting = waiting.clone().filter(|waiting| waiting == id).count();
+            *room = ceiling.room(now, CEILING_AHEAD).saturating_sub(n_waiting);
+            *room_at = clock.after(ceiling.wait_for_room(now, CEILING_AHEAD, n_waiting));
+        }
+    }
+
+    /// How many messages of a campaign may be claimed, as measured last; `None` if it has no rate of its own.
+    pub fn room(&self, id: CampaignId) -> Option<usize> {
+        self.ceilings.get(&id).map(|ceiling| ceiling.room)
+    }
+
+    /// When the next message of a campaign may leave; `None` if it has no rate of its own.
+    pub fn leaves_at(&self, id: CampaignId) -> Option<Instant> {
+        self.ceilings.get(&id).map(|ceiling| ceiling.ceiling.next_at())
+    }
+
+    /// Records that a message of a campaign leaves.
+    pub fn left(&mut self, id: CampaignId, now: Instant) {
+        if let Some(ceiling) = self.ceilings.get_mut(&id) {
+            ceiling.ceiling.left(now);
+        }
+    }
+
+    /// When rows of a campaign may be claimed, if ever.
+    fn claimable_from(&self, id: CampaignId, work: &CampaignWork) -> Option<Due> {
+        let room = self.ceilings.get(&id).filter(|ceiling| ceiling.room == 0);
+        work.claimable_from.map(|at| room.map_or(at, |room| at.max(Due::At(room.room_at))))
     }
 
     /// Replaces the list of parts by the one in Redis: adds new parts, and drops those that are gone.
@@ -191,6 +261,7 @@ impl Backlog {
             work.parts_changed(&mut self.shares);
             !work.parts.is_empty()
         });
+        self.ceilings.retain(|id, _| self.campaigns.contains_key(id));
     }
 
     /// Drops a part without open recipients, and with its last part the campaign. Returns whether no line of the
@@ -202,6 +273,7 @@ impl Backlog {
         if !work.parts.is_empty() {
             return false;
         }
+        self.ceilings.remove(&id.campaign);
         // Each line that works on the campaign shares its plan.
         self.campaigns.remove(&id.campaign).is_none_or(|work| Rc::strong_count(&work.plan) == 1)
     }
@@ -212,8 +284,9 @@ impl Backlog {
         if !may_claim {
             return maintenance.unwrap_or(Next::Wait(self.maintenance_from));
         }
+        let has_room = |id: CampaignId| self.ceilings.get(&id).is_none_or(|ceiling| ceiling.room > 0);
         let eligible = |work: &CampaignWork| work.claimable(now) && work.is_open(&held);
-        let campaign = self.shares.next(|id| self.campaigns.get(&id).is_some_and(eligible));
+        let campaign = self.shares.next(|id| self.campaigns.get(&id).is_some_and(eligible) && has_room(id));
         let part = campaign.and_then(|campaign| {
             let parts = &self.campaigns[&campaign].parts;
             parts.iter().find(|part| part.claimable_from().is_some_and(|at| at.is_due(now)))
@@ -224,8 +297,8 @@ impl Backlog {
             (Some(part), maintenance) if part.inspect_at.is_some() || maintenance.is_none() => Next::Claim(part.id),
             (_, Some(maintenance)) => maintenance,
             _ => {
-                let due =
-                    self.campaigns.values().filter(|work| work.is_open(&held)).filter_map(|work| work.claimable_from);
+                let open = self.campaigns.iter().filter(|(_, work)| work.is_open(&held));
+                let due = open.filter_map(|(id, work)| self.claimable_from(*id, work));
                 Next::Wait(due.chain(self.maintenance_from).min())
             }
         }
@@ -318,7 +391,11 @@ mod tests {
             let campaign: crate::domain::Campaign = campaign.expect("a campaign");
             let part = PartId { campaign: campaign.id, number: 0 };
             let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
-            backlog.add(&"2001".into(), Rc::new(SendPlan { campaign, changes: 0, body, is_supported: true }));
+            backlog.add(
+                &"2001".into(),
+                Rc::new(SendPlan { campaign, changes: 0, body, is_supported: true }),
+                Instant::now(),
+            );
             part
         });
         backlog.set_parts(&parts);
@@ -369,7 +446,7 @@ mod tests {
         let (mut one, [first, second]) = backlog();
         let plan = one.plan(first.campaign).expect("it is there");
         let mut other = Backlog::default();
-        other.add(&"2001".into(), plan.0.clone());
+        other.add(&"2001".into(), plan.0.clone(), Instant::now());
         let parts = [1, 2].map(|number| PartId { number, ..first });
         other.set_parts(&parts);
         drop(plan);

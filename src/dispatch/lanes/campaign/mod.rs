@@ -106,6 +106,8 @@ pub struct CampaignLane {
     redis_failing: bool,
     /// The backlog has nothing to do before this time, unless something changes.
     idle_until: Option<Instant>,
+    /// When the first message that waits may leave, if all of them wait for the rates of their campaigns.
+    leave_at: Option<Instant>,
 }
 
 impl CampaignLane {
@@ -135,6 +137,7 @@ impl CampaignLane {
             redis_retry_at: None,
             redis_failing: false,
             idle_until: None,
+            leave_at: None,
         }
     }
 
@@ -218,9 +221,9 @@ impl Lane for CampaignLane {
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let settle_at = self.outcomes.values().map(|pending| pending.due).min();
-        let deadlines =
-            [self.redis_retry_at, settle_at, self.claim_at, self.finish_at, self.refresh_at, self.idle_until];
-        deadlines.into_iter().flatten().filter(|at| *at > now).min()
+        let calls = [self.redis_retry_at, settle_at, self.claim_at, self.finish_at, self.refresh_at, self.idle_until];
+        let deadlines = calls.into_iter().chain([self.leave_at]);
+        deadlines.flatten().filter(|at| *at > now).min()
     }
 
     fn is_done(&self) -> bool {
@@ -236,9 +239,26 @@ impl Lane for CampaignLane {
         self.ready.len()
     }
 
-    fn take(&mut self) -> Option<(CampaignUnit, Bytes)> {
+    fn has_next(&mut self, now: Instant) -> bool {
+        self.leave_at = None;
+        if !self.backlog.has_ceilings() {
+            return !self.ready.is_empty();
+        }
+        let leaves_at = |message: &Message| self.backlog.leaves_at(message.part().campaign).filter(|at| *at > now);
+        let Some(next) = self.ready.iter().position(|message| leaves_at(message).is_none()) else {
+            self.leave_at = self.ready.iter().filter_map(leaves_at).min();
+            return false;
+        };
+        if let Some(message) = self.ready.remove(next) {
+            self.ready.push_front(message);
+        }
+        true
+    }
+
+    fn take(&mut self, now: Instant) -> Option<(CampaignUnit, Bytes)> {
         let message = self.ready.pop_front()?;
         self.in_flight += 1;
+        self.backlog.left(message.part().campaign, now);
         let unit =
             CampaignUnit { part: message.part(), claimed: message.claimed, attempt: message.attempt, to: message.to() };
         Some((unit, message.body(&self.token_key.get())))

@@ -76,17 +76,25 @@ impl CampaignLane {
             return None;
         }
         let clock = line.clock.now();
+        if self.backlog.has_ceilings() {
+            self.backlog.measure_room(self.ready.iter().map(|message| message.part().campaign), now, clock);
+        }
         match self.backlog.next(clock, line.may_claim(now), |template| line.is_held(template, clock)) {
             Next::Inspect(part) => Some(self.claim(part, 0, None, line)),
-            Next::Claim(part) => match self.allowance(now, line) {
-                Allowance::Unlimited => Some(self.claim(part, rows, None, line)),
-                Allowance::Limited { messages, limit } => Some(self.claim(part, rows.min(messages), Some(limit), line)),
-                Allowance::Ask { limit } => Some(self.calls.ask_places(limit, line)),
-                Allowance::None(until) => {
-                    self.idle_until = Some(until.min(now + IDLE_MAX));
-                    None
+            Next::Claim(part) => {
+                let rows = self.backlog.room(part.campaign).map_or(rows, |room| rows.min(room));
+                match self.allowance(now, line) {
+                    Allowance::Unlimited => Some(self.claim(part, rows, None, line)),
+                    Allowance::Limited { messages, limit } => {
+                        Some(self.claim(part, rows.min(messages), Some(limit), line))
+                    }
+                    Allowance::Ask { limit } => Some(self.calls.ask_places(limit, line)),
+                    Allowance::None(until) => {
+                        self.idle_until = Some(until.min(now + IDLE_MAX));
+                        None
+                    }
                 }
-            },
+            }
             Next::EndDoubts(part) => {
                 let campaign = self.backlog.campaign(part.campaign)?;
                 let attempts_max = match campaign.plan.campaign.on_doubt {
@@ -280,7 +288,7 @@ impl CampaignLane {
 
     fn refreshed(&mut self, refresh: Refresh, line: &LineState) {
         for plan in refresh.new {
-            self.backlog.add(&line.line.waba, plan);
+            self.backlog.add(&line.line.waba, plan, Instant::now());
         }
         self.backlog.set_parts(&refresh.parts);
         self.refresh_not_before = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().len() as u32;

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     dispatch::line::state::LineState,
     domain::{
-        CampaignId, ClaimedRow, PartId, PersonHash, Phone, Settled, SkipReason, State, Suppression,
-        SuppressionReason, SuppressionScope, SuppressionSource, TokenKey, template::Category,
+        CampaignId, ClaimedRow, PartId, PersonHash, Phone, Settled, SkipReason, State, Suppression, SuppressionReason,
+        SuppressionScope, SuppressionSource, TokenKey,
     },
     redis::{
         Store, StoreError,

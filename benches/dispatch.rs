@@ -221,7 +221,7 @@ async fn upload(store: &Store, lines: &[Line], n: u64) -> CampaignId {
         let recipients = (done..until).map(|n| (n as u32, recipient(n))).collect();
         let batch = Batch { recipients, taken: until, done: until == n, ..Batch::default() };
         assert_eq!(
-            upload.admit(batch.pack(lines.len())).await.expect("a batch"),
+            upload.admit(batch.pack(upload.packing())).await.expect("a batch"),
             Admitted::Done { accepted: until - done }
         );
         done = until;

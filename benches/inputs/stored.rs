@@ -55,7 +55,7 @@ pub async fn admit(upload: &mut Upload, from: u64, until: u64) {
     let recipients = (from..until).map(|n| (n as u32, recipient(n))).collect();
     let batch = Batch { recipients, taken: until, ..Batch::default() };
     assert_eq!(
-        upload.admit(batch.pack(upload.lines())).await.expect("a batch"),
+        upload.admit(batch.pack(upload.packing())).await.expect("a batch"),
         Admitted::Done { accepted: until - from }
     );
 }

@@ -247,7 +247,7 @@ impl Shared {
     async fn find_recipient(&self, record: &CampaignRecord, phone: Phone) -> Result<Option<(PartId, u16)>> {
         let (id, mut buckets) = (record.campaign.id, record.buckets);
         loop {
-            let query = PhoneQuery { campaign: id, buckets, phone };
+            let query = PhoneQuery { campaign: id, buckets, indexed_by: record.indexed_by, phone };
             let found = self.state.store.find_phones(&[query]).await?.pop().flatten();
             let buckets_now = self.campaign(id).await?.buckets;
             if found.is_some() || buckets_now == buckets {

@@ -10,6 +10,7 @@ pub mod inbound;
 pub mod line;
 pub mod lines;
 pub mod messaging_limit;
+pub mod number_plans;
 pub mod outcome;
 pub mod pause;
 pub mod person;

@@ -141,7 +141,7 @@ impl Intake {
             digest: SipHasher24::new(),
             number: 0,
         };
-        let (lines, (ready, to_commit)) = (upload.lines(), mpsc::channel(1));
+        let (packing, (ready, to_commit)) = (upload.packing(), mpsc::channel(1));
         // Commits run in their own task, so that this task can parse and pack the next batch on another core.
         let committing = tokio::spawn(self.clone().commit(id, upload, to_commit));
         let read = async {
@@ -152,7 +152,7 @@ impl Intake {
                 let done = batch.done;
                 // A repetition of a complete upload has nothing new: its only batch is empty.
                 if !repeated {
-                    permit.send(batch.pack(lines));
+                    permit.send(batch.pack(packing));
                 }
                 if done {
                     break;

@@ -10,7 +10,10 @@ use deadpool_redis::redis::{Pipeline, cmd};
 use serde_json::Value;
 use tracing::info;
 
-use super::{Call, Result, Store, StoreError, lines::ms, script, stored::StoredPauseReason, untold::Untold};
+use super::{
+    Call, Result, Store, StoreError, lines::ms, phone_index::IndexedBy, script, stored::StoredPauseReason,
+    untold::Untold,
+};
 use crate::domain::{
     Campaign, CampaignId, CampaignState, LineId, PartId, State, UnixMs, campaign::PauseReason, template::Category,
 };
@@ -62,6 +65,8 @@ pub struct CampaignRecord {
     pub numbers: u64,
     /// Buckets of its phone index.
     pub buckets: u32,
+    /// What has one entry in its phone index.
+    pub indexed_by: IndexedBy,
     /// Whether the data of its recipients were deleted at the end of their retention.
     pub forgotten: bool,
 }
@@ -221,6 +226,7 @@ impl Store {
             parts,
             numbers: number("numbers").unwrap_or(0),
             buckets: number("buckets").and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
+            indexed_by: IndexedBy::read(hash.get("index").map(String::as_str)),
             forgotten: hash.contains_key("forgotten"),
         }))
     }

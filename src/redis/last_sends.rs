@@ -1,6 +1,6 @@
 //! To whom a line has sent lately, for its next owner.
 //!
-//! Owns: STRING `{l:line}:sent`: when it was written (u64, ms), and for each send the digits of the recipient (u64) and its
+//! Owns: STRING `{l:line}:sent`: when it was written (u64, ms), and for each send the digits of the person (u64) and its
 //! age at that time (u32, ms). It expires when it no longer matters.
 //!
 //! If the owner dies: there is no such list. The lease of a dead owner lasts longer than the usual spacing.
@@ -10,13 +10,13 @@ use std::time::Duration;
 use deadpool_redis::redis::cmd;
 
 use super::{Result, Store, StoreError, lines::ms};
-use crate::domain::{LineId, Phone, UnixMs};
+use crate::domain::{LineId, Person, Phone, UnixMs};
 
 /// The last sends of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastSends {
-    /// The recipients, each with how long ago a message left at `at`.
-    pub sends: Vec<(Phone, Duration)>,
+    /// The people, each with how long ago a message left at `at`.
+    pub sends: Vec<(Person, Duration)>,
     /// When the list was made.
     pub at: UnixMs,
 }
@@ -37,7 +37,7 @@ impl LastSends {
         let send = |send: &[u8; 12]| {
             let (digits, age) = send.split_first_chunk()?;
             let age = Duration::from_millis(u32::from_le_bytes(age.try_into().ok()?).into());
-            Some((Phone::from_digits(u64::from_le_bytes(*digits))?, age))
+            Some((Phone::from_digits(u64::from_le_bytes(*digits))?.into(), age))
         };
         let sends: Option<Vec<_>> = sends.iter().map(send).collect();
         Some(Self { sends: sends.filter(|_| rest.is_empty())?, at: UnixMs(u64::from_le_bytes(*at)) })
@@ -70,8 +70,8 @@ mod tests {
 
     #[test]
     fn the_last_sends_are_given_back_unchanged() {
-        let phone = |n: u64| Phone::from_digits(5_491_155_550_000 + n).expect("a number");
-        let sends = vec![(phone(1), Duration::ZERO), (phone(2), Duration::from_millis(5_999))];
+        let person = |n: u64| Phone::from_digits(5_491_155_550_000 + n).expect("a number").into();
+        let sends = vec![(person(1), Duration::ZERO), (person(2), Duration::from_millis(5_999))];
         for sends in [LastSends { sends, at: UnixMs(1_795_984_075_312) }, LastSends { sends: vec![], at: UnixMs(0) }] {
             let bytes = sends.to_bytes();
             assert_eq!(LastSends::read(&bytes), Some(sends));

@@ -17,7 +17,8 @@ use super::{
     Call, Result, Store, StoreError,
     history::changes,
     lines::ms,
-    phone_index, script,
+    phone_index::{self, IndexedBy},
+    script,
     stored::{number_of, reason_of},
     untold::Untold,
     wamids::BLOCK_ROWS,
@@ -181,6 +182,8 @@ pub struct PhoneQuery {
     pub campaign: CampaignId,
     /// Buckets of its phone index.
     pub buckets: u32,
+    /// What has one entry in its phone index.
+    pub indexed_by: IndexedBy,
     /// The number.
     pub phone: Phone,
 }
@@ -449,8 +452,8 @@ impl Store {
     /// Finds phone numbers in campaigns, in one round trip. Returns the part and row of each, in order.
     pub async fn find_phones(&self, queries: &[PhoneQuery]) -> Result<Vec<Option<(PartId, u16)>>> {
         let mut pipeline = Pipeline::with_capacity(queries.len());
-        for &PhoneQuery { campaign, buckets, phone } in queries {
-            let field = phone_index::field(phone);
+        for &PhoneQuery { campaign, buckets, indexed_by, phone } in queries {
+            let field = indexed_by.field(phone);
             let key = self.keys.phone_bucket(campaign, phone_index::bucket(field, buckets));
             pipeline.cmd("HGET").arg(key).arg(field.as_slice());
         }

@@ -1,11 +1,14 @@
 //! The phone index of a campaign: detects duplicates exactly, and finds a recipient by phone number.
 //!
+//! It has each person once: a person with two forms of a number is found by either. Release 0.1.0 built the indexes of its
+//! campaigns by number, and they stay so: field `index` of the campaign says which kind it has.
+//!
 //! Linear hashing over small Redis hashes. Redis packs a hash of at most 512 short entries
 //! (`hash-max-listpack-entries`, which is `hash-max-ziplist-entries` before Redis 7), at about 15 bytes an entry.
 //! Buckets are split (`scripts/split.lua`) before they reach this limit. A field is a phone number after a mixing
 //! function that spreads its bits evenly. The function is invertible, so two phone numbers never have the same field.
 
-use crate::domain::Phone;
+use crate::domain::{Person, Phone};
 
 /// Mean number of entries in a bucket above which a bucket is split. A lookup scans the entries of its bucket, and
 /// each bucket has an overhead of about a hundred bytes. Half this value would cost three more bytes per phone
@@ -17,10 +20,33 @@ pub const ENTRIES_MEAN_MAX: u64 = 32;
 /// Buckets into which a bucket is split. With four, an index needs a third as many splits as with two.
 const SPLIT: u32 = 4;
 
-/// The field of `phone` in its bucket.
-pub fn field(phone: Phone) -> [u8; 7] {
+/// What has one entry in a phone index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexedBy {
+    /// Each number. A person with two forms of a number can be in the campaign twice.
+    Number,
+    /// Each person.
+    Person,
+}
+
+impl IndexedBy {
+    /// Reads field `index` of a campaign, which campaigns of 0.1.0 lack.
+    pub(super) fn read(field: Option<&str>) -> Self {
+        if field == Some("person") { IndexedBy::Person } else { IndexedBy::Number }
+    }
+
+    /// The field of `phone` in its bucket.
+    pub fn field(self, phone: Phone) -> [u8; 7] {
+        match self {
+            IndexedBy::Number => mixed(phone.digits()),
+            IndexedBy::Person => mixed(Person::from(phone).digits()),
+        }
+    }
+}
+
+fn mixed(digits: u64) -> [u8; 7] {
     const MASK: u64 = (1 << 56) - 1;
-    let mut mixed = phone.digits();
+    let mut mixed = digits;
     for odd in [0x9e_3779_b97f_4a7d, 0xbf_5847_6d1c_e4e5] {
         mixed = mixed.wrapping_mul(odd) & MASK;
         mixed ^= mixed >> 29;
@@ -81,6 +107,17 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::*;
+
+    fn field(phone: Phone) -> [u8; 7] {
+        IndexedBy::Person.field(phone)
+    }
+
+    #[test]
+    fn only_an_index_by_number_tells_two_forms_of_a_number_apart() {
+        let [with, without] = ["+5491155550001", "+541155550001"].map(|number| number.parse::<Phone>().expect(number));
+        assert_eq!(IndexedBy::Person.field(with), IndexedBy::Person.field(without));
+        assert_ne!(IndexedBy::Number.field(with), IndexedBy::Number.field(without));
+    }
 
     fn phones(n: u64) -> impl Iterator<Item = Phone> {
         (0..n).map(|i| Phone::from_digits(5_491_100_000_000 + i).expect("in range"))

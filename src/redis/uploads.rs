@@ -25,7 +25,7 @@ use super::{
     Call, Result, Store, StoreError,
     chunk::{self, CHUNK_ROWS_MAX},
     lines::ms,
-    phone_index::{self, Split},
+    phone_index::{self, IndexedBy, Split},
     script,
 };
 use crate::domain::{CampaignId, CampaignState, LineId, PartId, recipient::Recipient};
@@ -68,6 +68,15 @@ pub struct Batch {
     pub done: bool,
 }
 
+/// How the batches of an upload are packed.
+#[derive(Clone, Copy, Debug)]
+pub struct Packing {
+    /// The number of lines of the campaign.
+    pub lines: usize,
+    /// What has one entry in its phone index.
+    pub indexed_by: IndexedBy,
+}
+
 /// A batch that is encoded for Redis. Encoding is CPU-bound, so callers can do it ahead of time on another thread.
 pub struct Packed {
     /// For each recipient its row in the upload, and its phone number as a field of the phone index.
@@ -83,8 +92,8 @@ pub struct Packed {
 }
 
 impl Batch {
-    /// Packs the batch for a campaign with `lines` lines.
-    pub fn pack(self, lines: usize) -> Packed {
+    /// Packs the batch for the campaign of an upload.
+    pub fn pack(self, Packing { lines, indexed_by }: Packing) -> Packed {
         // So that small batches are spread over the lines too, but in chunks that are large enough to compress.
         let rows = (self.recipients.len().div_ceil(lines)).clamp(16, CHUNK_ROWS_MAX);
         let chunks = self.recipients.chunks(rows).map(|rows| {
@@ -100,7 +109,7 @@ impl Batch {
         Packed {
             duplicate_data,
             chunks: chunks.collect(),
-            numbers: self.recipients.iter().map(|(row, recipient)| (*row, phone_index::field(recipient.to))).collect(),
+            numbers: self.recipients.iter().map(|(row, recipient)| (*row, indexed_by.field(recipient.to))).collect(),
             rejections: self.rejections,
             taken: self.taken,
             digest: self.digest,
@@ -172,13 +181,14 @@ pub struct Upload {
     duplicate: String,
     record_lifetime: Duration,
     buckets: u32,
+    indexed_by: IndexedBy,
     numbers: u64,
     /// Its progress.
     pub progress: UploadProgress,
 }
 
 /// The result of `begin_upload.lua`.
-type UploadRecord = (String, u32, u64, u64, String, u8, u64, u64, Vec<u64>);
+type UploadRecord = (String, u32, u64, u64, String, u8, u64, u64, Vec<u64>, String);
 
 impl Store {
     /// Opens an upload, or continues an interrupted one. Drains the outbox of the campaign, and stores nothing else.
@@ -209,14 +219,26 @@ impl Store {
         let call = Call::new(&script::BEGIN_UPLOAD, &keys).arg(ms(record_lifetime));
         let call = lines.iter().fold(call, |call, (line, _)| call.arg(line.as_str()));
         let Some(record) = store.call::<Option<UploadRecord>>(call).await? else { return Ok(None) };
-        let (state, buckets, numbers, taken, digest, done, accepted, rejected, line_rows) = record;
+        let (state, buckets, numbers, taken, digest, done, accepted, rejected, line_rows, index) = record;
         let state =
             state.parse().map_err(|_| StoreError::Corrupt { key, reason: format!("{state} is not a state") })?;
         let progress = UploadProgress { taken, digest, done: done == 1, accepted, rejected };
         store.drain_outbox(campaign).await?;
         let id = id.to_owned();
         Ok(Some((
-            Upload { store, campaign, id, lines, line_rows, duplicate, record_lifetime, buckets, numbers, progress },
+            Upload {
+                store,
+                campaign,
+                id,
+                lines,
+                line_rows,
+                duplicate,
+                record_lifetime,
+                buckets,
+                indexed_by: IndexedBy::read(Some(&index)),
+                numbers,
+                progress,
+            },
             state,
         )))
     }
@@ -272,9 +294,9 @@ impl Store {
 }
 
 impl Upload {
-    /// The number of lines.
-    pub fn lines(&self) -> usize {
-        self.lines.len()
+    /// How its batches are packed.
+    pub fn packing(&self) -> Packing {
+        Packing { lines: self.lines.len(), indexed_by: self.indexed_by }
     }
 
     /// The number of phone numbers of the campaign, as of the last response of Redis.

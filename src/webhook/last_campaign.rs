@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     domain::{CampaignId, ClaimedRow, LineId, Phone, State, UnixMs},
-    redis::{Result, Store, campaigns::CampaignRecord, message_ids::RowRef, parts::PhoneQuery},
+    redis::{Result, Store, campaigns::CampaignRecord, message_ids::RowRef, parts::PhoneQuery, phone_index::IndexedBy},
 };
 
 /// How long after the start of a campaign a message counts as an answer to it.
@@ -47,6 +47,7 @@ struct Started {
     lines: Vec<LineId>,
     /// Buckets of its phone index.
     buckets: u32,
+    indexed_by: IndexedBy,
 }
 
 impl LastCampaigns {
@@ -65,7 +66,8 @@ impl LastCampaigns {
         for (index, message) in messages.iter().enumerate() {
             let campaigns = started.iter().filter(|campaign| campaign.may_be_answered_by(message));
             for campaign in campaigns.take(CAMPAIGNS_MAX) {
-                queries.push(PhoneQuery { campaign: campaign.id, buckets: campaign.buckets, phone: message.sender });
+                let &Started { id, buckets, indexed_by, .. } = campaign;
+                queries.push(PhoneQuery { campaign: id, buckets, indexed_by, phone: message.sender });
                 of_message.push(index);
             }
         }
@@ -105,8 +107,8 @@ impl LastCampaigns {
 impl Started {
     fn of(record: CampaignRecord, now: UnixMs) -> Option<Self> {
         let at = record.started_at.filter(|at| now.since(*at) <= ANSWERED_WITHIN)?;
-        let CampaignRecord { campaign, buckets, .. } = record;
-        Some(Self { id: campaign.id, at, lines: campaign.lines, buckets })
+        let CampaignRecord { campaign, buckets, indexed_by, .. } = record;
+        Some(Self { id: campaign.id, at, lines: campaign.lines, buckets, indexed_by })
     }
 
     fn may_be_answered_by(&self, message: &Unattributed) -> bool {

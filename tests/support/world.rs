@@ -140,7 +140,7 @@ async fn fill(store: &Store, campaign: &Campaign, n: u64) -> CampaignId {
         let until = n.min(done + 2_048);
         let recipients = (done..until).map(|n| (n as u32, recipient(n))).collect();
         let batch = Batch { recipients, taken: until, done: until == n, ..Batch::default() };
-        let admitted = upload.admit(batch.pack(campaign.lines.len())).await.expect("a batch");
+        let admitted = upload.admit(batch.pack(upload.packing())).await.expect("a batch");
         assert_eq!(admitted, Admitted::Done { accepted: until - done });
         done = until;
     }

@@ -14,14 +14,14 @@ use std::{
 use bytes::Bytes;
 
 use super::line::state::LineState;
-use crate::domain::{CampaignId, HoldScope, Outcome, Phone};
+use crate::domain::{CampaignId, HoldScope, Outcome, Person};
 
 /// To whom a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addressee {
     /// The recipient.
-    pub to: Phone,
-    /// The campaign, which has each recipient once; `None` for other messages, and for a message that may have been tried
+    pub to: Person,
+    /// The campaign, which has each person once; `None` for other messages, and for a message that may have been tried
     /// before.
     pub campaign: Option<CampaignId>,
 }

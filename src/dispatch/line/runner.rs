@@ -508,7 +508,7 @@ impl<L: Lane> Runner<L> {
                     line: &line.id,
                     waba: &line.waba,
                     business: Some(&line.business),
-                    country: self.lane.addressee(&unit).map(|addressee| CallingCode::of(addressee.to)),
+                    country: self.lane.addressee(&unit).map(|addressee| CallingCode::of(addressee.to.phone())),
                     template: template.as_ref(),
                 };
                 if let Some(held) = HoldScope::of_error(scope, origin) {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     domain::{MetaCode, Template, campaign::PauseReason, line::tests::line},
-    redis::{pages::Schedule, places::Places},
+    redis::{pages::Schedule, phone_index::IndexedBy, places::Places},
     stats::line::{
         LineSnapshot,
         tests::{hold, sending},
@@ -32,6 +32,7 @@ fn record(state: CampaignState) -> CampaignRecord {
         parts: Vec::new(),
         numbers: 1,
         buckets: 1,
+        indexed_by: IndexedBy::Person,
         forgotten: false,
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use pregon::{
     dispatch::DispatchSettings,
-    domain::{CampaignId, CampaignState, OnDoubt, Phone, State},
+    domain::{CampaignId, CampaignState, OnDoubt, Person, State},
     redis::Store,
 };
 
@@ -77,7 +77,7 @@ async fn the_next_owner_of_a_line_keeps_the_distance_too() {
     first.stop().await;
     let handed_over = store.last_sends(&"3001".into()).await.expect("redis").expect("the last sends");
     // A message on a new connection is noted when it is taken and when it leaves.
-    let people: HashSet<Phone> = handed_over.sends.iter().map(|(to, _)| *to).collect();
+    let people: HashSet<Person> = handed_over.sends.iter().map(|(to, _)| *to).collect();
     assert_eq!(people.len() as u64, RECIPIENTS);
     let after = launched(&store, "3001").await;
     let second = TestWorker::start("w2", &redis, &meta.url(), &lines, spaced()).await;

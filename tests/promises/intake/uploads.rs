@@ -7,9 +7,9 @@ use deadpool_redis::redis::{Value, cmd};
 use futures_util::{StreamExt as _, stream};
 use pregon::{
     api_types::UploadResult,
-    domain::{CampaignId, CampaignState, State},
+    domain::{CampaignId, CampaignState, Phone, State},
     intake::{CampaignAction, Format, Intake, IntakeError},
-    redis::StoreError,
+    redis::{StoreError, campaigns::CampaignRecord, parts::PhoneQuery},
 };
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::json;
@@ -61,6 +61,54 @@ async fn a_number_is_accepted_once_within_and_across_uploads() {
     let again = world.upload(id, None, &rows(numbers.start - 100..numbers.end + 100)).await.expect("accepted");
     assert_eq!((again.accepted, again.rejected_count), (200, 3_000));
     assert_eq!(world.numbers(id).await, (numbers.start - 100..numbers.end + 100).collect::<Vec<_>>());
+}
+
+/// Numbers of five people. The first four have two forms of a number, each given here.
+const FORMS: [u64; 9] = [
+    5_491_155_550_001,
+    541_155_550_001,
+    551_187_654_321,
+    5_511_987_654_321,
+    5_215_512_345_678,
+    525_512_345_678,
+    5_492_215_550_001,
+    542_215_550_001,
+    12_025_550_123,
+];
+
+#[tokio::test]
+async fn a_person_with_two_forms_of_a_number_is_accepted_once() {
+    let world = World::start().await;
+    let id = world.draft("order_update/es_AR").await;
+    let result = world.upload(id, None, &rows(FORMS[..6].iter().copied())).await.expect("accepted");
+    assert_eq!((result.accepted, result.rejected_count), (3, 3));
+    let rejected: Vec<_> = result.rejected.iter().map(|rejection| (rejection.row, rejection.code.as_str())).collect();
+    assert_eq!(rejected, [(2, "duplicate"), (4, "duplicate"), (6, "duplicate")]);
+    // The other form of a number of an earlier upload.
+    let result = world.upload(id, None, &rows([FORMS[1], FORMS[6], FORMS[8]])).await.expect("accepted");
+    assert_eq!((result.accepted, result.rejected_count), (2, 1));
+    let mut uploaded = [FORMS[0], FORMS[2], FORMS[4], FORMS[6], FORMS[8]];
+    uploaded.sort_unstable();
+    assert_eq!(world.numbers(id).await, uploaded, "what is sent is what was uploaded");
+}
+
+#[tokio::test]
+async fn a_campaign_of_0_1_0_keeps_its_index_by_number() {
+    let world = World::start().await;
+    let id = world.draft("order_update/es_AR").await;
+    let (store, key) = (world.store(), world.store().keys.campaign(id));
+    assert_eq!(store.query::<u8>("HDEL", cmd("HDEL").arg(&key).arg("index")).await.expect("redis"), 1);
+    let numbers = FORMS;
+    let result = world.upload(id, None, &rows(numbers)).await.expect("accepted");
+    assert_eq!((result.accepted, result.rejected_count), (9, 0));
+    // Every entry is found again, by a later upload and by a search.
+    let result = world.upload(id, None, &rows(numbers)).await.expect("accepted");
+    assert_eq!((result.accepted, result.rejected_count), (0, 9));
+    let CampaignRecord { buckets, indexed_by, .. } = store.campaign(id).await.expect("redis").expect("the campaign");
+    let phone = |number| Phone::from_digits(number).expect("a number");
+    let queries = numbers.map(|number| PhoneQuery { campaign: id, buckets, indexed_by, phone: phone(number) });
+    let found: HashSet<_> = store.find_phones(&queries).await.expect("redis").into_iter().collect();
+    assert_eq!((found.len(), found.contains(&None)), (9, false));
 }
 
 #[tokio::test]

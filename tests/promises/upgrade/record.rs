@@ -217,7 +217,7 @@ async fn uploads(recorder: &mut Recorder) -> Value {
     let opened =
         recorder.store.begin_upload(id, "id:list", lines, "{\"row\":%d}".into(), DAY * 7).await.expect("redis");
     let (mut upload, _) = opened.expect("a campaign");
-    assert_eq!(upload.admit(batch.pack(1)).await.expect("redis"), Admitted::Done { accepted: 5 });
+    assert_eq!(upload.admit(batch.pack(upload.packing())).await.expect("redis"), Admitted::Done { accepted: 5 });
     json!({ "campaign": id, "id": "list", "rows": rows(numbers) })
 }
 

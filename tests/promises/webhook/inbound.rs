@@ -117,6 +117,9 @@ async fn sent(hooks: &Hooks) -> (CampaignId, Message) {
 /// The number of the first recipient of any campaign.
 const NUMBER: &str = "5491100000000";
 
+/// The same person, as Meta may write the number.
+const OTHER_FORM: &str = "541100000000";
+
 #[tokio::test]
 async fn a_plain_message_answers_the_last_campaign_that_sent_to_the_person() {
     let hooks = Hooks::start().await;
@@ -132,11 +135,12 @@ async fn a_plain_message_answers_the_last_campaign_that_sent_to_the_person() {
     let grouped = json!({"type": "text", "id": "grouped", "from": NUMBER, "group_id": "g1"});
     let changed = json!({"type": "system", "id": "changed", "from": NUMBER,
                          "system": {"type": "user_changed_number"}});
-    let answer = text_from(NUMBER, 1);
-    assert_eq!(hooks.deliver(&inbound("3001", &[late, early, grouped, changed, answer])).await, 200);
-    let expected = format!("{}.{}.0", message.part, message.row);
+    let answers = [text_from(NUMBER, 1), text_from(OTHER_FORM, 2)];
+    let unrelated = [late, early, grouped, changed];
+    assert_eq!(hooks.deliver(&inbound("3001", &[&unrelated[..], &answers[..]].concat())).await, 200);
+    let expected = Some(format!("{}.{}.0", message.part, message.row));
     let recipients: Vec<Option<String>> = kept(&hooks).await.into_iter().map(|(_, recipient)| recipient).collect();
-    assert_eq!(recipients, [None, None, None, None, Some(expected)]);
+    assert_eq!(recipients, [None, None, None, None, expected.clone(), expected]);
     let mut replied = Vec::new();
     for id in [first, second, third] {
         replied.push(hooks.counts(id).await.replied);

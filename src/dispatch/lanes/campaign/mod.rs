@@ -259,8 +259,8 @@ impl Lane for CampaignLane {
         let message = self.ready.pop_front()?;
         self.in_flight += 1;
         self.backlog.left(message.part().campaign, now);
-        let unit =
-            CampaignUnit { part: message.part(), claimed: message.claimed, attempt: message.attempt, to: message.to() };
+        let Message { claimed, attempt, .. } = message;
+        let unit = CampaignUnit { part: message.part(), claimed, attempt, to: message.to() };
         Some((unit, message.body(&self.token_key.get())))
     }
 
@@ -298,12 +298,12 @@ impl Lane for CampaignLane {
     }
 
     fn addressee(&self, unit: &CampaignUnit) -> Option<Addressee> {
-        Some(Addressee { to: unit.to, campaign: only_attempt(unit.part.campaign, unit.claimed) })
+        Some(Addressee { to: unit.to.into(), campaign: only_attempt(unit.part.campaign, unit.claimed) })
     }
 
     fn next_addressee(&self) -> Option<Addressee> {
         let next = self.ready.front()?;
-        Some(Addressee { to: next.to(), campaign: only_attempt(next.part().campaign, next.claimed) })
+        Some(Addressee { to: next.to().into(), campaign: only_attempt(next.part().campaign, next.claimed) })
     }
 
     fn defer_next(&mut self, wait: Duration, line: &LineState) {

@@ -213,7 +213,7 @@ fn rows(reader: fn() -> RowReader, text: String) -> Path {
         let (mut reader, mut rows) = (reader(), Vec::new());
         reader.push(black_box(text.as_bytes()), &mut rows).expect("rows");
         reader.finish(&mut rows).expect("rows");
-        let fit = |row: Row| form.fit(row.recipient.expect("a recipient")).expect("it fits");
+        let fit = |row: Row| form.fit(row.content.expect("a recipient")).expect("it fits");
         rows.into_iter().map(fit).collect::<Vec<Recipient>>()
     };
     assert!(run() == recipients(), "the rows parse to the recipients they were written from");

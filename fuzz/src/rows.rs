@@ -48,7 +48,7 @@ fn rows(input: &[u8], reader: impl Fn() -> RowReader) -> Result<Vec<Row>, Upload
     assert!(read(reader(), drawn_pieces) == whole, "random chunks");
     for (row, number) in whole.iter().flatten().zip(1..) {
         assert_eq!(row.number, number);
-        match &row.recipient {
+        match &row.content {
             Ok(raw) => {
                 assert!(raw.params.len() + raw.buttons.len() <= COLUMNS_MAX.max(input.len()));
                 sendable(raw);

@@ -3,10 +3,12 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The result of an upload: the response of `POST /v1/campaigns/{campaign}/recipients`.
+use crate::domain::Reject;
+
+/// The result of an upload: the response of `POST /v1/campaigns/{campaign}/recipients` and of `POST /v1/suppressions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UploadResult {
-    /// The number of accepted recipients.
+    /// The number of accepted recipients or suppressions.
     pub accepted: u64,
     /// The number of rejected rows.
     #[serde(default)]
@@ -34,4 +36,11 @@ pub struct Rejection {
     pub code: String,
     /// A sentence for people.
     pub reason: String,
+}
+
+impl Rejection {
+    /// The rejection of the row with this number, at this line of its file.
+    pub fn of(row: u64, line: Option<u64>, reject: &Reject) -> Self {
+        Self { row, line, code: reject.code().to_owned(), reason: reject.to_string() }
+    }
 }

@@ -48,14 +48,17 @@ impl RawRecipient {
     ///
     /// Errors: [`Reject::Malformed`] with the cause and the column.
     pub fn from_json(line: &[u8]) -> Result<Self, Reject> {
-        // serde would accept an array for a struct, with the fields identified by position.
-        if line.trim_ascii_start().first() == Some(&b'[') {
-            return Err(Reject::Malformed(
-                "it is a JSON list; write one object a line, such as {\"to\": \"+5491155550001\"}".into(),
-            ));
-        }
-        serde_json::from_slice(line).map_err(|error| Reject::malformed_json(&error))
+        json_row(line, "{\"to\": \"+5491155550001\"}")
     }
+}
+
+/// One line of NDJSON. `example` is a row for the message about a line that is a list.
+pub(super) fn json_row<'de, T: Deserialize<'de>>(line: &'de [u8], example: &str) -> Result<T, Reject> {
+    // serde would accept an array for a struct, with the fields identified by position.
+    if line.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Reject::Malformed(format!("it is a JSON list; write one object a line, such as {example}")));
+    }
+    serde_json::from_slice(line).map_err(|error| Reject::malformed_json(&error))
 }
 
 /// The value of a header as the caller wrote it.
@@ -136,8 +139,8 @@ impl fmt::Debug for Recipient {
 }
 
 /// Reads a JSON string, or a number as its text. `name` is the parameter to name in an error.
-struct Text<'a> {
-    name: &'a str,
+pub(super) struct Text<'a> {
+    pub(super) name: &'a str,
 }
 
 impl<'de> DeserializeSeed<'de> for Text<'_> {

@@ -10,12 +10,14 @@ const QUOTED_CHARS_MAX: usize = 64;
 /// A text with at least this many digits may contain a phone number; only the last four digits are shown.
 const MASKED_DIGITS_MIN: usize = 7;
 
-/// Why a recipient is rejected. The other recipients of the upload are accepted.
+/// Why a row of an upload is rejected, a recipient or a suppression. The other rows are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// `to` is not a phone number.
-    #[error("`to` is {value}: {fault}")]
+    /// The phone number is not one.
+    #[error("`{field}` is {value}: {fault}")]
     NotE164 {
+        /// The field that has it.
+        field: &'static str,
         /// The value, redacted.
         value: String,
         /// What is wrong with the value.
@@ -80,6 +82,31 @@ pub enum Reject {
     /// The template has no such button, or the button has nothing to fill.
     #[error("the template has no button {0} to fill (buttons are counted from 0): leave it out")]
     ButtonUnknown(String),
+    /// A suppression names no scope, and neither does the import.
+    #[error(
+        "the row has no scope: give it one (marketing or all), or give one for the whole list with ?scope= (on the command \
+        line --scope)"
+    )]
+    ScopeMissing,
+    /// A field of a suppression has a word that is not one of its words.
+    #[error("{field} is {value}, and it is one of {}", .words.join(", "))]
+    UnknownWord {
+        /// The field.
+        field: &'static str,
+        /// The value, redacted.
+        value: String,
+        /// The words of the field.
+        words: Vec<&'static str>,
+    },
+    /// `since` is not a time.
+    #[error("since is {0}, which is not a time with its offset, such as 2026-11-22T09:00:00-03:00")]
+    NotATime(String),
+    /// `since` is in the future.
+    #[error("since is {0}, which is in the future: a suppression begins when the person asked for it")]
+    InTheFuture(String),
+    /// The row is of another business than the import.
+    #[error("the row is of business {0}, and the import is not: import the rows of that business by themselves")]
+    OtherBusiness(String),
     /// The row is not JSON or CSV of the documented form.
     #[error("the row cannot be read: {0}")]
     Malformed(String),
@@ -288,20 +315,25 @@ impl Reject {
             Reject::HeaderForm { .. } => "header_form",
             Reject::ButtonMissing(_) => "button_missing",
             Reject::ButtonUnknown(_) => "button_unknown",
+            Reject::ScopeMissing => "scope_missing",
+            Reject::UnknownWord { .. } => "unknown_word",
+            Reject::NotATime(_) => "not_a_time",
+            Reject::InTheFuture(_) => "in_the_future",
+            Reject::OtherBusiness(_) => "other_business",
             Reject::Malformed(_) => "malformed",
             Reject::UnclosedQuote => "unclosed_quote",
             Reject::LineTooLong { .. } => "line_too_long",
         }
     }
 
-    /// The rejection of a `to` that is not a phone number.
-    pub fn not_e164(text: &str) -> Self {
+    /// The rejection of a `field` that is not a phone number.
+    pub fn not_e164(field: &'static str, text: &str) -> Self {
         let fault = PhoneFault::of(text);
         let value = match fault {
             PhoneFault::Empty => "empty".to_owned(),
             _ => redacted(text),
         };
-        Self::NotE164 { value, fault }
+        Self::NotE164 { field, value, fault }
     }
 
     /// The rejection of a row with malformed JSON. The reason includes a line number only if the row is part of a

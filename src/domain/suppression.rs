@@ -28,11 +28,25 @@ pub enum SuppressionScope {
     All,
 }
 
+impl SuppressionScope {
+    /// Every scope.
+    pub const ALL: [Self; 2] = [Self::Marketing, Self::All];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Marketing => "marketing",
+            Self::All => "all",
+        }
+    }
+}
+
 /// Why a person gets no messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SuppressionReason {
     /// The person asked for it.
+    #[default]
     OptOut,
     /// The person complained.
     Complaint,
@@ -40,6 +54,21 @@ pub enum SuppressionReason {
     Register,
     /// Anything else.
     Other,
+}
+
+impl SuppressionReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::OptOut, Self::Complaint, Self::Register, Self::Other];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OptOut => "opt_out",
+            Self::Complaint => "complaint",
+            Self::Register => "register",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// Where a suppression comes from.
@@ -56,6 +85,22 @@ pub enum SuppressionSource {
     Button,
     /// Meta: the person stopped marketing of the business in WhatsApp.
     Meta,
+}
+
+impl SuppressionSource {
+    /// Every source.
+    pub const ALL: [Self; 5] = [Self::Api, Self::Import, Self::StopWord, Self::Button, Self::Meta];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Import => "import",
+            Self::StopWord => "stop_word",
+            Self::Button => "button",
+            Self::Meta => "meta",
+        }
+    }
 }
 
 /// A suppressed person.
@@ -86,6 +131,20 @@ impl Suppression {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_are_those_of_the_wire() {
+        let json = |value: serde_json::Result<serde_json::Value>| value.expect("a text");
+        for scope in SuppressionScope::ALL {
+            assert_eq!(json(serde_json::to_value(scope)), scope.name());
+        }
+        for reason in SuppressionReason::ALL {
+            assert_eq!(json(serde_json::to_value(reason)), reason.name());
+        }
+        for source in SuppressionSource::ALL {
+            assert_eq!(json(serde_json::to_value(source)), source.name());
+        }
+    }
 
     #[test]
     fn both_forms_of_a_number_have_one_hash_that_depends_on_the_key() {

@@ -11,7 +11,9 @@ mod ndjson;
 
 use std::fmt;
 
-use crate::domain::{Form, RawRecipient, Reject, reject::redacted, template::Column};
+use crate::domain::{Form, RawRecipient, RawSuppression, Reject, reject::redacted, template::Column};
+
+pub use self::csv::{CsvColumn, HeaderField};
 
 /// The longest row, in bytes without its line break. Meta accepts about a thousand characters of text in a message,
 /// so a longer row is a mistake, such as a missing closing quote.
@@ -28,21 +30,34 @@ const NAMES_SHOWN_MAX: usize = 20;
 /// The UTF-8 byte order mark, with which some programs begin a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// What the rows of an upload are.
+pub trait UploadRow: Sized {
+    /// Parses a line of NDJSON.
+    fn from_json(line: &[u8]) -> Result<Self, Reject>;
+
+    /// Builds a row of a CSV from its cells, in the order of the columns.
+    fn from_cells<'a>(cells: impl Iterator<Item = (&'a CsvColumn, &'a str)>) -> Self;
+}
+
 /// One row of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct Row<T = RawRecipient> {
     /// The number of the row, from 1. Blank lines and the header row of a CSV are not rows.
     pub number: u64,
     /// The line of the file at which the row begins, from 1. Blank lines and the header row count as lines. `None` if
     /// the row does not come from a file, or the file uses bare carriage returns as line breaks.
     pub line: Option<u64>,
-    /// The recipient, or why the row can't be parsed.
-    pub recipient: Result<RawRecipient, Reject>,
+    /// The recipient or the suppression, or why the row can't be parsed.
+    pub content: Result<T, Reject>,
 }
 
-/// The columns that a CSV may have: those of the template, and those to ignore.
+/// The columns that a CSV may have: those of the template or of a suppression, and those to ignore.
 #[derive(Clone, Debug)]
 pub struct Columns {
+    /// The name of the column with the phone numbers.
+    phone: &'static str,
+    /// What has these columns, for messages: `the template`.
+    owner: &'static str,
     known: Vec<Column>,
     ignored: Vec<String>,
 }
@@ -55,7 +70,14 @@ impl Columns {
 
     /// Like [`Columns::of`], from the template's columns.
     pub fn new(known: Vec<Column>, ignored: &[String]) -> Self {
-        Self { known, ignored: ignored.iter().map(|name| folded(name)).collect() }
+        Self { phone: "to", owner: "the template", known, ignored: ignored.iter().map(|name| folded(name)).collect() }
+    }
+
+    /// The columns of a list of suppressions. A column in `ignored` is skipped.
+    pub fn of_suppressions(ignored: &[String]) -> Self {
+        let column = |name: &str| Column { name: name.to_owned(), is_required: name == "phone" };
+        let known = RawSuppression::COLUMNS.map(column).to_vec();
+        Self { phone: "phone", owner: "a list of suppressions", ..Self::new(known, ignored) }
     }
 
     /// Finds the column for a header cell `name`. An exact match takes precedence over one that differs only in case.
@@ -102,7 +124,7 @@ impl fmt::Display for Names {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UploadError {
     /// The file has only blank lines.
-    #[error("the csv is empty: its first row must name the columns, such as to,1,2")]
+    #[error("the csv is empty: its first row must name the columns")]
     NoHeader,
     /// The header row does not end within [`ROW_BYTES_MAX`].
     #[error(
@@ -113,7 +135,7 @@ pub enum UploadError {
     /// A quote in the header row is not closed by the end of the file.
     #[error("a quote that opens in the header row of the csv is never closed: is a closing quote missing?")]
     UnclosedHeader,
-    /// The file has more than [`COLUMNS_MAX`] columns. Contains the columns of the template.
+    /// The file has more than [`COLUMNS_MAX`] columns. Contains those that it may have.
     #[error("the csv has more than {COLUMNS_MAX} columns, and needs only {0}: export it with fewer columns")]
     TooManyColumns(Names),
     /// The header row is not UTF-8.
@@ -124,12 +146,17 @@ pub enum UploadError {
         "the file is an Excel workbook and not a csv: open it and save it as \"CSV UTF-8\" (in Excel: File, Save As)"
     )]
     Workbook,
-    /// The file has no column `to`. Contains the columns of the file.
+    /// The file has no column with phone numbers.
     #[error(
-        "the first row of the csv names no column `to` for the phone numbers, but {0}: rename the column with the numbers to \
-         `to`, or put a row with the names of the columns on top"
+        "the first row of the csv names no column `{wanted}` for the phone numbers, but {given}: rename the column with the \
+         numbers to `{wanted}`, or put a row with the names of the columns on top"
     )]
-    NoTo(Names),
+    NoPhone {
+        /// The name that the column has to have.
+        wanted: &'static str,
+        /// The columns of the file.
+        given: Names,
+    },
     /// Two columns have the same name.
     #[error("the csv has the column `{0}` twice: rename one of the two, or delete it")]
     DuplicateColumn(String),
@@ -142,25 +169,29 @@ pub enum UploadError {
          names of the columns?"
     )]
     NameTooLong(usize),
-    /// The file has columns that the template does not have.
+    /// The file has columns that it may not have.
     #[error(
-        "the csv has {unknown}, which the template does not use; it uses {known}: rename or delete {}, or leave {} out with \
+        "the csv has {unknown}, which {owner} does not use; it uses {known}: rename or delete {}, or leave {} out with \
          ?ignore={} (on the command line --ignore {})", it(.unknown), it(.unknown), list(.unknown), argument(.unknown)
     )]
     UnknownColumns {
         /// The unknown columns.
         unknown: Names,
-        /// The columns of the template.
+        /// What has other columns, such as `the template`.
+        owner: &'static str,
+        /// The columns that the file may have.
         known: Names,
     },
     /// Required columns are missing.
     #[error(
-        "the csv has no column {missing}, which the template needs in every row; its columns are {given}: add it, or rename the \
+        "the csv has no column {missing}, which {owner} needs in every row; its columns are {given}: add it, or rename the \
          column that has its values"
     )]
     MissingColumns {
         /// The missing columns.
         missing: Names,
+        /// What needs them, such as `the template`.
+        owner: &'static str,
         /// The columns of the file.
         given: Names,
     },
@@ -193,15 +224,15 @@ enum Format {
 }
 
 impl RowReader {
-    /// A reader of one JSON object per line. `RawRecipient` defines its form.
+    /// A reader of one JSON object per line. [`UploadRow`] defines its form.
     pub fn ndjson() -> Self {
         Self(Format::Ndjson(ndjson::NdjsonReader::default()))
     }
 
-    /// A reader of CSV: a header row, then one row per recipient. The encoding is UTF-8, with or without a byte order
-    /// mark.
+    /// A reader of CSV: a header row, then one row per recipient or suppression. The encoding is UTF-8, with or without a
+    /// byte order mark.
     ///
-    /// The columns are:
+    /// The columns of recipients are:
     ///
     /// - `to`: the phone number.
     /// - `1`, `first_name`: a parameter of the body, by its name.
@@ -222,7 +253,7 @@ impl RowReader {
     /// Parses `chunk`, and appends each row that ends in it to `rows`.
     ///
     /// Errors: [`UploadError`]. The upload is rejected, and the reader must not be used again.
-    pub fn push(&mut self, chunk: &[u8], rows: &mut Vec<Row>) -> Result<(), UploadError> {
+    pub fn push<T: UploadRow>(&mut self, chunk: &[u8], rows: &mut Vec<Row<T>>) -> Result<(), UploadError> {
         match &mut self.0 {
             Format::Ndjson(reader) => {
                 reader.push(chunk, rows);
@@ -235,7 +266,7 @@ impl RowReader {
     /// Ends the upload. Appends the last row if no line break ended it.
     ///
     /// Errors: [`UploadError`], such as for a CSV without a header row.
-    pub fn finish(&mut self, rows: &mut Vec<Row>) -> Result<(), UploadError> {
+    pub fn finish<T: UploadRow>(&mut self, rows: &mut Vec<Row<T>>) -> Result<(), UploadError> {
         match &mut self.0 {
             Format::Ndjson(reader) => {
                 reader.finish(rows);

@@ -237,7 +237,7 @@ impl Intake {
         let row = |(value, number): (&RawValue, u64)| Row {
             number,
             line: None,
-            recipient: RawRecipient::from_json(value.get().as_bytes()),
+            content: RawRecipient::from_json(value.get().as_bytes()),
         };
         loop {
             let rows = stream::iter(values.iter().map(AsRef::as_ref).zip(1..).map(|value| Ok(vec![row(value)])));

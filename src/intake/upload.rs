@@ -15,7 +15,7 @@ use ulid::Ulid;
 
 use super::{
     Format, Intake, IntakeError, UploadLayout,
-    rows::{Columns, Row, RowReader},
+    rows::{Columns, Row, RowReader, UploadRow},
 };
 use crate::{
     api_types::{Rejection, UploadResult},
@@ -244,10 +244,10 @@ impl Intake {
 }
 
 /// Parses the rows of a body as it arrives.
-fn rows_of<E: Display>(
+pub(super) fn rows_of<E: Display, T: UploadRow>(
     reader: RowReader,
     body: impl Stream<Item = Result<Bytes, E>> + Unpin,
-) -> impl Stream<Item = Result<Vec<Row>, IntakeError>> {
+) -> impl Stream<Item = Result<Vec<Row<T>>, IntakeError>> {
     stream::try_unfold(Some((reader, body, Bytes::new())), async |state| {
         let Some((mut reader, mut body, mut bytes)) = state else { return Ok(None) };
         let mut rows = Vec::new();
@@ -297,7 +297,7 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
             };
             let number = u32::try_from(row.number).map_err(|_| IntakeError::TooManyRecipients(self.id))?;
             self.number = row.number;
-            let recipient = row.recipient.and_then(|raw| self.form.fit(raw));
+            let recipient = row.content.and_then(|raw| self.form.fit(raw));
             self.digest_row(&recipient);
             if self.number <= self.stored.taken {
                 if self.number == self.stored.taken && self.digest_so_far() != self.stored.digest {
@@ -364,8 +364,7 @@ fn closed(id: CampaignId, state: CampaignState) -> IntakeError {
 }
 
 fn rejection(row: u64, line: Option<u64>, reject: &Reject) -> String {
-    let rejection = Rejection { row, line, code: reject.code().to_owned(), reason: reject.to_string() };
-    serde_json::to_string(&rejection).expect("a rejection has only numbers and strings")
+    serde_json::to_string(&Rejection::of(row, line, reject)).expect("a rejection has only numbers and strings")
 }
 
 /// The format string for the rejection of a duplicate, which a script in Redis fills in, because only Redis knows

@@ -28,7 +28,7 @@ impl Form {
     ///
     /// Errors: the first [`Reject`] that applies. It names the parameter, the header or the button.
     pub fn fit(&self, raw: RawRecipient) -> Result<Recipient, Reject> {
-        let to = raw.to.parse().map_err(|_| Reject::not_e164(&raw.to))?;
+        let to = raw.to.parse().map_err(|_| Reject::not_e164("to", &raw.to))?;
         let mut values: Vec<Option<String>> = vec![None; self.slots.len()];
         for (name, value) in raw.params {
             let at = self.slots.iter().position(|slot| slot.parameter() == Some(&name));

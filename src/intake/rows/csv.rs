@@ -1,12 +1,14 @@
-//! CSV: a header row with the names of the columns, then one row per recipient. Quoting follows RFC 4180.
+//! CSV: a header row with the names of the columns, then one row per recipient or suppression. Quoting follows RFC 4180.
 
 use std::str;
 
 use csv_core::ReadRecordResult;
 
-use super::{BYTE_ORDER_MARK, COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, Columns, Names, ROW_BYTES_MAX, Row, UploadError};
+use super::{
+    BYTE_ORDER_MARK, COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, Columns, Names, ROW_BYTES_MAX, Row, UploadError, UploadRow,
+};
 use crate::domain::{
-    RawRecipient, Reject,
+    RawRecipient, RawSuppression, Reject,
     recipient::{HeaderFields, RawHeader},
 };
 
@@ -19,7 +21,8 @@ const HEADER_FIELDS: [(&str, HeaderField); 5] = [
     ("header.address", |fields| &mut fields.address),
 ];
 
-type HeaderField = fn(&mut HeaderFields) -> &mut Option<String>;
+/// A field of a header.
+pub type HeaderField = fn(&mut HeaderFields) -> &mut Option<String>;
 
 /// The first bytes of an Excel workbook, which is a zip archive.
 const WORKBOOK: &[u8] = b"PK\x03\x04";
@@ -38,7 +41,7 @@ impl CsvReader {
         Self { columns, head: HeaderLine::default(), table: None }
     }
 
-    pub(super) fn push(&mut self, chunk: &[u8], rows: &mut Vec<Row>) -> Result<(), UploadError> {
+    pub(super) fn push<T: UploadRow>(&mut self, chunk: &[u8], rows: &mut Vec<Row<T>>) -> Result<(), UploadError> {
         let (table, rest) = match &mut self.table {
             Some(table) => (table, chunk),
             None => match self.head.push(chunk)? {
@@ -50,7 +53,7 @@ impl CsvReader {
         Ok(())
     }
 
-    pub(super) fn finish(&mut self, rows: &mut Vec<Row>) -> Result<(), UploadError> {
+    pub(super) fn finish<T: UploadRow>(&mut self, rows: &mut Vec<Row<T>>) -> Result<(), UploadError> {
         match &mut self.table {
             Some(table) => table,
             None => self.table.insert(Table::open(&self.columns, &self.head, rows)?),
@@ -136,7 +139,7 @@ fn separator_line(line: &[u8]) -> Option<u8> {
 
 #[derive(Debug)]
 struct Table {
-    columns: Vec<Column>,
+    columns: Vec<CsvColumn>,
     records: Records,
     /// The number of rows so far.
     number: u64,
@@ -144,11 +147,16 @@ struct Table {
 
 /// The meaning of a column.
 #[derive(Debug)]
-enum Column {
-    To,
-    Parameter(String),
+pub enum CsvColumn {
+    /// The phone number.
+    Phone,
+    /// A parameter of the template, or a field of a suppression.
+    Named(String),
+    /// The header: a text, or the link or id of its media.
     Header,
+    /// A field of the header.
     HeaderField(HeaderField),
+    /// The value of a button, by its index.
     Button(String),
     /// A column that the caller ignores.
     Ignored,
@@ -157,7 +165,7 @@ enum Column {
 impl Table {
     /// Parses the header row. With a stray quote, the bytes of the header line can contain more than the header row:
     /// the rest is parsed as rows.
-    fn open(wanted: &Columns, head: &HeaderLine, rows: &mut Vec<Row>) -> Result<Self, UploadError> {
+    fn open<T: UploadRow>(wanted: &Columns, head: &HeaderLine, rows: &mut Vec<Row<T>>) -> Result<Self, UploadError> {
         let mut line = head.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head.bytes);
         if line.is_empty() {
             return Err(UploadError::NoHeader);
@@ -176,35 +184,35 @@ impl Table {
         Ok(table)
     }
 
-    fn push(&mut self, mut chunk: &[u8], rows: &mut Vec<Row>) {
+    fn push<T: UploadRow>(&mut self, mut chunk: &[u8], rows: &mut Vec<Row<T>>) {
         while self.records.read(&mut chunk) {
             self.row(rows);
         }
     }
 
-    fn finish(&mut self, rows: &mut Vec<Row>) {
+    fn finish<T: UploadRow>(&mut self, rows: &mut Vec<Row<T>>) {
         match self.records.end() {
             End::Nothing => {}
             End::Record => self.row(rows),
             End::InQuotes => {
                 self.number += 1;
                 let line = self.records.line();
-                rows.push(Row { number: self.number, line, recipient: Err(Reject::UnclosedQuote) });
+                rows.push(Row { number: self.number, line, content: Err(Reject::UnclosedQuote) });
             }
         }
     }
 
-    fn row(&mut self, rows: &mut Vec<Row>) {
+    fn row<T: UploadRow>(&mut self, rows: &mut Vec<Row<T>>) {
         // Spreadsheets write an empty line as a row of empty cells.
         if self.records.is_blank() {
             return self.records.clear();
         }
         self.number += 1;
-        rows.push(Row { number: self.number, line: self.records.line(), recipient: self.recipient() });
+        rows.push(Row { number: self.number, line: self.records.line(), content: self.content() });
         self.records.clear();
     }
 
-    fn recipient(&self) -> Result<RawRecipient, Reject> {
+    fn content<T: UploadRow>(&self) -> Result<T, Reject> {
         if self.records.overlong {
             return Err(Reject::LineTooLong { limit: ROW_BYTES_MAX });
         }
@@ -216,20 +224,30 @@ impl Table {
             );
             return Err(Reject::Malformed(why));
         }
-        let mut raw = RawRecipient::default();
+        let cells = self.records.cells().ok_or_else(|| Reject::Malformed(NOT_UTF8.to_owned()))?;
+        Ok(T::from_cells(self.columns.iter().zip(cells)))
+    }
+}
+
+impl UploadRow for RawRecipient {
+    fn from_json(line: &[u8]) -> Result<Self, Reject> {
+        Self::from_json(line)
+    }
+
+    fn from_cells<'a>(cells: impl Iterator<Item = (&'a CsvColumn, &'a str)>) -> Self {
+        let mut raw = Self::default();
         let mut header = None;
         let mut fields = HeaderFields::default();
-        let cells = self.records.cells().ok_or_else(|| Reject::Malformed(NOT_UTF8.to_owned()))?;
-        for (column, cell) in self.columns.iter().zip(cells) {
+        for (column, cell) in cells {
             match column {
-                Column::To => raw.to = cell.to_owned(),
-                Column::Ignored => {}
-                Column::Parameter(name) => raw.params.push((name.clone(), cell.to_owned())),
+                CsvColumn::Phone => raw.to = cell.to_owned(),
+                CsvColumn::Ignored => {}
+                CsvColumn::Named(name) => raw.params.push((name.clone(), cell.to_owned())),
                 // An empty cell means that this row has no header or no button payload.
                 _ if cell.is_empty() => {}
-                Column::Header => header = Some(cell.to_owned()),
-                Column::HeaderField(field) => *field(&mut fields) = Some(cell.to_owned()),
-                Column::Button(index) => raw.buttons.push((index.clone(), cell.to_owned())),
+                CsvColumn::Header => header = Some(cell.to_owned()),
+                CsvColumn::HeaderField(field) => *field(&mut fields) = Some(cell.to_owned()),
+                CsvColumn::Button(index) => raw.buttons.push((index.clone(), cell.to_owned())),
             }
         }
         raw.header = if fields == HeaderFields::default() {
@@ -238,7 +256,26 @@ impl Table {
             let HeaderFields { link, id, .. } = header.map(HeaderFields::medium).unwrap_or_default();
             Some(RawHeader::Fields(Box::new(HeaderFields { link, id, ..fields })))
         };
-        Ok(raw)
+        raw
+    }
+}
+
+impl UploadRow for RawSuppression {
+    fn from_json(line: &[u8]) -> Result<Self, Reject> {
+        Self::from_json(line)
+    }
+
+    fn from_cells<'a>(cells: impl Iterator<Item = (&'a CsvColumn, &'a str)>) -> Self {
+        let mut raw = Self::default();
+        for (column, cell) in cells {
+            match column {
+                CsvColumn::Phone => raw.phone = cell.to_owned(),
+                CsvColumn::Named(name) => raw.set(name, cell),
+                // A list of suppressions has no other columns.
+                CsvColumn::Header | CsvColumn::HeaderField(_) | CsvColumn::Button(_) | CsvColumn::Ignored => {}
+            }
+        }
+        raw
     }
 }
 
@@ -247,8 +284,8 @@ const NOT_UTF8: &str = "it is not UTF-8; save the file as \"CSV UTF-8\" (in Exce
 
 /// Maps each cell of the header row to its column.
 ///
-/// Errors: the columns do not fit the template, or a name is invalid.
-fn columns(wanted: &Columns, head: &Records) -> Result<Vec<Column>, UploadError> {
+/// Errors: the columns are not those that the file may have, or a name is invalid.
+fn columns(wanted: &Columns, head: &Records) -> Result<Vec<CsvColumn>, UploadError> {
     if head.n_cells > COLUMNS_MAX {
         return Err(UploadError::TooManyColumns(wanted.names()));
     }
@@ -270,7 +307,7 @@ fn columns(wanted: &Columns, head: &Records) -> Result<Vec<Column>, UploadError>
             return Err(UploadError::NameTooLong(at + 1));
         }
         if wanted.is_ignored(name) {
-            columns.push(Column::Ignored);
+            columns.push(CsvColumn::Ignored);
             continue;
         }
         let Some(column_name) = wanted.find(name) else {
@@ -281,34 +318,38 @@ fn columns(wanted: &Columns, head: &Records) -> Result<Vec<Column>, UploadError>
             return Err(UploadError::DuplicateColumn(column_name.to_owned()));
         }
         found.push(column_name);
-        columns.push(column(column_name));
+        columns.push(column(wanted, column_name));
     }
     let given = || Names(names.iter().map(|&name| name.to_owned()).collect());
-    if !found.contains(&"to") {
-        return Err(UploadError::NoTo(given()));
+    if !found.contains(&wanted.phone) {
+        return Err(UploadError::NoPhone { wanted: wanted.phone, given: given() });
     }
     if !unknown.is_empty() {
-        return Err(UploadError::UnknownColumns { unknown: Names(unknown), known: wanted.names() });
+        return Err(UploadError::UnknownColumns {
+            unknown: Names(unknown),
+            owner: wanted.owner,
+            known: wanted.names(),
+        });
     }
     let missing = wanted.missing(&found);
     if !missing.is_empty() {
-        return Err(UploadError::MissingColumns { missing: Names(missing), given: given() });
+        return Err(UploadError::MissingColumns { missing: Names(missing), owner: wanted.owner, given: given() });
     }
     Ok(columns)
 }
 
 /// The column with this name.
-fn column(name: &str) -> Column {
-    if name == "to" {
-        Column::To
+fn column(wanted: &Columns, name: &str) -> CsvColumn {
+    if name == wanted.phone {
+        CsvColumn::Phone
     } else if name == "header" {
-        Column::Header
+        CsvColumn::Header
     } else if let Some((_, field)) = HEADER_FIELDS.iter().find(|(known, _)| *known == name) {
-        Column::HeaderField(*field)
+        CsvColumn::HeaderField(*field)
     } else if let Some(index) = name.strip_prefix("button.") {
-        Column::Button(index.to_owned())
+        CsvColumn::Button(index.to_owned())
     } else {
-        Column::Parameter(name.to_owned())
+        CsvColumn::Named(name.to_owned())
     }
 }
 

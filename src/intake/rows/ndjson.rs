@@ -1,7 +1,7 @@
-//! Newline-delimited JSON: one recipient per line.
+//! Newline-delimited JSON: one recipient or suppression per line.
 
-use super::{BYTE_ORDER_MARK, ROW_BYTES_MAX, Row};
-use crate::domain::{RawRecipient, Reject};
+use super::{BYTE_ORDER_MARK, ROW_BYTES_MAX, Row, UploadRow};
+use crate::domain::Reject;
 
 #[derive(Debug, Default)]
 pub(super) struct NdjsonReader {
@@ -18,7 +18,7 @@ pub(super) struct NdjsonReader {
 }
 
 impl NdjsonReader {
-    pub(super) fn push(&mut self, mut chunk: &[u8], rows: &mut Vec<Row>) {
+    pub(super) fn push<T: UploadRow>(&mut self, mut chunk: &[u8], rows: &mut Vec<Row<T>>) {
         while let Some(end) = memchr::memchr(b'\n', chunk) {
             let line = &chunk[..end];
             chunk = &chunk[end + 1..];
@@ -34,7 +34,7 @@ impl NdjsonReader {
     }
 
     /// Completes the unfinished line.
-    pub(super) fn finish(&mut self, rows: &mut Vec<Row>) {
+    pub(super) fn finish<T: UploadRow>(&mut self, rows: &mut Vec<Row<T>>) {
         let mut line = std::mem::take(&mut self.partial);
         if std::mem::take(&mut self.overlong) {
             self.lines += 1;
@@ -56,7 +56,7 @@ impl NdjsonReader {
         }
     }
 
-    fn line(&mut self, line: &[u8], rows: &mut Vec<Row>) {
+    fn line<T: UploadRow>(&mut self, line: &[u8], rows: &mut Vec<Row<T>>) {
         self.lines += 1;
         if line.len() > ROW_BYTES_MAX {
             return self.overlong_row(rows);
@@ -64,18 +64,18 @@ impl NdjsonReader {
         let line = if self.past_first_line { line } else { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) };
         self.past_first_line = true;
         if !line.trim_ascii().is_empty() {
-            self.row(RawRecipient::from_json(line), rows);
+            self.row(T::from_json(line), rows);
         }
     }
 
-    fn overlong_row(&mut self, rows: &mut Vec<Row>) {
+    fn overlong_row<T: UploadRow>(&mut self, rows: &mut Vec<Row<T>>) {
         self.past_first_line = true;
         self.row(Err(Reject::LineTooLong { limit: ROW_BYTES_MAX }), rows);
     }
 
-    fn row(&mut self, recipient: Result<RawRecipient, Reject>, rows: &mut Vec<Row>) {
+    fn row<T: UploadRow>(&mut self, content: Result<T, Reject>, rows: &mut Vec<Row<T>>) {
         self.number += 1;
-        rows.push(Row { number: self.number, line: Some(self.lines), recipient });
+        rows.push(Row { number: self.number, line: Some(self.lines), content });
     }
 
     /// The size of the reader's buffer, in bytes.

@@ -50,12 +50,12 @@ fn raw(to: &str, params: &[(&str, &str)]) -> RawRecipient {
 }
 
 fn row(number: u64, recipient: RawRecipient) -> Row {
-    Row { number, line: None, recipient: Ok(recipient) }
+    Row { number, line: None, content: Ok(recipient) }
 }
 
 /// Why the row is rejected.
 fn reason(row: &Row) -> String {
-    match &row.recipient {
+    match &row.content {
         Ok(raw) => panic!("row {} is accepted: {raw:?}", row.number),
         Err(reject) => reject.to_string(),
     }
@@ -73,7 +73,7 @@ fn every_line_is_a_row_except_blank_ones() {
 fn a_bad_line_is_rejected_and_the_next_is_read() {
     let rows = ndjson("{\"to\":\"+1\"}\n\nnonsense\n{\"to\":\"+2\",\"params\":{\"name\":null}}\n{\"to\":\"+3\"}\n");
     assert_eq!(
-        rows.iter().map(|row| (row.number, row.recipient.is_ok())).collect::<Vec<_>>(),
+        rows.iter().map(|row| (row.number, row.content.is_ok())).collect::<Vec<_>>(),
         [(1, true), (2, false), (3, false), (4, true)]
     );
     assert_eq!(reason(&rows[1]), "the row cannot be read: it is not JSON (expected ident), at column 2 of the JSON");
@@ -92,7 +92,7 @@ fn an_endless_line_is_one_rejected_row_in_bounded_memory() {
     reader.push(b"\n{\"to\":\"+2\"}", &mut rows).expect("the upload is not rejected");
     reader.finish(&mut rows).expect("the upload is not rejected");
     let reject = Reject::LineTooLong { limit: ROW_BYTES_MAX };
-    assert_eq!(rows[0], Row { number: 1, line: Some(1), recipient: Err(reject) });
+    assert_eq!(rows[0], Row { number: 1, line: Some(1), content: Err(reject) });
     assert!(rows[1..] == [Row { line: Some(2), ..row(2, raw("+2", &[])) }]);
 }
 
@@ -141,7 +141,7 @@ fn a_row_of_the_maximum_length_is_read_and_a_longer_one_is_not() {
         for chunk_len in [usize::MAX, 1000] {
             let rows = read(RowReader::ndjson(), upload.as_bytes(), chunk_len).expect("rows");
             assert_eq!(rows.len(), 1);
-            assert_eq!(rows[0].recipient.is_ok(), accepted, "{extra} {chunk_len}");
+            assert_eq!(rows[0].content.is_ok(), accepted, "{extra} {chunk_len}");
         }
     }
 }
@@ -178,7 +178,7 @@ fn a_csv_may_use_semicolons_and_a_byte_order_mark() {
 #[test]
 fn a_csv_header_is_a_text_or_has_fields_in_columns() {
     let headers = |upload: &str| -> Vec<Option<RawHeader>> {
-        csv_rows(upload).into_iter().map(|row| row.recipient.expect("a row").header).collect()
+        csv_rows(upload).into_iter().map(|row| row.content.expect("a row").header).collect()
     };
     let text = |text: &str| Some(RawHeader::Text(text.to_owned()));
     let fields = |fields: HeaderFields| Some(RawHeader::Fields(Box::new(fields)));

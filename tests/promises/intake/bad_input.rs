@@ -104,7 +104,7 @@ fn endless(mut reader: RowReader, start: &str, piece: &[u8]) -> (Result<Vec<Row>
 #[test]
 fn an_endless_row_is_one_rejected_row_in_bounded_memory() {
     let refused = |rows: &[Row]| {
-        let reject = rows[0].recipient.as_ref().err();
+        let reject = rows[0].content.as_ref().err();
         rows.len() == 1 && matches!(reject, Some(Reject::LineTooLong { .. } | Reject::UnclosedQuote))
     };
     for (reader, start, filler) in [
@@ -163,7 +163,7 @@ fn the_rows_of_one_piece_fit_in_bounded_memory() {
         (RowReader::ndjson(), String::new(), cycle("{\"to\":0}\n")),
         (RowReader::ndjson(), String::new(), cycle(&pairs)),
     ] {
-        let mut rows = Vec::new();
+        let mut rows: Vec<Row> = Vec::new();
         reader.push(start.as_bytes(), &mut rows).expect("a header row");
         let used = allocation_counter::measure(|| {
             reader.push(&piece, &mut rows).expect("rows");

@@ -16,7 +16,10 @@ use super::Shared;
 use crate::{
     config::ApiKey,
     domain::{BusinessId, Campaign, CampaignId, HoldScope, Language, Line, LineId, Lines, PauseScope, WabaId},
-    http::problem::{Problem, Result},
+    http::{
+        page,
+        problem::{Problem, Result},
+    },
     intake::Intake,
 };
 
@@ -114,6 +117,27 @@ impl Shared {
     pub(super) fn line(&self, access: &Access, id: &LineId) -> Result<&Line> {
         let line = self.state.lines.by_id(id).filter(|line| access.allows(Some(&line.business)));
         line.ok_or_else(|| Problem::not_found("line-not-found", format!("there is no line {id} in the configuration")))
+    }
+
+    /// The business that a call is about: the one it names, or the only one that the caller may see.
+    ///
+    /// Errors: 400 if it names none and the caller sees several; 404 if the caller may not see it, or if it is not
+    /// configured.
+    pub(super) fn business(&self, access: &Access, named: Option<&str>) -> Result<&BusinessId> {
+        let visible = || self.state.businesses.iter().filter(|business| access.allows(Some(business)));
+        if let Some(name) = page::non_empty(named) {
+            return visible().find(|business| business.as_str() == name).ok_or_else(|| {
+                let detail = format!("there is no business {name} in the configuration: GET /v1/businesses lists them");
+                Problem::not_found("business-not-found", detail)
+            });
+        }
+        let businesses: Vec<&BusinessId> = visible().collect();
+        if let [business] = businesses[..] {
+            return Ok(business);
+        }
+        let names: Vec<&str> = businesses.iter().map(|business| business.as_str()).collect();
+        let detail = format!("name the business in `business`: one of {}", names.join(", "));
+        Err(Problem::bad_request("business-missing", detail))
     }
 
     /// Errors: 404 if the caller may not see the campaign `id`. For a caller without a limit, the campaign need not

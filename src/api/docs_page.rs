@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 /// The style sheet of the page.
 pub(super) const STYLE: &str = include_str!("docs_page.css");
 
-const METHODS: [&str; 4] = ["get", "post", "patch", "delete"];
+const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 
 /// The page for `document`, the OpenAPI document.
 pub(super) fn render(document: &Value) -> String {

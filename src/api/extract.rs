@@ -16,7 +16,7 @@ use super::{
     access::{Access, campaign_not_found, hold_not_found, template_not_found},
 };
 use crate::{
-    domain::{CampaignId, EntryId, HoldScope, Language, Line, LineId, SubscriberId, WabaId, reject::json_fault},
+    domain::{CampaignId, EntryId, HoldScope, Language, Line, LineId, Phone, SubscriberId, WabaId, reject::json_fault},
     http::{
         problem::{Problem, Result},
         request::{content_coding, expect_media_type, too_slow},
@@ -75,6 +75,13 @@ pub(super) struct SubscriberPath(pub(super) SubscriberId);
 pub(super) struct RecipientPath(
     pub(super) CampaignId,
     #[param(pattern = "^\\+?[1-9][0-9]{6,14}$", example = "+5491155550001")] pub(super) String,
+);
+
+/// The phone number in the path. Its plus is optional.
+#[derive(IntoParams)]
+#[into_params(names("phone"), parameter_in = Path)]
+pub(super) struct PhonePath(
+    #[param(value_type = String, pattern = "^\\+?[1-9][0-9]{6,14}$", example = "+5491155550001")] pub(super) Phone,
 );
 
 /// A JSON object as the body.
@@ -163,6 +170,25 @@ impl FromRequestParts<Arc<Shared>> for RecipientPath {
         let Path((id, phone)) = path.map_err(|error| no_route(&error))?;
         Ok(Self(campaign_id(&id, parts, shared).await?, phone))
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PhonePath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
+        phone(text).map(Self)
+    }
+}
+
+/// A phone number in a path, with or without its plus.
+///
+/// Errors: 400 if it is not a number in E.164.
+pub(super) fn phone(text: String) -> Result<Phone> {
+    let number = if text.starts_with('+') { text } else { format!("+{text}") };
+    number.parse().map_err(|_| {
+        Problem::bad_request("invalid-phone", "the phone in the path is not a number in E.164, such as +5491155550001")
+    })
 }
 
 /// A malformed id is reported as not found, and so is that of a campaign which the caller may not see.

@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::{Shared, access::Access, audit::AuditEntry};
 use crate::{
+    domain::reject::redacted,
     http::{auth::AuthError, problem::Problem},
     telemetry::metrics::{self, ApiResult},
 };
@@ -59,7 +60,7 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
     let caller = key.name.as_str();
     let entry = call.filter(|call| call.is_audited).map(|call| {
         let path_id = matched.and_then(|matched| path_id(matched, request.uri().path()));
-        AuditEntry::open(caller, &call.id, path_id, request.headers())
+        AuditEntry::open(caller, &call.id, path_id.as_deref(), request.headers())
     });
     request.extensions_mut().insert(Access::of(key));
     if let Some(entry) = &entry {
@@ -85,10 +86,11 @@ async fn tell(shared: Arc<Shared>, event: String) {
     }
 }
 
-/// The id in `path`, whose route is `matched`: of a campaign, a line, …
-fn path_id<'a>(matched: &str, path: &'a str) -> Option<&'a str> {
-    let segments = matched.split('/').zip(path.split('/'));
-    segments.into_iter().find(|(name, _)| name.starts_with('{')).map(|(_, id)| id)
+/// The id in `path`, whose route is `matched`: of a campaign, a line, … Of a phone number it has the last four digits.
+fn path_id(matched: &str, path: &str) -> Option<String> {
+    let mut segments = matched.split('/').zip(path.split('/'));
+    let (name, id) = segments.find(|(name, _)| name.starts_with('{'))?;
+    Some(if name == "{phone}" { redacted(id) } else { id.to_owned() })
 }
 
 /// The address of the connected peer. Forwarding headers are ignored, because any client can set them.

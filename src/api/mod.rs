@@ -1,5 +1,5 @@
-//! The HTTP API: campaigns, recipients, dead letters of jobs, lines, templates and subscribers, for backends and
-//! operators. `docs/api.md` describes it.
+//! The HTTP API: campaigns, recipients, suppressions, dead letters of jobs, lines, templates and subscribers, for
+//! backends and operators. `docs/api.md` describes it.
 //!
 //! Every request needs an API key. Errors are `application/problem+json` (`http/problem.rs`). Uploads, reports and
 //! event streams use constant memory, and each kind has a limit on how many run at once.
@@ -12,6 +12,7 @@ mod access;
 mod audit;
 mod businesses;
 mod campaigns;
+mod csv;
 mod docs_page;
 mod errors;
 mod events;
@@ -27,6 +28,7 @@ mod problems;
 mod recipients;
 mod report;
 mod subscribers;
+mod suppressions;
 mod templates;
 mod uploads;
 
@@ -65,7 +67,7 @@ const EVENT_STREAMS_MAX: usize = 64;
 /// feed, and buffers at most 1,000 events.
 const FEED_STREAMS_MAX: usize = 64;
 
-/// Maximum number of concurrent reports. Each buffers the states and times of one part: about 6 MB.
+/// Maximum number of concurrent reports and exports. Each report buffers the states and times of one part: about 6 MB.
 const REPORTS_MAX: usize = 4;
 
 /// Maximum number of concurrent uploads. Each buffers two batches, one being read and one being committed: about 2 MB,
@@ -200,6 +202,7 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(subscribers::list))
         .routes(routes!(subscribers::redeliver))
         .routes(routes!(subscribers::enable))
+        .routes(routes!(suppressions::one, suppressions::put, suppressions::delete))
         .layer(DefaultBodyLimit::max(state.body_bytes_max))
         .layer(middleware::from_fn(move |request, next| guard::with_timeout(limit, request, next)))
 }
@@ -209,6 +212,8 @@ fn streams(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new()
         .routes(routes!(recipients::list, uploads::upload))
         .routes(routes!(report::report))
+        .routes(routes!(suppressions::list, suppressions::import))
+        .routes(routes!(suppressions::export))
         .routes(routes!(events::events))
         .routes(routes!(feed::feed))
         .layer(DefaultBodyLimit::disable())

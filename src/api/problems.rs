@@ -22,8 +22,9 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 51] = [
+pub(super) const KINDS: [ProblemKind; 53] = [
     kind("body-cut", 400, "the body ended too early"),
+    kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
     kind("invalid-position", 400, "the position is not one of this event feed"),
     kind("invalid-query", 400, "a query parameter is invalid or unknown"),
@@ -34,7 +35,7 @@ pub(super) const KINDS: [ProblemKind; 51] = [
     kind("upload-undecodable", 400, "the body is not valid for its `Content-Encoding`, or was cut"),
     kind("unauthorized", 401, "the key is missing or unknown"),
     kind("forbidden", 403, "the key lacks the scope of this call, or is limited to other businesses"),
-    kind("business-not-found", 404, "there is no such business in the configuration"),
+    kind("business-not-found", 404, "there is no such business in the configuration, or the key is limited to others"),
     kind("campaign-not-found", 404, "there is no such campaign"),
     kind("dead-letter-not-found", 404, "there is no such dead letter"),
     kind("hold-not-found", 404, "this is not the id of a hold"),
@@ -42,6 +43,7 @@ pub(super) const KINDS: [ProblemKind; 51] = [
     kind("not-found", 404, "the path is not valid"),
     kind("recipient-not-found", 404, "the campaign has no such recipient"),
     kind("subscriber-not-found", 404, "there is no such subscriber in the configuration"),
+    kind("suppression-not-found", 404, "the person is not suppressed"),
     kind("template-not-found", 404, "the WABA has no such template, or none of its lines is configured"),
     kind("body-too-slow", 408, "the body arrived too slowly"),
     kind("campaign-conflict", 409, "the `external_id` belongs to a campaign with another definition"),
@@ -65,7 +67,7 @@ pub(super) const KINDS: [ProblemKind; 51] = [
     kind("template-not-approved", 422, "Meta does not send the template now"),
     kind("template-unsupported", 422, "the template contains something that can't be sent"),
     kind("templates-not-synced", 422, "the templates of the WABA were never read from Meta"),
-    kind("upload-unreadable", 422, "the header row of the CSV does not fit the template"),
+    kind("upload-unreadable", 422, "the header row of the CSV does not fit"),
     kind("too-many-streams", 429, "too many streams of this kind are open on this server"),
     kind("too-many-unknown-keys", 429, "too many calls from this address had an unknown key"),
     kind("internal", 500, "a bug in Pregón; its log has the cause"),

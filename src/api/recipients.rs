@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
-    extract::{CampaignPath, RecipientPath},
+    extract::{self, CampaignPath, RecipientPath},
 };
 use crate::{
     api_types::{Page, RecipientPage, RecipientView, Times, recipient_state},
@@ -145,10 +145,7 @@ pub(super) async fn one(
     State(shared): SharedState,
     RecipientPath(id, phone): RecipientPath,
 ) -> Result<Json<RecipientView>> {
-    let number = if phone.starts_with('+') { phone } else { format!("+{phone}") };
-    let to: Phone = number.parse().map_err(|_| {
-        Problem::bad_request("invalid-phone", "the phone in the path is not a number in E.164, such as +5491155550001")
-    })?;
+    let to = extract::phone(phone)?;
     let record = shared.campaign(id).await?;
     ensure_recipients_kept(&record)?;
     let unknown =

@@ -14,13 +14,12 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use csv_core::{Terminator, WriterBuilder};
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
 use super::{
-    SharedState,
+    SharedState, csv,
     extract::CampaignPath,
     recipients::{ensure_recipients_kept, view},
     stream_permit,
@@ -79,7 +78,7 @@ pub(super) async fn report(State(shared): SharedState, CampaignPath(id): Campaig
         _permit: stream_permit(&shared.reports, "reports")?,
     };
     let mut head = Vec::new();
-    write_row(&mut head, COLUMNS);
+    csv::write_row(&mut head, COLUMNS);
     let rows = stream::try_unfold(report, move |mut report| async move {
         let piece = report.next().await.inspect_err(|error| warn!(campaign.id = %id, %error, "report ended early"))?;
         Ok::<_, StoreError>(piece.map(|piece| (piece, report)))
@@ -172,36 +171,5 @@ fn write_recipient(out: &mut Vec<u8>, view: &RecipientView) {
             .unwrap_or_default()
             .to_owned(),
     ];
-    write_row(out, fields);
-}
-
-/// Appends a row in the form of RFC 4180, with quotes where a field needs them.
-fn write_row<const N: usize>(out: &mut Vec<u8>, fields: [impl AsRef<str>; N]) {
-    let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).build();
-    // Large enough for a field that consists of quotes, each doubled, plus its enclosing quotes and delimiter. So every
-    // write below completes in one call.
-    let mut buffer = vec![0; 3 + 2 * fields.iter().map(|field| field.as_ref().len()).max().unwrap_or(0)];
-    for (index, field) in fields.iter().enumerate() {
-        if index > 0 {
-            let (_, written) = writer.delimiter(&mut buffer);
-            out.extend(&buffer[..written]);
-        }
-        let (_, _, written) = writer.field(field.as_ref().as_bytes(), &mut buffer);
-        out.extend(&buffer[..written]);
-    }
-    let (_, written) = writer.terminator(&mut buffer);
-    out.extend(&buffer[..written]);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_is_quoted_only_if_it_needs_quotes() {
-        let mut out = Vec::new();
-        write_row(&mut out, ["+5491155550001", "a, b", "\"\"\"", ""]);
-        write_row(&mut out, ["", ""]);
-        assert_eq!(String::from_utf8_lossy(&out), "+5491155550001,\"a, b\",\"\"\"\"\"\"\"\",\r\n,\r\n");
-    }
+    csv::write_row(out, fields);
 }

@@ -1,4 +1,4 @@
-//! Uploads of recipients: NDJSON or CSV of any size, plain or compressed, read as a stream.
+//! Uploads of recipients, and what imports of suppressions have in common with them: NDJSON or CSV of any size, plain or compressed, read as a stream.
 
 use std::{
     error::Error,
@@ -56,17 +56,9 @@ pub(super) struct UploadParams {
     ignore: Option<String>,
 }
 
-impl UploadParams {
-    /// The columns to ignore: the parameter is a list separated by commas.
-    fn ignored(&self) -> Vec<String> {
-        let names = self.ignore.iter().flat_map(|names| names.split(',')).map(str::trim);
-        names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
-    }
-}
-
 /// Why reading a body failed.
 #[derive(Debug, thiserror::Error)]
-enum BodyError {
+pub(super) enum BodyError {
     /// The connection failed before the end of the body.
     #[error(transparent)]
     Broken(axum::Error),
@@ -117,28 +109,58 @@ pub(super) async fn upload(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<UploadResult>> {
-    let format = match expect_media_type(&headers, &["application/x-ndjson", "text/csv"])? {
+    let layout = layout(&headers, params.ignore.as_deref())?;
+    let upload_id = upload_id(&headers)?;
+    let _permit = stream_permit(&shared.uploads, "uploads")?;
+    let mut fault = None;
+    let body = rows(&headers, body, shared.state.stall_timeout, &mut fault)?;
+    let result = shared.state.intake.upload(id, upload_id, layout, body).await;
+    ended(result, fault).map(Json)
+}
+
+/// How to parse the body of an upload. `ignore` is the parameter of this name.
+///
+/// Errors: 415 for another media type; 400 for NDJSON with columns to ignore.
+pub(super) fn layout(headers: &HeaderMap, ignore: Option<&str>) -> Result<UploadLayout> {
+    let format = match expect_media_type(headers, &["application/x-ndjson", "text/csv"])? {
         "text/csv" => Format::Csv,
         _ => Format::Ndjson,
     };
-    let coding = content_coding(&headers, &Coding::ALL)?;
-    let ignored = params.ignored();
+    let ignored: Vec<String> = ignore.map(ignored).unwrap_or_default();
     if format == Format::Ndjson && !ignored.is_empty() {
         return Err(bad_query("ignore applies only to CSV, and this upload is NDJSON: remove the parameter ignore"));
     }
-    let layout = UploadLayout { format, ignored };
-    let upload_id = upload_id(&headers)?;
-    let _permit = stream_permit(&shared.uploads, "uploads")?;
+    Ok(UploadLayout { format, ignored })
+}
+
+/// The columns to ignore: the parameter is a list separated by commas.
+fn ignored(names: &str) -> Vec<String> {
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// The body of an upload, decoded as it arrives. What is wrong with it is put into `fault`, for [`ended`].
+///
+/// Errors: 415 for a compression that there is not.
+pub(super) fn rows(
+    headers: &HeaderMap,
+    body: Body,
+    stall_timeout: Duration,
+    fault: &mut Option<Problem>,
+) -> Result<impl Stream<Item = std::result::Result<Bytes, BodyError>> + Unpin> {
+    let coding = content_coding(headers, &Coding::ALL)?;
     let body = body.into_data_stream();
     let body = match coding {
         None => Either::Left(body.map_err(BodyError::Broken)),
         Some(coding) => Either::Right(decoded(coding, body)),
     };
-    let mut fault = None;
-    let body = body.inspect_err(|error| fault = problem(error, shared.state.stall_timeout));
-    match (shared.state.intake.upload(id, upload_id, layout, body).await, fault) {
+    Ok(body.inspect_err(move |error| *fault = problem(error, stall_timeout)))
+}
+
+/// The result of an upload. If the body was at fault, the problem says what was wrong with it.
+pub(super) fn ended<T>(result: std::result::Result<T, IntakeError>, fault: Option<Problem>) -> Result<T> {
+    match (result, fault) {
         (Err(IntakeError::Interrupted(_)), Some(problem)) => Err(problem),
-        (result, _) => Ok(Json(result?)),
+        (result, _) => Ok(result?),
     }
 }
 
@@ -200,7 +222,10 @@ fn is_timeout(error: &axum::Error) -> bool {
     false
 }
 
-fn upload_id(headers: &HeaderMap) -> Result<Option<&str>> {
+/// The caller's id for an upload.
+///
+/// Errors: 400 if it is not ASCII.
+pub(super) fn upload_id(headers: &HeaderMap) -> Result<Option<&str>> {
     let Some(value) = headers.get(UPLOAD_ID) else { return Ok(None) };
     let invalid = |_| {
         Problem::bad_request(

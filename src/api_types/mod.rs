@@ -19,6 +19,7 @@ mod recipient;
 mod schemas;
 mod statistics;
 mod subscriber;
+mod suppression;
 mod template;
 mod upload;
 
@@ -35,6 +36,7 @@ pub use self::{
     schemas::recipient_state,
     statistics::{ByState, FailureCount, Funnel, SkipCount, Statistics, WaitReason, Waiting},
     subscriber::{SubscriberPage, SubscriberView},
+    suppression::{NewSuppression, SuppressionPage, SuppressionView},
     template::{SyncedTemplates, SyncedWaba, TemplatePage, TemplateView, UnpausedTemplate},
     upload::{Rejection, UploadResult},
 };

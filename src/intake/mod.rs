@@ -1,4 +1,5 @@
-//! Intake: validates and stores campaigns and their recipients, from jobs, API calls and uploads.
+//! Intake: validates and stores campaigns and their recipients, from jobs, API calls and uploads, and imports
+//! suppressions.
 //!
 //! Validation comes before the write. A campaign is created only if its template is approved and can be sent, and its
 //! lines are configured. A recipient is stored only if it fits the template. A rejected campaign changes nothing; a
@@ -11,12 +12,14 @@ mod job_events;
 pub mod jobs;
 pub mod rows;
 mod submit;
+mod suppressions;
 mod upload;
 
 use std::sync::Arc;
 
 pub use error::{IntakeError, TemplateProblem};
 use serde::Deserialize;
+pub use suppressions::Imported;
 
 use crate::{
     api_types::UploadResult,
@@ -42,7 +45,7 @@ pub struct Submitted {
 pub enum Format {
     /// One JSON object per line.
     Ndjson,
-    /// A header row, then one row per recipient.
+    /// A header row, then one row per recipient or suppression.
     Csv,
 }
 

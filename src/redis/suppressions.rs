@@ -19,7 +19,7 @@ const PEOPLE_AT_ONCE: usize = 500;
 const NEWS_BYTES_MAX: usize = 4 << 20;
 /// Length of a person in a value, in bytes.
 const RECORD_BYTES: usize = 18;
-/// Fields that are read in one command.
+/// The most fields that are read in one command.
 const FIELDS_AT_ONCE: usize = 256;
 /// Length of the generation at the begin of the news, in bytes.
 const GENERATION_BYTES: usize = 8;
@@ -110,9 +110,9 @@ impl Store {
     ) -> Result<(Vec<(PersonHash, Suppression)>, bool)> {
         let key = self.keys.suppressed(business);
         let mut next = after.map_or(0, |PersonHash(after)| (after >> 48) as u32);
-        let mut found = Vec::new();
+        let (mut found, mut at_once) = (Vec::new(), 1);
         while next <= u32::from(u16::MAX) && found.len() < limit {
-            let fields = (next..=u32::from(u16::MAX)).take(FIELDS_AT_ONCE);
+            let fields = (next..=u32::from(u16::MAX)).take(at_once);
             let fields: Vec<[u8; 2]> = fields.map(|field| (field as u16).to_be_bytes()).collect();
             let mut hmget = cmd("HMGET");
             hmget.arg(&key);
@@ -126,6 +126,8 @@ impl Store {
                 found.extend(people.into_iter().filter(|(hash, _)| after.is_none_or(|after| *hash > after)));
             }
             next += fields.len() as u32;
+            // Of millions of people a field has hundreds, of a few most fields have none.
+            at_once = FIELDS_AT_ONCE.min(2 * at_once);
         }
         Ok((found, next <= u32::from(u16::MAX)))
     }

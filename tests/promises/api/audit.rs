@@ -35,6 +35,9 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
     let line = |rest: &str| format!("/v1/lines/3001{rest}");
     let business = json!({ "business": "1001" });
     let unpause = |waba: &str| format!("/v1/templates/{waba}/order_update/es_AR/unpause");
+    let person = "/v1/suppressions/+5491155550001";
+    let scope = |scope: &str| json!({ "business": "1001", "scope": scope });
+    let of_business = |path: &str| format!("{path}?business=1001");
     let (post, patch) = (Method::POST, Method::PATCH);
     let calls = [
         (&post, "/v1/campaigns".to_owned(), Some(new.clone()), "create_campaign", "", "changed"),
@@ -79,6 +82,14 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&post, "/v1/holds/business:1001/lift".into(), None, "lift_hold", "business:1001", "unchanged"),
         (&post, "/v1/holds/line:9/lift".into(), None, "lift_hold", "line:9", "unchanged"),
         (&post, "/v1/holds/lines/lift".into(), None, "lift_hold", "lines", "refused"),
+        (&Method::PUT, person.into(), Some(scope("all")), "suppress", "business:1001 …0001", "changed"),
+        (&Method::PUT, person.into(), Some(scope("all")), "suppress", "business:1001 …0001", "unchanged"),
+        (&Method::PUT, person.into(), Some(scope("some")), "suppress", "+…0001", "refused"),
+        (&Method::DELETE, of_business(person), None, "unsuppress", "business:1001 …0001", "changed"),
+        (&Method::DELETE, of_business(person), None, "unsuppress", "business:1001 …0001", "refused"),
+        (&Method::DELETE, person.into(), None, "unsuppress", "+…0001", "refused"),
+        (&post, of_business("/v1/suppressions"), None, "import_suppressions", "business:1001", "changed"),
+        (&post, of_business("/v1/suppressions"), None, "import_suppressions", "business:1001", "unchanged"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "changed"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "unchanged"),
         (&post, "/v1/pause".into(), Some(business.clone()), "pause_all", "business:1001", "changed"),
@@ -94,6 +105,9 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         let request = api.request(method.clone(), &path).header("x-request-id", "r-7");
         let request = match body {
             Some(body) => request.json(&body),
+            None if path.starts_with("/v1/suppressions?") => {
+                request.header("content-type", "text/csv").body("phone,scope\n+5491155550002,all\n")
+            }
             None if path.ends_with("/recipients") => request.header("content-type", "text/csv").body(csv(3)),
             None => request,
         };

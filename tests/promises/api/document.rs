@@ -86,6 +86,8 @@ async fn calls_are_answered_as_documented() {
     new["external_id"] = "crm-1".into();
     new["recipients"] = json!([{ "to": phone(1), "params": { "1": "Maria", "2": 7 } }, { "to": "1" }]);
     let rate = |rate: Value| json!({ "messages_per_second": rate });
+    let person = "/v1/suppressions/5491155550001";
+    let of_business = |path: &str| format!("{path}?business=1001");
     let calls = [
         (Method::POST, "/v1/campaigns".to_owned(), Some(new.clone()), 201),
         (Method::POST, "/v1/campaigns".into(), Some(new), 200),
@@ -146,6 +148,16 @@ async fn calls_are_answered_as_documented() {
         (Method::POST, "/v1/subscribers/crm/redeliver?from=yesterday".into(), None, 400),
         (Method::POST, "/v1/subscribers/crm/enable".into(), None, 200),
         (Method::POST, "/v1/subscribers/nobody/enable".into(), None, 404),
+        (Method::PUT, person.into(), Some(json!({ "business": "1001", "scope": "all" })), 200),
+        (Method::PUT, person.into(), Some(json!({ "scope": "all" })), 400),
+        (Method::GET, of_business(person), None, 200),
+        (Method::GET, "/v1/suppressions/5491155550002?business=1001".into(), None, 404),
+        (Method::GET, of_business("/v1/suppressions"), None, 200),
+        (Method::GET, "/v1/suppressions?business=1009".into(), None, 404),
+        (Method::POST, of_business("/v1/suppressions"), None, 415),
+        (Method::GET, of_business("/v1/suppressions.csv"), None, 200),
+        (Method::DELETE, of_business(person), None, 204),
+        (Method::DELETE, of_business(person), None, 404),
     ];
     for (method, path, body, status) in calls {
         let request = api.request(method.clone(), &path);

@@ -15,4 +15,5 @@ mod jobs;
 mod lines;
 mod pauses;
 mod recipients;
+mod suppressions;
 mod truth;

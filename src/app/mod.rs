@@ -20,7 +20,7 @@ use crate::{
             AllArguments, BusinessCommand, CampaignCommand, Command, ConfigOptions, EventCommand, HoldCommand,
             JobCommand, LineCommand, ServeOptions, TemplateCommand,
         },
-        business, campaign, hold, job, line, pause, submit, tail, template, watch,
+        business, campaign, hold, job, line, pause, submit, suppression, tail, template, watch,
     },
 };
 
@@ -40,6 +40,7 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Hold { server, command } => run_hold(&server.client()?, command).await,
         Command::Job { server, command } => run_job(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,
+        Command::Suppression { server, command } => suppression::run(&server.client()?, command).await,
         Command::Template { server, command: TemplateCommand::Unpause(templates) } => {
             template::unpause(&server.client()?, &templates).await
         }

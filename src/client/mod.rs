@@ -26,11 +26,15 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        BusinessView, CampaignChange, CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange,
-        LineView, NewCampaign, Page, PauseChange, PauseTarget, RetriedJob, UnpausedTemplate, UploadResult,
+        BusinessView, CampaignChange, CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange, LineView,
+        NewCampaign, NewSuppression, Page, PauseChange, PauseTarget, RetriedJob, SuppressionView, UnpausedTemplate,
+        UploadResult,
     },
     coding::Coding,
-    domain::{BusinessId, CampaignId, CampaignState, EntryId, Language, LineId, Secret, WabaId},
+    domain::{
+        BusinessId, CampaignId, CampaignState, EntryId, Language, LineId, Phone, Secret, SuppressionReason,
+        SuppressionScope, WabaId,
+    },
     intake::{Format, UploadLayout},
 };
 
@@ -72,6 +76,22 @@ impl ControlAction {
             ControlAction::Cancel => "cancel",
         }
     }
+}
+
+/// What the rows of an imported list of suppressions have in common.
+#[derive(Clone, Debug, Default)]
+pub struct ImportTarget {
+    /// The business; `None` for the only one of the key.
+    pub business: Option<BusinessId>,
+    /// The scope of rows that have none.
+    pub scope: Option<SuppressionScope>,
+    /// The reason of rows that have none.
+    pub reason: Option<SuppressionReason>,
+}
+
+/// The query of a call about a business.
+fn of(business: Option<&BusinessId>) -> Vec<(&'static str, &str)> {
+    business.map(|business| ("business", business.as_str())).into_iter().collect()
 }
 
 /// The builder of every HTTP client of the command line.
@@ -142,15 +162,23 @@ impl Client {
         coding: Option<Coding>,
         rows: Body,
     ) -> Result<UploadResult> {
+        let request = self.request(Method::POST, &["campaigns", &id.to_string(), "recipients"]);
+        self.send_rows(request, upload_id, layout, coding, rows).await
+    }
+
+    async fn send_rows(
+        &self,
+        request: RequestBuilder,
+        upload_id: &str,
+        layout: &UploadLayout,
+        coding: Option<Coding>,
+        rows: Body,
+    ) -> Result<UploadResult> {
         let content_type = match layout.format {
             Format::Ndjson => "application/x-ndjson",
             Format::Csv => "text/csv",
         };
-        let request = self
-            .request(Method::POST, &["campaigns", &id.to_string(), "recipients"])
-            .header("Upload-Id", upload_id)
-            .header("Content-Type", content_type)
-            .body(rows);
+        let request = request.header("Upload-Id", upload_id).header("Content-Type", content_type).body(rows);
         let request = match coding {
             Some(coding) => request.header("Content-Encoding", coding.name()),
             None => request,
@@ -297,6 +325,54 @@ impl Client {
     ) -> Result<Known<UnpausedTemplate>> {
         let path = ["templates", waba.as_str(), name, language.as_str(), "unpause"];
         self.call(self.request(Method::POST, &path)).await
+    }
+
+    /// Suppresses a person, and returns the suppression.
+    pub async fn suppress(&self, phone: Phone, suppression: &NewSuppression) -> Result<Known<SuppressionView>> {
+        self.call(self.request(Method::PUT, &["suppressions", &phone.to_string()]).json(suppression)).await
+    }
+
+    /// Ends the suppression of a person.
+    pub async fn unsuppress(&self, phone: Phone, business: Option<&BusinessId>) -> Result<()> {
+        let request = self.request(Method::DELETE, &["suppressions", &phone.to_string()]).query(&of(business));
+        self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
+    }
+
+    /// Fetches the suppression of a person.
+    pub async fn suppression(&self, phone: Phone, business: Option<&BusinessId>) -> Result<Known<SuppressionView>> {
+        self.call(self.request(Method::GET, &["suppressions", &phone.to_string()]).query(&of(business))).await
+    }
+
+    /// A page of suppressions. `cursor` is `next` of the previous page.
+    pub async fn suppressions(
+        &self,
+        business: Option<&BusinessId>,
+        cursor: Option<&str>,
+    ) -> Result<Page<Known<SuppressionView>>> {
+        let mut query = of(business);
+        query.extend(cursor.map(|cursor| ("cursor", cursor)));
+        self.call(self.request(Method::GET, &["suppressions"]).query(&query)).await
+    }
+
+    /// Streams a list of people to suppress. `scope` and `reason` are those of rows that have none. It can be repeated.
+    pub async fn import_suppressions(
+        &self,
+        target: &ImportTarget,
+        upload_id: &str,
+        layout: &UploadLayout,
+        coding: Option<Coding>,
+        rows: Body,
+    ) -> Result<UploadResult> {
+        let mut query = of(target.business.as_ref());
+        query.extend(target.scope.map(|scope| ("scope", scope.name())));
+        query.extend(target.reason.map(|reason| ("reason", reason.name())));
+        let request = self.request(Method::POST, &["suppressions"]).query(&query);
+        self.send_rows(request, upload_id, layout, coding, rows).await
+    }
+
+    /// Requests the suppressions of a business, as CSV. Read the body with [`Client::chunk`].
+    pub async fn export_suppressions(&self, business: Option<&BusinessId>) -> Result<Response> {
+        self.send(self.request(Method::GET, &["suppressions.csv"]).query(&of(business))).await
     }
 
     /// Pauses or resumes all sending, or with `business` that of one business.

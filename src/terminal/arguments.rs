@@ -13,8 +13,8 @@ use crate::{
     client::{Client, ClientError},
     config::Role,
     domain::{
-        BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
-        LineId, OnDoubt, Secret, UnixMs, WabaId,
+        BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late, LineId,
+        OnDoubt, Phone, Secret, SuppressionReason, SuppressionScope, UnixMs, WabaId, phone::NotE164,
     },
 };
 
@@ -90,6 +90,13 @@ pub enum Command {
         server: ServerArguments,
         #[command(subcommand)]
         command: LineCommand,
+    },
+    /// Suppress people: those who want no messages of a business
+    Suppression {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(subcommand)]
+        command: SuppressionCommand,
     },
     /// Control templates at Meta
     Template {
@@ -516,6 +523,105 @@ pub struct LineArguments {
     pub output: Output,
 }
 
+/// `pregon suppression …`
+#[derive(Subcommand, Debug)]
+pub enum SuppressionCommand {
+    /// Suppress people: they get no more messages of the business, in running campaigns too
+    Add(AddArguments),
+    /// End suppressions: the people get messages of the business again
+    Remove(PhoneArguments),
+    /// Show the suppression of a person
+    Show {
+        /// The phone number, such as +5491155550001
+        #[arg(value_parser = phone)]
+        phone: Phone,
+        #[command(flatten)]
+        business: BusinessArgument,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List suppressions, in no particular order
+    List {
+        #[command(flatten)]
+        business: BusinessArgument,
+        /// The maximum number of suppressions
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+        limit: u16,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Suppress the people of a list, of any length. It can be repeated
+    Import(ImportOptions),
+    /// Write all suppressions of a business, as CSV that can be imported
+    Export {
+        #[command(flatten)]
+        business: BusinessArgument,
+        /// Write to this file instead of standard output; the file appears once it is complete
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// The business of suppressions.
+#[derive(Args, Clone, Debug)]
+pub struct BusinessArgument {
+    /// The business; may be left out if the key sees only one
+    #[arg(long, value_name = "ID", value_parser = business_id)]
+    pub business: Option<BusinessId>,
+}
+
+/// `pregon suppression add …`
+#[derive(Args, Debug)]
+pub struct AddArguments {
+    /// The phone numbers, such as +5491155550001
+    #[arg(required = true, value_name = "PHONE", value_parser = phone)]
+    pub phones: Vec<Phone>,
+    #[command(flatten)]
+    pub business: BusinessArgument,
+    /// Which messages the people do not want: marketing, or all
+    #[arg(long, value_parser = suppression_scope())]
+    pub scope: SuppressionScope,
+    /// Why [server's default: opt_out]
+    #[arg(long, value_parser = suppression_reason())]
+    pub reason: Option<SuppressionReason>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// One or more people.
+#[derive(Args, Debug)]
+pub struct PhoneArguments {
+    /// The phone numbers, such as +5491155550001
+    #[arg(required = true, value_name = "PHONE", value_parser = phone)]
+    pub phones: Vec<Phone>,
+    #[command(flatten)]
+    pub business: BusinessArgument,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `pregon suppression import …`
+#[derive(Args, Debug)]
+pub struct ImportOptions {
+    /// The list: FILE.csv (a header with `phone`, and if wanted `scope`, `reason` and `since`) or FILE.ndjson (an object
+    /// with these fields per line), optionally compressed (FILE.csv.gz, .zst, .br), or - for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub business: BusinessArgument,
+    /// The scope of rows that have none: marketing, or all
+    #[arg(long, value_parser = suppression_scope())]
+    pub scope: Option<SuppressionScope>,
+    /// The reason of rows that have none [server's default: opt_out]
+    #[arg(long, value_parser = suppression_reason())]
+    pub reason: Option<SuppressionReason>,
+    /// Columns of a CSV to ignore, such as email,city
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    pub ignore: Vec<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// `pregon template …`
 #[derive(Subcommand, Debug)]
 pub enum TemplateCommand {
@@ -608,6 +714,22 @@ fn share(text: &str) -> Result<f64, String> {
 fn hours(text: &str) -> Result<f64, String> {
     let hours = text.parse().ok().filter(|hours| *hours > 0.0 && *hours <= 24.0);
     hours.ok_or_else(|| "not a number above 0 and up to 24".into())
+}
+
+fn phone(text: &str) -> Result<Phone, NotE164> {
+    text.parse()
+}
+
+fn suppression_scope() -> impl TypedValueParser<Value = SuppressionScope> {
+    let find = |name: &str| SuppressionScope::ALL.into_iter().find(|scope| scope.name() == name);
+    PossibleValuesParser::new(SuppressionScope::ALL.map(SuppressionScope::name))
+        .try_map(move |name| find(&name).ok_or("not a scope"))
+}
+
+fn suppression_reason() -> impl TypedValueParser<Value = SuppressionReason> {
+    let find = |name: &str| SuppressionReason::ALL.into_iter().find(|reason| reason.name() == name);
+    PossibleValuesParser::new(SuppressionReason::ALL.map(SuppressionReason::name))
+        .try_map(move |name| find(&name).ok_or("not a reason"))
 }
 
 fn event_type() -> impl TypedValueParser<Value = EventType> {

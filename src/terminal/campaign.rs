@@ -1,14 +1,10 @@
 //! `pregon campaign list|show|change|pause|resume|cancel|delete|report`: one API call for each page or campaign.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::Path,
-};
+use std::path::Path;
 
 use serde_json::json;
 
-use super::{CommandError, arguments, out, table};
+use super::{CommandError, arguments, download, out, table};
 use crate::{
     api_types::{CampaignChange, CampaignView},
     client::{Client, ControlAction, Known},
@@ -97,28 +93,7 @@ pub async fn delete(client: &Client, campaigns: &arguments::CampaignArguments) -
     if failed { Err(CommandError::Reported) } else { Ok(()) }
 }
 
-/// Writes the report of a campaign to the file at `path`, or to standard output. The file appears once the report is
-/// complete: until then it is written to `path` with `.part` appended.
+/// Writes the report of a campaign to the file at `path`, or to standard output.
 pub async fn report(client: &Client, id: CampaignId, path: Option<&Path>) -> Result<(), CommandError> {
-    let Some(path) = path else { return copy(client, id, io::stdout().lock()).await };
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = Path::new(&part);
-    let unwritable = |error| CommandError::Failed(format!("{}: {error}", part.display()));
-    let written = copy(client, id, File::create(part).map_err(unwritable)?).await;
-    let renamed = written.and_then(|()| fs::rename(part, path).map_err(unwritable));
-    if renamed.is_err() {
-        // A partial report could be mistaken for a complete one.
-        let _ = fs::remove_file(part);
-    }
-    renamed
-}
-
-/// Writes the report to `to` with blocking I/O, because no other task runs on this thread.
-async fn copy(client: &Client, id: CampaignId, mut to: impl Write) -> Result<(), CommandError> {
-    let mut report = client.report(id).await?;
-    while let Some(chunk) = client.chunk(&mut report).await? {
-        to.write_all(&chunk)?;
-    }
-    Ok(to.flush()?)
+    download::save(client, path, client.report(id)).await
 }

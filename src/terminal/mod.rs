@@ -1,6 +1,7 @@
 //! The command line: arguments, and output for people or, with `--json`, for programs.
 //!
-//! `campaign`, `event`, `hold`, `job`, `line`, `template`, `pause` and `resume` only call the HTTP API of a running server.
+//! `campaign`, `event`, `hold`, `job`, `line`, `suppression`, `template`, `pause` and `resume` only call the HTTP API of a
+//! running server.
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
 //!
 //! If the process dies: a campaign continues without it. Repeating the command resumes an interrupted upload, except
@@ -10,6 +11,7 @@
 pub mod arguments;
 pub mod business;
 pub mod campaign;
+mod download;
 pub mod error;
 pub mod hold;
 pub mod job;
@@ -21,9 +23,11 @@ pub mod progress;
 pub mod reconnect;
 pub mod source;
 pub mod submit;
+pub mod suppression;
 pub mod table;
 pub mod tail;
 pub mod template;
+mod upload;
 pub mod watch;
 pub mod words;
 

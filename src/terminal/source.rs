@@ -23,7 +23,7 @@ use crate::{coding::Coding, intake::Format};
 /// Size of one read, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// A file of recipients.
+/// A file of recipients or suppressions.
 #[derive(Debug)]
 pub struct Source {
     /// The format of the rows.
@@ -85,7 +85,7 @@ impl Source {
             }
             _ => {
                 return Err(CommandError::Usage(format!(
-                    "{}: a file of recipients ends in .csv, .tsv, .txt, .ndjson or .jsonl, and may be compressed, such as .csv.gz; \
+                    "{}: a list ends in .csv, .tsv, .txt, .ndjson or .jsonl, and may be compressed, such as .csv.gz; \
                      rename it to match its content",
                     path.display()
                 )));
@@ -212,7 +212,7 @@ mod tests {
             error("people.xlsx").await,
             "people.xlsx is a spreadsheet: save it as \"CSV UTF-8\" and submit that file"
         );
-        assert!(error("people.pdf").await.starts_with("people.pdf: a file of recipients ends in .csv, .tsv, .txt"));
+        assert!(error("people.pdf").await.starts_with("people.pdf: a list ends in .csv, .tsv, .txt"));
         assert!(error("/nowhere/people.CSV").await.starts_with("/nowhere/people.CSV: No such file"));
     }
 

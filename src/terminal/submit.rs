@@ -1,23 +1,17 @@
 //! `pregon campaign submit`: creates a campaign, uploads its recipients, launches it, and follows it on request.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path};
 
-use futures_util::TryStreamExt as _;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use reqwest::Body;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::sleep,
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     CommandError,
     arguments::SubmitOptions,
     out,
     source::{Source, uncompressed},
-    table, watch, words,
+    upload, watch, words,
 };
 use crate::{
     api_types::{NewCampaign, TemplateName, UploadResult},
@@ -25,12 +19,6 @@ use crate::{
     domain::{CampaignId, CampaignState, LineId, Reject},
     intake::UploadLayout,
 };
-
-/// The maximum number of rejected rows that are shown to people. With `--json`, all rows that the server returned are
-/// printed.
-const REJECTED_SHOWN_MAX: usize = 20;
-/// Wait before an interrupted upload is retried.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The output with `--json`.
 #[derive(Serialize)]
@@ -151,7 +139,7 @@ async fn dry_run(
         false => {
             let [accepted, refused] = [uploaded.accepted, uploaded.rejected_count].map(words::count);
             let summary = format!("nothing was sent: {accepted} would be accepted, {refused} rejected");
-            out::line(&(summary + &rejections(&uploaded)))?;
+            out::line(&(summary + &upload::rejections(&uploaded)))?;
         }
     }
     if uploaded.accepted == 0 {
@@ -278,37 +266,13 @@ fn why_not_launched(uploaded: &UploadResult, options: &SubmitOptions) -> Option<
     Some(format!("{rejected} rows are rejected, more than --max-rejected {max} allows"))
 }
 
-/// Streams the recipients to the server. A broken connection is retried once. The whole file is sent again, and the
-/// server skips the rows that it has.
 async fn upload(
     client: &Client,
     id: CampaignId,
     source: &Source,
     layout: &UploadLayout,
 ) -> Result<UploadResult, CommandError> {
-    let bar = upload_bar(source.bytes);
-    let mut tries = 0;
-    loop {
-        bar.reset();
-        let counter = bar.clone();
-        let rows = source.stream().await?.inspect_ok(move |chunk| counter.inc(chunk.len() as u64));
-        match client.upload(id, &source.digest, layout, source.coding, Body::wrap_stream(rows)).await {
-            Err(error) if error.is_connection_error() && tries == 0 => {
-                tries += 1;
-                sleep(RETRY_PAUSE).await;
-            }
-            ended => {
-                bar.finish_and_clear();
-                return Ok(ended?);
-            }
-        }
-    }
-}
-
-/// Progress in bytes, on standard error: standard output is for the result.
-fn upload_bar(bytes: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes} · {bytes_per_sec} · {eta} left");
-    ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr()).with_style(style.expect("a good template"))
+    upload::send(source, async |rows| client.upload(id, &source.digest, layout, source.coding, rows).await).await
 }
 
 /// `failure`, with the state of the campaign and how to continue or remove it.
@@ -335,22 +299,9 @@ fn text(submitted: &Submitted<'_>, name: &str, options: &SubmitOptions) -> Strin
         false => ("was submitted before and ", "; nothing was sent again"),
     };
     let mut text = format!("campaign {id} “{name}” {before}is {state}: {accepted} accepted, {refused} rejected{again}");
-    text += &rejections(submitted.uploaded);
+    text += &upload::rejections(submitted.uploaded);
     if !options.watch && submitted.uploaded.accepted > 0 {
         text += &format!("\nfollow it: pregon campaign watch {id}");
-    }
-    text
-}
-
-/// The first rejected rows, as the text below the line that has the number of rejected rows.
-fn rejections(UploadResult { rejected_count, rejected, .. }: &UploadResult) -> String {
-    let shown = &rejected[..rejected.len().min(REJECTED_SHOWN_MAX)];
-    let mut text = String::new();
-    if !shown.is_empty() {
-        text += &format!("\n\n{}\n", table::rejections(shown));
-    }
-    if *rejected_count > shown.len() as u64 {
-        text += &format!("\nThese are the first {}; with --json it is the first 1,000.", shown.len());
     }
     text
 }

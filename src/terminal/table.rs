@@ -8,7 +8,7 @@ use super::words;
 use crate::{
     api_types::{
         BusinessView, CampaignView, DeadJobView, FailureCount, HoldView, LineView, Rejection, SkipCount, Statistics,
-        TemplateName,
+        SuppressionView, TemplateName,
     },
     domain::UnixMs,
 };
@@ -43,6 +43,20 @@ pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
     table.add_rows(fields.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| [name.into(), value]));
     table.trim_fmt()
+}
+
+/// A table of suppressions.
+pub fn suppressions<S: Deref<Target = SuppressionView>>(people: &[S]) -> String {
+    let row = |person: &S| {
+        [
+            person.phone.map_or_else(|| "forgotten".to_owned(), |phone| phone.to_string()),
+            person.scope.name().to_owned(),
+            person.reason.name().to_owned(),
+            words::time(person.since),
+            person.source.name().to_owned(),
+        ]
+    };
+    table(["=phone", "=scope", "=reason", "=since", "source"], people.iter().map(row))
 }
 
 /// A table of campaigns.

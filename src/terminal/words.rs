@@ -7,8 +7,16 @@ use jiff::{SignedDuration, Unit};
 
 use crate::{
     api_types::{HoldView, PauseView, Statistics, WaitReason, Waiting},
-    domain::{FailureReason, Lifter, UnixMs},
+    domain::{FailureReason, Lifter, SuppressionScope, UnixMs},
 };
+
+/// Which messages a suppressed person does not get.
+pub fn suppressed_messages(scope: SuppressionScope) -> &'static str {
+    match scope {
+        SuppressionScope::Marketing => "marketing messages",
+        SuppressionScope::All => "messages",
+    }
+}
 
 /// Lines that a sentence lists by id.
 const LINES_NAMED_MAX: usize = 4;

@@ -6,6 +6,7 @@ mod demo;
 mod failing;
 mod managing;
 mod submitting;
+mod suppressing;
 mod tailing;
 mod watching;
 

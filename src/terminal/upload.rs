@@ -1,0 +1,61 @@
+//! Streams a file to the server: recipients, or suppressions.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use reqwest::Body;
+use tokio::time::sleep;
+
+use super::{CommandError, source::Source, table};
+use crate::{api_types::UploadResult, client};
+
+/// The maximum number of rejected rows that are shown to people. With `--json`, all rows that the server returned are
+/// printed.
+const REJECTED_SHOWN_MAX: usize = 20;
+/// Wait before an interrupted upload is retried.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Streams a file to the server with `request`. A broken connection is retried once: the whole file is sent again, and the
+/// rows that the server has change nothing.
+pub(super) async fn send(
+    source: &Source,
+    request: impl AsyncFn(Body) -> client::Result<UploadResult>,
+) -> Result<UploadResult, CommandError> {
+    let bar = progress_bar(source.bytes);
+    let mut tries = 0;
+    loop {
+        bar.reset();
+        let counter = bar.clone();
+        let rows = source.stream().await?.inspect_ok(move |chunk| counter.inc(chunk.len() as u64));
+        match request(Body::wrap_stream(rows)).await {
+            Err(error) if error.is_connection_error() && tries == 0 => {
+                tries += 1;
+                sleep(RETRY_PAUSE).await;
+            }
+            ended => {
+                bar.finish_and_clear();
+                return Ok(ended?);
+            }
+        }
+    }
+}
+
+/// Progress in bytes, on standard error: standard output is for the result.
+fn progress_bar(bytes: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes} · {bytes_per_sec} · {eta} left");
+    ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr()).with_style(style.expect("a good template"))
+}
+
+/// The first rejected rows, as the text below the line that has the number of rejected rows.
+pub(super) fn rejections(UploadResult { rejected_count, rejected, .. }: &UploadResult) -> String {
+    let shown = &rejected[..rejected.len().min(REJECTED_SHOWN_MAX)];
+    let mut text = String::new();
+    if !shown.is_empty() {
+        text += &format!("\n\n{}\n", table::rejections(shown));
+    }
+    if *rejected_count > shown.len() as u64 {
+        text += &format!("\nThese are the first {}; with --json it is the first 1,000.", shown.len());
+    }
+    text
+}

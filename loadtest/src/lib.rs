@@ -42,7 +42,7 @@ use self::{
     error::LoadError,
     report::{Findings, Report, StartClocks},
     scenario::{Scenario, Workload},
-    workloads::{bytes, dispatch, feed, growth, inbound, progress, rates, start, upload, webhooks},
+    workloads::{bytes, dispatch, feed, growth, inbound, progress, rates, start, suppression, upload, webhooks},
 };
 use pregon::terminal::{CommandError, out};
 
@@ -84,6 +84,9 @@ async fn run_workload(scenario: &Scenario) -> Result<Findings, LoadError> {
         Workload::Growth { cases } => growth::run(setup, cases).await,
         Workload::Webhooks { recipients, batch, connections, arrival } => {
             webhooks::run(setup, *recipients, *batch, *connections, *arrival).await
+        }
+        Workload::Suppression { people, recipients, rounds } => {
+            suppression::run(setup, *people, *recipients, *rounds).await
         }
         Workload::Feed { recipients, rounds, duration } => feed::run(setup, *recipients, *rounds, *duration).await,
         Workload::Inbound { recipients, batch, connections, rounds } => {

@@ -1,4 +1,5 @@
-//! Generates recipients for load tests: any number, all different, each with three short realistic values.
+//! Generates recipients and suppressed people for load tests: any number, all different. A recipient has three short
+//! realistic values.
 
 use std::{convert::Infallible, fmt::Write as _, ops::Range};
 
@@ -10,6 +11,9 @@ const CHUNK_ROWS: u64 = 1_000;
 
 /// The lowest phone number. Its last ten digits vary.
 const NUMBER_MIN: u64 = 5_490_000_000_000;
+
+/// How far below the number of a recipient that of a suppressed person is: outside the range of recipients.
+const SUPPRESSED_BELOW: u64 = 20_000_000_000;
 
 /// The rows of an upload.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +74,18 @@ impl Rows {
             every => row / 2 / every * every,
         }
     }
+}
+
+/// The people of an import of suppressions as NDJSON: `n` different numbers, none of which is that of a recipient.
+pub fn suppressed(n: u64) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+    let chunks = (0..n.div_ceil(CHUNK_ROWS)).map(move |chunk| {
+        let mut text = String::with_capacity(CHUNK_ROWS as usize * 32);
+        for row in chunk * CHUNK_ROWS..n.min((chunk + 1) * CHUNK_ROWS) {
+            let _ = writeln!(text, r#"{{"phone":"+{}"}}"#, number(row) - SUPPRESSED_BELOW);
+        }
+        Ok(Bytes::from(text))
+    });
+    stream::iter(chunks)
 }
 
 /// The phone number of a row. The ten digits vary widely between adjacent rows, and no two rows have the same number.

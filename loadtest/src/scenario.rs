@@ -1,7 +1,8 @@
 //! A scenario of a load test, as TOML: its stage, its workload and its goals.
 //!
 //! The scenarios are in `loadtest/scenarios`. A scenario has `about`, `[stage]`, exactly one workload (`[dispatch]`,
-//! `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]` or `[start]`) and any number of `[[goal]]`.
+//! `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]`, `[suppression]` or
+//! `[start]`) and any number of `[[goal]]`.
 //! Unknown keys and goals for figures that the workload does not measure are errors. All problems are reported together.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration};
@@ -14,6 +15,8 @@ use pregon::domain::{LINE_RATE_MAX, LINE_RATE_MIN};
 
 /// The most recipients of one campaign: the default of `intake.recipients_max`.
 const RECIPIENTS_MAX: u64 = 10_000_000;
+/// The most suppressed people.
+const PEOPLE_MAX: u64 = 100_000_000;
 /// The longest latency of the fake Meta: the maximum of `graph.timeout`.
 const LATENCY_MAX: Duration = Duration::from_secs(120);
 /// The shortest measured duration. Figures per second need at least one second.
@@ -129,6 +132,15 @@ pub enum Workload {
         /// Recipients.
         recipients: u64,
     },
+    /// `[suppression]`: campaigns while people are suppressed, in alternation with campaigns while nobody is.
+    Suppression {
+        /// Suppressed people, none of whom is a recipient.
+        people: u64,
+        /// Recipients of each campaign.
+        recipients: u64,
+        /// Number of rounds. Each round runs both campaigns once.
+        rounds: usize,
+    },
     /// `[start]`: time to the first message after a start and after a launch.
     Start {
         /// Number of starts.
@@ -211,6 +223,7 @@ impl Workload {
             Workload::Feed { .. } => "feed",
             Workload::Upload { .. } => "upload",
             Workload::Bytes { .. } => "bytes",
+            Workload::Suppression { .. } => "suppression",
             Workload::Start { .. } => "start",
         }
     }
@@ -296,6 +309,15 @@ impl Workload {
                 "memory_growth_mb",
             ],
             Workload::Bytes { .. } => &["pending_bytes", "message_id_bytes", "kept_bytes"],
+            Workload::Suppression { .. } => &[
+                "imported_per_second",
+                "bytes_per_person",
+                "messages_per_second",
+                "plain_per_second",
+                "ratio",
+                "cpu_us_per_message",
+                "redis_cpu_us_per_message",
+            ],
             Workload::Start { .. } => &["start_to_first_send_ms", "launch_to_first_send_ms"],
         }
     }
@@ -348,8 +370,8 @@ fn setup(keys: &mut Keys<'_>) -> Setup {
 }
 
 fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
-    const WORKLOADS: [&str; 9] =
-        ["dispatch", "rates", "growth", "webhooks", "inbound", "feed", "upload", "bytes", "start"];
+    const WORKLOADS: [&str; 10] =
+        ["dispatch", "rates", "growth", "webhooks", "inbound", "feed", "upload", "bytes", "suppression", "start"];
     let present: Vec<&str> = WORKLOADS.into_iter().filter(|workload| keys.table.contains_key(*workload)).collect();
     let &[name] = present.as_slice() else {
         keys.problem("", &format!("exactly one of these tables is required: {}", WORKLOADS.join(", ")));
@@ -406,6 +428,11 @@ fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
             rounds: keys.number("rounds", Some(3), 1..=100),
         },
         "bytes" => Workload::Bytes { recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX) },
+        "suppression" => Workload::Suppression {
+            people: keys.number("people", None, 1..=PEOPLE_MAX),
+            recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),
+            rounds: keys.number("rounds", Some(3), 1..=100),
+        },
         _ => Workload::Start { rounds: keys.number("rounds", Some(5), 1..=100) },
     };
     if let Workload::Growth { cases } = &workload

@@ -84,7 +84,7 @@ async fn send(
 }
 
 /// The memory that Redis uses, once it is stable.
-async fn used_memory(store: &Store) -> Result<u64, LoadError> {
+pub(super) async fn used_memory(store: &Store) -> Result<u64, LoadError> {
     let mut used = u64::MAX;
     for _ in 0..POLLS_MAX {
         let info: String = store.query("INFO", cmd("INFO").arg("memory")).await?;

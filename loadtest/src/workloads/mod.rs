@@ -7,6 +7,7 @@ pub mod growth;
 pub mod inbound;
 pub mod rates;
 pub mod start;
+pub mod suppression;
 pub mod upload;
 pub mod webhooks;
 

@@ -26,9 +26,9 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        BusinessView, CampaignChange, CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange, LineView,
-        NewCampaign, NewSuppression, Page, PauseChange, PauseTarget, RetriedJob, SuppressionView, UnpausedTemplate,
-        UploadResult,
+        BusinessView, CampaignChange, CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange,
+        LineView, NewCampaign, NewSuppression, Page, PauseChange, PauseTarget, RetriedJob, SuppressionView,
+        UnpausedTemplate, UploadResult,
     },
     coding::Coding,
     domain::{

@@ -428,12 +428,12 @@ fn amended(record: &CampaignRecord, change: &CampaignChange, now: UnixMs) -> Res
     if started_at.is_some() && (amended.start_at, amended.late) != (campaign.start_at, campaign.late) {
         return Err(IntakeError::State { id, state, action: "get another start_at or late, because it has started" });
     }
-    if amended.start_at != campaign.start_at {
-        if let Some(start_at) = amended.start_at.filter(|at| *at <= now) {
-            problems.push(format!(
-                "start_at is {start_at}, which is over (it is {now}): name a later time, or null for a start without delay"
-            ));
-        }
+    if amended.start_at != campaign.start_at
+        && let Some(start_at) = amended.start_at.filter(|at| *at <= now)
+    {
+        problems.push(format!(
+            "start_at is {start_at}, which is over (it is {now}): name a later time, or null for a start without delay"
+        ));
     }
     check_priority(change.priority, &mut problems);
     check_rate(change.rate.flatten(), &mut problems);

@@ -73,7 +73,7 @@ pub struct CampaignRecord {
 
 /// What a line has to know about a campaign each time it reads its work.
 #[derive(Clone, Debug, Default)]
-pub struct CampaignProgress {
+pub struct CampaignWorkState {
     /// Its state; `None` if there is no such campaign.
     pub state: Option<CampaignState>,
     /// The category of its template, if that changed since the campaign was submitted.
@@ -242,14 +242,14 @@ impl Store {
     }
 
     /// What lines have to know about campaigns, in one round trip.
-    pub async fn campaign_progress(&self, ids: &[CampaignId]) -> Result<Vec<CampaignProgress>> {
+    pub async fn campaign_progress(&self, ids: &[CampaignId]) -> Result<Vec<CampaignWorkState>> {
         let mut pipeline = Pipeline::new();
         for &id in ids {
             pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg("state").arg("category").arg("changes");
         }
         type Fields = (Option<String>, Option<String>, Option<String>);
         let fields: Vec<Fields> = self.query_all("HMGET state", &pipeline).await?;
-        let read = |(state, category, changed): Fields| CampaignProgress {
+        let read = |(state, category, changed): Fields| CampaignWorkState {
             state: state.and_then(|state| state.parse().ok()),
             category: category.and_then(|json| serde_json::from_str(&json).ok()),
             changes: changes(changed.as_deref()),

@@ -13,8 +13,8 @@ use crate::{
     client::{Client, ClientError},
     config::Role,
     domain::{
-        BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late, LineId,
-        OnDoubt, Phone, Secret, SuppressionReason, SuppressionScope, UnixMs, WabaId, phone::NotE164,
+        BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
+        LineId, OnDoubt, Phone, Secret, SuppressionReason, SuppressionScope, UnixMs, WabaId, phone::NotE164,
     },
 };
 

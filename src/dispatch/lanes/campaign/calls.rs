@@ -25,7 +25,7 @@ use crate::{
     },
     redis::{
         Store, StoreError,
-        campaigns::CampaignProgress,
+        campaigns::CampaignWorkState,
         parts::{Claim, ClaimRequest, DoubtsEnded, SettledPart, ToSend},
         places::{PlaceNews, Places},
     },
@@ -79,7 +79,7 @@ pub struct Refresh {
     /// The parts that the line works on.
     pub parts: Vec<PartId>,
     /// The progress of each of their campaigns.
-    pub progress: HashMap<CampaignId, CampaignProgress>,
+    pub progress: HashMap<CampaignId, CampaignWorkState>,
     /// The plans of the campaigns that the caller did not have, or that have changed.
     pub new: Vec<Rc<SendPlan>>,
 }
@@ -265,8 +265,8 @@ impl Calls {
                 let campaigns: HashSet<CampaignId> = parts.iter().map(|part| part.campaign).collect();
                 let ids: Vec<CampaignId> = campaigns.into_iter().collect();
                 let read = store.campaign_progress(&ids).await?;
-                let progress: HashMap<CampaignId, CampaignProgress> = ids.into_iter().zip(read).collect();
-                let is_known = |(id, progress): &(&CampaignId, &CampaignProgress)| {
+                let progress: HashMap<CampaignId, CampaignWorkState> = ids.into_iter().zip(read).collect();
+                let is_known = |(id, progress): &(&CampaignId, &CampaignWorkState)| {
                     known.get(id).is_some_and(|changes| *changes >= progress.changes)
                 };
                 let unknown = progress.iter().filter(|campaign| !is_known(campaign));

@@ -52,6 +52,7 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
         rate: campaign.rate,
         late: campaign.late,
         on_doubt: campaign.on_doubt,
+        on_withheld: campaign.on_withheld,
         start_at: campaign.start_at,
         expires_at: campaign.expires_at,
         created_at: Some(campaign.created_at),

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{Listed, Page, Rejection, Statistics};
 use crate::{
-    domain::{CampaignId, CampaignState, Late, LineId, OnDoubt, RawRecipient, UnixMs, campaign::PauseReason},
+    domain::{CampaignId, CampaignState, Late, LineId, OnDoubt, OnWithheld, RawRecipient, UnixMs, campaign::PauseReason},
     json,
 };
 
@@ -47,6 +47,9 @@ pub struct NewCampaign {
     /// What happens to a message that is still in doubt at the deadline.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_doubt: OnDoubt,
+    /// What happens to a message that Meta withholds because its recipient gets much marketing.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_withheld: OnWithheld,
     /// Recipients to create the campaign with: one JSON object each, not parsed yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<RawRecipient>)]
@@ -176,6 +179,10 @@ pub struct CampaignView {
     #[serde(default)]
     #[schema(required)]
     pub on_doubt: OnDoubt,
+    /// What happens to a message that Meta withholds because its recipient gets much marketing.
+    #[serde(default)]
+    #[schema(required)]
+    pub on_withheld: OnWithheld,
     /// Sending starts no earlier than this time.
     #[schema(required)]
     pub start_at: Option<UnixMs>,

@@ -10,8 +10,8 @@ use utoipa::{
 
 use super::WaitReason;
 use crate::domain::{
-    BusinessId, CampaignId, CampaignState, EntryId, EventType, Late, LineId, MetaCode, OnDoubt, Phone, RawRecipient,
-    State, SubscriberId, Template, UnixMs, WabaId, Wamid, campaign::PauseReason,
+    BusinessId, CampaignId, CampaignState, EntryId, EventType, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone,
+    RawRecipient, State, SubscriberId, Template, UnixMs, WabaId, Wamid, campaign::PauseReason,
 };
 
 /// Implements `ToSchema` for a type, with its schema as JSON.
@@ -135,6 +135,15 @@ schema_of!(
         "type": "string", "enum": Late::ALL, "default": Late::default(),
         "description": "What happens to a scheduled campaign whose start was missed, because no worker ran then. `send`: it \
             starts late. `expire`: its recipients end as `expired`. `hold`: it is paused with a `reason`.",
+    })
+);
+schema_of!(
+    OnWithheld,
+    "OnWithheld",
+    json!({
+        "type": "string", "enum": [OnWithheld::Fail, OnWithheld::Retry], "default": OnWithheld::default(),
+        "description": "What happens to a message that Meta withholds because its recipient gets much marketing (131049). \
+            `fail`: it fails. `retry`: it is sent once more, 24 to 25 hours later, and fails if Meta withholds it again.",
     })
 );
 schema_of!(MetaCode, "MetaCode", json!({ "type": "integer", "minimum": 0, "description": "Meta's error code." }));

@@ -12,11 +12,14 @@ const PRIORITY_DEFAULT: u8 = 5;
 /// The feature of a campaign with a rate of its own.
 const RATE: &str = "rate";
 
+/// The feature of a campaign that sends once more what Meta withheld.
+const WITHHELD_AGAIN: &str = "withheld_again";
+
 /// The feature of a campaign that says what happens if its start is missed.
 const LATE: &str = "late";
 
 /// The features of this release that a campaign can require.
-pub const FEATURES: &[&str] = &[RATE, LATE];
+pub const FEATURES: &[&str] = &[RATE, LATE, WITHHELD_AGAIN];
 
 /// A campaign as submitted, with the template as it was then, and with the values that were changed since.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +51,9 @@ pub struct Campaign {
     pub late: Late,
     /// What happens to a recipient that is still in doubt at its deadline.
     pub on_doubt: OnDoubt,
+    /// What happens to a message that Meta withheld from a person who gets much marketing.
+    #[serde(default, skip_serializing_if = "OnWithheld::is_default")]
+    pub on_withheld: OnWithheld,
     /// When the campaign was submitted.
     pub created_at: UnixMs,
     /// The features that a worker must have to send the campaign, such as `rate`. Any other worker leaves it to
@@ -77,6 +83,7 @@ impl Campaign {
             rate: None,
             late: Late::default(),
             on_doubt: OnDoubt::default(),
+            on_withheld: OnWithheld::default(),
             created_at,
             requires: Vec::new(),
         }
@@ -85,7 +92,11 @@ impl Campaign {
     /// This campaign, requiring the features that its values need. Features of a newer release stay required.
     #[must_use]
     pub fn with_requirements(mut self) -> Self {
-        let needed = [(RATE, self.rate.is_some()), (LATE, self.late != Late::default())];
+        let needed = [
+            (RATE, self.rate.is_some()),
+            (LATE, self.late != Late::default()),
+            (WITHHELD_AGAIN, self.on_withheld != OnWithheld::default()),
+        ];
         self.requires.retain(|feature| !FEATURES.contains(&feature.as_str()));
         self.requires.extend(needed.into_iter().filter(|(_, is_needed)| *is_needed).map(|(name, _)| name.to_owned()));
         self
@@ -147,6 +158,32 @@ impl Late {
 
     fn is_default(&self) -> bool {
         *self == Late::default()
+    }
+}
+
+/// What happens to a message that Meta withheld because its recipient gets much marketing (131049).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnWithheld {
+    /// The message fails.
+    #[default]
+    Fail,
+    /// The message is sent once more, after [`policy::WITHHELD_FOR`](super::policy::WITHHELD_FOR). If Meta withholds it
+    /// again, it fails.
+    Retry,
+}
+
+impl OnWithheld {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            OnWithheld::Fail => "fail",
+            OnWithheld::Retry => "retry",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -29,6 +29,14 @@ pub enum Settled {
         /// Why the message was not sent.
         reason: FailureReason,
     },
+    /// Meta withheld the message from a person who gets much marketing; the attempt counts. The row is sent again once:
+    /// a row that was withheld before is refused.
+    Withheld {
+        /// When the row may be claimed again.
+        at: UnixMs,
+        /// Why the message was withheld.
+        reason: FailureReason,
+    },
     /// Certainly not sent; the attempt does not count.
     Back {
         /// When the row may be claimed again.
@@ -93,8 +101,22 @@ pub enum News {
     /// recipient or the message. While the campaign runs or is paused, it is sent to the recipient again. If the
     /// campaign has ended, the recipient fails.
     Returned(FailureReason),
+    /// Meta withheld the message from a person who gets much marketing, and the campaign asks for one more attempt. While
+    /// the campaign runs or is paused, a recipient for whom that is the first time is sent to again after
+    /// [`policy::WITHHELD_FOR`](super::policy::WITHHELD_FOR). Any other fails.
+    Withheld(FailureReason),
     /// The recipient replied.
     Replied,
+}
+
+impl News {
+    /// Why the message failed, if it did.
+    pub fn failure(self) -> Option<FailureReason> {
+        match self {
+            News::Failed(reason) | News::Returned(reason) | News::Withheld(reason) => Some(reason),
+            News::Sent | News::Delivered | News::Read | News::Replied => None,
+        }
+    }
 }
 
 /// The result of applying a fact.

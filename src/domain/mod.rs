@@ -28,7 +28,7 @@ pub mod template;
 pub mod time;
 pub mod token;
 
-pub use campaign::{Campaign, CampaignState, Late, OnDoubt};
+pub use campaign::{Campaign, CampaignState, Late, OnDoubt, OnWithheld};
 pub use event::{Event, EventType};
 pub use fact::{Applied, ClaimedRow, Fact, Fingerprint, News, Settled};
 pub use failure::{FailureReason, MetaCode};

@@ -106,6 +106,9 @@ pub enum Outcome {
         /// Why the message was not sent.
         cause: Cause,
     },
+    /// Certainly not sent: Meta withheld the message because its recipient gets much marketing. The campaign decides
+    /// whether it is sent once more.
+    Withheld(Cause),
     /// The request was written and has no usable response. Never send it again blindly.
     InDoubt(Cause),
     /// The message failed for good.
@@ -134,6 +137,7 @@ impl Outcome {
             Outcome::Accepted { .. } => None,
             Outcome::Throttled { cause, .. }
             | Outcome::Retry { cause, .. }
+            | Outcome::Withheld(cause)
             | Outcome::InDoubt(cause)
             | Outcome::Failed { cause, .. }
             | Outcome::Blocked { cause, .. } => Some(cause),

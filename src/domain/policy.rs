@@ -16,7 +16,8 @@ mod table;
 pub enum ErrorAction {
     /// Retry the send with growing, jittered, capped waits. Counts as an attempt.
     RetryBackoff,
-    /// Retry the send a day later. Meta limits the marketing that this person receives, and penalizes early retries.
+    /// Send once more, [`WITHHELD_FOR`] later, if the campaign asks for that. Meta limits the marketing that this person
+    /// receives, and penalizes early retries.
     Defer24h,
     /// Delay this recipient on this line; other recipients are not affected.
     RetryPair,
@@ -85,6 +86,9 @@ const THROTTLE_WAIT: Duration = Duration::from_secs(1);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The least time until a message that Meta withheld is sent again.
+pub const WITHHELD_FOR: Duration = DAY;
+
 /// What the error of a message that failed holds beside, and for how long: the recipient's country.
 pub fn also_holds(code: MetaCode) -> Option<(ErrorScope, Option<Duration>)> {
     let rule = rule(code)?;
@@ -144,6 +148,8 @@ pub enum ByStatus {
         /// How long `scope` is stopped. `None`: a probe, a webhook or a person ends it.
         wait: Option<Duration>,
     },
+    /// Meta withheld the message from a person who gets much marketing. The campaign decides whether it is sent once more.
+    Withheld,
     /// The fault is in the recipient, or unknown: the message failed, and nothing else follows.
     Failed,
 }
@@ -192,8 +198,8 @@ pub fn by_status(reason: FailureReason) -> ByStatus {
         ErrorAction::RetryBackoff | ErrorAction::StopCampaign | ErrorAction::FailMessage => {
             ByStatus::Suspect { scope: ErrorScope::Campaign, wait: None }
         }
-        ErrorAction::Defer24h
-        | ErrorAction::RetryPair
+        ErrorAction::Defer24h => ByStatus::Withheld,
+        ErrorAction::RetryPair
         | ErrorAction::FailRecipient
         | ErrorAction::SuppressMarketing
         | ErrorAction::BlockCountry
@@ -232,7 +238,7 @@ fn by_rule(rule: &Rule, cause: Cause) -> Outcome {
     let blocked = |scope, cause| Outcome::Blocked { scope, wait, cause };
     match rule.action {
         ErrorAction::RetryBackoff => Outcome::Retry { wait, cause },
-        ErrorAction::Defer24h => Outcome::Retry { wait: Some(DAY), cause },
+        ErrorAction::Defer24h => Outcome::Withheld(cause),
         ErrorAction::RetryPair => throttled(ErrorScope::Pair, cause),
         ErrorAction::ThrottleLine => throttled(ErrorScope::Line, cause),
         ErrorAction::ThrottleWaba => throttled(ErrorScope::Waba, cause),
@@ -372,7 +378,7 @@ mod tests {
         let cases = [
             retry(1, 5),
             retry(131_000, 10),
-            retry(131_049, 86_400),
+            (131_049, Outcome::Withheld(cause(131_049))),
             throttled(131_056, ErrorScope::Pair, 6),
             throttled(130_429, ErrorScope::Line, 1),
             throttled(80_007, ErrorScope::Waba, 300),
@@ -431,7 +437,7 @@ mod tests {
             (131_016, suspect(ErrorScope::Platform, Some(15))),
             (131_026, ByStatus::Failed),
             (131_043, ByStatus::Failed),
-            (131_049, ByStatus::Failed),
+            (131_049, ByStatus::Withheld),
             (131_050, ByStatus::Failed),
             (131_056, ByStatus::Failed),
             (130_472, ByStatus::Failed),
@@ -476,7 +482,7 @@ mod tests {
                     }
                     other => panic!("{code}: {other:?}"),
                 },
-                ByStatus::Suspect { .. } | ByStatus::Failed => {
+                ByStatus::Suspect { .. } | ByStatus::Withheld | ByStatus::Failed => {
                     let held = matches!(&answer, Outcome::Blocked { scope, .. } if *scope != ErrorScope::Campaign);
                     assert!(!held, "{code}: {answer:?}");
                 }

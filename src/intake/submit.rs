@@ -48,7 +48,8 @@ impl Intake {
     /// undone. A campaign whose recipients were all rejected stays a draft.
     ///
     /// Errors: `Invalid` with all problems, `Template`, or `Conflict` if the campaign with this `external_id` has
-    /// another template, other lines, or another `on_doubt`, `expires_at`, `rate` or `late`, or `Taken` if the caller may not know
+    /// another template, other lines, or another `on_doubt`, `on_withheld`, `expires_at`, `rate` or `late`, or `Taken` if the
+    /// caller may not know
     /// that campaign: nothing was changed. `Store`: submit again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_incarnation();
@@ -305,6 +306,7 @@ impl Intake {
                     rate: new.rate,
                     late: new.late,
                     on_doubt: new.on_doubt,
+                    on_withheld: new.on_withheld,
                     ..defaults
                 }
                 .with_requirements())
@@ -464,6 +466,7 @@ fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), Int
         ),
         ("lines are", lines(&existing.lines), lines(&new.lines)),
         ("on_doubt is", existing.on_doubt.name().to_owned(), new.on_doubt.name().to_owned()),
+        ("on_withheld is", existing.on_withheld.name().to_owned(), new.on_withheld.name().to_owned()),
     ];
     let rate = |rate: Option<f64>| rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
     let changeable = [

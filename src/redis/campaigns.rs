@@ -15,7 +15,8 @@ use super::{
     untold::Untold,
 };
 use crate::domain::{
-    Campaign, CampaignId, CampaignState, LineId, PartId, State, UnixMs, campaign::PauseReason, template::Category,
+    Campaign, CampaignId, CampaignState, LineId, OnWithheld, PartId, State, UnixMs, campaign::PauseReason,
+    template::Category,
 };
 
 /// Maximum number of rows that one call of `sweep.lua` ends: about a millisecond of Redis.
@@ -33,6 +34,10 @@ const LISTED_AT_ONCE: usize = 1_000;
 /// What can be changed of a campaign that was submitted: fields of its definition. A changed value is JSON in a field of
 /// the same name in the hash of the campaign, because the definition is written once; `null` removes the value.
 const CHANGEABLE: [&str; 6] = ["start_at", "expires_at", "priority", "rate", "late", "requires"];
+
+/// How long a campaign that sends withheld messages again waits for statuses after the last acceptance. Meta usually
+/// reports within seconds that it withheld a message.
+const WITHHELD_WITHIN: Duration = Duration::from_secs(60);
 
 /// Maximum clock skew between two processes. Campaigns whose time is up to this far ahead are listed too, so that a
 /// process finds a campaign that another one, with a clock that is ahead, has just launched.
@@ -362,7 +367,8 @@ impl Store {
                 // In this order: without the counter, no script uses the bits.
                 pipeline.hdel(keys.part(part), "held");
                 let dropped = [keys.chunks(part), keys.ids(part), keys.wamids(part), keys.history(part)];
-                for key in dropped.into_iter().chain([keys.error_codes(part), keys.tries(part), keys.held(part)]) {
+                let of_rows = [keys.error_codes(part), keys.tries(part), keys.held(part), keys.withheld(part)];
+                for key in dropped.into_iter().chain(of_rows) {
                     pipeline.unlink(key);
                 }
             }
@@ -540,11 +546,29 @@ impl Store {
                 return Ok(false);
             }
         }
+        if self.may_be_withheld(id, &parts, now).await? {
+            return Ok(false);
+        }
         let done = self.change_campaign(id, &from, CampaignState::Completed, now, None).await? == StateChange::Done;
         if done {
             info!(campaign.id = %id, "campaign completed");
         }
         Ok(done)
+    }
+
+    /// Whether a campaign that sends withheld messages again was accepted a message so lately that Meta may still say that
+    /// it withheld it. A completed campaign sends nothing again.
+    async fn may_be_withheld(&self, id: CampaignId, parts: &[PartId], now: UnixMs) -> Result<bool> {
+        let campaign = self.definitions(&[id]).await?.pop().flatten();
+        if campaign.is_none_or(|campaign| campaign.on_withheld == OnWithheld::Fail) {
+            return Ok(false);
+        }
+        for batch in parts.rchunks(PARTS_AT_ONCE) {
+            if self.last_acceptance(batch).await?.is_some_and(|at| now.since(at) < WITHHELD_WITHIN) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -136,6 +136,8 @@ keys! {
     held(part: PartId) => "{{{part}}}:q";
     /// STRING: for each row the byte of the reason for which it is skipped, else 0. Only parts with skipped rows have it.
     skips(part: PartId) => "{{{part}}}:k";
+    /// BITMAP of rows whose message Meta withheld once, and that are or were sent again. Only parts with such rows have it.
+    withheld(part: PartId) => "{{{part}}}:x";
 
     /// ZSET of the people who count towards the messaging limit of a business, as 8 bytes each, score = time in ms from
     /// which on they do not. Expires.
@@ -205,7 +207,7 @@ impl RedisKeys {
     }
 
     /// All keys of a part.
-    pub fn all_of(&self, part: PartId) -> [String; 14] {
+    pub fn all_of(&self, part: PartId) -> [String; 15] {
         [
             self.part(part),
             self.states(part),
@@ -221,6 +223,7 @@ impl RedisKeys {
             self.replied(part),
             self.held(part),
             self.skips(part),
+            self.withheld(part),
         ]
     }
 }

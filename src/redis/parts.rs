@@ -25,7 +25,7 @@ use super::{
 };
 use crate::domain::{
     Applied, CampaignId, ClaimedRow, Fact, FailureReason, News, PartId, Phone, RowReason, Settled, SkipReason, State,
-    UnixMs,
+    UnixMs, policy,
 };
 
 /// Maximum number of rows in a part: a row fits 16 bits.
@@ -237,7 +237,8 @@ impl Store {
     ) -> Call {
         let [codes, ids] = [self.keys.error_codes(part), self.keys.ids(part)];
         let [tries, wamids, held] = [self.keys.tries(part), self.keys.wamids(part), self.keys.held(part)];
-        let keys = self.part_keys(part, [codes, ids, tries, wamids, held, self.keys.skips(part)]);
+        let [skips, withheld] = [self.keys.skips(part), self.keys.withheld(part)];
+        let keys = self.part_keys(part, [codes, ids, tries, wamids, held, skips, withheld]);
         let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(id_retention)).arg(epoch);
         let call = call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs);
         let call = call.arg(packed.claims).arg(packed.doubt_until.map_or(0, |until| until.0)).arg(packed.held);
@@ -280,7 +281,7 @@ impl Store {
 
     /// Applies facts to parts, in one round trip. Returns the results by part.
     ///
-    /// Parts with returned rows are added to the work of their lines again before this returns.
+    /// Parts with reopened rows are added to the work of their lines again before this returns.
     ///
     /// `id_retention`: how long message ids that came with a fact can be looked up.
     pub async fn apply(&self, batches: &[(PartId, Vec<Fact>)], id_retention: Duration) -> Result<Vec<AppliedFacts>> {
@@ -288,12 +289,12 @@ impl Store {
         for (part, facts) in batches {
             let [why, replied] = [self.keys.error_codes(*part), self.keys.replied(*part)];
             let [ids, tries, wamids] = [self.keys.ids(*part), self.keys.tries(*part), self.keys.wamids(*part)];
-            let [held, skips] = [self.keys.held(*part), self.keys.skips(*part)];
-            let keys = self.part_keys(*part, [why, replied, ids, tries, wamids, held, skips]);
+            let [held, skips, withheld] = [self.keys.held(*part), self.keys.skips(*part), self.keys.withheld(*part)];
+            let keys = self.part_keys(*part, [why, replied, ids, tries, wamids, held, skips, withheld]);
             for facts in facts.chunks(FACTS_MAX) {
                 let PackedFacts { facts, ids } = pack_facts(facts);
                 let call = Call::new(&script::STATUS, &keys).arg(ms(id_retention));
-                calls.push(call.arg(facts).arg(ids).arg(BLOCK_ROWS));
+                calls.push(call.arg(facts).arg(ids).arg(BLOCK_ROWS).arg(ms(policy::WITHHELD_FOR)));
             }
         }
         let changed = batches.iter().map(|(part, _)| Untold::Part(*part));
@@ -319,7 +320,7 @@ impl Store {
         let reopened = batches.iter().zip(&results).filter(|((_, facts), result)| {
             // Selected by the fact, not by its result: an earlier call whose response was lost may have reopened the
             // row.
-            result.open > 0 && facts.iter().any(|fact| matches!(fact.news, News::Returned(_)))
+            result.open > 0 && facts.iter().any(|fact| matches!(fact.news, News::Returned(_) | News::Withheld(_)))
         });
         self.requeue(&reopened.map(|((part, _), _)| *part).collect::<Vec<_>>()).await?;
         self.mark_unindexed(unindexed).await?;
@@ -383,6 +384,14 @@ impl Store {
         Ok(counts.iter().any(is_unfinished))
     }
 
+    /// When Meta last accepted a message of these parts of which nothing else is known yet; `None` if there is no such
+    /// message.
+    pub async fn last_acceptance(&self, parts: &[PartId]) -> Result<Option<UnixMs>> {
+        let counts = self.part_counts(parts).await?;
+        let waiting = counts.iter().filter(|counts| counts.by_state[&State::Accepted] > 0);
+        Ok(waiting.flat_map(|counts| counts.accepted_by_second.keys()).max().map(|second| UnixMs(second * 1_000)))
+    }
+
     /// For each of these sends, whether Meta accepted its message and keeps it back. `None` stands for a send that is not
     /// looked up.
     pub async fn are_held(&self, sends: &[Option<(PartId, ClaimedRow)>]) -> Result<Vec<bool>> {
@@ -406,7 +415,16 @@ impl Store {
 
     /// The rows of a part whose message Meta keeps back, in order.
     pub async fn held_rows(&self, part: PartId) -> Result<Vec<u16>> {
-        let bytes: Vec<u8> = self.query("GET held", cmd("GET").arg(self.keys.held(part))).await?;
+        self.marked_rows(self.keys.held(part)).await
+    }
+
+    /// The rows of a part whose message Meta withheld once, in order.
+    pub async fn withheld_rows(&self, part: PartId) -> Result<Vec<u16>> {
+        self.marked_rows(self.keys.withheld(part)).await
+    }
+
+    async fn marked_rows(&self, bitmap: String) -> Result<Vec<u16>> {
+        let bytes: Vec<u8> = self.query("GET bitmap", cmd("GET").arg(bitmap)).await?;
         let is_set = |row: &u16| bytes.get(usize::from(row / 8)).is_some_and(|byte| byte & (0x80 >> (row % 8)) != 0);
         Ok((0..=u16::MAX).take(8 * bytes.len()).filter(is_set).collect())
     }

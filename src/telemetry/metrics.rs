@@ -451,7 +451,8 @@ impl LineMetrics {
             Outcome::Throttled { .. } => &self.throttled,
             Outcome::Retry { .. } => &self.retry,
             Outcome::InDoubt(_) => &self.in_doubt,
-            Outcome::Failed { .. } => &self.failed,
+            // Counted as a failure, because only a campaign that asks for it sends the message again.
+            Outcome::Failed { .. } | Outcome::Withheld(_) => &self.failed,
             Outcome::Blocked { .. } => &self.blocked,
         };
         counter.increment(1);

@@ -14,7 +14,7 @@ use crate::{
     config::Role,
     domain::{
         BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
-        LineId, OnDoubt, Phone, Secret, SuppressionReason, SuppressionScope, UnixMs, WabaId, phone::NotE164,
+        LineId, OnDoubt, OnWithheld, Phone, Secret, SuppressionReason, SuppressionScope, UnixMs, WabaId, phone::NotE164,
     },
 };
 
@@ -367,6 +367,10 @@ pub struct SubmitOptions {
     /// that the recipient may get it twice) [server's default: hold]
     #[arg(long, value_name = "POLICY", value_parser = on_doubt())]
     pub on_doubt: Option<OnDoubt>,
+    /// What to do with a message that Meta withholds because its recipient gets much marketing: fail, or retry (send it
+    /// once more a day later) [server's default: fail]
+    #[arg(long, value_name = "POLICY", value_parser = on_withheld())]
+    pub on_withheld: Option<OnWithheld>,
     /// Columns of a CSV to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,
@@ -747,6 +751,12 @@ fn on_doubt() -> impl TypedValueParser<Value = OnDoubt> {
     let names = [OnDoubt::Hold, OnDoubt::Resend].map(OnDoubt::name);
     PossibleValuesParser::new(names)
         .map(|name| if name == OnDoubt::Resend.name() { OnDoubt::Resend } else { OnDoubt::Hold })
+}
+
+fn on_withheld() -> impl TypedValueParser<Value = OnWithheld> {
+    let names = [OnWithheld::Fail, OnWithheld::Retry].map(OnWithheld::name);
+    PossibleValuesParser::new(names)
+        .map(|name| if name == OnWithheld::Retry.name() { OnWithheld::Retry } else { OnWithheld::Fail })
 }
 
 #[cfg(test)]

@@ -183,6 +183,7 @@ fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source
         rate: options.rate,
         late: options.late.unwrap_or_default(),
         on_doubt: options.on_doubt.unwrap_or_default(),
+        on_withheld: options.on_withheld.unwrap_or_default(),
         ..NewCampaign::default()
     }
 }

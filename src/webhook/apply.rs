@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{Unavailable, follow_up::FollowUp, tally::StatusTally};
 use crate::{
-    domain::{Applied, Fact, LineId, News, PartId, UnixMs},
+    domain::{Applied, Fact, LineId, PartId, UnixMs},
     redis::{
         Store, StoreError,
         clock::Clock,
@@ -304,7 +304,7 @@ impl Commits {
             let applied = committed[group].as_ref().ok().and_then(|committed| committed.applied.get(index));
             // Nothing may be written to a part that was deleted.
             let exists = matches!(applied, Some(Applied::Moved | Applied::Repeated | Applied::Reopened));
-            if let (News::Failed(reason) | News::Returned(reason), true) = (facts[index].news, exists) {
+            if let (Some(reason), true) = (facts[index].news.failure(), exists) {
                 self.follow_up.store_error_text(*part, reason, text);
             }
         }
@@ -315,7 +315,7 @@ impl Commits {
         if moved {
             self.lag.record(now.since(fact.at));
         }
-        if let (News::Failed(reason) | News::Returned(reason), true) = (fact.news, moved) {
+        if let (Some(reason), true) = (fact.news.failure(), moved) {
             metrics::meta_error(reason.code());
         }
         tally.add(fact.news, if moved { StatusResult::Applied } else { StatusResult::Repeated });

@@ -24,8 +24,8 @@ use tracing::warn;
 use super::apply::LocatedFact;
 use crate::{
     domain::{
-        CampaignId, CampaignState, ErrorOrigin, ErrorScope, FailureReason, Hold, HoldScope, Language, News, PartId,
-        UnixMs,
+        CampaignId, CampaignState, ErrorOrigin, ErrorScope, FailureReason, Hold, HoldScope, Language, News, OnWithheld,
+        PartId, UnixMs,
         campaign::PauseReason,
         policy::{self, ByStatus},
     },
@@ -62,6 +62,8 @@ pub struct FailedMessage<'a> {
     pub template: Option<&'a (String, Language)>,
     /// Meta had accepted the message and kept it back.
     pub was_held: bool,
+    /// What its campaign wants for a message that Meta withheld.
+    pub on_withheld: OnWithheld,
 }
 
 /// What an error of `scope` holds. `template`: name and language of the message's template, if they are known.
@@ -111,7 +113,7 @@ impl FailureJudge {
     /// Judges news of a recipient of ours: holds what it blames, and changes the fact to [`News::Returned`] if
     /// the recipient is to be sent to again.
     pub async fn judge(&self, failed: FailedMessage<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<()> {
-        let FailedMessage { origin, template, was_held } = failed;
+        let FailedMessage { origin, template, was_held, on_withheld } = failed;
         let campaign = located.part.campaign;
         let reason = match located.fact.news {
             News::Failed(reason) => reason,
@@ -122,7 +124,7 @@ impl FailureJudge {
                 }
                 return Ok(());
             }
-            News::Sent | News::Replied | News::Returned(_) => return Ok(()),
+            News::Sent | News::Replied | News::Returned(_) | News::Withheld(_) => return Ok(()),
         };
         let details = located.details.clone();
         let cause = FailureCause { reason, details: &details, at: located.fact.at };
@@ -135,6 +137,7 @@ impl FailureJudge {
                     self.hold(&scope, wait, cause, now).await?;
                 }
             }
+            ByStatus::Withheld => located.fact.news = news_of_withheld(reason, on_withheld),
             ByStatus::Hold { scope, wait } => {
                 located.fact.news = News::Returned(reason);
                 if let Some(scope) = hold_scope(scope, origin, template) {
@@ -292,10 +295,18 @@ fn consequence(reason: FailureReason, was_held: bool) -> ByStatus {
 
 /// The news of a parked failure for this `reason`. It causes no further hold: [`FailureJudge::judge_account`] ran when the
 /// webhook came. `was_held`: Meta had accepted the message and kept it back.
-pub fn news(reason: FailureReason, was_held: bool) -> News {
+pub fn news(reason: FailureReason, was_held: bool, on_withheld: OnWithheld) -> News {
     match consequence(reason, was_held) {
+        ByStatus::Withheld => news_of_withheld(reason, on_withheld),
         ByStatus::Hold { .. } => News::Returned(reason),
         ByStatus::Suspect { .. } | ByStatus::Failed => News::Failed(reason),
+    }
+}
+
+fn news_of_withheld(reason: FailureReason, on_withheld: OnWithheld) -> News {
+    match on_withheld {
+        OnWithheld::Fail => News::Failed(reason),
+        OnWithheld::Retry => News::Withheld(reason),
     }
 }
 

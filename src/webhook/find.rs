@@ -12,7 +12,12 @@
 //! Never: runs two searches at once, or searches for more than half of the time. Searches for unknown ids are
 //! expensive, and must not slow down other work of Redis.
 
-use std::{collections::HashMap, iter, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    iter,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -28,7 +33,10 @@ use super::{
     tally::StatusTally,
 };
 use crate::{
-    domain::{Fact, LineId, News, UnixMs, Wamid, policy},
+    domain::{
+        CampaignId, Fact, LineId, News, OnWithheld, UnixMs, Wamid,
+        policy::{self, ByStatus},
+    },
     redis::{
         Result, Store,
         clock::Clock,
@@ -176,13 +184,15 @@ impl FinderTask {
             let wamids: Vec<Wamid> = entries.iter().map(|entry| entry.status.wamid.clone()).collect();
             let results = self.searcher.search(&line, &wamids, Depth::Full).await?;
             let were_held = self.were_held(&entries, &results).await?;
+            let on_withheld = self.on_withheld(&entries, &results).await?;
             let (mut facts, mut forget, mut again, mut tally) =
                 (Vec::new(), Vec::new(), Vec::new(), StatusTally::default());
             for ((entry, result), was_held) in entries.into_iter().zip(results).zip(were_held) {
                 let parked = &entry.status;
                 match (result, next_search(parked.at, now)) {
                     (SearchResult::Found(place), _) => {
-                        facts.push(located(place, parked, was_held));
+                        let on_withheld = on_withheld.get(&place.0.campaign).copied().unwrap_or_default();
+                        facts.push(located(place, parked, news(parked, was_held, on_withheld)));
                         forget.push(entry);
                     }
                     // At any age, because no search for it has finished.
@@ -191,7 +201,7 @@ impl FinderTask {
                     }
                     (SearchResult::NotFound, Some(due)) if may_appear(parked) => again.push((entry, due)),
                     (SearchResult::NotFound, _) => {
-                        tally.add(news(parked, false), StatusResult::Unknown);
+                        tally.add(news(parked, false, OnWithheld::Fail), StatusResult::Unknown);
                         forget.push(entry);
                     }
                 }
@@ -213,6 +223,27 @@ impl FinderTask {
         };
         self.store.are_held(&entries.iter().zip(results).map(found).collect::<Vec<_>>()).await
     }
+
+    /// What the campaigns of the entries that were found and withheld want for such messages.
+    async fn on_withheld(
+        &self,
+        entries: &[ParkedEntry],
+        results: &[SearchResult],
+    ) -> Result<HashMap<CampaignId, OnWithheld>> {
+        let withheld = |(entry, result): (&ParkedEntry, &SearchResult)| match (entry.status.failure, result) {
+            (Some(reason), SearchResult::Found((part, _))) => {
+                (policy::by_status(reason) == ByStatus::Withheld).then_some(part.campaign)
+            }
+            _ => None,
+        };
+        let campaigns: HashSet<CampaignId> = entries.iter().zip(results).filter_map(withheld).collect();
+        if campaigns.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let campaigns: Vec<CampaignId> = campaigns.into_iter().collect();
+        let definitions = self.store.definitions(&campaigns).await?.into_iter().flatten();
+        Ok(definitions.map(|campaign| (campaign.id, campaign.on_withheld)).collect())
+    }
 }
 
 /// Whether the message id may be stored later, so that the next search can find it. A status can precede Meta's
@@ -222,18 +253,12 @@ fn may_appear(parked: &Parked) -> bool {
 }
 
 /// The news that is parked. `was_held`: Meta had accepted the message and kept it back.
-pub fn news(parked: &Parked, was_held: bool) -> News {
-    parked.failure.map_or(News::Replied, |reason| faults::news(reason, was_held))
+pub fn news(parked: &Parked, was_held: bool, on_withheld: OnWithheld) -> News {
+    parked.failure.map_or(News::Replied, |reason| faults::news(reason, was_held, on_withheld))
 }
 
-fn located((part, claimed): RowRef, parked: &Parked, was_held: bool) -> LocatedFact {
-    let fact = Fact {
-        row: claimed.row,
-        send: claimed.send,
-        news: news(parked, was_held),
-        at: parked.at,
-        message: Some(parked.wamid.clone()),
-    };
+fn located((part, claimed): RowRef, parked: &Parked, news: News) -> LocatedFact {
+    let fact = Fact { row: claimed.row, send: claimed.send, news, at: parked.at, message: Some(parked.wamid.clone()) };
     LocatedFact { part, fact, details: parked.details.as_str().into() }
 }
 

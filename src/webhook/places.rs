@@ -95,7 +95,7 @@ impl PlaceChanges {
         let fate = match located.fact.news {
             News::Delivered => Fate::Delivered(located.fact.at),
             News::Read => Fate::Read(located.fact.at),
-            News::Failed(_) | News::Returned(_) => Fate::NotDelivered,
+            News::Failed(_) | News::Returned(_) | News::Withheld(_) => Fate::NotDelivered,
             News::Sent | News::Replied => return,
         };
         let claimed = ClaimedRow { row: located.fact.row, send: located.fact.send };

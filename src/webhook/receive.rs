@@ -39,8 +39,8 @@ use super::{
 use crate::{
     domain::{
         CallingCode, CampaignId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint, Inbound, Language, LineId,
-        Lines, News, PartId, Phone, SharedTokenKey, SuppressionScope, SuppressionSource, Token, UnixMs, WabaId, Wamid,
-        inbound::Content, policy,
+        Lines, News, OnWithheld, PartId, Phone, SharedTokenKey, SuppressionScope, SuppressionSource, Token, UnixMs,
+        WabaId, Wamid, inbound::Content, policy,
     },
     redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     rules::stop_words::StopWords,
@@ -79,12 +79,13 @@ pub struct Receiver {
     stop_words: StopWords,
 }
 
-/// The lines and the template of a campaign; empty if the campaign was deleted.
+/// What webhooks need of the definition of a campaign; empty if the campaign was deleted.
 #[derive(Default)]
 struct CampaignInfo {
     lines: Vec<LineId>,
     /// Name and language.
     template: Option<(String, Language)>,
+    on_withheld: OnWithheld,
 }
 
 /// A status or a reply about one message, which may be another app's.
@@ -309,7 +310,8 @@ impl Receiver {
             _ => None,
         };
         let template = campaign.as_ref().and_then(|campaign| campaign.template.as_ref());
-        self.faults.judge(FailedMessage { origin, template, was_held }, located, now).await
+        let on_withheld = campaign.as_ref().map(|campaign| campaign.on_withheld).unwrap_or_default();
+        self.faults.judge(FailedMessage { origin, template, was_held, on_withheld }, located, now).await
     }
 
     /// Whether the campaign of a token sends on `line`.
@@ -419,7 +421,7 @@ impl Receiver {
         let info = self.store.campaign(campaign).await?.map_or_else(CampaignInfo::default, |record| {
             let template = record.campaign.template;
             let template = Some((template.name, template.language));
-            CampaignInfo { lines: record.campaign.lines, template }
+            CampaignInfo { lines: record.campaign.lines, template, on_withheld: record.campaign.on_withheld }
         });
         let info = Arc::new(info);
         let mut campaigns = self.campaigns.write().unwrap_or_else(PoisonError::into_inner);
@@ -484,7 +486,9 @@ impl Receiver {
                 .park(&parked, find::next_search(now, now).unwrap_or(now))
                 .await
                 .map_err(|cause| Unavailable::because(&cause))?;
-            parked.iter().for_each(|parked| counts.tally.add(find::news(parked, false), StatusResult::Parked));
+            parked
+                .iter()
+                .for_each(|parked| counts.tally.add(find::news(parked, false, OnWithheld::Fail), StatusResult::Parked));
         }
         Ok(unmatched)
     }

@@ -16,7 +16,7 @@ impl StatusTally {
             News::Sent => StatusName::Sent,
             News::Delivered => StatusName::Delivered,
             News::Read => StatusName::Read,
-            News::Failed(_) | News::Returned(_) => StatusName::Failed,
+            News::Failed(_) | News::Returned(_) | News::Withheld(_) => StatusName::Failed,
             News::Replied => return,
         };
         self.add_named(name, result);

@@ -131,6 +131,11 @@ impl Hooks {
     /// Launches a campaign with `n` recipients and claims all of them. Returns the messages by line.
     pub async fn campaign(&self, lines: &[&str], n: u64) -> (CampaignId, HashMap<LineId, Vec<Message>>) {
         let id = world::campaign(&self.store, lines, n, OnDoubt::Hold).await;
+        (id, self.launch(id, n).await)
+    }
+
+    /// Launches a campaign with `n` recipients and claims all of them. Returns the messages by line.
+    pub async fn launch(&self, id: CampaignId, n: u64) -> HashMap<LineId, Vec<Message>> {
         world::launch(&self.store, id).await;
         let mut messages: HashMap<LineId, Vec<Message>> = HashMap::new();
         for (part, line) in self.record(id).await.parts {
@@ -138,7 +143,7 @@ impl Hooks {
             messages.entry(line).or_default().extend(claimed);
         }
         assert_eq!(messages.values().map(Vec::len).sum::<usize>() as u64, n);
-        (id, messages)
+        messages
     }
 
     /// Claims everything of a part that is due.

@@ -18,8 +18,8 @@ use pregon::{
         worker::Worker,
     },
     domain::{
-        Campaign, CampaignId, CampaignState, Line, LineId, MessagingLimit, OnDoubt, Phone, Recipient, RetryPolicy,
-        Secret, State, Template, UnixMs, campaign::FEATURES,
+        Campaign, CampaignId, CampaignState, Line, LineId, MessagingLimit, OnDoubt, OnWithheld, Phone, Recipient,
+        RetryPolicy, Secret, State, Template, UnixMs, campaign::FEATURES,
     },
     feed::Feed,
     graph::{GraphClient, GraphClientConfig},
@@ -115,6 +115,12 @@ pub async fn campaign_of(store: &Store, category: &str, lines: &[&str], n: u64) 
     let category = serde_json::from_value(category.into()).expect("a category");
     let template = Template { name: "of_category".into(), category, ..template() };
     fill(store, &new_campaign(store, template, lines).await, n).await
+}
+
+/// A campaign with `n` recipients and this choice for what Meta withholds; not yet launched.
+pub async fn campaign_on_withheld(store: &Store, on_withheld: OnWithheld, lines: &[&str], n: u64) -> CampaignId {
+    let campaign = Campaign { on_withheld, ..new_campaign(store, template(), lines).await };
+    fill(store, &campaign, n).await
 }
 
 async fn new_campaign(store: &Store, template: Template, lines: &[&str]) -> Campaign {

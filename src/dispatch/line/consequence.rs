@@ -39,6 +39,8 @@ pub fn consequence(outcome: &Outcome) -> Consequence {
             Some((scope, wait)) => Consequence::Hold { scope, wait },
             None => Consequence::None,
         },
-        Outcome::Accepted { .. } | Outcome::Retry { .. } | Outcome::InDoubt(_) => Consequence::None,
+        Outcome::Accepted { .. } | Outcome::Retry { .. } | Outcome::Withheld(_) | Outcome::InDoubt(_) => {
+            Consequence::None
+        }
     }
 }

@@ -685,7 +685,11 @@ impl<L: Lane> Runner<L> {
 fn is_refused(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Accepted { .. } | Outcome::InDoubt(_) => false,
-        Outcome::Throttled { .. } | Outcome::Retry { .. } | Outcome::Failed { .. } | Outcome::Blocked { .. } => {
+        Outcome::Throttled { .. }
+        | Outcome::Retry { .. }
+        | Outcome::Withheld(_)
+        | Outcome::Failed { .. }
+        | Outcome::Blocked { .. } => {
             matches!(outcome.cause(), Some(Cause::Meta { .. }))
         }
     }

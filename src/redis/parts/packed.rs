@@ -63,6 +63,7 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
                 continue;
             }
             Settled::Retry { at, reason } => (b'R', number_of(*reason), packed_time(*at)),
+            Settled::Withheld { at, reason } => (b'W', number_of(*reason), packed_time(*at)),
             Settled::Back { at: Due::AtOnce } => (b'B', 0, packed_time(AT_ONCE)),
             Settled::Back { at: Due::At(at) } => (b'B', 0, packed_time(*at)),
             Settled::InDoubt { until } => (b'D', 0, packed_time(*until)),
@@ -127,6 +128,8 @@ pub(super) fn pack_facts(facts: &[Fact]) -> PackedFacts {
             News::Failed(reason) => (State::Failed.code(), number_of(reason)),
             // No status moves a row to `refused`, so its code stands for returned.
             News::Returned(reason) => (State::Refused.code(), number_of(reason)),
+            // Nor to `skipped`, whose code stands for withheld.
+            News::Withheld(reason) => (State::Skipped.code(), number_of(reason)),
             News::Replied => (15, 0),
         };
         packed.extend(fact.row.to_le_bytes());

@@ -1,7 +1,7 @@
 -- Stores the outcomes of attempts. The caller may have lost its lease meanwhile: an outcome counts from any epoch,
 -- because it is a fact about what Meta did.
 --
--- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips
+-- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips, withheld
 -- ARGV     1 now (ms) · 2 lifetime of message ids (ms) · 3 epoch of the claims
 --          4 acceptances, 11 bytes each, as stored in `ids`: u16 row, u8 send, 8 bytes fingerprint of the message id
 --          5 history entries of the acceptances, 7 bytes each, logged if the row moves: u16 row, u8 state byte,
@@ -17,6 +17,7 @@
 -- Kinds    A accepted: given in 4, never in 6
 --          C claimed: given in 8, never in 6
 --          R certainly not sent, retry at the time, the attempt counts
+--          W as R if the row was not withheld before, else as F
 --          B certainly not sent, retry at the time, the attempt does not count
 --          D in doubt until the time
 --          F refused by Meta
@@ -30,7 +31,7 @@
 -- If repeated: changes nothing, because a row whose outcome is stored does not wait for one with that send number, and
 -- a row that a status has moved on is not accepted any more, so it is not held again. The outcome of a claim that Redis
 -- forgot has the same effect as if Redis had not forgotten the claim.
-local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips, withheld = unpack(KEYS)
 local now, acceptances, entries, others, runs, claims = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local second = math.floor(now / 1000)
 local m, accepted = moves(meta, state, history, sends, held, skips), 0
@@ -58,15 +59,16 @@ local function settle(row, send, kind, code, time)
   -- Only the attempt of the row's last claim may settle the row, even if the row was put in doubt meanwhile.
   local may_settle = kind ~= 'C' and current == send and unanswered(was)
   -- A doubt that has ended does not begin again, and a completed campaign sends nothing again.
-  if was == STATE.unknown and (kind == 'D' or completed and (kind == 'R' or kind == 'B' or kind == 'S')) then
-    may_settle = false
-  end
+  if was == STATE.unknown and (kind == 'D' or completed and kind ~= 'A' and kind ~= 'F') then may_settle = false end
   -- A row in flight was claimed by the newest epoch. An outcome from an older epoch with the same send number is
   -- about an earlier claim, and counts only if Meta accepted the message.
   if taken_over and was == STATE.in_flight and not is_restored and kind ~= 'A' then may_settle = false end
   if may_settle then
     if was ~= STATE.in_flight then redis.call('ZREM', doubt, row) end
     if send > 1 or was ~= STATE.in_flight then clear_code(m, codes, row, was) end
+    if kind == 'W' then
+      kind = not completed and redis.call('SETBIT', withheld, row, 1) == 0 and 'R' or 'F'
+    end
     if kind == 'A' then
       m.move(row, byte, STATE.accepted, send, second)
       accepted = accepted + 1

@@ -1,26 +1,29 @@
 -- Merges statuses and replies from Meta, from any source and in any order.
 --
--- KEYS     meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips
+-- KEYS     meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips, withheld
 -- ARGV     1 lifetime of message ids (ms)
---          2 packed facts of 14 bytes: u16 row, u8 send (0: the last one), u8 state (14: returned, 15: the recipient
---            replied), u32 code, u32 time (s), u16 length of its message id in 3 (0: not known)
+--          2 packed facts of 14 bytes: u16 row, u8 send (0: the last one), u8 state (11: withheld, 14: returned, 15: the
+--            recipient replied), u32 code, u32 time (s), u16 length of its message id in 3 (0: not known)
 --          3 the message ids of the facts, in their order: 8 bytes fingerprint, then the whole id. Apart from the facts,
 --            because few are needed, and a text in Lua costs as much as the rest of a fact
---          4 rows of a block in `wamids`
+--          4 rows of a block in `wamids` · 5 least time (ms) until a withheld message is sent again
 -- Returns  {number of facts applied, open recipients of the part, 1 if the campaign has ended and the part has message
 --          ids to index (else 0), then one result for each fact: 1 applied, 0 repeated or outranked, 2 about an earlier
 --          send, 3 reopened}.
--- If repeated: changes nothing. Only `returned` moves a recipient to a lower rank, and it does so once for each send.
+-- If repeated: changes nothing. Only `returned` and `withheld` move a recipient to a lower rank, and do so once for each
+-- send.
 --
 -- Returned means that Meta did not deliver the message, and that neither the recipient nor the message caused that.
 -- While the campaign runs or is paused, the row can be claimed again at once, and its attempts are unchanged. The
 -- send is used up: if the same status comes again, its result is 2. In a completed or cancelled campaign, and if the
 -- row was cancelled or expired, the row fails with the code.
+-- Withheld means that Meta did not deliver the message because the recipient gets much marketing. While the campaign runs
+-- or is paused, the row is sent again, later and as another attempt, if it was not withheld before. Otherwise it fails.
 -- Any status that moves a row also says that Meta no longer keeps its message back.
 -- After the retention of the recipients no code, history or message id is stored, and a row that failed or was refused
 -- stays so.
-local meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips = unpack(KEYS)
-local facts, known_ids, BLOCK, RETURNED = ARGV[2], ARGV[3], tonumber(ARGV[4]), 14
+local meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips, withheld = unpack(KEYS)
+local facts, known_ids, BLOCK, RETURNED, WITHHELD = ARGV[2], ARGV[3], tonumber(ARGV[4]), 14, STATE.skipped
 local m, new_ids, applied, results = moves(meta, state, history, sends, held, skips), {}, 0, {}
 local new_wamids, id_end = {}, 0
 
@@ -35,8 +38,10 @@ for pos = 1, #facts, 14 do
   if claim_forgotten then
     current, rank = send, RANK[STATE.in_flight]
   end
-  local reopens = to == RETURNED and RANK[was] ~= RANK[STATE.cancelled] and not m.has_ended()
-  if to == RETURNED then to = STATE.failed end
+  local is_withheld = to == WITHHELD
+  local reopens = (to == RETURNED or is_withheld and redis.call('GETBIT', withheld, row) == 0)
+    and RANK[was] ~= RANK[STATE.cancelled] and not m.has_ended()
+  if to == RETURNED or is_withheld then to = STATE.failed end
   if was == 0 or current == 0 or (send ~= 0 and send ~= current) or claimable(was) and not claim_forgotten and is_returned(retry, row) then
     result = 2
   elseif to ~= 15 and (was == STATE.failed or was == STATE.refused) and m.retention_ended() then
@@ -61,9 +66,16 @@ for pos = 1, #facts, 14 do
     local may_have_code = was ~= STATE.accepted and was ~= STATE.sent and was ~= STATE.delivered
     if current > 1 or may_have_code then clear_code(m, codes, row, was) end
     if reopens then
+      local due = RETURNED_DUE
+      if is_withheld then
+        redis.call('SETBIT', withheld, row, 1)
+        redis.call('HINCRBY', tries, row, 1)
+        -- Meta's time is in whole seconds.
+        due = due + (at + 1) * 1000 + tonumber(ARGV[5])
+      end
       m.move(row, byte, state_to_claim(tries, row), current, at)
       set_code(m, codes, row, code)
-      redis.call('ZADD', retry, RETURNED_DUE, row)
+      redis.call('ZADD', retry, due, row)
       result = 3
     else
       m.move(row, byte, to, current, at)

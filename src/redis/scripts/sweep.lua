@@ -5,7 +5,7 @@
 -- Returns  {1 if more rows have to be ended, else 0; open recipients of the part}. Call again while the first is 1.
 -- If repeated: a row in any state other than pending or retrying is unchanged.
 --
--- A row whose message Meta returned always fails with its code. Any other row that is unsent in a completed campaign
+-- A row whose message Meta returned or withheld always fails with its code. Any other row that is unsent in a completed campaign
 -- was reopened just before the gate closed: it is refused with the code of its attempt, or becomes unknown if there is
 -- none.
 local meta, state, history, sends, retry, codes = unpack(KEYS)
@@ -24,7 +24,7 @@ local function finish(row, due)
   local was = byte % 16
   if claimable(was) then
     local ends_in = to
-    if due == RETURNED_DUE then
+    if due and is_used_up(due) then
       ends_in = STATE.failed
     elseif to == STATE.failed then
       ends_in = (redis.call('HGET', codes, row) or '0') ~= '0' and STATE.refused or STATE.unknown

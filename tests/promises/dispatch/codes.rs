@@ -88,7 +88,9 @@ impl Row {
     /// The state of the recipient after the answer: whether the message failed, or waits to be sent again.
     fn state(&self) -> State {
         match self.action {
-            "retry_backoff" | "defer_24h" => State::Retrying,
+            "retry_backoff" => State::Retrying,
+            // The campaign does not ask for another attempt.
+            "defer_24h" => State::Refused,
             "fail_message" | "fail_recipient" | "stop_campaign" | "suppress_marketing" | "block_country" | "alert"
             | "ignore" => State::Refused,
             // Being throttled or held is not an attempt.

@@ -15,3 +15,4 @@ mod sending;
 mod settling;
 mod suppression;
 mod warm_up;
+mod withheld;

@@ -312,13 +312,13 @@ impl Drive<'_> {
                     self.true_claim(pick, |it, is_last| it.epoch == epoch && (!it.lost || is_last))?;
                 let (ms, reason) = match ended {
                     Ended::Accepted => (0, FailureReason::NoAnswer),
-                    Ended::Retry(ms, reason) => (ms, reason),
+                    Ended::Retry(ms, reason) | Ended::Withheld(ms, reason) => (ms, reason),
                     Ended::Back(ms) | Ended::InDoubt(ms) => (ms, FailureReason::NoAnswer),
                     Ended::Refused(reason) => (0, reason),
                     Ended::Skipped(_) => (0, FailureReason::NoAnswer),
                 };
                 let ended = match hand_out.fate {
-                    Fate::Accepted | Fate::Returned => Ended::Accepted,
+                    Fate::Accepted | Fate::Returned | Fate::Withheld => Ended::Accepted,
                     Fate::AnswerLost | Fate::Lost => Ended::InDoubt(ms),
                     Fate::Refused => Ended::Refused(reason),
                     Fate::Skip => Ended::Skipped(SkipReason::Suppressed),
@@ -334,6 +334,7 @@ impl Drive<'_> {
             Ended::Accepted if (u32::from(row) + claim) % 3 == 0 => Settled::Held(wamid(row, claim)),
             Ended::Accepted => Settled::Accepted(wamid(row, claim)),
             Ended::Retry(ms, reason) => Settled::Retry { at: at(ms), reason },
+            Ended::Withheld(ms, reason) => Settled::Withheld { at: at(ms), reason },
             Ended::Back(ms) => Settled::Back { at: Due::At(at(ms)) },
             Ended::InDoubt(ms) => Settled::InDoubt { until: at(ms) },
             Ended::Refused(reason) => Settled::Refused { reason },
@@ -443,7 +444,7 @@ impl Drive<'_> {
                         News::Delivered => Some(State::Delivered),
                         News::Read => Some(State::Read),
                         News::Failed(_) => Some(State::Failed),
-                        News::Returned(_) => None,
+                        News::Returned(_) | News::Withheld(_) => None,
                         News::Replied => continue,
                     };
                     self.watch.reported(fact.row, fact.claim.expect("a true fact names its claim"), state);
@@ -475,7 +476,8 @@ impl Drive<'_> {
                 let mut outcomes = outcomes.clone();
                 outcomes.retain(|(row, claim, _)| distinguishable(*row, Some(*claim)));
                 let negative = |settled: &Settled| {
-                    matches!(settled, Settled::Retry { .. } | Settled::Back { .. } | Settled::Skipped { .. })
+                    use Settled::{Back, Retry, Skipped, Withheld};
+                    matches!(settled, Retry { .. } | Withheld { .. } | Back { .. } | Skipped { .. })
                 };
                 let negatives = outcomes.iter().filter(|(.., settled)| negative(settled));
                 lowering.negative = negatives.map(|(row, claim, _)| (*row, *claim)).collect();
@@ -503,7 +505,7 @@ impl Drive<'_> {
                 let about =
                     || facts.iter().filter_map(|fact| Some((fact.row, fact.claim.or(last(fact.row))?, fact.news)));
                 lowering.claims = about().map(|(row, claim, _)| (row, claim)).collect();
-                let returned = about().filter(|(.., news)| matches!(news, News::Returned(_)));
+                let returned = about().filter(|(.., news)| matches!(news, News::Returned(_) | News::Withheld(_)));
                 lowering.returned = returned.map(|(row, claim, _)| (row, claim)).collect();
                 let (actual, expected) = (self.real.apply(&facts).await, self.model.apply(&facts));
                 self.figures.reopened += expected.0.iter().filter(|it| **it == Applied::Reopened).count() as u64;

@@ -51,26 +51,32 @@ pub enum Fate {
     Back,
     /// Meta accepts it and later reports that it was not delivered because of an account fault.
     Returned,
+    /// Meta accepts it and later reports that it was withheld from the recipient.
+    Withheld,
 }
 
 impl Fate {
     /// Whether the recipient certainly does not get the message, so the row is to be sent again.
     pub fn is_negative(self) -> bool {
-        matches!(self, Fate::Retry | Fate::Back | Fate::Returned)
+        matches!(self, Fate::Retry | Fate::Back | Fate::Returned | Fate::Withheld)
     }
 
     /// Whether Meta accepted the message.
     pub fn is_sent(self) -> bool {
-        matches!(self, Fate::Accepted | Fate::AnswerLost | Fate::Returned)
+        matches!(self, Fate::Accepted | Fate::AnswerLost | Fate::Returned | Fate::Withheld)
     }
 
     /// The status that Meta can report for such a message in place of `news`.
     pub fn status_for(self, news: News) -> News {
         match (self, news) {
             (Fate::Returned, News::Sent) => News::Sent,
-            (Fate::Returned, News::Failed(reason) | News::Returned(reason)) => News::Returned(reason),
+            (Fate::Returned, News::Failed(reason) | News::Returned(reason) | News::Withheld(reason)) => {
+                News::Returned(reason)
+            }
             (Fate::Returned, News::Delivered | News::Read | News::Replied) => News::Returned(REASONS[0]),
-            (_, News::Returned(reason)) => News::Failed(reason),
+            (Fate::Withheld, News::Sent) => News::Sent,
+            (Fate::Withheld, _) => News::Withheld(REASONS[2]),
+            (_, News::Returned(reason) | News::Withheld(reason)) => News::Failed(reason),
             (_, news) => news,
         }
     }
@@ -150,6 +156,7 @@ pub enum Which {
 pub enum Ended {
     Accepted,
     Retry(u64, FailureReason),
+    Withheld(u64, FailureReason),
     Back(u64),
     InDoubt(u64),
     Refused(FailureReason),
@@ -183,6 +190,7 @@ fn ended() -> impl Strategy<Value = Ended> {
     prop_oneof![
         1 => Just(Ended::Accepted),
         3 => (time(), reason()).prop_map(|(wait, reason)| Ended::Retry(wait, reason)),
+        2 => (time(), reason()).prop_map(|(wait, reason)| Ended::Withheld(wait, reason)),
         3 => time().prop_map(Ended::Back),
         3 => time().prop_map(Ended::InDoubt),
         1 => reason().prop_map(Ended::Refused),
@@ -197,6 +205,7 @@ fn news() -> impl Strategy<Value = News> {
         Just(News::Read),
         reason().prop_map(News::Failed),
         reason().prop_map(News::Returned),
+        reason().prop_map(News::Withheld),
         Just(News::Replied),
     ]
 }
@@ -294,6 +303,7 @@ pub fn any() -> impl Strategy<Value = History> {
             1 => Just(Fate::Refused),
             1 => Just(Fate::Skip),
             2 => Just(Fate::Returned),
+            2 => Just(Fate::Withheld),
             3 => Just(Fate::Retry),
             4 => Just(Fate::Back),
         ],

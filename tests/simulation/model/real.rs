@@ -44,6 +44,8 @@ pub struct View {
     pub held: BTreeSet<u16>,
     /// Why rows are skipped.
     pub skips: BTreeMap<u16, SkipReason>,
+    /// The rows whose message Meta withheld once.
+    pub withheld: BTreeSet<u16>,
     /// `next`, `rows`, `epoch`, `claim`.
     pub marks: [u64; 4],
 }
@@ -71,6 +73,7 @@ impl View {
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
             held: each().filter(|(_, it)| it.held).map(|(row, _)| *row).collect(),
             skips: each().filter_map(|(row, it)| Some((*row, it.skip?))).collect(),
+            withheld: each().filter(|(_, it)| it.withheld).map(|(row, _)| *row).collect(),
             marks: [model.next, model.len, model.epoch, model.number],
         }
     }
@@ -90,6 +93,7 @@ impl View {
                 format!("doubt {:?}", view.doubt),
                 format!("held {:?}", view.held),
                 format!("skips {:?}", view.skips),
+                format!("withheld {:?}", view.withheld),
                 format!("next, rows, epoch, claim {:?}", view.marks),
                 format!("by state {by_state:?}"),
                 format!("counts {:?}", PartCounts { by_state: HashMap::new(), ..view.counts.clone() }),
@@ -137,7 +141,7 @@ impl<'a> Real<'a> {
         Self { store, part: PartId { campaign, number: n as u16 } }
     }
 
-    fn keys(&self) -> [String; 13] {
+    fn keys(&self) -> [String; 14] {
         let (keys, part) = (&self.store.keys, self.part);
         [
             keys.part(part),
@@ -151,8 +155,9 @@ impl<'a> Real<'a> {
             keys.tries(part),
             keys.wamids(part),
             keys.held(part),
-            keys.replied(part),
             keys.skips(part),
+            keys.withheld(part),
+            keys.replied(part),
         ]
     }
 
@@ -235,9 +240,10 @@ impl<'a> Real<'a> {
     }
 
     pub async fn view(&self) -> Result<View> {
-        let (counts, held, skips, seen) = try_join!(
+        let (counts, held, withheld, skips, seen) = try_join!(
             self.store.part_counts(std::slice::from_ref(&self.part)),
             self.store.held_rows(self.part),
+            self.store.withheld_rows(self.part),
             self.store.skips(self.part),
             self.look()
         )?;
@@ -253,9 +259,9 @@ impl<'a> Real<'a> {
         let returned = due.iter().filter(|(_, at)| at.fract() > 0.0).map(|(row, _)| *row).collect();
         let due = due.into_iter().map(|(row, at)| (row, at as u64)).collect();
         let counts = counts.into_iter().next().unwrap_or_default();
-        let held = held.into_iter().collect();
+        let (held, withheld) = (held.into_iter().collect(), withheld.into_iter().collect());
         let skips = (0..).zip(skips).filter_map(|(row, skip)| Some((row, skip?))).collect();
-        Ok(View { bytes, sends, counts, attempts, why, due, returned, doubt, held, skips, marks })
+        Ok(View { bytes, sends, counts, attempts, why, due, returned, doubt, held, skips, withheld, marks })
     }
 
     async fn look(&self) -> Result<RawPart> {
@@ -289,17 +295,17 @@ impl<'a> Real<'a> {
 
     /// What a [`Store`] does when the retention of the recipients ends.
     pub async fn forget_recipients(&self) -> Result<()> {
-        let [meta, _, history, _, _, _, why, ids, tries, wamids, held, ..] = self.keys();
+        let [meta, _, history, _, _, _, why, ids, tries, wamids, held, _, withheld, _] = self.keys();
         let mut forget = Pipeline::new();
         forget.hset(&meta, "forgotten", 1).hdel(&meta, "held");
-        forget.unlink([history, why, ids, tries, wamids, held].as_slice());
+        forget.unlink([history, why, ids, tries, wamids, held, withheld].as_slice());
         self.store.query_all::<Value>("forget", &forget).await.map(drop)
     }
 
     /// How many keys that must be deleted with the recipients still exist.
     pub async fn traces(&self) -> Result<u64> {
-        let [_, _, history, _, _, _, why, ids, tries, wamids, held, ..] = self.keys();
-        self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries, wamids, held])).await
+        let [_, _, history, _, _, _, why, ids, tries, wamids, held, _, withheld, _] = self.keys();
+        self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries, wamids, held, withheld])).await
     }
 
     /// Deletes the part.

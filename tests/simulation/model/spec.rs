@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use pregon::{
-    domain::{Applied, ClaimedRow, Due, FailureReason, News, Settled, SkipReason, State, UnixMs, Wamid},
+    domain::{Applied, ClaimedRow, Due, FailureReason, News, Settled, SkipReason, State, UnixMs, Wamid, policy},
     redis::parts::{Claim, ClaimRequest, PartCounts, ToSend},
 };
 
@@ -31,8 +31,8 @@ pub struct Row {
     pub why: Option<FailureReason>,
     /// The earliest time of the next claim, if the row is pending or retrying and was claimed before.
     pub due: Option<UnixMs>,
-    /// The row is pending or retrying because Meta reported its last message as undelivered. Further facts about
-    /// that claim are ignored.
+    /// The row is pending or retrying because Meta reported its last message as undelivered or withheld. Further facts
+    /// about that claim are ignored.
     pub returned: bool,
     /// The deadline of the doubt.
     pub doubt: Option<UnixMs>,
@@ -41,6 +41,8 @@ pub struct Row {
     pub held: bool,
     /// Why the row is skipped, if it is.
     pub skip: Option<SkipReason>,
+    /// Meta withheld the message of an earlier claim, and the row is or was sent again because of that.
+    pub withheld: bool,
 }
 
 impl Row {
@@ -156,9 +158,9 @@ impl Part {
     pub fn activate(&mut self, start: u16, mask: &[bool]) -> u64 {
         let before = self.rows.len();
         for (row, _) in (start..).zip(mask).filter(|(_, admitted)| **admitted) {
-            let (claims, attempts, why, due, returned, doubt, replied, held, skip) = Default::default();
+            let (claims, attempts, why, due, returned, doubt, replied, held, skip, withheld) = Default::default();
             let state = State::Pending;
-            let new = Row { state, claims, attempts, why, due, returned, doubt, replied, held, skip };
+            let new = Row { state, claims, attempts, why, due, returned, doubt, replied, held, skip, withheld };
             self.rows.entry(row).or_insert(new);
         }
         self.len = self.len.max(u64::from(start) + mask.len() as u64);
@@ -283,13 +285,21 @@ impl Part {
                 let is_this = row.state == State::Accepted && row.claims == *claim;
                 row.held |= is_this && matches!(settled, Settled::Held(_)) && !self.forgotten;
             } else if *claim == row.claims && row.is_unanswered() {
-                match settled {
+                // A message is withheld once. Later it fails.
+                let as_retry = match settled {
+                    Settled::Withheld { at, reason } if !row.withheld => Settled::Retry { at: *at, reason: *reason },
+                    Settled::Withheld { reason, .. } => Settled::Refused { reason: *reason },
+                    other => other.clone(),
+                };
+                let is_withheld = matches!(settled, Settled::Withheld { .. });
+                match &as_retry {
                     // A row in flight belongs to the newest epoch.
                     _ if others && row.state == State::InFlight => {}
                     // An expired doubt does not begin again, and a completed part does not reopen.
                     Settled::InDoubt { .. } if row.state == State::Unknown => {}
                     Settled::Retry { .. } | Settled::Back { .. } | Settled::Skipped { .. }
                         if row.state == State::Unknown && gate == Gate::Completed => {}
+                    _ if is_withheld && row.state == State::Unknown && gate == Gate::Completed => {}
                     // This claim certainly sent nothing, so the row may return to a lower rank.
                     Settled::Skipped { reason } => {
                         row.becomes_because(State::Skipped, None);
@@ -297,6 +307,7 @@ impl Part {
                     }
                     Settled::Retry { .. } | Settled::Back { .. } if gate == Gate::Cancelled => {
                         row.becomes_because(State::Cancelled, None);
+                        row.withheld |= is_withheld;
                     }
                     Settled::Retry { reason, .. } if gate == Gate::Completed => {
                         row.becomes_because(State::Refused, Some(*reason));
@@ -306,6 +317,7 @@ impl Part {
                         row.becomes_because(State::Retrying, Some(*reason));
                         row.attempts += 1;
                         row.due = Some(*at);
+                        row.withheld |= is_withheld;
                     }
                     Settled::Back { at } => {
                         row.becomes_because(if row.attempts > 0 { State::Retrying } else { State::Pending }, None);
@@ -319,7 +331,7 @@ impl Part {
                         row.why = None;
                     }
                     Settled::Refused { reason } => row.becomes_because(State::Refused, Some(*reason)),
-                    Settled::Accepted(_) | Settled::Held(_) => unreachable!("above"),
+                    Settled::Accepted(_) | Settled::Held(_) | Settled::Withheld { .. } => unreachable!("above"),
                 }
             }
         }
@@ -341,12 +353,18 @@ impl Part {
         }
         // Redis lost a later claim, and has no other fact about it.
         let rank = if claim > row.claims { State::InFlight.rank() } else { row.state.rank() };
-        let reopens = matches!(fact.news, News::Returned(_)) && runs && !row.was_never_sent();
+        let may_reopen = match fact.news {
+            News::Returned(_) => true,
+            News::Withheld(_) => !row.withheld,
+            _ => false,
+        };
+        let reopens = may_reopen && runs && !row.was_never_sent();
         let (to, why) = match fact.news {
             News::Returned(reason) if reopens => {
                 (if row.attempts > 0 { State::Retrying } else { State::Pending }, Some(reason))
             }
-            News::Returned(reason) => (State::Failed, Some(reason)),
+            News::Withheld(reason) if reopens => (State::Retrying, Some(reason)),
+            News::Returned(reason) | News::Withheld(reason) => (State::Failed, Some(reason)),
             News::Sent => (State::Sent, None),
             News::Delivered => (State::Delivered, None),
             News::Read => (State::Read, None),
@@ -373,6 +391,11 @@ impl Part {
         row.claims = claim;
         if reopens {
             (row.due, row.returned) = (Some(UnixMs(0)), true);
+            if matches!(fact.news, News::Withheld(_)) {
+                row.due = Some(UnixMs((fact.at.seconds() + 1) * 1_000).after(policy::WITHHELD_FOR));
+                row.withheld = true;
+                row.attempts += 1;
+            }
             return Applied::Reopened;
         }
         Applied::Moved
@@ -424,7 +447,7 @@ impl Part {
     pub fn forget(&mut self) {
         self.forgotten = true;
         self.ids.clear();
-        self.rows.values_mut().for_each(|row| row.held = false);
+        self.rows.values_mut().for_each(|row| (row.held, row.withheld) = (false, false));
     }
 
     /// The message id of a claim; the newest entry wins.

@@ -8,7 +8,7 @@ use super::{
     CampaignLane, CampaignUnit,
     backlog::FailureStreak,
     calls::{OutcomesByPart, Settlement},
-    settle,
+    settle::{self, SettleContext},
 };
 use crate::{
     dispatch::{batch, line::state::LineState},
@@ -33,7 +33,10 @@ impl CampaignLane {
         if outcome.cause().is_some_and(|cause| policy::stops_marketing(cause.reason())) {
             self.background.push(self.calls.stop_marketing(to, &self.token_key.get(), line));
         }
-        let settled = settle::settled(outcome, attempt, now, rand::random(), &line.settings);
+        let on_withheld = self.backlog.campaign(part.campaign).map(|work| work.plan.campaign.on_withheld);
+        let on_withheld = on_withheld.unwrap_or_default();
+        let context = SettleContext { attempt, on_withheld, now, jitter: rand::random() };
+        let settled = settle::settled(outcome, context, &line.settings);
         self.store_details(part, outcome);
         self.queue_outcome(part, claimed, settled, line);
         match outcome {
@@ -53,6 +56,7 @@ impl CampaignLane {
             | Outcome::Failed { pause_after: None, .. }
             | Outcome::Throttled { .. }
             | Outcome::Retry { .. }
+            | Outcome::Withheld(_)
             | Outcome::InDoubt(_) => false,
         }
     }
@@ -110,7 +114,7 @@ impl CampaignLane {
     pub(super) fn queue_outcome(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled, line: &LineState) {
         self.places.ended((part, claimed), &settled);
         match settled {
-            Settled::Retry { at, .. } => {
+            Settled::Retry { at, .. } | Settled::Withheld { at, .. } => {
                 self.backlog.note_due(part, Due::At(at));
                 self.idle_until = None;
             }

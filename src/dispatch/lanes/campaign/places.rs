@@ -97,7 +97,11 @@ impl PlaceKeeper {
         match settled {
             // What is in doubt, or held by Meta, may be delivered.
             Settled::Accepted(_) | Settled::Held(_) | Settled::InDoubt { .. } => {}
-            Settled::Retry { .. } | Settled::Back { .. } | Settled::Refused { .. } | Settled::Skipped { .. } => {
+            Settled::Retry { .. }
+            | Settled::Withheld { .. }
+            | Settled::Back { .. }
+            | Settled::Refused { .. }
+            | Settled::Skipped { .. } => {
                 self.ended.push(PlaceNews { person, message, fate: Fate::NotDelivered });
             }
         }

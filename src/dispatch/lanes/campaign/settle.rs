@@ -7,13 +7,28 @@ use crate::{
         DispatchSettings,
         line::consequence::{Consequence, consequence},
     },
-    domain::{Cause, Due, Outcome, Settled, UnixMs},
+    domain::{Cause, Due, OnWithheld, Outcome, Settled, UnixMs, policy},
 };
 
-/// What to store for a recipient whose `attempt` (from 1) ended in `outcome`.
-///
-/// `jitter` is random, 0 to 1.
-pub fn settled(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, settings: &DispatchSettings) -> Settled {
+/// The messages that are withheld together are sent again within this time, each at a random moment.
+const WITHHELD_SPREAD: Duration = Duration::from_secs(60 * 60);
+
+/// What the outcome of an attempt depends on beside the outcome.
+#[derive(Clone, Copy, Debug)]
+pub struct SettleContext {
+    /// The number of the attempt, from 1.
+    pub attempt: u8,
+    /// What the campaign wants for a message that Meta withheld.
+    pub on_withheld: OnWithheld,
+    /// When the attempt ended.
+    pub now: UnixMs,
+    /// Random, 0 to 1.
+    pub jitter: f64,
+}
+
+/// What to store for a recipient whose attempt ended in `outcome`.
+pub fn settled(outcome: &Outcome, context: SettleContext, settings: &DispatchSettings) -> Settled {
+    let SettleContext { attempt, on_withheld, now, jitter } = context;
     // Messages that are given back together become due at random times, after one to two times the wait.
     let spread = |wait: Duration| now.after(wait.mul_f64(1.0 + jitter));
     match outcome {
@@ -34,7 +49,35 @@ pub fn settled(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, setting
             }
             None => Settled::Refused { reason: cause.reason() },
         },
+        Outcome::Withheld(cause) => withheld(cause, on_withheld, now, jitter),
         Outcome::InDoubt(_) => Settled::InDoubt { until: now.after(settings.doubt_deadline) },
         Outcome::Failed { cause, .. } => Settled::Refused { reason: cause.reason() },
+    }
+}
+
+fn withheld(cause: &Cause, on_withheld: OnWithheld, now: UnixMs, jitter: f64) -> Settled {
+    let reason = cause.reason();
+    match on_withheld {
+        OnWithheld::Fail => Settled::Refused { reason },
+        OnWithheld::Retry => {
+            Settled::Withheld { at: now.after(policy::WITHHELD_FOR + WITHHELD_SPREAD.mul_f64(jitter)), reason }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::MetaCode;
+
+    #[test]
+    fn a_withheld_message_waits_for_a_day_if_its_campaign_asks_for_that() {
+        let cause = Cause::Meta { code: MetaCode(131_049), details: String::new() };
+        let (reason, now) = (cause.reason(), UnixMs(1_795_984_075_312));
+        assert_eq!(withheld(&cause, OnWithheld::Fail, now, 0.0), Settled::Refused { reason });
+        for (jitter, hours) in [(0.0, 24), (1.0, 25)] {
+            let at = now.after(Duration::from_secs(hours * 3_600));
+            assert_eq!(withheld(&cause, OnWithheld::Retry, now, jitter), Settled::Withheld { at, reason });
+        }
     }
 }

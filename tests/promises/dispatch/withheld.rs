@@ -1,0 +1,221 @@
+//! Marketing that Meta withholds from a person (131049): sent once more, a day later, if the campaign asks for that.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use deadpool_redis::redis::cmd;
+use pregon::{
+    domain::{CampaignId, CampaignState, ClaimedRow, Fact, News, OnWithheld, PartId, Settled, State, UnixMs, policy},
+    redis::{Store, parts::Claim},
+};
+
+use crate::support::{
+    claim_request, clock,
+    hooks::{Hooks, now, status_without_token, statuses},
+    hostile::{Conduct, Courier, Meta, Reply, Sent, accepted, refused, wamid},
+    meta_code,
+    redis::TestRedis,
+    until,
+    world::{self, TestWorker, address, line, settings},
+};
+
+const KEPT: Duration = Duration::from_secs(3_600);
+const RECIPIENTS: u64 = 30;
+const HOUR_MS: i64 = 3_600_000;
+
+/// Withholds the first messages to a person: none, one or all, in turn by the last digit of the number.
+#[derive(Default)]
+struct Withholds {
+    sent: HashMap<String, u64>,
+}
+
+impl Conduct for Withholds {
+    fn send(&mut self, sent: Sent, _: &Courier) -> Reply {
+        let before = self.sent.entry(sent.to.clone()).or_default();
+        *before += 1;
+        let answer = match *before <= withheld_messages(&sent.to) {
+            true => refused(400, 131_049),
+            false => accepted(&sent.to, &wamid(&sent.to, *before)),
+        };
+        Reply::of(answer, Duration::from_millis(2))
+    }
+}
+
+fn withheld_messages(to: &str) -> u64 {
+    let digit = to.bytes().last().unwrap_or_default() - b'0';
+    [0, 1, u64::MAX][usize::from(digit % 3)]
+}
+
+/// The number of people for whom [`withheld_messages`] is this number.
+fn people_with(withheld: u64) -> u64 {
+    (0..RECIPIENTS).filter(|n| withheld_messages(&n.to_string()) == withheld).count() as u64
+}
+
+async fn by_state(store: &Store, id: CampaignId) -> HashMap<State, u64> {
+    let record = store.campaign(id).await.expect("redis").expect("a campaign");
+    let mut counts = world::counts(store, &record).await.by_state;
+    counts.retain(|_, n| *n > 0);
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withheld_message_is_sent_once_more_after_a_day_and_a_take_over() {
+    let (redis, clock) = clock::redis().await;
+    let Some(clock) = clock else { return };
+    let store = Store::connect(&address(&redis)).await.expect("a store");
+    let meta = Meta::start(Withholds::default(), 0);
+    let lines = [line("3001", 200.0)];
+    let id = world::campaign_on_withheld(&store, OnWithheld::Retry, &["3001"], RECIPIENTS).await;
+    let part = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].0;
+    let first = TestWorker::start("w1", &redis, &meta.url(), &lines, settings()).await;
+    let began = store.time().await.expect("redis");
+    world::launch(&store, id).await;
+    let [never, once, always] = [0, 1, u64::MAX].map(people_with);
+    let waiting = HashMap::from([(State::Accepted, never), (State::Retrying, once + always)]);
+    until("a third is accepted", async || by_state(&store, id).await == waiting).await;
+    let range = cmd("ZRANGE").arg(store.keys.retry(part)).arg(&["0", "-1", "WITHSCORES"]).clone();
+    let due: Vec<(u16, f64)> = store.query("ZRANGE retry", &range).await.expect("redis");
+    assert_eq!(due.len() as u64, once + always);
+    let earliest = began.after(policy::WITHHELD_FOR).0 as f64;
+    assert!(due.iter().all(|(_, at)| *at >= earliest), "not before {earliest}: {due:?}");
+
+    // Another worker sends them again, and those that are withheld again fail.
+    first.stop().await;
+    clock.step(26 * HOUR_MS).await;
+    let second = TestWorker::start("w2", &redis, &meta.url(), &lines, settings()).await;
+    let ended = HashMap::from([(State::Accepted, never + once), (State::Refused, always)]);
+    until("all have ended", async || by_state(&store, id).await == ended).await;
+    assert_eq!(meta.requests() as u64, RECIPIENTS + once + always);
+    second.stop().await;
+
+    // Meta may still say that it withheld one that it has accepted, so the campaign waits for a minute.
+    let at = store.time().await.expect("redis");
+    assert!(!store.complete_if_done(id, at).await.expect("redis"));
+    assert!(store.complete_if_done(id, at.after(Duration::from_secs(62))).await.expect("redis"));
+    let record = store.campaign(id).await.expect("redis").expect("a campaign");
+    assert_eq!(world::counts(&store, &record).await.failures, HashMap::from([(meta_code(131_049), always)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_choice_of_the_campaign_a_withheld_message_fails() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&address(&redis)).await.expect("a store");
+    let meta = Meta::start(Withholds::default(), 0);
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &[line("3001", 200.0)], settings()).await;
+    let id = world::campaign_on_withheld(&store, OnWithheld::Fail, &["3001"], RECIPIENTS).await;
+    world::launch(&store, id).await;
+    let never = people_with(0);
+    let ended = HashMap::from([(State::Accepted, never), (State::Refused, RECIPIENTS - never)]);
+    until("all have ended", async || by_state(&store, id).await == ended).await;
+    assert_eq!(meta.requests() as u64, RECIPIENTS);
+    worker.stop().await;
+}
+
+/// A row that was claimed by epoch 1.
+struct Row {
+    _redis: TestRedis,
+    store: Store,
+    part: PartId,
+}
+
+impl Row {
+    async fn start() -> Self {
+        let redis = TestRedis::start().await;
+        let store = Store::connect(&address(&redis)).await.expect("a store");
+        let id = world::campaign_on_withheld(&store, OnWithheld::Retry, &["3001"], 1).await;
+        world::launch(&store, id).await;
+        let part = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].0;
+        Self { _redis: redis, store, part }
+    }
+
+    /// Claims what is due at `now`: the row with the number of its attempt, if it is due.
+    async fn claim(&self, epoch: u64, now: UnixMs) -> Option<(ClaimedRow, u8)> {
+        match self.store.claim(self.part, &claim_request(epoch, now, 10, now)).await.expect("a claim") {
+            Claim::Rows { rows, .. } => rows.first().map(|row| (row.claimed, row.attempt)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn settle(&self, epoch: u64, claimed: ClaimedRow, settled: Settled) {
+        let outcomes = BTreeMap::from([(self.part, vec![(claimed, settled)])]);
+        self.store.settle(&outcomes, epoch, now(), KEPT).await.expect("settled");
+    }
+
+    async fn withheld(&self, claimed: ClaimedRow, at: UnixMs) {
+        let ClaimedRow { row, send } = claimed;
+        let fact = Fact { row, send, news: News::Withheld(meta_code(131_049)), at, message: None };
+        self.store.apply(&[(self.part, vec![fact])], KEPT).await.expect("applied");
+    }
+
+    async fn state(&self) -> Option<State> {
+        State::of(self.store.state_bytes(self.part).await.expect("redis")[0])
+    }
+}
+
+#[tokio::test]
+async fn a_person_is_withheld_from_once_by_response_or_by_status() {
+    let at = now();
+    let (day_later, later) = (at.after(policy::WITHHELD_FOR), at.after(3 * policy::WITHHELD_FOR));
+    let refusal = || Settled::Withheld { at: day_later, reason: meta_code(131_049) };
+    let accepted = || Settled::Accepted("wamid.1".into());
+    for (first_by_status, second_by_status) in [(false, false), (false, true), (true, false), (true, true)] {
+        let row = Row::start().await;
+        let (mut epoch, mut claimed) = (1, row.claim(1, at).await.expect("the row").0);
+        for by_status in [first_by_status, second_by_status] {
+            match by_status {
+                true => {
+                    row.settle(epoch, claimed, accepted()).await;
+                    // Meta repeats its statuses, and our answers.
+                    row.withheld(claimed, at).await;
+                    row.withheld(claimed, at).await;
+                    row.settle(epoch, claimed, accepted()).await;
+                }
+                false => {
+                    row.settle(epoch, claimed, refusal()).await;
+                    row.settle(epoch, claimed, refusal()).await;
+                }
+            }
+            if epoch > 1 {
+                break;
+            }
+            assert_eq!(row.state().await, Some(State::Retrying));
+            assert_eq!(row.claim(1, UnixMs(day_later.0 - 1)).await, None, "not before the day is over");
+            // Two owners later, and with another error in between.
+            let (again, attempt) = row.claim(2, later).await.expect("due");
+            assert_eq!(attempt, 2);
+            row.settle(2, again, Settled::Retry { at, reason: meta_code(131_000) }).await;
+            (claimed, epoch) = (row.claim(3, later).await.expect("due").0, 3);
+        }
+        let failed = if second_by_status { State::Failed } else { State::Refused };
+        assert_eq!(row.state().await, Some(failed), "{first_by_status} {second_by_status}");
+        assert_eq!(row.claim(3, later.after(policy::WITHHELD_FOR * 2)).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_withheld_status_follows_the_choice_of_the_campaign() {
+    let hooks = Hooks::start().await;
+    for (on_withheld, expected) in [(OnWithheld::Fail, State::Failed), (OnWithheld::Retry, State::Retrying)] {
+        let id = world::campaign_on_withheld(&hooks.store, on_withheld, &["3001"], 3).await;
+        let messages = hooks.launch(id, 3).await.remove(&"3001".into()).expect("its messages");
+        hooks.accept(&messages[..2]).await;
+        let failed = "failed 131049";
+        // By the token, by the message id, and before the response to the send is stored.
+        let reported = [
+            hooks.status(&messages[0], failed),
+            status_without_token(&messages[1].wamid(), failed),
+            status_without_token(&messages[2].wamid(), failed),
+        ];
+        assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200);
+        hooks.accept(&messages[2..]).await;
+        until("every status is applied", async || hooks.by_state(id).await == HashMap::from([(expected, 3)])).await;
+        // What was to be sent again fails with the code of the status if the campaign is cancelled.
+        let from = [CampaignState::Running];
+        hooks.store.change_campaign(id, &from, CampaignState::Cancelled, now(), None).await.expect("redis");
+        until("nothing is left", async || hooks.by_state(id).await == HashMap::from([(State::Failed, 3)])).await;
+        assert_eq!(hooks.counts(id).await.failures, HashMap::from([(meta_code(131_049), 3)]));
+    }
+    hooks.stop().await;
+}

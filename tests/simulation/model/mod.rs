@@ -25,6 +25,7 @@ mod watch;
 
 use std::{
     cell::{Cell, RefCell},
+    thread,
     time::Duration,
 };
 
@@ -41,9 +42,19 @@ const HISTORIES: u64 = 150;
 /// How long to shrink a failing history.
 const SHRINK_MS: u32 = 30_000;
 
+/// The stack of a thread that runs histories. In a debug build, the futures of a step are too large for that of a test.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
+
 /// Runs the model and the scripts through random histories, one per seed. Panics with the smallest form of the
 /// first history that fails.
 fn agree_in_histories(facts: Facts) {
+    let histories = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || run_histories(facts));
+    if let Err(panic) = histories.expect("a thread").join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn run_histories(facts: Facts) {
     let multiplier: u64 =
         std::env::var("PREGON_HISTORIES").ok().and_then(|multiplier| multiplier.parse().ok()).unwrap_or(1);
     let first = support::seed();

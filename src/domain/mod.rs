@@ -27,6 +27,7 @@ pub mod suppression_row;
 pub mod template;
 pub mod time;
 pub mod token;
+pub mod us_numbers;
 
 pub use campaign::{Campaign, CampaignState, Late, OnDoubt, OnWithheld};
 pub use event::{Event, EventType};

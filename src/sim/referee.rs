@@ -15,7 +15,7 @@ use super::{
     validate::Incoming,
     world::World,
 };
-use crate::domain::Phone;
+use crate::domain::{Phone, us_numbers};
 
 /// Counts the rules that a message breaks, except the rate, which [`LineState::arrived`] counts.
 ///
@@ -59,6 +59,7 @@ pub(super) fn judge(
 }
 
 fn judge_marketing(world: &World, line: &SimLine, state: &mut LineState, to: Phone, now: Duration) {
+    state.violations.count_if(Rule::UsMarketing, us_numbers::is_us(to));
     let account = &world.wabas[line.waba];
     if account.withheld.forbids(to, now, world.referee.grace) {
         state.violations.count(Rule::Resend131049);

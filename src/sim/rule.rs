@@ -41,10 +41,12 @@ pub(super) enum Rule {
     Resend131049,
     /// No marketing to a person who has stopped it.
     AfterStop,
+    /// No marketing to numbers of the USA.
+    UsMarketing,
 }
 
 impl Rule {
-    const ALL: [Rule; 7] = [
+    const ALL: [Rule; 8] = [
         Rule::Rate,
         Rule::Pair,
         Rule::PortfolioLimit,
@@ -52,6 +54,7 @@ impl Rule {
         Rule::Restricted,
         Rule::Resend131049,
         Rule::AfterStop,
+        Rule::UsMarketing,
     ];
 
     /// The key in [`super::Tally::violations`].
@@ -64,6 +67,7 @@ impl Rule {
             Rule::Restricted => "restricted",
             Rule::Resend131049 => "resend_131049",
             Rule::AfterStop => "after_stop",
+            Rule::UsMarketing => "us_marketing",
         }
     }
 }

@@ -30,6 +30,7 @@ use super::{
     wire::Refusal,
     world::{SharedWorld, World},
 };
+use crate::domain::us_numbers;
 
 /// A send that has arrived.
 #[derive(Clone, Copy)]
@@ -242,9 +243,12 @@ impl Attempt<'_> {
             let outside_window = !line.state().in_service_window(message.to, world.clock.now());
             return outside_window.then_some(131_047);
         };
+        if !world.templates[template].state().is_marketing() {
+            return None;
+        }
         let stops = &world.businesses[world.wabas[line.waba].business].stops;
-        let is_stopped = world.templates[template].state().is_marketing() && stops.of(message.to).is_some();
-        is_stopped.then_some(131_050)
+        let is_stopped = stops.of(message.to).is_some();
+        is_stopped.then_some(131_050).or(us_numbers::is_us(message.to).then_some(131_049))
     }
 
     /// Schedules the updates of a message. Returns the update that must be delivered before the response, if there is

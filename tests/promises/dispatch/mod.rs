@@ -8,6 +8,7 @@ mod holds;
 mod hostile;
 mod housekeeping;
 mod lanes;
+mod marketing;
 mod messaging_limits;
 mod pairs;
 mod pausing;

@@ -48,9 +48,9 @@ async fn every_rule_starts_at_0() {
     let server = SimServer::start(quiet()).await;
     assert_eq!(server.code(&order(1, "")).await, 0);
     let ledger = server.ledger();
-    for rule in
-        ["rate", "pair", "portfolio_limit", "template_not_approved", "restricted", "resend_131049", "after_stop"]
-    {
+    let account = ["rate", "portfolio_limit", "template_not_approved", "restricted"];
+    let people = ["pair", "resend_131049", "after_stop", "us_marketing"];
+    for rule in account.into_iter().chain(people) {
         assert_eq!((ledger.total.violations[rule], ledger.lines["3001"].violations[rule]), (0, 0), "{rule}");
     }
 }
@@ -153,6 +153,23 @@ async fn marketing_after_a_stop_fails_and_breaks_a_rule() {
     assert_eq!(broken(&server), counts(&[("after_stop", 1)]));
     let unknown = json!({"line": "3001", "from": number(1), "value": "maybe"});
     assert_eq!(server.control("preference", &unknown).await.0, 400);
+}
+
+#[tokio::test]
+async fn marketing_to_the_usa_is_withheld_and_breaks_a_rule() {
+    let webhook = Webhook::start().await;
+    let server = SimServer::start(strict(with_webhook(&webhook, Statuses::default()))).await;
+    let to = |mut message: Value, number: &str| {
+        message["to"] = number.into();
+        message
+    };
+    for message in [to(order(1, ""), "+12025550123"), to(sale(2), "+14165550100"), to(sale(3), "+12025550123")] {
+        assert_eq!(server.code(&message).await, 0);
+    }
+    server.sim.idle().await;
+    assert_eq!(broken(&server), counts(&[("us_marketing", 1)]));
+    let failed: Vec<_> = server.sim.messages().into_iter().filter(|message| message.state == State::Failed).collect();
+    assert_eq!(failed.iter().map(|message| message.code).collect::<Vec<_>>(), [Some(131_049)]);
 }
 
 #[tokio::test]

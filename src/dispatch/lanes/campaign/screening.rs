@@ -7,7 +7,12 @@
 //!
 //! Promises: no message is sent to a person whose suppression was stored before its row was claimed.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+    time::Instant,
+};
 
 use fastbloom::BloomFilter;
 use tokio::sync::Mutex;
@@ -15,7 +20,7 @@ use tracing::info;
 
 use super::message::Message;
 use crate::{
-    domain::{BusinessId, PersonHash, SharedTokenKey, SkipReason},
+    domain::{BusinessId, PersonHash, SharedTokenKey, SkipReason, us_numbers},
     redis::{
         Store, StoreError,
         suppressions::{NewsPosition, SuppressionNews},
@@ -65,14 +70,18 @@ impl Screening {
         claimed_at: Instant,
     ) -> Result<Vec<(usize, SkipReason)>, StoreError> {
         let suspects = self.suspects(store, business, messages, claimed_at).await?;
-        if suspects.is_empty() {
-            return Ok(Vec::new());
+        let mut skips = BTreeMap::new();
+        if is_marketing {
+            skips.extend(undeliverable(messages).map(|index| (index, SkipReason::MarketingUs)));
         }
-        let hashes: Vec<PersonHash> = suspects.iter().map(|(_, hash)| *hash).collect();
-        let found = store.suppressions(business, &hashes).await?;
-        let suppressed =
-            suspects.into_iter().zip(found).filter(|(_, entry)| entry.is_some_and(|entry| entry.covers(is_marketing)));
-        Ok(suppressed.map(|((index, _), _)| (index, SkipReason::Suppressed)).collect())
+        if !suspects.is_empty() {
+            let hashes: Vec<PersonHash> = suspects.iter().map(|(_, hash)| *hash).collect();
+            let found = suspects.into_iter().zip(store.suppressions(business, &hashes).await?);
+            let suppressed = found.filter(|(_, entry)| entry.is_some_and(|entry| entry.covers(is_marketing)));
+            // What a person wants comes before what Meta delivers.
+            skips.extend(suppressed.map(|((index, _), _)| (index, SkipReason::Suppressed)));
+        }
+        Ok(skips.into_iter().collect())
     }
 
     /// The messages whose recipients the filter takes for suppressed.
@@ -92,6 +101,14 @@ impl Screening {
         let hashes = messages.iter().map(|message| PersonHash::of(message.to().into(), &key)).enumerate();
         Ok(hashes.filter(|(_, PersonHash(hash))| people.contains_hash(*hash)).collect())
     }
+}
+
+/// The messages that Meta delivers to nobody if they are marketing: those to numbers of the USA.
+///
+/// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/marketing-templates>, read
+/// 2026-11-28: from 1 April 2025 on, nobody with a +1 number and an area code of the USA gets marketing templates.
+fn undeliverable(messages: &[Message]) -> impl Iterator<Item = usize> {
+    messages.iter().enumerate().filter(|(_, message)| us_numbers::is_us(message.to())).map(|(index, _)| index)
 }
 
 impl Filter {

@@ -251,6 +251,7 @@ fn line(id: &str) -> Line {
         name: String::new(),
         messages_per_second: Some(1e6),
         warm_up: Arc::default(),
+        marketing_api: false,
     }
 }
 

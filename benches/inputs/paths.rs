@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use pregon::{
     domain::{ClaimedRow, Outcome, Recipient, Secret, Token},
-    graph::{GraphClient, GraphClientConfig, Permit, answer, body::BodyPlan},
+    graph::{Edge, GraphClient, GraphClientConfig, Permit, SendRequest, answer, body::BodyPlan},
     intake::rows::{Columns, Row, RowReader},
     redis::chunk::{self, CHUNK_ROWS_MAX, Chunk},
     webhook::{
@@ -112,21 +112,24 @@ fn send() -> Path {
     let graph = GraphClient::new(GraphClientConfig { base_url: meta.url.clone(), ..GraphClientConfig::default() });
     let sender = graph.expect("a client").sender(&"3001".into(), &Secret::new("token")).expect("a sender");
     let mut builder = Builder::new();
-    let message = |(to, row): (&Recipient, u16)| Bytes::copy_from_slice(builder.body(to, row));
-    let messages: Vec<Bytes> = recipients().iter().zip(0..).map(message).collect();
-    let bytes = messages.iter().map(|message| message.len() as u64).sum();
+    let message = |(to, row): (&Recipient, u16)| SendRequest {
+        edge: Edge::Messages,
+        body: Bytes::copy_from_slice(builder.body(to, row)),
+    };
+    let messages: Vec<SendRequest> = recipients().iter().zip(0..).map(message).collect();
+    let bytes = messages.iter().map(|message| message.body.len() as u64).sum();
     let run = move || {
         let _answers_until_it_is_dropped = &meta;
         runtime.block_on(async {
-            let send = async |body: &Bytes| match sender.permit(Instant::now()) {
-                Some(Permit::Open(permit)) => sender.send(permit, body.clone()).await,
+            let send = async |message: &SendRequest| match sender.permit(Instant::now()) {
+                Some(Permit::Open(permit)) => sender.send(permit, message.clone()).await,
                 Some(Permit::New(permit)) => {
-                    let departure = sender.connect(permit, body.clone()).await.expect("a connection");
+                    let departure = sender.connect(permit, message.clone()).await.expect("a connection");
                     Some(departure.leave().await)
                 }
                 None => None,
             };
-            let mut waiting: Vec<&Bytes> = messages.iter().collect();
+            let mut waiting: Vec<&SendRequest> = messages.iter().collect();
             // At first there are too few connections, so some sends get no permit and are repeated.
             while !waiting.is_empty() {
                 let mut attempts = stream::iter(std::mem::take(&mut waiting))

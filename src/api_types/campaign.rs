@@ -6,7 +6,9 @@ use utoipa::ToSchema;
 
 use super::{Listed, Page, Rejection, Statistics};
 use crate::{
-    domain::{CampaignId, CampaignState, Late, LineId, OnDoubt, OnWithheld, RawRecipient, UnixMs, campaign::PauseReason},
+    domain::{
+        CampaignId, CampaignState, Late, LineId, OnDoubt, OnWithheld, RawRecipient, UnixMs, campaign::PauseReason,
+    },
     json,
 };
 

@@ -260,6 +260,8 @@ pub struct WabaConfig {
     pub business: BusinessId,
     /// The access token for sending on the WABA's lines.
     pub access_token: Secret,
+    /// Whether marketing goes through the Marketing Messages API.
+    pub marketing_api: bool,
 }
 
 /// `[[line]]`

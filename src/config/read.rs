@@ -299,6 +299,7 @@ fn waba(mut section: Section<'_>) -> WabaConfig {
         id: section.id("id").as_str().into(),
         business: section.id("business").as_str().into(),
         access_token: section.required_secret("access_token"),
+        marketing_api: section.parsed("marketing_api", "true or false", |text| text.parse().ok()).unwrap_or_default(),
     };
     section.finish();
     config

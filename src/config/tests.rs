@@ -14,6 +14,7 @@ id = "1001"
 id = "2001"
 business = "1001"
 access_token = { env = "C" }
+marketing_api = true
 [[line]]
 id = "3001"
 waba = "2001"
@@ -125,7 +126,7 @@ fn a_complete_configuration_is_read() {
     assert_eq!(config.http.api_keys[0].scopes, KeyScope::ALL, "a key without scopes may do everything");
     assert_eq!(config.webhook.app_secret, Some(Secret::new("app")));
     assert_eq!(config.wabas[0].business, "1001".into());
-    assert_eq!(config.wabas[0].access_token.expose(), "EAAG");
+    assert_eq!((config.wabas[0].access_token.expose(), config.wabas[0].marketing_api), ("EAAG", true));
     let [sales, plain] = &config.lines[..] else { panic!("{:?}", config.lines) };
     assert_eq!((sales.name.as_str(), sales.display.as_str()), ("sales", "+54 9 11 5555 0001"));
     assert_eq!((plain.id.as_str(), plain.waba.as_str(), plain.name.as_str()), ("3002", "2001", "3002"));

@@ -29,7 +29,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use self::inbound::InboundRates;
 use crate::{
-    domain::{BusinessId, Hold, HoldScope, LineId, MessagingLimit, Pauses, retry::RetryPolicy},
+    domain::{BusinessId, Hold, HoldScope, LineId, MessagingLimit, Pauses, UnixMs, WabaId, retry::RetryPolicy},
     redis::lines::LineControl,
 };
 
@@ -69,6 +69,8 @@ pub struct RunnerSignals {
     pub pauses: Pauses,
     /// The messaging limits that are known, by business.
     pub messaging_limits: HashMap<BusinessId, MessagingLimit>,
+    /// The WABAs that send marketing through the Marketing Messages API because Meta demanded it, each until when.
+    pub rerouted: HashMap<WabaId, UnixMs>,
     /// How fast people write to each line. It changes between broadcasts; the runners look at it once a second.
     pub inbound: Arc<InboundRates>,
 }

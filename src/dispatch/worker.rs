@@ -464,8 +464,13 @@ impl SignalWatch {
     async fn update(&self, pulse: u64) -> Result<(), StoreError> {
         let Self { worker, store, clock, lines, inbound, signals } = self;
         let (ids, now) = (lines.ids(), clock.now());
-        let (controls, mut holds, stored, limits) =
-            tokio::try_join!(store.controls(&ids), store.holds(now), store.pauses(), store.messaging_limits())?;
+        let (controls, mut holds, stored, limits, rerouted) = tokio::try_join!(
+            store.controls(&ids),
+            store.holds(now),
+            store.pauses(),
+            store.messaging_limits(),
+            store.rerouted()
+        )?;
         for (scope, hold) in rules::holds::implied(&holds, lines, now) {
             if store.hold_if_new(&scope, &hold, hold.since).await? {
                 warn!(%scope, reason = hold.reason, "held back");
@@ -476,7 +481,8 @@ impl SignalWatch {
         let pauses = stored.pauses.clone();
         let messaging_limits = limits.into_iter().map(|(business, known)| (business, known.limit)).collect();
         let inbound = inbound.clone();
-        let read = RunnerSignals { are_known: true, pulse, controls, holds, pauses, messaging_limits, inbound };
+        let read =
+            RunnerSignals { are_known: true, pulse, controls, holds, pauses, messaging_limits, rerouted, inbound };
         signals.send_replace(Arc::new(read));
         if stored.is_obeyed_by(worker, stored.version) {
             Ok(())

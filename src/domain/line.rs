@@ -29,6 +29,8 @@ pub struct Line {
     pub messages_per_second: Option<f64>,
     /// The warm-up: how many messages the line may send on each of its first days. Empty: any number.
     pub warm_up: Arc<[u32]>,
+    /// Whether marketing goes through the Marketing Messages API, as the configuration says.
+    pub marketing_api: bool,
 }
 
 /// What Meta allows on a line, in messages per second, inbound and outbound together.
@@ -83,6 +85,7 @@ pub(crate) mod tests {
             name: String::new(),
             messages_per_second: Some(80.0),
             warm_up: Arc::default(),
+            marketing_api: false,
         }
     }
 }

@@ -164,6 +164,13 @@ pub const TEMPLATE_PAUSED: MetaCode = MetaCode(132_015);
 /// The cap on utility messages of a WABA: only those are held.
 pub const UTILITY_CAP: MetaCode = MetaCode(131_064);
 
+/// The WABA sends no marketing through `/messages`.
+const MARKETING_API_ONLY: MetaCode = MetaCode(131_063);
+
+/// How long a WABA that refused marketing through `/messages` sends it through the Marketing Messages API. Then one message
+/// finds out whether that is still so.
+pub const REROUTED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// How long a country is held. Then one message finds out whether the WABA may send to it again.
 const COUNTRY_WAIT: Duration = DAY;
 
@@ -232,6 +239,12 @@ pub fn stops_marketing(reason: FailureReason) -> bool {
     rule.is_some_and(|rule| rule.action == ErrorAction::SuppressMarketing)
 }
 
+/// The outcome of a message that was to be rerouted, and cannot be: it is no marketing, or was sent through the Marketing
+/// Messages API.
+pub fn not_rerouted(cause: Cause) -> Outcome {
+    Outcome::Failed { pause_after: Some(PAUSE_AFTER_FEW), cause }
+}
+
 fn by_rule(rule: &Rule, cause: Cause) -> Outcome {
     let wait = rule.wait;
     let throttled = |scope, cause| Outcome::Throttled { scope, wait: wait.unwrap_or(THROTTLE_WAIT), cause };
@@ -249,6 +262,7 @@ fn by_rule(rule: &Rule, cause: Cause) -> Outcome {
         // The wait is the least. Meta says when it is over: by a webhook, or in the health of the WABA.
         ErrorAction::PauseWaba => Outcome::Blocked { scope: ErrorScope::Waba, wait: None, cause },
         ErrorAction::PauseTemplate => blocked(ErrorScope::Template, cause),
+        ErrorAction::StopCampaign if *rule.codes.start() == MARKETING_API_ONLY.0 => Outcome::Rerouted(cause),
         ErrorAction::StopCampaign => Outcome::Failed { pause_after: Some(PAUSE_AFTER_FEW), cause },
         ErrorAction::FailMessage => Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause },
         ErrorAction::FailRecipient
@@ -392,6 +406,7 @@ mod tests {
             blocked(133_010, ErrorScope::Line, None),
             blocked(368, ErrorScope::Waba, None),
             blocked(132_015, ErrorScope::Template, Some(10_800)),
+            (131_063, Outcome::Rerouted(cause(131_063))),
             failed(132_000, Some(PAUSE_AFTER_FEW)),
             failed(131_008, Some(PAUSE_AFTER_FEW)),
             failed(100, Some(PAUSE_AFTER_MANY)),

@@ -88,6 +88,18 @@ impl BodyPlan {
     }
 }
 
+/// Turns a rendered body into one for the Marketing Messages API.
+///
+/// Meta sends the message as `/messages` would if the WABA is not enabled for that API.
+///
+/// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/marketing-messages/send>, read
+/// 2026-11-28.
+pub fn for_marketing_api(body: &mut Vec<u8>) {
+    let end = body.pop();
+    assert_eq!(end, Some(b'}'), "a body is a JSON object");
+    body.extend_from_slice(br#","product_policy":"CLOUD_API_FALLBACK"}"#);
+}
+
 fn write_json(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
     serde_json::to_writer(out, value).expect("a string always serializes, and writing to a Vec never fails");
 }

@@ -192,7 +192,8 @@ impl GraphClient {
         Ok(LineSender {
             connections: self.connections.clone(),
             timeout: self.timeout,
-            url: self.endpoint([line.as_str(), "messages"]),
+            messages: self.endpoint([line.as_str(), "messages"]),
+            marketing_messages: self.endpoint([line.as_str(), "marketing_messages"]),
             headers,
         })
     }
@@ -225,8 +226,27 @@ impl GraphClient {
 pub struct LineSender {
     connections: Arc<Connections>,
     timeout: Duration,
-    url: Url,
+    messages: Url,
+    marketing_messages: Url,
     headers: HeaderMap,
+}
+
+/// The edge of a line to which a message is posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// `/messages`, for every message.
+    Messages,
+    /// `/marketing_messages`, the Marketing Messages API.
+    MarketingMessages,
+}
+
+/// A message, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct SendRequest {
+    /// Where it is posted.
+    pub edge: Edge,
+    /// The whole JSON of the send.
+    pub body: Bytes,
 }
 
 /// The right to send one message, until dropped.
@@ -268,26 +288,26 @@ impl LineSender {
         self.connections.failed_since(since)
     }
 
-    /// Makes one attempt: `body` is written to Meta at most once.
+    /// Makes one attempt: the body is written to Meta at most once.
     ///
-    /// Shape: `body` is the whole JSON of a send. Errors are outcomes. `None` means that the connection was closed,
+    /// Shape: errors are outcomes. `None` means that the connection was closed,
     /// and that the message was certainly not sent. A caller that drops the future early must put the message in
     /// doubt.
     /// Source: the module doc lists the failures after which the message was certainly not sent.
     pub fn send(
         &self,
         OpenPermit(connection): OpenPermit,
-        body: Bytes,
+        message: SendRequest,
     ) -> impl Future<Output = Option<Outcome>> + use<> {
-        let response = connection.execute(self.request(body));
+        let response = connection.execute(self.request(message));
         exchange(connection, response, self.timeout, tokio::time::sleep(self.timeout))
     }
 
-    /// Makes the connection for an attempt with `body`. `Err` is the outcome if there is no connection.
+    /// Makes the connection for an attempt with `message`. `Err` is the outcome if there is no connection.
     pub async fn connect(
         &self,
         NewPermit(connection, _connecting): NewPermit,
-        body: Bytes,
+        message: SendRequest,
     ) -> Result<Departure, Outcome> {
         let gate_wait = connection.gate().open();
         let (leave, timeout) = (gate_wait.leave.clone(), self.timeout);
@@ -295,7 +315,7 @@ impl LineSender {
             leave.cancelled().await;
             tokio::time::sleep(timeout).await;
         };
-        let response = connection.execute(self.request(body));
+        let response = connection.execute(self.request(message));
         let mut exchange: Exchange = Box::pin(exchange(connection, response, timeout, deadline));
         tokio::select! {
             biased;
@@ -304,8 +324,12 @@ impl LineSender {
         }
     }
 
-    fn request(&self, body: Bytes) -> Request {
-        let mut request = Request::new(Method::POST, self.url.clone());
+    fn request(&self, SendRequest { edge, body }: SendRequest) -> Request {
+        let url = match edge {
+            Edge::Messages => &self.messages,
+            Edge::MarketingMessages => &self.marketing_messages,
+        };
+        let mut request = Request::new(Method::POST, url.clone());
         *request.headers_mut() = self.headers.clone();
         *request.body_mut() = Some(body.into());
         request

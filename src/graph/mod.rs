@@ -6,5 +6,7 @@ pub mod client;
 mod connections;
 pub mod management;
 
-pub use client::{BadGraphConfig, BadToken, Departure, GraphClient, GraphClientConfig, LineSender, Permit};
+pub use client::{
+    BadGraphConfig, BadToken, Departure, Edge, GraphClient, GraphClientConfig, LineSender, Permit, SendRequest,
+};
 pub use management::{GraphError, LineInfo, LineLimits, SendHealth};

@@ -560,7 +560,7 @@ impl Store {
     /// it withheld it. A completed campaign sends nothing again.
     async fn may_be_withheld(&self, id: CampaignId, parts: &[PartId], now: UnixMs) -> Result<bool> {
         let campaign = self.definitions(&[id]).await?.pop().flatten();
-        if campaign.is_none_or(|campaign| campaign.on_withheld == OnWithheld::Fail) {
+        if campaign.is_none_or(|read| read.campaign.on_withheld == OnWithheld::Fail) {
             return Ok(false);
         }
         for batch in parts.rchunks(PARTS_AT_ONCE) {

@@ -84,6 +84,8 @@ keys! {
     templates(waba: &WabaId) => "templates:{waba}";
     /// HASH: business → its messaging limit, JSON.
     messaging_limits() => "messaging_limits";
+    /// HASH: WABA → until when its marketing goes through the Marketing Messages API, in ms.
+    rerouted() => "rerouted";
     /// HASH of what the feed has told about lines, holds and templates, and whether it has begun.
     told() => "told";
     /// HASH: how far a subscriber was told, whether it fails or is disabled, who delivers to it, and how often one of

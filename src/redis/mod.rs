@@ -35,6 +35,7 @@ pub mod phone_index;
 pub mod places;
 pub mod position;
 pub mod registry;
+pub mod rerouted;
 pub mod script;
 pub mod spawn;
 mod stored;

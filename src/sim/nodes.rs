@@ -38,6 +38,7 @@ pub(super) fn waba_node(world: &World, waba: usize) -> Value {
     let spec = &world.wabas[waba].spec;
     let blocks = world.wabas[waba].blocks.at(world.clock.now());
     let is_banned = blocks.iter().any(|block| block.sanction == Sanction::Ban);
+    let onboarded = if spec.marketing_api_only { "ONBOARDED" } else { "INELIGIBLE" };
     json!({
         "id": spec.id,
         "name": spec.name,
@@ -51,9 +52,9 @@ pub(super) fn waba_node(world: &World, waba: usize) -> Value {
         "ownership_type": "SELF",
         "owner_business_info": {"id": spec.business, "name": spec.name},
         "on_behalf_of_business_info": Value::Null,
-        "marketing_messages_lite_api_status": "INELIGIBLE",
-        "marketing_messages_onboarding_status": "INELIGIBLE",
-        "disable_marketing_messages_on_cloud_api": false,
+        "marketing_messages_lite_api_status": onboarded,
+        "marketing_messages_onboarding_status": onboarded,
+        "disable_marketing_messages_on_cloud_api": spec.marketing_api_only,
         "health_status": health::of_waba(world, waba),
         "is_enabled_for_insights": true,
         "whatsapp_business_manager_messaging_limit": tier(world, waba),

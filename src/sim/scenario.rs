@@ -166,6 +166,9 @@ pub struct Waba {
     pub token: String,
     /// The webhook that receives the updates. Without it, no updates are sent.
     pub webhook: Option<Target>,
+    /// Whether marketing is taken only through the Marketing Messages API: `/messages` refuses it with 131063.
+    #[serde(default)]
+    pub marketing_api_only: bool,
 }
 
 /// The target of a webhook.

@@ -1,4 +1,4 @@
-//! `POST {line}/messages`: the one request that has to be fast.
+//! `POST {line}/messages` and `/marketing_messages`: the requests that have to be fast.
 //!
 //! A message is recorded, and its statuses are scheduled, before the first await, so a client that disconnects changes
 //! nothing.
@@ -26,7 +26,7 @@ use super::{
     scenario::{Fault, PacingOutcome},
     template_change::pause_after_pacing,
     timer,
-    validate::{Incoming, ValidMessage, ValidSend},
+    validate::{Edge, Incoming, ValidMessage, ValidSend},
     wire::Refusal,
     world::{SharedWorld, World},
 };
@@ -56,6 +56,7 @@ pub(super) async fn send(
     line: &SimLine,
     arrival: Arrival,
     token: Option<&str>,
+    edge: Edge,
     body: &[u8],
 ) -> Reply {
     let behaviour = line.behaviour();
@@ -63,7 +64,7 @@ pub(super) async fn send(
     let fault = behaviour.fault(world.clock.now(), &mut draws);
     let answered = arrival.at + behaviour.latency.draw(&mut draws);
     let silence = behaviour.faults.no_answer_for;
-    let incoming = Incoming::read(world, line.waba, body);
+    let incoming = Incoming::read(world, line.waba, edge, body);
     let attempt = Attempt { world, line, behaviour, fault, answered };
 
     // There are three kinds of faults: a refusal; a fault without processing; and a fault after processing.

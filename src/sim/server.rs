@@ -22,6 +22,7 @@ use super::{
     query::Query,
     reply::Reply,
     send::{Arrival, send},
+    validate::Edge,
     wire::Refusal,
     world::SharedWorld,
 };
@@ -107,20 +108,11 @@ async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
         return control::answer(world, &head.method, node.unwrap_or(""), &body).await;
     }
     let token = header_text(&head.headers, AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let send_edge = edge.and_then(Edge::named).filter(|_| head.method == Method::POST && rest.is_none());
+    if let (true, Some(id), Some(edge)) = (is_version(first), node, send_edge) {
+        return post_message(world, id, edge, token, body).await;
+    }
     match (is_version(first), node, edge, rest) {
-        (true, Some(id), Some("messages"), None) if head.method == Method::POST => {
-            let Some(line) = world.line(id) else {
-                world.counts.requests_elsewhere.fetch_add(1, Ordering::Relaxed);
-                let refusal = world.authorize(token, None, id).err().unwrap_or_else(|| Refusal::no_such_object(id));
-                return Reply::refusal(world, &refusal);
-            };
-            let arrival = Arrival::on(world, line);
-            match read_body(body).await {
-                Some(body) => send(world, line, arrival, token, &body).await,
-                // The client broke off, or the body exceeds BODY_BYTES_MAX.
-                None => Reply::Reset,
-            }
-        }
         (true, Some(id), Some("unpause"), None) if head.method == Method::POST => management::unpause(world, token, id),
         (true, Some(id), edge, None) if head.method == Method::GET => {
             let host = header_text(&head.headers, HOST).unwrap_or("localhost");
@@ -128,6 +120,20 @@ async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
             management::answer(world, token, id, edge, &query).await
         }
         _ => Reply::refusal(world, &Refusal::new(2500, format!("Unknown path components: {}", head.uri.path()))),
+    }
+}
+
+async fn post_message(world: &SharedWorld, id: &str, edge: Edge, token: Option<&str>, body: Incoming) -> Reply {
+    let Some(line) = world.line(id) else {
+        world.counts.requests_elsewhere.fetch_add(1, Ordering::Relaxed);
+        let refusal = world.authorize(token, None, id).err().unwrap_or_else(|| Refusal::no_such_object(id));
+        return Reply::refusal(world, &refusal);
+    };
+    let arrival = Arrival::on(world, line);
+    match read_body(body).await {
+        Some(body) => send(world, line, arrival, token, edge, &body).await,
+        // The client broke off, or the body exceeds BODY_BYTES_MAX.
+        None => Reply::Reset,
     }
 }
 

@@ -27,6 +27,26 @@ pub(super) struct Incoming<'a> {
     to: Option<Phone>,
     /// The index of the template in [`World::templates`], if there is one with this name and language.
     template: Option<usize>,
+    waba: usize,
+    edge: Edge,
+}
+
+/// The edge of a line that a send is posted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Edge {
+    Messages,
+    MarketingMessages,
+}
+
+impl Edge {
+    /// The edge with this name in the URL.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name {
+            "messages" => Some(Self::Messages),
+            "marketing_messages" => Some(Self::MarketingMessages),
+            _ => None,
+        }
+    }
 }
 
 /// A valid send.
@@ -47,14 +67,14 @@ pub(super) struct ValidMessage<'a> {
 
 impl<'a> Incoming<'a> {
     /// Errors: the refusal of a body that is not JSON, or not of Meta's form.
-    pub(super) fn read(world: &World, waba: usize, body: &'a [u8]) -> Result<Self, Refusal> {
+    pub(super) fn read(world: &World, waba: usize, edge: Edge, body: &'a [u8]) -> Result<Self, Refusal> {
         let request: SendRequest<'a> =
             serde_json::from_slice(body).map_err(|error| Refusal::new(100, format!("Invalid JSON: {error}")))?;
         let to = request.to.as_ref().and_then(|to| phone(to.as_str()));
         let template = request.template.as_ref().filter(|_| request.is_of_kind("template"));
         let template =
             template.and_then(|named| world.template(waba, named.name.as_str(), named.language.code.as_str()));
-        Ok(Self { request, to, template })
+        Ok(Self { request, to, template, waba, edge })
     }
 
     /// The person whom the message is for; `None` for a read receipt, or without a valid number.
@@ -81,13 +101,15 @@ impl<'a> ValidSend<'a> {
     ///
     /// Errors: the refusal that Meta would return.
     pub(super) fn of(world: &World, incoming: Incoming<'a>) -> Result<Self, Refusal> {
-        let Incoming { request, to, template: found } = incoming;
+        let Incoming { request, to, template: found, waba, edge } = incoming;
         if request.messaging_product.as_ref().is_none_or(|product| product.as_str() != "whatsapp") {
             return Err(Refusal::new(100, "Param messaging_product must be one of {WHATSAPP}"));
         }
-        if request.is_receipt() {
+        if request.is_receipt() && edge == Edge::Messages {
             return Ok(Self::Receipt);
         }
+        let is_marketing = found.map(|template| world.templates[template].state().is_marketing());
+        check_edge(world, waba, edge, is_marketing, request.product_policy.as_ref().map(|policy| policy.as_str()))?;
         if request
             .biz_opaque_callback_data
             .as_ref()
@@ -145,6 +167,31 @@ impl ValidMessage<'_> {
                 label: label.into(),
             })
             .collect()
+    }
+}
+
+/// Whether the edge takes the message. `is_marketing`: whether its template is, if it has one.
+///
+/// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/marketing-messages/send>, read
+/// 2026-11-28.
+fn check_edge(
+    world: &World,
+    waba: usize,
+    edge: Edge,
+    is_marketing: Option<bool>,
+    product_policy: Option<&str>,
+) -> Result<(), Refusal> {
+    match edge {
+        Edge::Messages if product_policy.is_some() => Err(Refusal::new(100, "Unexpected param product_policy")),
+        Edge::Messages if is_marketing == Some(true) && world.wabas[waba].spec.marketing_api_only => {
+            Err(Refusal::bare(131_063))
+        }
+        Edge::Messages => Ok(()),
+        Edge::MarketingMessages if is_marketing == Some(false) => Err(Refusal::bare(131_055)),
+        Edge::MarketingMessages => match product_policy {
+            None | Some("CLOUD_API_FALLBACK" | "STRICT") => Ok(()),
+            Some(_) => Err(Refusal::new(100, "Param product_policy must be one of {CLOUD_API_FALLBACK, STRICT}")),
+        },
     }
 }
 

@@ -449,6 +449,7 @@ impl LineMetrics {
             Outcome::Accepted { held: false, .. } => &self.accepted,
             Outcome::Accepted { held: true, .. } => &self.held,
             Outcome::Throttled { .. } => &self.throttled,
+            Outcome::Rerouted(_) => &self.retry,
             Outcome::Retry { .. } => &self.retry,
             Outcome::InDoubt(_) => &self.in_doubt,
             // Counted as a failure, because only a campaign that asks for it sends the message again.

@@ -14,7 +14,8 @@ use crate::{
     config::Role,
     domain::{
         BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
-        LineId, OnDoubt, OnWithheld, Phone, Secret, SuppressionReason, SuppressionScope, UnixMs, WabaId, phone::NotE164,
+        LineId, OnDoubt, OnWithheld, Phone, Secret, SuppressionReason, SuppressionScope, UnixMs, WabaId,
+        phone::NotE164,
     },
 };
 

@@ -242,7 +242,7 @@ impl FinderTask {
         }
         let campaigns: Vec<CampaignId> = campaigns.into_iter().collect();
         let definitions = self.store.definitions(&campaigns).await?.into_iter().flatten();
-        Ok(definitions.map(|campaign| (campaign.id, campaign.on_withheld)).collect())
+        Ok(definitions.map(|read| (read.campaign.id, read.campaign.on_withheld)).collect())
     }
 }
 

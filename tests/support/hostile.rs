@@ -45,6 +45,8 @@ pub struct Sent {
     pub to: String,
     /// `biz_opaque_callback_data`.
     pub token: String,
+    /// The message was posted to `/marketing_messages`.
+    pub is_marketing_api: bool,
 }
 
 /// The response to a send.
@@ -440,7 +442,9 @@ async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
         let (to, token) = (text("to").trim_start_matches('+').to_owned(), text("biz_opaque_callback_data"));
         assert!(!to.is_empty() && !token.is_empty(), "{body}");
         let at = clock::now();
-        let sent = Sent { version, line, to, token };
+        let is_marketing_api = words.next().as_deref() == Some("marketing_messages");
+        assert_eq!(body["product_policy"].is_string(), is_marketing_api, "{body}");
+        let sent = Sent { version, line, to, token, is_marketing_api };
         let (version, line, to) = (sent.version.clone(), sent.line.clone(), sent.to.clone());
         let arrival = Arrival { version, line, to, earliest, latest, at };
         lock(&shared.courier.records.arrivals).push(arrival);

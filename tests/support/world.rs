@@ -62,6 +62,7 @@ pub fn line(id: &str, messages_per_second: f64) -> Line {
         name: format!("line {id}"),
         messages_per_second: Some(messages_per_second),
         warm_up: Arc::default(),
+        marketing_api: false,
     }
 }
 

@@ -204,6 +204,7 @@ fn config(dir: &std::path::Path, base_url: &str, scenario: &Scenario, key: &Secr
             id: waba.id.as_str().into(),
             business: config.businesses[0].id.clone(),
             access_token: Secret::new(waba.token.clone()),
+            marketing_api: waba.marketing_api_only,
         });
     }
     for line in &scenario.lines {

@@ -253,6 +253,7 @@ fn lines(config: &Config) -> Lines {
             name: line.name.clone(),
             messages_per_second: line.messages_per_second,
             warm_up: line.warm_up.clone(),
+            marketing_api: waba.marketing_api,
         })
     };
     config.lines.iter().filter_map(line).collect()

@@ -11,10 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-
 use super::line::state::LineState;
-use crate::domain::{CampaignId, HoldScope, Outcome, Person};
+use crate::{
+    domain::{CampaignId, HoldScope, Outcome, Person},
+    graph::client::SendRequest,
+};
 
 /// To whom a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +50,11 @@ pub trait Lane {
     /// Whether a message that waits may leave now. It is the one that [`Lane::take`] returns next.
     fn has_next(&mut self, now: Instant) -> bool;
 
-    /// Takes the next message that waits, with the body of its request. It leaves now.
-    fn take(&mut self, now: Instant) -> Option<(Self::Unit, Bytes)>;
+    /// Takes the next message that waits, with its request. It leaves now.
+    fn take(&mut self, now: Instant, line: &LineState) -> Option<(Self::Unit, SendRequest)>;
+
+    /// Whether a taken message can be sent through the Marketing Messages API instead of the way that it took.
+    fn can_be_rerouted(&self, unit: &Self::Unit) -> bool;
 
     /// Records the outcome of a taken message. Returns whether messages of the lane that were not sent yet must not be
     /// sent now: see [`Lane::is_stopped`].

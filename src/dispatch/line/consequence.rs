@@ -13,6 +13,8 @@ pub enum Consequence {
     SlowDown,
     /// Meta cannot be reached: the line pauses.
     Unreachable,
+    /// The WABA sends marketing through the Marketing Messages API from now on.
+    Reroute,
     /// A scope is held.
     Hold {
         /// What is held. A scope that is about one message or pair concerns only the lane of the message.
@@ -34,6 +36,7 @@ pub fn consequence(outcome: &Outcome) -> Consequence {
         }
         Outcome::Throttled { .. } => Consequence::SlowDown,
         Outcome::Retry { cause: Cause::Unreachable(_), .. } => Consequence::Unreachable,
+        Outcome::Rerouted(_) => Consequence::Reroute,
         Outcome::Blocked { scope, wait, .. } => Consequence::Hold { scope: *scope, wait: *wait },
         Outcome::Failed { cause, .. } => match cause.code().and_then(policy::also_holds) {
             Some((scope, wait)) => Consequence::Hold { scope, wait },

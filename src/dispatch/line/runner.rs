@@ -18,7 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures_util::{
     future::{FutureExt, LocalBoxFuture},
     stream::{FuturesUnordered, StreamExt},
@@ -41,9 +40,9 @@ use crate::{
         lease::Lease,
         shard::{ActiveLine, AttemptPermit, CapacityWaiter, Shard},
     },
-    domain::{CallingCode, Cause, ErrorOrigin, Hold, HoldScope, Line, Outcome, UnixMs},
+    domain::{CallingCode, Cause, ErrorOrigin, Hold, HoldScope, Line, Outcome, UnixMs, policy},
     graph::{
-        client::{Departure, GraphClient, LineSender, Permit},
+        client::{Departure, GraphClient, LineSender, Permit, SendRequest},
         management::GraphError,
     },
     redis::{Store, clock::Clock, last_sends::LastSends},
@@ -387,9 +386,9 @@ impl<L: Lane> Runner<L> {
             Permit::Open(_) => self.record_departure(now),
         }
         self.active_line.get_or_insert_with(|| self.state.shard.activate_line());
-        let (unit, body) = self.lane.take(now)?;
+        let (unit, message) = self.lane.take(now, &self.state)?;
         self.note_pair(&unit, now);
-        Some(self.attempt(unit, body, now, permit, attempt_permit))
+        Some(self.attempt(unit, message, now, permit, attempt_permit))
     }
 
     /// Takes the right to send one message now. Without success, the clearance remembers when to try again.
@@ -420,14 +419,14 @@ impl<L: Lane> Runner<L> {
     fn attempt(
         &self,
         unit: L::Unit,
-        body: Bytes,
+        message: SendRequest,
         began: Instant,
         permit: Permit,
         attempt_permit: AttemptPermit,
     ) -> PendingAttempt<L::Unit> {
         match permit {
             Permit::Open(permit) => {
-                let outcome = self.sender.send(permit, body);
+                let outcome = self.sender.send(permit, message);
                 Box::pin(async move {
                     let outcome = outcome.await;
                     drop(attempt_permit);
@@ -437,7 +436,7 @@ impl<L: Lane> Runner<L> {
             Permit::New(permit) => {
                 let sender = self.sender.clone();
                 Box::pin(async move {
-                    let event = match sender.connect(permit, body).await {
+                    let event = match sender.connect(permit, message).await {
                         Ok(departure) => AttemptEvent::Connected(Box::new(Connected { departure, attempt_permit })),
                         Err(outcome) => AttemptEvent::Ended(outcome),
                     };
@@ -450,6 +449,10 @@ impl<L: Lane> Runner<L> {
     fn handle_attempt(&mut self, Attempt { unit, began, event }: Attempt<L::Unit>, now: Instant) {
         match event {
             AttemptEvent::Ended(outcome) => {
+                let outcome = match outcome {
+                    Outcome::Rerouted(cause) if !self.lane.can_be_rerouted(&unit) => policy::not_rerouted(cause),
+                    outcome => outcome,
+                };
                 let outcome = match self.lane.addressee(&unit) {
                     Some(Addressee { to, .. }) => self.pairs.judge(to, outcome),
                     None => outcome,
@@ -501,6 +504,7 @@ impl<L: Lane> Runner<L> {
         match consequence {
             Consequence::None => {}
             Consequence::SlowDown => self.state.clearance.pacer.throttled(now),
+            Consequence::Reroute => self.reroute(),
             Consequence::Unreachable => self.unreachable(now, outcome.cause().map_or("", Cause::details)),
             Consequence::Hold { scope, wait } => {
                 let (line, template) = (&self.state.line, self.lane.template(&unit));
@@ -586,6 +590,20 @@ impl<L: Lane> Runner<L> {
         let Some(pause) = self.state.unreachable(now) else { return };
         warn!(line.id = %self.state.line.id, pause_ms = pause.as_millis() as u64, cause, "meta cannot be reached");
         self.give_back_all();
+    }
+
+    /// Sends marketing of the WABA through the Marketing Messages API from now on, on every line.
+    fn reroute(&mut self) {
+        let Some(until) = self.state.reroute() else { return };
+        let (store, waba) = (self.store.clone(), self.state.line.waba.clone());
+        warn!(waba.id = %waba, "meta takes marketing of this waba only through the marketing messages api: it is sent \
+            through it from now on; set waba.marketing_api");
+        self.background.push(Box::pin(async move {
+            // If this fails, the other lines get the same answer from Meta, and try again.
+            if let Err(error) = store.reroute(&waba, until).await {
+                warn!(waba.id = %waba, %error, "that marketing goes through the marketing messages api could not be stored");
+            }
+        }));
     }
 
     fn hold(&mut self, scope: HoldScope, wait: Option<Duration>, outcome: &Outcome) {
@@ -688,6 +706,7 @@ fn is_refused(outcome: &Outcome) -> bool {
         Outcome::Throttled { .. }
         | Outcome::Retry { .. }
         | Outcome::Withheld(_)
+        | Outcome::Rerouted(_)
         | Outcome::Failed { .. }
         | Outcome::Blocked { .. } => {
             matches!(outcome.cause(), Some(Cause::Meta { .. }))

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     dispatch::{DispatchSettings, RunnerSignals, lease::Lease, shard::Shard},
-    domain::{CallingCode, Hold, HoldScope, Line, MessagingLimit, MetaCode, UnixMs},
+    domain::{CallingCode, Hold, HoldScope, Line, MessagingLimit, MetaCode, UnixMs, policy},
+    graph::client::Edge,
     redis::clock::Clock,
     rules,
 };
@@ -43,6 +44,8 @@ pub struct LineState {
     /// The line's warm-up, if it has one. Shared with the calls that take its portions.
     pub warm_up: Option<Rc<RefCell<WarmUp>>>,
     holds: Holds,
+    /// Until when marketing of the line's WABA goes through the Marketing Messages API, as an answer on this line said.
+    rerouted_until: Option<UnixMs>,
     signals: watch::Receiver<Arc<RunnerSignals>>,
     /// Pauses in a row because Meta was unreachable.
     pauses: u32,
@@ -65,6 +68,7 @@ impl LineState {
         let warm_up = WarmUp::of(&line).map(|warm_up| Rc::new(RefCell::new(warm_up)));
         Self {
             holds: Holds::new(&line),
+            rerouted_until: None,
             line,
             settings,
             clock,
@@ -129,6 +133,26 @@ impl LineState {
     /// The messaging limit of the line's business; `None` until it is known.
     pub fn messaging_limit(&self) -> Option<MessagingLimit> {
         self.signals.borrow().messaging_limits.get(&self.line.business).copied()
+    }
+
+    /// How a message leaves whose template is marketing or not.
+    pub fn edge(&self, is_marketing: bool) -> Edge {
+        let now = self.clock.now();
+        let told = self.signals.borrow().rerouted.get(&self.line.waba).copied();
+        let is_rerouted = || told.max(self.rerouted_until).is_some_and(|until| now < until);
+        match is_marketing && (self.line.marketing_api || is_rerouted()) {
+            true => Edge::MarketingMessages,
+            false => Edge::Messages,
+        }
+    }
+
+    /// Records that the line's WABA sends marketing through the Marketing Messages API only. Returns until when that counts,
+    /// unless it was known.
+    pub fn reroute(&mut self) -> Option<UnixMs> {
+        let until = self.clock.now().after(policy::REROUTED_FOR);
+        let is_known = self.edge(true) == Edge::MarketingMessages;
+        self.rerouted_until = Some(until);
+        (!is_known).then_some(until)
     }
 
     /// The countries that are held at `now`, each with Meta's code.

@@ -40,6 +40,14 @@ fn button(index: &str, sub_type: &str, parameter: Value) -> Value {
 }
 
 #[test]
+fn a_body_for_the_marketing_api_says_how_the_message_goes_out() {
+    let mut body = br#"{"to":"+447700900123"}"#.to_vec();
+    for_marketing_api(&mut body);
+    let body: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(body, json!({"to": "+447700900123", "product_policy": "CLOUD_API_FALLBACK"}));
+}
+
+#[test]
 fn the_envelope_names_recipient_template_and_token() {
     assert_eq!(
         request("static", json!({})),

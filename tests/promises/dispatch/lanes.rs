@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use pregon::{
     dispatch::{
         lanes::{
@@ -19,7 +18,7 @@ use pregon::{
         line::{runner::Runner, state::LineState},
     },
     domain::{HoldScope, OnDoubt, Outcome, State},
-    graph::GraphClient,
+    graph::{Edge, GraphClient, SendRequest},
     redis::{Store, clock::Clock},
 };
 use serde_json::json;
@@ -67,11 +66,15 @@ impl Lane for Notes {
         !self.ready.is_empty()
     }
 
-    fn take(&mut self, _: Instant) -> Option<(u64, Bytes)> {
+    fn take(&mut self, _: Instant, _: &LineState) -> Option<(u64, SendRequest)> {
         let note = self.ready.pop_front()?;
         self.in_flight += 1;
         let body = json!({"to": note_to(note), "type": "text", "biz_opaque_callback_data": format!("note {note}")});
-        Some((note, body.to_string().into()))
+        Some((note, SendRequest { edge: Edge::Messages, body: body.to_string().into() }))
+    }
+
+    fn can_be_rerouted(&self, _: &u64) -> bool {
+        false
     }
 
     fn settle(&mut self, note: u64, outcome: &Outcome, _: &LineState) -> bool {
@@ -150,11 +153,18 @@ impl<A: Lane, B: Lane> Lane for Ahead<A, B> {
         self.0.has_next(now) || self.1.has_next(now)
     }
 
-    fn take(&mut self, now: Instant) -> Option<(Self::Unit, Bytes)> {
+    fn take(&mut self, now: Instant, line: &LineState) -> Option<(Self::Unit, SendRequest)> {
         if self.0.has_next(now) {
-            self.0.take(now).map(|(unit, body)| (Either::First(unit), body))
+            self.0.take(now, line).map(|(unit, message)| (Either::First(unit), message))
         } else {
-            self.1.take(now).map(|(unit, body)| (Either::Second(unit), body))
+            self.1.take(now, line).map(|(unit, message)| (Either::Second(unit), message))
+        }
+    }
+
+    fn can_be_rerouted(&self, unit: &Self::Unit) -> bool {
+        match unit {
+            Either::First(unit) => self.0.can_be_rerouted(unit),
+            Either::Second(unit) => self.1.can_be_rerouted(unit),
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::server::{accepted, client, deliver, fixture, patient, sender};
+use super::server::{accepted, client, deliver, fixture, message, patient, sender};
 
 /// A request that was read completely and waits for the test's response.
 struct Arrived {
@@ -183,7 +183,7 @@ async fn connect_sends_nothing_until_leave() {
     let now = Instant::now();
     let Some(Permit::New(permit)) = sender.permit(now) else { panic!("there is no connection yet") };
     assert!(sender.permit(now).is_none(), "a connection is being opened");
-    let departure = sender.connect(permit, "{}".into()).await.expect("a connection");
+    let departure = sender.connect(permit, message("{}".into())).await.expect("a connection");
     assert_eq!(meta.connections(), 1);
     assert!(meta.arrived.try_recv().is_err());
     let leaving = tokio::spawn(departure.leave());
@@ -192,7 +192,7 @@ async fn connect_sends_nothing_until_leave() {
     // A departure that is dropped sends nothing.
     let opened = [(); 4].map(|()| sender.permit(now).expect("a permit"));
     let Some(Permit::New(permit)) = sender.permit(now) else { panic!("the open connection is full") };
-    drop(sender.connect(permit, "{}".into()).await.expect("a connection"));
+    drop(sender.connect(permit, message("{}".into())).await.expect("a connection"));
     drop(opened);
     let sending = send(&client, 1);
     let next = meta.arrived(1).await.remove(0);
@@ -234,11 +234,11 @@ async fn a_message_for_a_closed_connection_is_returned_unsent() {
     let (doubtful, late) = (taken(), taken());
     let doubtful = tokio::spawn({
         let sender = sender.clone();
-        async move { sender.send(doubtful, "{}".into()).await }
+        async move { sender.send(doubtful, message("{}".into())).await }
     });
     let _ = meta.arrived(1).await.remove(0).end.send(());
     assert!(matches!(doubtful.await.expect("it ended"), Some(Outcome::InDoubt(_))));
-    assert_eq!(sender.send(late, "{}".into()).await, None);
+    assert_eq!(sender.send(late, message("{}".into())).await, None);
     assert!(meta.arrived.try_recv().is_err());
     assert_eq!(meta.connections(), 1, "sending an existing permit opens no connection");
 }

@@ -262,7 +262,7 @@ async fn a_close_racing_a_request_never_duplicates_it() {
         let seen = bodies.get(body).copied().unwrap_or(0);
         match outcome {
             Outcome::Accepted { .. } => assert_eq!(seen, 1, "{body}: {outcome:?}"),
-            Outcome::Withheld(_) => panic!("{body}: {outcome:?}"),
+            Outcome::Withheld(_) | Outcome::Rerouted(_) => panic!("{body}: {outcome:?}"),
             Outcome::Retry { .. } => assert_eq!(seen, 0, "{body}: {outcome:?}"),
             Outcome::InDoubt(_) => assert!(seen <= 1, "{body} was written {seen} times: {outcome:?}"),
             Outcome::Throttled { .. } | Outcome::Failed { .. } | Outcome::Blocked { .. } => {

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use pregon::{
     domain::{LineId, Outcome, Secret},
-    graph::{GraphClient, GraphClientConfig, LineSender, Permit},
+    graph::{Edge, GraphClient, GraphClientConfig, LineSender, Permit, SendRequest},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -179,17 +179,22 @@ pub(crate) fn accepted(held: bool) -> Outcome {
     Outcome::Accepted { wamid: WAMID.into(), held }
 }
 
+/// A message with this body.
+pub fn message(body: Bytes) -> SendRequest {
+    SendRequest { edge: Edge::Messages, body }
+}
+
 /// Sends `body` as soon as there is a permit.
 pub(crate) async fn deliver(sender: &LineSender, body: Bytes) -> Outcome {
     loop {
         match sender.permit(Instant::now()) {
             Some(Permit::Open(permit)) => {
-                if let Some(outcome) = sender.send(permit, body.clone()).await {
+                if let Some(outcome) = sender.send(permit, message(body.clone())).await {
                     return outcome;
                 }
             }
             Some(Permit::New(permit)) => {
-                return match sender.connect(permit, body).await {
+                return match sender.connect(permit, message(body)).await {
                     Ok(departure) => departure.leave().await,
                     Err(outcome) => outcome,
                 };

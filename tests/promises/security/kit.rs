@@ -105,7 +105,7 @@ fn config(redis: &str) -> Config {
     config.webhook.app_secret = Some(Secret::new(APP_SECRET));
     config.businesses.push(BusinessConfig { id: "1001".into() });
     let access_token = Secret::new("token-2001");
-    config.wabas.push(WabaConfig { id: "2001".into(), business: "1001".into(), access_token });
+    config.wabas.push(WabaConfig { id: "2001".into(), business: "1001".into(), access_token, marketing_api: false });
     config.lines.push(LineConfig {
         id: "3001".into(),
         waba: "2001".into(),

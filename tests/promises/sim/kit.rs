@@ -81,6 +81,13 @@ impl SimServer {
         answer_of(self.http.post(url).bearer_auth(TOKEN).json(message)).await
     }
 
+    /// The error code of a send on line 3001 through the Marketing Messages API; 0 if it was accepted.
+    pub(crate) async fn marketing_code(&self, message: &Value) -> u64 {
+        let url = format!("{}/v25.0/3001/marketing_messages", self.base);
+        let request = self.http.post(url).bearer_auth(TOKEN).json(message);
+        answer_of(request).await.expect("an answer").1["error"]["code"].as_u64().unwrap_or(0)
+    }
+
     /// The error code of a send on line 3001; 0 if it was accepted.
     pub(crate) async fn code(&self, message: &Value) -> u64 {
         self.send(message).await.1["error"]["code"].as_u64().unwrap_or(0)

@@ -173,6 +173,29 @@ async fn marketing_to_the_usa_is_withheld_and_breaks_a_rule() {
 }
 
 #[tokio::test]
+async fn each_edge_takes_only_the_messages_that_meta_takes_there() {
+    let with_policy = |mut message: Value, policy: &str| {
+        message["product_policy"] = policy.into();
+        message
+    };
+    let mut scenario = quiet();
+    for is_only in [false, true] {
+        scenario.wabas[0].marketing_api_only = is_only;
+        let server = SimServer::start(scenario.clone()).await;
+        assert_eq!(server.code(&order(1, "")).await, 0);
+        assert_eq!(server.code(&sale(2)).await, if is_only { 131_063 } else { 0 });
+        assert_eq!(server.code(&with_policy(order(3, ""), "STRICT")).await, 100);
+        assert_eq!(server.marketing_code(&sale(4)).await, 0);
+        assert_eq!(server.marketing_code(&with_policy(sale(5), "CLOUD_API_FALLBACK")).await, 0);
+        assert_eq!(server.marketing_code(&with_policy(sale(6), "ANY")).await, 100);
+        assert_eq!(server.marketing_code(&order(7, "")).await, 131_055);
+        let (_, waba) = server.get("/v25.0/2001?fields=disable_marketing_messages_on_cloud_api").await;
+        assert_eq!(waba["disable_marketing_messages_on_cloud_api"], is_only);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn what_no_webhook_has_acknowledged_breaks_no_rule() {
     let stop = json!({"line": "3001", "from": number(1), "value": "stop"});
     let webhook = Webhook::answering(std::iter::repeat_n(503, 1_000)).await;

@@ -159,6 +159,11 @@ impl Backlog {
         self.campaigns.get(&id).map(|work| (work.plan.clone(), work.is_marketing))
     }
 
+    /// Whether the template of a campaign is marketing.
+    pub fn is_marketing(&self, id: CampaignId) -> bool {
+        self.campaigns.get(&id).is_some_and(|work| work.is_marketing)
+    }
+
     /// Adds a campaign without parts, or gives a campaign of the backlog a new plan.
     pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>, now: Instant) {
         self.set_ceiling(&plan, now);

@@ -5,11 +5,13 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
-
 use super::plans::SendPlan;
 use crate::{
     domain::{ClaimedRow, PartId, Phone, Token, TokenKey},
+    graph::{
+        body,
+        client::{Edge, SendRequest},
+    },
     redis::{chunk::Chunk, message_ids::RowRef},
 };
 
@@ -51,14 +53,17 @@ impl Message {
         self.chunk.numbers()[usize::from(self.index)]
     }
 
-    /// The body of its request, with a token signed by `key`.
-    pub fn body(&self, key: &TokenKey) -> Bytes {
+    /// Its request over `edge`, with a token signed by `key`.
+    pub fn request(&self, edge: Edge, key: &TokenKey) -> SendRequest {
         let mut token = String::with_capacity(TOKEN_BYTES);
         Token::Campaign { part: self.part(), claimed: self.claimed }.write(key, &mut token);
         let index = usize::from(self.index);
         let values: Vec<&str> = self.chunk.values(index).collect();
         let mut body = Vec::with_capacity(BODY_BYTES);
         self.plan.body.render(self.to(), &values, &token, &mut body);
-        body.into()
+        if edge == Edge::MarketingMessages {
+            body::for_marketing_api(&mut body);
+        }
+        SendRequest { edge, body: body.into() }
     }
 }

@@ -25,7 +25,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures_util::{
     future::{FutureExt, LocalBoxFuture},
     stream::{FuturesUnordered, StreamExt},
@@ -47,6 +46,7 @@ use crate::{
         CallingCode, CampaignId, ClaimedRow, Due, FailureReason, HoldScope, Outcome, PartId, Phone, Settled,
         SharedTokenKey,
     },
+    graph::client::{Edge, SendRequest},
     redis::Store,
 };
 
@@ -61,6 +61,8 @@ pub struct CampaignUnit {
     /// The number of this attempt, from 1.
     attempt: u8,
     to: Phone,
+    /// Its template is marketing, and it is not sent through the Marketing Messages API yet.
+    can_be_rerouted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -255,13 +257,20 @@ impl Lane for CampaignLane {
         true
     }
 
-    fn take(&mut self, now: Instant) -> Option<(CampaignUnit, Bytes)> {
+    fn take(&mut self, now: Instant, line: &LineState) -> Option<(CampaignUnit, SendRequest)> {
         let message = self.ready.pop_front()?;
         self.in_flight += 1;
         self.backlog.left(message.part().campaign, now);
         let Message { claimed, attempt, .. } = message;
-        let unit = CampaignUnit { part: message.part(), claimed, attempt, to: message.to() };
-        Some((unit, message.body(&self.token_key.get())))
+        let is_marketing = self.backlog.is_marketing(message.part().campaign);
+        let edge = line.edge(is_marketing);
+        let can_be_rerouted = is_marketing && edge == Edge::Messages;
+        let unit = CampaignUnit { part: message.part(), claimed, attempt, to: message.to(), can_be_rerouted };
+        Some((unit, message.request(edge, &self.token_key.get())))
+    }
+
+    fn can_be_rerouted(&self, unit: &CampaignUnit) -> bool {
+        unit.can_be_rerouted
     }
 
     fn settle(&mut self, unit: CampaignUnit, outcome: &Outcome, line: &LineState) -> bool {

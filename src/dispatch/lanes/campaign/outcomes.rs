@@ -28,7 +28,7 @@ pub(super) struct PendingOutcomes {
 impl CampaignLane {
     /// Records the outcome of an attempt. Returns whether it paused the campaign.
     pub(super) fn attempt_ended(&mut self, unit: CampaignUnit, outcome: &Outcome, line: &LineState) -> bool {
-        let CampaignUnit { part, claimed, attempt, to } = unit;
+        let CampaignUnit { part, claimed, attempt, to, .. } = unit;
         let now = line.clock.now();
         if outcome.cause().is_some_and(|cause| policy::stops_marketing(cause.reason())) {
             self.background.push(self.calls.stop_marketing(to, &self.token_key.get(), line));
@@ -57,6 +57,7 @@ impl CampaignLane {
             | Outcome::Throttled { .. }
             | Outcome::Retry { .. }
             | Outcome::Withheld(_)
+            | Outcome::Rerouted(_)
             | Outcome::InDoubt(_) => false,
         }
     }

@@ -39,7 +39,7 @@ pub fn settled(outcome: &Outcome, context: SettleContext, settings: &DispatchSet
             Settled::Back { at: Due::AtOnce }
         }
         Outcome::Throttled { wait, .. } => Settled::Back { at: Due::At(spread(*wait)) },
-        Outcome::Retry { cause: Cause::Unreachable(_), .. } | Outcome::Blocked { .. } => {
+        Outcome::Retry { cause: Cause::Unreachable(_), .. } | Outcome::Blocked { .. } | Outcome::Rerouted(_) => {
             Settled::Back { at: Due::AtOnce }
         }
         Outcome::Retry { wait, cause } => match settings.retry.delay(attempt, jitter) {

@@ -50,6 +50,7 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
         lines: campaign.lines,
         priority: campaign.priority,
         rate: campaign.rate,
+        send_window: campaign.send_window,
         late: campaign.late,
         on_doubt: campaign.on_doubt,
         on_withheld: campaign.on_withheld,
@@ -173,7 +174,7 @@ pub(super) async fn cancel(State(shared): SharedState, audit: Audit, path: Campa
 
 /// Change a campaign that has not ended.
 ///
-/// Its times, its priority and its rate. `start_at` and `late` can be changed only before the campaign starts. What is left
+/// Its times, its priority, its rate and its send window. `start_at` and `late` can be changed only before the campaign starts. What is left
 /// out stays as it is. Repeating the call changes nothing.
 #[utoipa::path(
     patch, path = "/v1/campaigns/{campaign}", tag = "campaigns", operation_id = "change_campaign",

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{Listed, Page, Rejection, Statistics};
 use crate::{
     domain::{
-        CampaignId, CampaignState, Late, LineId, OnDoubt, OnWithheld, RawRecipient, UnixMs, campaign::PauseReason,
+        CampaignId, CampaignState, Late, LineId, OnDoubt, OnWithheld, RawRecipient, SendWindow, UnixMs, campaign::PauseReason,
     },
     json,
 };
@@ -43,6 +43,9 @@ pub struct NewCampaign {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0.01, maximum = 1_000_000)]
     pub rate: Option<f64>,
+    /// The hours in which messages leave. Without it, they leave at all hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_window: Option<SendWindow>,
     /// What happens if no worker runs at `start_at` and for `dispatch.late_after` from then on.
     #[serde(default, skip_serializing_if = "is_default")]
     pub late: Late,
@@ -81,6 +84,10 @@ pub struct CampaignChange {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, minimum = 0.01, maximum = 1_000_000)]
     pub rate: Option<Option<f64>>,
+    /// The hours in which messages leave; null: at all hours.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SendWindow>)]
+    pub send_window: Option<Option<SendWindow>>,
     /// What happens if the start is missed. Only before the campaign starts.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Late, required = false)]
@@ -173,6 +180,9 @@ pub struct CampaignView {
     /// The most messages per second, over all lines; null: as many as the lines may send.
     #[schema(required)]
     pub rate: Option<f64>,
+    /// The hours in which messages leave; null: at all hours.
+    #[schema(required)]
+    pub send_window: Option<SendWindow>,
     /// What happens if no worker runs at `start_at` and for `dispatch.late_after` from then on.
     #[serde(default)]
     #[schema(required)]

@@ -10,8 +10,8 @@ use utoipa::{
 
 use super::WaitReason;
 use crate::domain::{
-    BusinessId, CampaignId, CampaignState, EntryId, EventType, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone,
-    RawRecipient, State, SubscriberId, Template, UnixMs, WabaId, Wamid, campaign::PauseReason,
+    BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone,
+    RawRecipient, SendWindow, State, SubscriberId, Template, UnixMs, WabaId, Wamid, campaign::PauseReason,
 };
 
 /// Implements `ToSchema` for a type, with its schema as JSON.
@@ -144,6 +144,31 @@ schema_of!(
         "type": "string", "enum": [OnWithheld::Fail, OnWithheld::Retry], "default": OnWithheld::default(),
         "description": "What happens to a message that Meta withholds because its recipient gets much marketing (131049). \
             `fail`: it fails. `retry`: it is sent once more, 24 to 25 hours later, and fails if Meta withholds it again.",
+    })
+);
+schema_of!(
+    SendWindow,
+    "SendWindow",
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["from", "to", "zone"],
+        "description": "The hours of the day and the days of the week in which messages leave, by local clocks.",
+        "properties": {
+            "from": {
+                "type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$", "examples": ["09:00"],
+                "description": "The first minute in which messages leave.",
+            },
+            "to": {
+                "type": "string", "pattern": "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", "examples": ["20:00"],
+                "description": "The end, later on the same day: the first minute in which none leaves any more.",
+            },
+            "days": {
+                "type": "array", "items": { "type": "string", "enum": Day::ALL }, "minItems": 1,
+                "description": "The days on which messages leave. The default is every day.",
+            },
+            "zone": {
+                "type": "string", "examples": ["America/Bogota"], "description": "A time zone of the tz database.",
+            },
+        },
     })
 );
 schema_of!(MetaCode, "MetaCode", json!({ "type": "integer", "minimum": 0, "description": "Meta's error code." }));

@@ -186,6 +186,8 @@ pub enum WaitReason {
     Paused,
     /// An operator paused all sending, or all sending of the business.
     AllPaused,
+    /// The send window of the campaign is closed.
+    SendWindow,
     /// The line sends as fast as it may.
     LineRate,
     /// The campaign sends as fast as its own `rate` allows.
@@ -224,10 +226,11 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason that a server of this version sends.
-    pub const ALL: [WaitReason; 18] = [
+    pub const ALL: [WaitReason; 19] = [
         WaitReason::Schedule,
         WaitReason::Paused,
         WaitReason::AllPaused,
+        WaitReason::SendWindow,
         WaitReason::LineRate,
         WaitReason::CampaignRate,
         WaitReason::WarmUp,

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CampaignId, LineId, MetaCode, UnixMs, failure::code_or_zero, template::Template};
+use super::{CampaignId, LineId, MetaCode, SendWindow, UnixMs, failure::code_or_zero, template::Template};
 
 /// The priority of a campaign that sets none.
 const PRIORITY_DEFAULT: u8 = 5;
@@ -18,8 +18,11 @@ const WITHHELD_AGAIN: &str = "withheld_again";
 /// The feature of a campaign that says what happens if its start is missed.
 const LATE: &str = "late";
 
+/// The feature of a campaign that sends only at some hours.
+const SEND_WINDOW: &str = "send_window";
+
 /// The features of this release that a campaign can require.
-pub const FEATURES: &[&str] = &[RATE, LATE, WITHHELD_AGAIN];
+pub const FEATURES: &[&str] = &[RATE, LATE, SEND_WINDOW, WITHHELD_AGAIN];
 
 /// A campaign as submitted, with the template as it was then, and with the values that were changed since.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +49,9 @@ pub struct Campaign {
     /// The most messages per second over all lines; `None`: as many as the lines may send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
+    /// The hours in which messages leave; `None`: at all hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_window: Option<SendWindow>,
     /// What happens if the start is missed.
     #[serde(default, skip_serializing_if = "Late::is_default")]
     pub late: Late,
@@ -81,6 +87,7 @@ impl Campaign {
             expires_at: None,
             priority: PRIORITY_DEFAULT,
             rate: None,
+            send_window: None,
             late: Late::default(),
             on_doubt: OnDoubt::default(),
             on_withheld: OnWithheld::default(),
@@ -95,6 +102,7 @@ impl Campaign {
         let needed = [
             (RATE, self.rate.is_some()),
             (LATE, self.late != Late::default()),
+            (SEND_WINDOW, self.send_window.is_some()),
             (WITHHELD_AGAIN, self.on_withheld != OnWithheld::default()),
         ];
         self.requires.retain(|feature| !FEATURES.contains(&feature.as_str()));

@@ -17,12 +17,13 @@ use crate::{
     api_types::{CampaignChange, NewCampaign, TemplateName, UploadResult},
     domain::{
         Campaign, CampaignId, CampaignState, Form, LINE_RATE_MAX, LINE_RATE_MIN, Language, LineId, RawRecipient,
-        Template, UnixMs, WabaId, reject::redacted,
+        SendWindow, Template, UnixMs, WabaId, reject::redacted,
     },
     redis::{
         campaigns::{CampaignRecord, StateChange},
         installation::StoredTemplate,
     },
+    rules::windows::Windows,
     templates,
 };
 
@@ -48,7 +49,7 @@ impl Intake {
     /// undone. A campaign whose recipients were all rejected stays a draft.
     ///
     /// Errors: `Invalid` with all problems, `Template`, or `Conflict` if the campaign with this `external_id` has
-    /// another template, other lines, or another `on_doubt`, `on_withheld`, `expires_at`, `rate` or `late`, or `Taken` if the
+    /// another template, other lines, or another `on_doubt`, `on_withheld`, `expires_at`, `rate`, `send_window` or `late`, or `Taken` if the
     /// caller may not know
     /// that campaign: nothing was changed. `Store`: submit again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
@@ -279,6 +280,7 @@ impl Intake {
         }
         check_priority(new.priority, &mut problems);
         check_rate(new.rate, &mut problems);
+        check_window(new.send_window.as_ref(), &mut problems);
         check_expiry(new.expires_at, new.start_at, now, &mut problems);
         if new.launch && new.recipients.is_empty() {
             problems.push("launch needs recipients: include them here, or launch after you upload them".to_owned());
@@ -304,6 +306,7 @@ impl Intake {
                     expires_at: new.expires_at,
                     priority: new.priority.unwrap_or(defaults.priority),
                     rate: new.rate,
+                    send_window: new.send_window.clone(),
                     late: new.late,
                     on_doubt: new.on_doubt,
                     on_withheld: new.on_withheld,
@@ -422,6 +425,7 @@ fn amended(record: &CampaignRecord, change: &CampaignChange, now: UnixMs) -> Res
         expires_at: change.expires_at.unwrap_or(campaign.expires_at),
         priority: change.priority.unwrap_or(campaign.priority),
         rate: change.rate.unwrap_or(campaign.rate),
+        send_window: change.send_window.clone().unwrap_or_else(|| campaign.send_window.clone()),
         late: change.late.unwrap_or(campaign.late),
         ..campaign.clone()
     };
@@ -439,6 +443,7 @@ fn amended(record: &CampaignRecord, change: &CampaignChange, now: UnixMs) -> Res
     }
     check_priority(change.priority, &mut problems);
     check_rate(change.rate.flatten(), &mut problems);
+    check_window(change.send_window.as_ref().and_then(Option::as_ref), &mut problems);
     if amended.start_at != campaign.start_at || amended.expires_at != campaign.expires_at {
         check_expiry(amended.expires_at, amended.start_at, now, &mut problems);
     }
@@ -469,9 +474,11 @@ fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), Int
         ("on_withheld is", existing.on_withheld.name().to_owned(), new.on_withheld.name().to_owned()),
     ];
     let rate = |rate: Option<f64>| rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
+    let window = |window: Option<&SendWindow>| window.map_or_else(|| "none".to_owned(), |window| window.to_string());
     let changeable = [
         ("expires_at is", time(existing.expires_at), time(new.expires_at)),
         ("rate is", rate(existing.rate), rate(new.rate)),
+        ("send_window is", window(existing.send_window.as_ref()), window(new.send_window.as_ref())),
         ("late is", existing.late.name().to_owned(), new.late.name().to_owned()),
     ];
     let changeable = changeable.into_iter().filter(|_| record.changes == 0);
@@ -503,6 +510,14 @@ fn check_priority(priority: Option<u8>, problems: &mut Vec<String>) {
 fn check_rate(rate: Option<f64>, problems: &mut Vec<String>) {
     if let Some(rate) = rate.filter(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate)) {
         problems.push(format!("rate is {rate}: it must be {LINE_RATE_MIN} to {LINE_RATE_MAX} messages per second"));
+    }
+}
+
+fn check_window(window: Option<&SendWindow>, problems: &mut Vec<String>) {
+    let Some(window) = window else { return };
+    problems.extend(window.problems());
+    if let Err(error) = Windows::new(window, [window.zone.as_str()]) {
+        problems.push(format!("send_window: {error}"));
     }
 }
 

@@ -33,7 +33,7 @@ const LISTED_AT_ONCE: usize = 1_000;
 
 /// What can be changed of a campaign that was submitted: fields of its definition. A changed value is JSON in a field of
 /// the same name in the hash of the campaign, because the definition is written once; `null` removes the value.
-const CHANGEABLE: [&str; 6] = ["start_at", "expires_at", "priority", "rate", "late", "requires"];
+const CHANGEABLE: [&str; 7] = ["start_at", "expires_at", "priority", "rate", "send_window", "late", "requires"];
 
 /// How long a campaign that sends withheld messages again waits for statuses after the last acceptance. Meta usually
 /// reports within seconds that it withheld a message.

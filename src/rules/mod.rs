@@ -10,3 +10,4 @@ pub mod pairs;
 pub mod rate;
 pub mod stop_words;
 pub mod warm_up;
+pub mod windows;

@@ -26,7 +26,7 @@ pub fn end_by_rate(work: &[LineWork], weight: u8, ceiling: Option<f64>, from: Un
     let end = |work: &LineWork| {
         let by_line = work.ours(weight).with_those_before(&work.others) / work.now.nominal_rate()?;
         let seconds = ceiling.map_or(by_line, |ceiling| by_line.max(work.to_send() as f64 / ceiling));
-        let sent = work.now.sends_from(from)?.after(Duration::try_from_secs_f64(seconds).ok()?);
+        let sent = work.elapse(work.now.sends_from(from)?, Duration::try_from_secs_f64(seconds).ok()?)?;
         Some(work.schedule.last_due.map_or(sent, |due| sent.max(due)))
     };
     work.iter().try_fold(from, |latest, work| Some(latest.max(end(work)?)))
@@ -53,7 +53,15 @@ mod tests {
     const LATER: UnixMs = UnixMs(70_000);
 
     fn work(pending: u64, now: LineSnapshot) -> LineWork {
-        LineWork { line: "3001".into(), pending, retrying: 0, schedule: Schedule::default(), now, others: Vec::new() }
+        LineWork {
+            line: "3001".into(),
+            pending,
+            retrying: 0,
+            schedule: Schedule::default(),
+            now,
+            others: Vec::new(),
+            windows: Vec::new(),
+        }
     }
 
     fn end(work: &[LineWork]) -> Option<u64> {

@@ -1,6 +1,9 @@
 //! A snapshot of a line: what its owner reports, what operators set, and what holds it.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::share::LineShare;
 use crate::{
@@ -10,7 +13,10 @@ use crate::{
         pages::Schedule,
         places::LimitedPlaces,
     },
-    rules::ceiling,
+    rules::{
+        ceiling,
+        windows::{Opening, Windows},
+    },
 };
 
 /// A snapshot of a line.
@@ -137,6 +143,8 @@ pub struct LineWork {
     pub now: LineSnapshot,
     /// The shares of other running campaigns.
     pub others: Vec<LineShare>,
+    /// The windows of the parts with work. Empty: they are sent at all hours.
+    pub windows: Vec<Windows>,
 }
 
 impl LineWork {
@@ -148,6 +156,19 @@ impl LineWork {
     /// The campaign's share of the line, with this priority.
     pub fn ours(&self, weight: u8) -> LineShare {
         LineShare { work: self.to_send(), weight }
+    }
+
+    /// When a window opens, if all of them are closed at `now`; `Some(None)` if none opens.
+    pub fn closed_until(&self, now: UnixMs) -> Option<Option<UnixMs>> {
+        let openings: Vec<Opening> = self.windows.iter().map(|windows| windows.at(now)).collect();
+        let is_closed = !openings.is_empty() && openings.iter().all(|opening| !opening.is_open);
+        is_closed.then(|| openings.iter().filter_map(|opening| opening.until).min())
+    }
+
+    /// When `time` of sending is over that begins at `from`; `None` if that is years away.
+    pub fn elapse(&self, from: UnixMs, time: Duration) -> Option<UnixMs> {
+        let ends = self.windows.iter().map(|windows| windows.elapse(from, time));
+        ends.reduce(|a, b| Some(a?.max(b?))).unwrap_or_else(|| Some(from.after(time)))
     }
 
     /// Whether at least one message may be sent at `now`.

@@ -20,6 +20,7 @@ use crate::{
     api_types::{Statistics, Waiting},
     domain::{CampaignId, CampaignState, Line, LineId, Lines, PartId, State, UnixMs},
     redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
+    rules::windows::Windows,
 };
 
 /// The maximum age of the cached loads.
@@ -149,10 +150,13 @@ impl StatisticsReader {
             let loads = loads.get(line).into_iter().flatten();
             loads.filter(|load| load.campaign != record.campaign.id).map(|load| load.share).collect()
         };
+        let window = record.campaign.send_window.as_ref();
+        let windows = window.and_then(|window| Windows::new(window, [window.zone.as_str()]).ok());
         let mut work: BTreeMap<&LineId, LineWork> = BTreeMap::new();
         for (line, now) in lines.iter().zip(line_snapshots) {
             let (line_id, others, schedule) = (line.clone(), others(line), Schedule::default());
-            work.insert(line, LineWork { line: line_id, pending: 0, retrying: 0, schedule, now, others });
+            let windows = windows.iter().cloned().collect();
+            work.insert(line, LineWork { line: line_id, pending: 0, retrying: 0, schedule, now, others, windows });
         }
         for ((_, line, tally), schedule) in unfinished.iter().zip(schedules) {
             let Some(work) = work.get_mut(line) else { continue };

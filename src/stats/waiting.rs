@@ -30,6 +30,7 @@ pub fn waiting_for(
                 stops.pauses.on(line.map(|line| &line.business)).iter().map(all_paused).collect();
             campaign_wide.extend(line.into_iter().flat_map(|line| campaign_holds(&record.campaign, line, stops)));
             campaign_wide.extend(line.and_then(|line| limit_spent(&line.business, stops)));
+            campaign_wide.extend(all_closed(record, lines, now));
             if !campaign_wide.is_empty() {
                 return campaign_wide;
             }
@@ -85,6 +86,18 @@ fn limit_spent(business: &BusinessId, stops: &Stops) -> Option<Waiting> {
         until: places.frees_at,
         ..Waiting::new(WaitReason::PortfolioLimit, text)
     })
+}
+
+/// The send window, if it is closed for everything that is left.
+fn all_closed(record: &CampaignRecord, lines: &[LineWork], now: UnixMs) -> Option<Waiting> {
+    let work = lines.iter().filter(|work| work.to_send() > 0);
+    let opens = work.map(|work| work.closed_until(now)).reduce(|a, b| Some(a?.into_iter().chain(b?).min()));
+    opens.flatten().map(|until| closed(record, until))
+}
+
+fn closed(record: &CampaignRecord, until: Option<UnixMs>) -> Waiting {
+    let window = record.campaign.send_window.as_ref().map(ToString::to_string).unwrap_or_default();
+    Waiting { until, ..Waiting::new(WaitReason::SendWindow, format!("messages leave only from {window}")) }
 }
 
 /// How a hold that stops the whole campaign is shown. `None` for a hold on one line, which is shown with that line.
@@ -155,6 +168,7 @@ fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
             let text = format!("the worker of line {line} lacks {missing}: upgrade it to a newer release");
             Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::NewerRelease, text) }
         }
+        None if let Some(until) = work.closed_until(now) => closed(record, until),
         None if is_throttled(work) => Waiting {
             since: report.and_then(|report| report.since),
             ..Waiting::new(WaitReason::LineRate, rate_text(work))

@@ -13,8 +13,8 @@ use crate::{
     client::{Client, ClientError},
     config::Role,
     domain::{
-        BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
-        LineId, OnDoubt, OnWithheld, Phone, Secret, SuppressionReason, SuppressionScope, UnixMs, WabaId,
+        BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
+        LineId, OnDoubt, OnWithheld, Phone, Secret, SendWindow, SuppressionReason, SuppressionScope, TimeOfDay, UnixMs, WabaId,
         phone::NotE164,
     },
 };
@@ -297,7 +297,7 @@ pub struct ChangeOptions {
 }
 
 /// The new values of a campaign.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[group(required = true, multiple = true)]
 pub struct ChangedValues {
     /// Start at this time, such as 2026-11-22T09:00:00-03:00, or `none` to start a scheduled campaign now; only before it
@@ -313,13 +313,16 @@ pub struct ChangedValues {
     /// The most messages per second over all lines, or `none`
     #[arg(long, value_name = "N", value_parser = rate_or_none)]
     pub rate: Option<Setting<f64>>,
+    /// Send only at these hours, such as `09:00-20:00 America/Bogota mon,tue,wed,thu,fri`, or `none`
+    #[arg(long, value_name = "HOURS ZONE [DAYS]", value_parser = window_or_none)]
+    pub send_window: Option<Setting<SendWindow>>,
     /// What to do if no worker runs at the start: send (start late), expire or hold; only before it starts
     #[arg(long, value_name = "POLICY", value_parser = late())]
     pub late: Option<Late>,
 }
 
 /// The value of an option that `none` removes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Setting<T>(pub Option<T>);
 
 /// `pregon campaign submit …`
@@ -360,6 +363,9 @@ pub struct SubmitOptions {
     /// The most messages per second over all lines [default: as many as the lines may send]
     #[arg(long, value_name = "N", value_parser = rate)]
     pub rate: Option<f64>,
+    /// Send only at these hours, such as `09:00-20:00 America/Bogota mon,tue,wed,thu,fri` [default: at all hours]
+    #[arg(long, value_name = "HOURS ZONE [DAYS]", value_parser = window)]
+    pub send_window: Option<SendWindow>,
     /// What to do if no worker runs at the start: send (start late), expire (send nothing) or hold (pause the campaign)
     /// [server's default: send]
     #[arg(long, value_name = "POLICY", value_parser = late())]
@@ -693,6 +699,24 @@ fn time(text: &str) -> Result<UnixMs, String> {
 
 fn time_or_none(text: &str) -> Result<Setting<UnixMs>, String> {
     if text == "none" { Ok(Setting(None)) } else { time(text).map(|at| Setting(Some(at))) }
+}
+
+fn window_or_none(text: &str) -> Result<Setting<SendWindow>, String> {
+    if text == "none" { Ok(Setting(None)) } else { window(text).map(|window| Setting(Some(window))) }
+}
+
+/// `FROM-TO ZONE` and optionally days, separated by commas.
+fn window(text: &str) -> Result<SendWindow, String> {
+    let wrong = || "not like `09:00-20:00 America/Bogota` or `09:00-20:00 America/Bogota mon,tue`".to_owned();
+    let mut words = text.split_whitespace();
+    let (hours, zone, days) = (words.next().ok_or_else(wrong)?, words.next().ok_or_else(wrong)?, words.next());
+    let (from, to) = hours.split_once('-').ok_or_else(wrong)?;
+    let [from, to] = [from, to].map(TimeOfDay::parse);
+    let day = |name: &str| Day::ALL.into_iter().find(|day| day.name() == name);
+    let days = days.map_or(Some(Day::ALL.to_vec()), |days| days.split(',').map(day).collect());
+    let rest = words.next();
+    let (Some(from), Some(to), Some(days), None) = (from, to, days, rest) else { return Err(wrong()) };
+    Ok(SendWindow { from, to, days, zone: zone.to_owned() })
 }
 
 fn rate_or_none(text: &str) -> Result<Setting<f64>, String> {

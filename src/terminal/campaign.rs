@@ -44,12 +44,13 @@ pub async fn show(client: &Client, id: CampaignId, json: bool) -> Result<(), Com
 
 /// Changes values of a campaign, and prints it.
 pub async fn amend(client: &Client, options: &arguments::ChangeOptions) -> Result<(), CommandError> {
-    let arguments::ChangedValues { start_at, expires_at, priority, rate, late } = options.values;
+    let arguments::ChangedValues { start_at, expires_at, priority, rate, send_window, late } = options.values.clone();
     let change = CampaignChange {
         start_at: start_at.map(|setting| setting.0),
         expires_at: expires_at.map(|setting| setting.0),
         priority,
         rate: rate.map(|setting| setting.0),
+        send_window: send_window.map(|setting| setting.0),
         late,
     };
     let campaign = client.amend_campaign(options.id, &change).await?;

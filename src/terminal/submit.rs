@@ -181,6 +181,7 @@ fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source
         expires_at: options.expires_at,
         priority: options.priority,
         rate: options.rate,
+        send_window: options.send_window.clone(),
         late: options.late.unwrap_or_default(),
         on_doubt: options.on_doubt.unwrap_or_default(),
         on_withheld: options.on_withheld.unwrap_or_default(),

@@ -86,6 +86,7 @@ pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
         ("created", created(campaign)),
         ("starts", campaign.start_at.map(words::time).unwrap_or_default()),
         ("expires", campaign.expires_at.map(words::time).unwrap_or_default()),
+        ("window", campaign.send_window.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("rate", campaign.rate.map(|rate| format!("at most {rate} a second")).unwrap_or_default()),
     ])];
     if let Some(of) = &campaign.statistics {

@@ -169,6 +169,7 @@ fn reason(reason: WaitReason) -> &'static str {
         WaitReason::Schedule => "it waits for its start time",
         WaitReason::Paused => "it is paused",
         WaitReason::AllPaused => "all sending is paused",
+        WaitReason::SendWindow => "its send window is closed",
         WaitReason::LineRate => "it sends as fast as the rate allows",
         WaitReason::CampaignRate => "it sends as fast as the rate of the campaign allows",
         WaitReason::WarmUp => "the messages of this day of its warm-up are sent",
@@ -200,6 +201,7 @@ fn remedy(wait: &Waiting) -> Option<&'static str> {
         WaitReason::NoWorker => Some("start one with `pregon serve`"),
         WaitReason::Redis => Some("nothing is sent until it is back"),
         WaitReason::Schedule
+        | WaitReason::SendWindow
         | WaitReason::LineRate
         | WaitReason::CampaignRate
         | WaitReason::WarmUp

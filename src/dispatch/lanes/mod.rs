@@ -32,6 +32,10 @@ pub trait Lane {
     /// Identifies one claimed message until it is settled or given back.
     type Unit: 'static;
 
+    /// Applies what the time has changed. Returns whether messages that were not sent yet may have to be given back: see
+    /// [`Lane::is_stopped`].
+    fn tick(&mut self, now: Instant, line: &LineState) -> bool;
+
     /// Starts the calls to Redis that are due, unless the line stops: then only those that store what is known.
     fn start_calls(&mut self, now: Instant, line: &LineState);
 

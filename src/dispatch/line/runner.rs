@@ -226,6 +226,9 @@ impl<L: Lane> Runner<L> {
                 self.give_back_all();
             }
             self.probe_path(now);
+            if self.lane.tick(now, &self.state) {
+                self.give_back_stopped();
+            }
             while let Some(attempt) = self.next_to_send(now) {
                 self.attempts.push(attempt);
             }

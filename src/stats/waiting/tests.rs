@@ -1,7 +1,10 @@
+use serde_json::json;
+
 use super::*;
 use crate::{
-    domain::{MetaCode, Template, campaign::PauseReason, line::tests::line},
+    domain::{MetaCode, SendWindow, Template, campaign::PauseReason, line::tests::line},
     redis::{pages::Schedule, phone_index::IndexedBy, places::Places},
+    rules::windows::Windows,
     stats::line::{
         LineSnapshot,
         tests::{hold, sending},
@@ -38,7 +41,15 @@ fn record(state: CampaignState) -> CampaignRecord {
 }
 
 fn work(line: &str, pending: u64, retrying: u64, now: LineSnapshot) -> LineWork {
-    LineWork { line: line.into(), pending, retrying, schedule: Schedule::default(), now, others: Vec::new() }
+    LineWork {
+        line: line.into(),
+        pending,
+        retrying,
+        schedule: Schedule::default(),
+        now,
+        others: Vec::new(),
+        windows: Vec::new(),
+    }
 }
 
 /// The reason, line, end and code of each thing that a campaign waits for.
@@ -113,6 +124,27 @@ fn a_spent_messaging_limit_stops_the_campaign_until_a_place_frees() {
     assert_eq!(found(&spent("1002")), [(WaitReason::LineRate, None, true)], "of another business");
     let unknown = LineSnapshot { limit_unknown: true, ..sending(72.0) };
     assert_eq!(on_line(work("3001", 5, 0, unknown)), (WaitReason::PortfolioLimit, None, None));
+}
+
+#[test]
+fn a_closed_window_stops_the_campaign_until_it_opens() {
+    // From 00:30 on, by UTC. It is 00:16:40.
+    let window = |from: &str| {
+        let window = json!({ "from": from, "to": "20:00", "zone": "UTC" });
+        serde_json::from_value::<SendWindow>(window).expect("a window")
+    };
+    let mut running = record(CampaignState::Running);
+    running.campaign.send_window = Some(window("00:30"));
+    let windows = |from| vec![Windows::new(&window(from), ["UTC"]).expect("a zone")];
+    let closed = LineWork { windows: windows("00:30"), ..work("3001", 5, 0, sending(72.0)) };
+    let open = LineWork { windows: windows("00:15"), ..work("3002", 5, 0, sending(72.0)) };
+    let until = Some(UnixMs(30 * 60_000));
+    assert_eq!(found(&running, &[], &[closed.clone()]), [(WaitReason::SendWindow, None, until, None)]);
+    let expected = [
+        (WaitReason::SendWindow, Some("3001".to_owned()), until, None),
+        (WaitReason::LineRate, Some("3002".to_owned()), None, None),
+    ];
+    assert_eq!(found(&running, &[], &[closed, open]), expected);
 }
 
 #[test]

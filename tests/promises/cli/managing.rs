@@ -61,6 +61,12 @@ async fn a_campaign_is_changed_in_the_values_that_are_named() {
     let ran = server.run(&["campaign", "change", ID, "--start-at", "none", "--priority", "7", "--json"]).await;
     assert_eq!((ran.code, &ran.json()[0]["state"]), (0, &json!("scheduled")), "{ran:?}");
     assert_eq!(server.calls()[0].json(), json!({ "start_at": null, "priority": 7 }));
+    let window = "09:00-20:00 America/Bogota mon,sat";
+    server.run(&["campaign", "change", ID, "--send-window", window, "--rate", "none"]).await;
+    let window = json!({ "from": "09:00", "to": "20:00", "days": ["mon", "sat"], "zone": "America/Bogota" });
+    assert_eq!(server.calls()[1].json(), json!({ "send_window": window, "rate": null }));
+    let ran = server.run(&["campaign", "change", ID, "--send-window", "9-20"]).await;
+    assert!(ran.code == 2 && ran.err.contains("09:00-20:00 America/Bogota"), "{ran:?}");
     let ran = server.run(&["campaign", "change", ID]).await;
     assert!(ran.code == 2 && ran.err.contains("--start-at"), "nothing to change: {ran:?}");
 }

@@ -42,6 +42,10 @@ struct Notes {
 impl Lane for Notes {
     type Unit = u64;
 
+    fn tick(&mut self, _: Instant, _: &LineState) -> bool {
+        false
+    }
+
     fn start_calls(&mut self, _: Instant, _: &LineState) {}
 
     fn poll_calls(&mut self, cx: &mut Context<'_>, _: &LineState) -> Poll<()> {
@@ -126,6 +130,11 @@ enum Either<A, B> {
 
 impl<A: Lane, B: Lane> Lane for Ahead<A, B> {
     type Unit = Either<A::Unit, B::Unit>;
+
+    fn tick(&mut self, now: Instant, line: &LineState) -> bool {
+        let (first, second) = (self.0.tick(now, line), self.1.tick(now, line));
+        first || second
+    }
 
     fn start_calls(&mut self, now: Instant, line: &LineState) {
         self.0.start_calls(now, line);

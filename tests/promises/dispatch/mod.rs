@@ -16,4 +16,5 @@ mod sending;
 mod settling;
 mod suppression;
 mod warm_up;
+mod windows;
 mod withheld;

@@ -83,6 +83,8 @@ async fn a_change_with_invalid_values_changes_nothing() {
         (json!({ "expires_at": minutes_from(now, -1) }), "which is over"),
         (json!({ "expires_at": minutes_from(now, 5) }), "expires_at must be after start_at"),
         (json!({ "priority": 11 }), "priority is 11: it must be 1 to 10"),
+        (json!({ "send_window": { "from": "20:00", "to": "09:00", "zone": "UTC" } }), "later on the same day"),
+        (json!({ "send_window": { "from": "09:00", "to": "20:00", "zone": "Bogota" } }), "no time zone"),
         (json!({ "rate": 0 }), "rate is 0: it must be 0.01 to 1000000"),
     ] {
         let error = world.intake.amend(id, &change(values)).await.expect_err(text);
@@ -114,6 +116,11 @@ async fn a_start_that_has_passed_and_an_ended_campaign_are_not_changed() {
 async fn a_changed_campaign_requires_what_its_new_values_need() {
     let world = World::start().await;
     let id = campaign_in(&world, CampaignState::Scheduled).await;
+    let window = json!({ "from": "09:00", "to": "20:00", "days": ["mon"], "zone": "America/Bogota" });
+    let (record, _) = world.intake.amend(id, &change(json!({ "send_window": window }))).await.expect("changed");
+    assert_eq!(serde_json::to_value(&record.campaign.send_window).expect("JSON"), window);
+    assert_eq!(record.campaign.requires, ["send_window"]);
+    world.intake.amend(id, &change(json!({ "send_window": null }))).await.expect("changed");
     let (record, _) = world.intake.amend(id, &change(json!({ "rate": 50, "late": "hold" }))).await.expect("changed");
     assert_eq!((record.campaign.rate, record.campaign.late), (Some(50.0), Late::Hold));
     assert_eq!(record.campaign.requires, ["rate", "late"]);

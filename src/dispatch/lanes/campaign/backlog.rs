@@ -12,7 +12,10 @@ use std::{
 use super::{plans::SendPlan, share::Shares};
 use crate::{
     domain::{CampaignId, Due, FailureReason, HoldScope, PartId, UnixMs, WabaId, template::Category},
-    rules::ceiling::{self, Ceiling},
+    rules::{
+        ceiling::{self, Ceiling},
+        windows::Opening,
+    },
 };
 
 /// How far ahead messages of a campaign with a rate of its own are claimed.
@@ -42,6 +45,8 @@ pub struct CampaignWork {
     /// The last failures in a row, if the last message failed. Many for one reason mean that the message is at fault,
     /// not the recipients.
     pub failing: Option<FailureStreak>,
+    /// The campaign has passed its `expires_at`.
+    expired: bool,
     parts: Vec<PartWork>,
     /// When the first of its parts is claimable, if any will be. Cached, because a campaign may have thousands of
     /// parts.
@@ -68,6 +73,26 @@ impl CampaignWork {
         self.claimable_from.is_some_and(|at| at.is_due(now))
     }
 
+    /// Applies what the time has changed at `now`. Returns when the time changes something next.
+    fn tick(&mut self, now: UnixMs) -> Option<UnixMs> {
+        let expires_at = self.plan.campaign.expires_at;
+        self.expired = expires_at.is_some_and(|at| at <= now);
+        let mut next = expires_at.filter(|at| *at > now);
+        for part in &mut self.parts {
+            if part.edge.is_some_and(|edge| edge <= now) {
+                part.set_window(self.plan.windows.as_ref().map(|windows| windows.at(now)));
+            }
+            next = next.into_iter().chain(part.edge).min();
+        }
+        next
+    }
+
+    /// Whether no message of a part may leave now, because its window is closed or the campaign has expired.
+    fn is_closed(&self, id: PartId) -> bool {
+        let closed = || self.parts.iter().any(|part| part.id == id && part.window == PartWindow::Closed);
+        self.expired || self.plan.windows.is_some() && closed()
+    }
+
     /// Whether the campaign is running, and neither its template nor its category is `held`.
     fn is_open(&self, held: impl Fn(&HoldScope) -> bool) -> bool {
         self.running && !held(&self.template) && !self.category.as_ref().is_some_and(held)
@@ -84,12 +109,46 @@ struct PartWork {
     fresh: bool,
     next_due: Option<Due>,
     next_doubt: Option<UnixMs>,
+    window: PartWindow,
+    /// When its window opens or closes next, if it does.
+    edge: Option<UnixMs>,
+}
+
+/// The send window of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PartWindow {
+    Open,
+    Closed,
 }
 
 impl PartWork {
+    /// A part that was not inspected. With a window it is closed until that was looked at.
+    fn new(id: PartId, has_window: bool) -> Self {
+        Self {
+            id,
+            inspect_at: Some(Due::AtOnce),
+            fresh: true,
+            next_due: None,
+            next_doubt: None,
+            window: if has_window { PartWindow::Closed } else { PartWindow::Open },
+            edge: has_window.then_some(UnixMs(0)),
+        }
+    }
+
+    /// Sets whether the window is open, and until when. `None`: the part has no window.
+    fn set_window(&mut self, opening: Option<Opening>) {
+        let is_open = opening.is_none_or(|opening| opening.is_open);
+        self.window = if is_open { PartWindow::Open } else { PartWindow::Closed };
+        self.edge = opening.and_then(|opening| opening.until);
+    }
+
     /// When a claim may first return rows, if ever. A claim inspects the part too.
     fn claimable_from(&self) -> Option<Due> {
         let rows = if self.fresh { Some(Due::AtOnce) } else { self.next_due };
+        let rows = match self.window {
+            PartWindow::Open => rows,
+            PartWindow::Closed => rows.zip(self.edge).map(|(at, opens)| at.max(Due::At(opens))),
+        };
         rows.max(self.inspect_at.filter(|_| rows.is_some()))
     }
 
@@ -130,6 +189,8 @@ pub struct Backlog {
     shares: Shares,
     /// When the first part may need maintenance, if any will.
     maintenance_from: Option<Due>,
+    /// When the time changes something next: a window opens or closes, or a campaign expires.
+    edge: Option<UnixMs>,
 }
 
 impl Backlog {
@@ -143,10 +204,29 @@ impl Backlog {
         self.campaigns.get_mut(&id)
     }
 
-    /// Whether nothing of the campaign may be sent: the backlog no longer has it, it is not running, or its template or
-    /// category is `held`.
-    pub fn is_stopped(&self, id: CampaignId, held: impl Fn(&HoldScope) -> bool) -> bool {
-        self.campaigns.get(&id).is_none_or(|work| !work.is_open(held))
+    /// Whether nothing of the part may be sent: the backlog no longer has its campaign, the campaign is not running or has
+    /// expired, its template or category is `held`, or the window of the part is closed.
+    pub fn is_stopped(&self, id: PartId, held: impl Fn(&HoldScope) -> bool) -> bool {
+        self.campaigns.get(&id.campaign).is_none_or(|work| !work.is_open(held) || work.is_closed(id))
+    }
+
+    /// When the time changes something next, if it does: see [`Backlog::tick`].
+    pub fn edge(&self) -> Option<UnixMs> {
+        self.edge
+    }
+
+    /// Applies what the time has changed at `now`: windows that have opened or closed, and campaigns that have expired.
+    /// Returns whether it may have changed anything.
+    pub fn tick(&mut self, now: UnixMs) -> bool {
+        if self.edge.is_none_or(|edge| now < edge) {
+            return false;
+        }
+        self.edge = None;
+        for work in self.campaigns.values_mut() {
+            self.edge = self.edge.into_iter().chain(work.tick(now)).min();
+            work.parts_changed(&mut self.shares);
+        }
+        true
     }
 
     /// The scope of a hold on the template of a campaign.
@@ -168,7 +248,10 @@ impl Backlog {
     pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>, now: Instant) {
         self.set_ceiling(&plan, now);
         if let Some(work) = self.campaigns.get_mut(&plan.campaign.id) {
+            // The window may be another one: it is looked at before anything else is claimed.
+            work.parts.iter_mut().for_each(|part| part.edge = Some(UnixMs(0)));
             work.plan = plan;
+            self.edge = Some(UnixMs(0));
             return;
         }
         let campaign = &plan.campaign;
@@ -181,10 +264,14 @@ impl Backlog {
             category: None,
             is_marketing: false,
             failing: None,
+            expired: false,
             parts: Vec::new(),
             claimable_from: None,
         };
         work.set_category(waba, &plan.campaign.template.category);
+        if work.plan.windows.is_some() || work.plan.campaign.expires_at.is_some() {
+            self.edge = Some(UnixMs(0));
+        }
         self.campaigns.insert(id, work);
     }
 
@@ -252,13 +339,11 @@ impl Backlog {
                 // The campaign may have been paused at the last claim and be running now, so a claim is tried. If it
                 // is not running, the part may have been emptied meanwhile, which an inspection detects.
                 Some(part) => (part.fresh, part.inspect_at) = (true, (!work.running).then_some(Due::AtOnce)),
-                None => work.parts.push(PartWork {
-                    id,
-                    inspect_at: Some(Due::AtOnce),
-                    fresh: true,
-                    next_due: None,
-                    next_doubt: None,
-                }),
+                None => {
+                    let part = PartWork::new(id, work.plan.windows.is_some());
+                    self.edge = self.edge.into_iter().chain(part.edge).min();
+                    work.parts.push(part);
+                }
             }
         }
         self.campaigns.retain(|_, work| {
@@ -375,7 +460,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{domain::template::Form, graph::body::BodyPlan};
+    use crate::{domain::template::Form, graph::body::BodyPlan, rules::windows::Windows};
 
     const NOW: UnixMs = UnixMs(1_000_000);
     const LATER: UnixMs = UnixMs(1_060_000);
@@ -398,7 +483,7 @@ mod tests {
             let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
             backlog.add(
                 &"2001".into(),
-                Rc::new(SendPlan { campaign, changes: 0, body, is_supported: true }),
+                Rc::new(SendPlan { campaign, changes: 0, windows: None, body, is_supported: true }),
                 Instant::now(),
             );
             part
@@ -419,6 +504,59 @@ mod tests {
         assert_eq!(next(&mut backlog, NOW), Next::Claim(second));
         backlog.claimed(second, 10, false, None, None);
         assert_eq!(next(&mut backlog, NOW), Next::Wait(None));
+    }
+
+    /// Gives a campaign other values, and a window by UTC.
+    fn change(backlog: &mut Backlog, id: CampaignId, expires_at: Option<UnixMs>, hours: Option<(&str, &str)>) {
+        let plan = backlog.plan(id).expect("it is there");
+        let campaign = crate::domain::Campaign { expires_at, ..plan.campaign.clone() };
+        let window = hours.map(|(from, to)| {
+            let window = serde_json::from_value(json!({ "from": from, "to": to, "zone": "UTC" })).expect("a window");
+            Windows::new(&window, ["UTC"]).expect("a zone")
+        });
+        let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
+        let plan = SendPlan { campaign, changes: 1, windows: window, body, is_supported: true };
+        backlog.add(&"2001".into(), Rc::new(plan), Instant::now());
+    }
+
+    #[test]
+    fn nothing_is_claimed_outside_the_window() {
+        const OPENS: UnixMs = UnixMs(20 * 60_000);
+        const CLOSES: UnixMs = UnixMs(30 * 60_000);
+        let (mut backlog, [first, second]) = backlog();
+        change(&mut backlog, first.campaign, None, Some(("00:20", "00:30")));
+        assert!(backlog.tick(NOW));
+        assert!(backlog.is_stopped(first, |_| false) && !backlog.is_stopped(second, |_| false));
+        assert_eq!(next(&mut backlog, NOW), Next::Claim(second));
+        backlog.claimed(second, 10, false, None, None);
+        assert_eq!(next(&mut backlog, NOW), Next::Inspect(first), "an older owner may have left rows in flight");
+        backlog.claimed(first, 0, true, None, None);
+        assert_eq!((next(&mut backlog, NOW), backlog.edge()), (Next::Wait(Some(Due::At(OPENS))), Some(OPENS)));
+
+        assert!(!backlog.tick(UnixMs(OPENS.0 - 1)) && backlog.tick(OPENS));
+        assert_eq!((next(&mut backlog, OPENS), backlog.edge()), (Next::Claim(first), Some(CLOSES)));
+        assert!(!backlog.is_stopped(first, |_| false));
+        assert!(backlog.tick(CLOSES));
+        assert!(backlog.is_stopped(first, |_| false));
+        let tomorrow = UnixMs(OPENS.0 + 86_400_000);
+        assert_eq!(next(&mut backlog, CLOSES), Next::Wait(Some(Due::At(tomorrow))));
+        change(&mut backlog, first.campaign, None, None);
+        assert!(backlog.tick(CLOSES));
+        assert_eq!((next(&mut backlog, CLOSES), backlog.edge()), (Next::Claim(first), None));
+    }
+
+    #[test]
+    fn what_waits_is_stopped_when_its_campaign_expires() {
+        let (mut backlog, [first, second]) = backlog();
+        change(&mut backlog, first.campaign, Some(LATER), None);
+        assert!(backlog.tick(NOW) && !backlog.is_stopped(first, |_| false));
+        assert_eq!(backlog.edge(), Some(LATER));
+        assert!(backlog.tick(LATER) && backlog.is_stopped(first, |_| false) && !backlog.is_stopped(second, |_| false));
+        assert_eq!(
+            (next(&mut backlog, LATER), backlog.edge()),
+            (Next::Claim(first), None),
+            "the claim expires the part"
+        );
     }
 
     #[test]

@@ -110,6 +110,8 @@ pub struct CampaignLane {
     idle_until: Option<Instant>,
     /// When the first message that waits may leave, if all of them wait for the rates of their campaigns.
     leave_at: Option<Instant>,
+    /// When the time changes something next in the backlog.
+    edge_at: Option<Instant>,
 }
 
 impl CampaignLane {
@@ -140,6 +142,7 @@ impl CampaignLane {
             redis_failing: false,
             idle_until: None,
             leave_at: None,
+            edge_at: None,
         }
     }
 
@@ -174,9 +177,9 @@ impl CampaignLane {
         }
     }
 
-    /// Whether messages of a campaign must not be sent: it is not running, its template is held, or it has left the
-    /// line.
-    fn is_campaign_stopped(&self, id: CampaignId, line: &LineState) -> bool {
+    /// Whether messages of a part must not be sent: its campaign is not running or has left the line, its template is held,
+    /// or the time for them is over or has not come.
+    fn is_part_stopped(&self, id: PartId, line: &LineState) -> bool {
         let now = line.clock.now();
         self.backlog.is_stopped(id, |template| line.is_held(template, now))
     }
@@ -184,6 +187,20 @@ impl CampaignLane {
 
 impl Lane for CampaignLane {
     type Unit = CampaignUnit;
+
+    fn tick(&mut self, now: Instant, line: &LineState) -> bool {
+        if self.backlog.edge().is_none() {
+            self.edge_at = None;
+            return false;
+        }
+        let clock = line.clock.now();
+        let has_changed = self.backlog.tick(clock);
+        if has_changed {
+            self.wake();
+        }
+        self.edge_at = self.backlog.edge().map(|edge| now + edge.since(clock));
+        has_changed
+    }
 
     fn start_calls(&mut self, now: Instant, line: &LineState) {
         if self.redis_retry_at.is_some_and(|at| now < at) {
@@ -224,7 +241,7 @@ impl Lane for CampaignLane {
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let settle_at = self.outcomes.values().map(|pending| pending.due).min();
         let calls = [self.redis_retry_at, settle_at, self.claim_at, self.finish_at, self.refresh_at, self.idle_until];
-        let deadlines = calls.into_iter().chain([self.leave_at]);
+        let deadlines = calls.into_iter().chain([self.leave_at, self.edge_at]);
         deadlines.flatten().filter(|at| *at > now).min()
     }
 
@@ -289,17 +306,17 @@ impl Lane for CampaignLane {
 
     fn give_back_stopped(&mut self, line: &LineState) {
         self.refuse_held_countries(line);
-        // Messages of one campaign follow one another, so `dedup` leaves few ids.
-        let mut stopped: Vec<CampaignId> = self.ready.iter().map(|message| message.part().campaign).collect();
+        // Messages of one part follow one another, so `dedup` leaves few ids.
+        let mut stopped: Vec<PartId> = self.ready.iter().map(Message::part).collect();
         stopped.dedup();
-        stopped.retain(|id| self.is_campaign_stopped(*id, line));
+        stopped.retain(|id| self.is_part_stopped(*id, line));
         if !stopped.is_empty() {
-            self.give_back_if(line, |part| stopped.contains(&part.campaign));
+            self.give_back_if(line, |part| stopped.contains(&part));
         }
     }
 
     fn is_stopped(&self, unit: &CampaignUnit, line: &LineState) -> bool {
-        self.is_campaign_stopped(unit.part.campaign, line)
+        self.is_part_stopped(unit.part, line)
     }
 
     fn template(&self, unit: &CampaignUnit) -> Option<HoldScope> {

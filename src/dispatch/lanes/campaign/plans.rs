@@ -15,6 +15,7 @@ use crate::{
     domain::{Campaign, CampaignId, template::Form},
     graph::body::BodyPlan,
     redis::{Store, StoreError, campaigns::Definition},
+    rules::windows::Windows,
 };
 
 /// A campaign, ready to be sent.
@@ -24,10 +25,31 @@ pub struct SendPlan {
     pub campaign: Campaign,
     /// How often the values of the campaign had been changed.
     pub changes: u64,
+    /// When messages of its parts may leave; `None`: at all hours.
+    pub windows: Option<Windows>,
     /// Builds the request bodies of its messages.
     pub body: BodyPlan,
     /// Whether this worker has every feature that the campaign requires. Otherwise it sends none of its messages.
     pub is_supported: bool,
+}
+
+impl SendPlan {
+    /// The plan of a campaign after `changes` changes of its values, for a worker with `features`.
+    fn new(campaign: Campaign, changes: u64, form: &Form, features: &[&str]) -> Self {
+        let body = BodyPlan::new(&campaign.template, form);
+        let missing = campaign.missing_features(features);
+        if !missing.is_empty() {
+            warn!(campaign.id = %campaign.id, missing = missing.join(", "), "the campaign waits for a worker of a newer \
+                release: this one lacks a feature that it requires");
+        }
+        let window = campaign.send_window.as_ref().map(|window| Windows::new(window, [window.zone.as_str()]));
+        let windows = window.transpose().inspect_err(|error| {
+            // The zone was checked at submission, perhaps by a process with a newer tz database.
+            warn!(campaign.id = %campaign.id, %error, "the campaign waits for a worker that knows its time zone");
+        });
+        let is_supported = missing.is_empty() && windows.is_ok();
+        Self { changes, windows: windows.unwrap_or_default(), body, is_supported, campaign }
+    }
 }
 
 /// A plan to read: of the campaign after at least this many changes of its values.
@@ -69,14 +91,7 @@ impl SendPlans {
         for Definition { campaign, changes } in store.definitions(&missing).await?.into_iter().flatten() {
             match Form::of(&campaign.template) {
                 Ok(form) => {
-                    let body = BodyPlan::new(&campaign.template, &form);
-                    let missing = campaign.missing_features(features);
-                    if !missing.is_empty() {
-                        warn!(campaign.id = %campaign.id, missing = missing.join(", "), "the campaign waits for a \
-                            worker of a newer release: this one lacks a feature that it requires");
-                    }
-                    let is_supported = missing.is_empty();
-                    let plan = Rc::new(SendPlan { campaign, changes, body, is_supported });
+                    let plan = Rc::new(SendPlan::new(campaign, changes, &form, features));
                     cached.insert(plan.campaign.id, Rc::downgrade(&plan));
                     plans.push(plan);
                 }

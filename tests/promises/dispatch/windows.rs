@@ -1,0 +1,108 @@
+//! Send windows, obeyed by real workers.
+
+use std::time::Duration;
+
+use pregon::{
+    domain::{Campaign, CampaignId, CampaignState, Day, OnDoubt, SendWindow, State, UnixMs},
+    redis::Store,
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    hostile::{AcceptAll, Meta},
+    redis::TestRedis,
+    seed,
+    server::Installation,
+    until,
+    world::{self, TestWorker, address, line, settings},
+};
+
+/// A window of all hours of some days, by UTC.
+fn on(days: &[Day]) -> SendWindow {
+    serde_json::from_value(json!({ "from": "00:00", "to": "24:00", "days": days, "zone": "UTC" })).expect("a window")
+}
+
+/// A window that is closed at `now` and stays so for at least a day.
+fn closed(now: UnixMs) -> SendWindow {
+    // The first of January 1970 was a Thursday.
+    let today = (now.0 / 86_400_000 + 3) % 7;
+    on(&[Day::ALL[(today as usize + 3) % 7]])
+}
+
+async fn set_window(store: &Store, id: CampaignId, send_window: Option<SendWindow>) {
+    let record = store.campaign(id).await.expect("redis").expect("it");
+    let changed = Campaign { send_window, ..record.campaign.clone() }.with_requirements();
+    let now = store.time().await.expect("redis");
+    assert!(store.amend_campaign(&record, &changed, now).await.expect("redis"));
+}
+
+async fn count(store: &Store, id: CampaignId, state: State) -> u64 {
+    let record = store.campaign(id).await.expect("redis").expect("it");
+    world::counts(store, &record).await.by_state.get(&state).copied().unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_claimed_while_the_window_is_closed() {
+    let redis = TestRedis::start().await;
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
+    let store = Store::connect(&address(&redis)).await.expect("a store");
+    let now = store.time().await.expect("redis");
+    let waits = world::campaign(&store, &["3001"], 30, OnDoubt::Hold).await;
+    set_window(&store, waits, Some(closed(now))).await;
+    world::launch(&store, waits).await;
+    let open = world::campaign(&store, &["3001"], 30, OnDoubt::Hold).await;
+    set_window(&store, open, Some(on(&Day::ALL))).await;
+    world::launch(&store, open).await;
+
+    let installation = Installation::new(&redis, &meta.url(), &[("3001", 200.0)], "");
+    let serving = installation.serve("w1", "api,dispatch").await;
+    world::wait_for_state(&store, open, CampaignState::Completed).await;
+    assert_eq!(meta.requests(), 30, "only the campaign whose window is open");
+    assert_eq!(count(&store, waits, State::Pending).await, 30);
+    let mut statistics = Value::Null;
+    until("it is known when the last message leaves", async || {
+        statistics = serving.api().get(&format!("campaigns/{waits}")).await["statistics"].take();
+        statistics["eta"].is_string()
+    })
+    .await;
+    let waiting = &statistics["waiting_for"];
+    assert_eq!((&waiting[0]["reason"], waiting.as_array().map(Vec::len)), (&json!("send_window"), Some(1)));
+    let opens = waiting[0]["until"].as_str();
+    assert!(opens.is_some() && statistics["eta"].as_str() > opens, "{statistics}");
+
+    set_window(&store, waits, None).await;
+    world::wait_for_state(&store, waits, CampaignState::Completed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_sent_when_the_window_closes_goes_back_with_its_attempt() {
+    const RECIPIENTS: u64 = 2_000;
+    let redis = TestRedis::start().await;
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(20) }, seed());
+    let store = Store::connect(&address(&redis)).await.expect("a store");
+    let now = store.time().await.expect("redis");
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &[line("3001", 400.0)], settings()).await;
+    let id = world::campaign(&store, &["3001"], RECIPIENTS, OnDoubt::Hold).await;
+    set_window(&store, id, Some(on(&Day::ALL))).await;
+    world::launch(&store, id).await;
+    until("messages are sent", async || meta.requests() > 100).await;
+
+    set_window(&store, id, Some(closed(now))).await;
+    // Another campaign, as a signal that the line has read the new window.
+    let other = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
+    world::launch(&store, other).await;
+    world::wait_for_state(&store, other, CampaignState::Completed).await;
+    until("nothing is in flight", async || count(&store, id, State::InFlight).await == 0).await;
+    let sent = meta.requests() as u64 - 1;
+    assert!(sent < RECIPIENTS, "{sent}");
+    assert_eq!(count(&store, id, State::Accepted).await, sent);
+    assert_eq!(count(&store, id, State::Pending).await, RECIPIENTS - sent);
+    let record = store.campaign(id).await.expect("redis").expect("it");
+    let rows = store.part_rows(record.parts[0].0).await.expect("rows");
+    assert!(rows.tries.is_empty(), "no attempt is used up: {:?}", rows.tries);
+
+    set_window(&store, id, Some(on(&Day::ALL))).await;
+    world::wait_for_state(&store, id, CampaignState::Completed).await;
+    assert_eq!(meta.requests() as u64, RECIPIENTS + 1, "nobody got two messages");
+    worker.stop().await;
+}

@@ -166,7 +166,7 @@ schema_of!(
                 "description": "The days on which messages leave. The default is every day.",
             },
             "zone": {
-                "type": "string", "examples": ["America/Bogota"], "description": "A time zone of the tz database.",
+                "type": "string", "examples": ["America/Bogota"], "description": "A time zone of the tz database, or `recipient`: the time where each recipient is.",
             },
         },
     })

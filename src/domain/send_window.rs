@@ -15,7 +15,7 @@ pub struct SendWindow {
     /// The days on which messages leave, by the local date.
     #[serde(default = "every_day")]
     pub days: Vec<Day>,
-    /// The name of a time zone in the tz database, such as `America/Bogota`.
+    /// The name of a time zone in the tz database, such as `America/Bogota`, or [`SendWindow::RECIPIENT`].
     pub zone: String,
 }
 
@@ -108,6 +108,14 @@ impl Day {
 }
 
 impl SendWindow {
+    /// The zone of a window that goes by the clocks of each recipient.
+    pub const RECIPIENT: &str = "recipient";
+
+    /// Whether the window goes by the clocks of each recipient.
+    pub fn is_by_recipient(&self) -> bool {
+        self.zone == SendWindow::RECIPIENT
+    }
+
     /// What is wrong with the hours and the days, as sentences.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -132,7 +140,7 @@ impl fmt::Display for SendWindow {
             let names: Vec<&str> = days.iter().map(|day| day.name()).collect();
             write!(f, " on {}", names.join(", "))?;
         }
-        write!(f, " ({zone})")
+        if self.is_by_recipient() { write!(f, ", where the recipient is") } else { write!(f, " ({zone})") }
     }
 }
 

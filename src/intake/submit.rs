@@ -444,6 +444,14 @@ fn amended(record: &CampaignRecord, change: &CampaignChange, now: UnixMs) -> Res
     check_priority(change.priority, &mut problems);
     check_rate(change.rate.flatten(), &mut problems);
     check_window(change.send_window.as_ref().and_then(Option::as_ref), &mut problems);
+    let by_recipient = |campaign: &Campaign| campaign.send_window.as_ref().is_some_and(SendWindow::is_by_recipient);
+    if by_recipient(&amended) && !by_recipient(campaign) && record.numbers > 0 {
+        problems.push(
+            "send_window can't go by the recipients' time zones any more, because recipients are grouped by them as they are \
+            uploaded: name a zone, or make a new campaign"
+                .to_owned(),
+        );
+    }
     if amended.start_at != campaign.start_at || amended.expires_at != campaign.expires_at {
         check_expiry(amended.expires_at, amended.start_at, now, &mut problems);
     }
@@ -516,7 +524,7 @@ fn check_rate(rate: Option<f64>, problems: &mut Vec<String>) {
 fn check_window(window: Option<&SendWindow>, problems: &mut Vec<String>) {
     let Some(window) = window else { return };
     problems.extend(window.problems());
-    if let Err(error) = Windows::new(window, [window.zone.as_str()]) {
+    if let Err(error) = Windows::of_part(window, None) {
         problems.push(format!("send_window: {error}"));
     }
 }

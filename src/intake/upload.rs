@@ -19,14 +19,14 @@ use super::{
 };
 use crate::{
     api_types::{Rejection, UploadResult},
-    domain::{CampaignId, CampaignState, EntryId, Form, Line, LineId, Recipient, Reject, reject::redacted},
+    domain::{CampaignId, CampaignState, EntryId, Form, Line, LineId, Recipient, Reject, SendWindow, reject::redacted},
     redis::{
         StoreError,
         campaigns::CampaignRecord,
         lines::LineControl,
         uploads::{Admitted, Batch, Packed, Upload, UploadProgress},
     },
-    rules,
+    rules::{self, zones},
     telemetry::metrics::{self, RecipientResult},
 };
 
@@ -137,6 +137,7 @@ impl Intake {
             rows,
             buffered: VecDeque::new(),
             form,
+            by_zones: record.campaign.send_window.as_ref().is_some_and(SendWindow::is_by_recipient),
             stored: upload.progress.clone(),
             digest: SipHasher24::new(),
             number: 0,
@@ -180,7 +181,13 @@ impl Intake {
                 reason: error.to_string(),
             })
         };
-        self.store.rejections(id, upload_id).await?.into_iter().map(read).collect()
+        let rejections: Result<Vec<Rejection>, StoreError> =
+            self.store.rejections(id, upload_id).await?.into_iter().map(read).collect();
+        // Recipients that are grouped by time zones are admitted in another order.
+        rejections.map(|mut rejections| {
+            rejections.sort_by_key(|rejection| rejection.row);
+            rejections
+        })
     }
 
     /// The lines of a campaign, each weighted with its rate.
@@ -275,6 +282,8 @@ struct Batches<R> {
     /// Rows that were parsed and are in no batch yet.
     buffered: VecDeque<Row>,
     form: Form,
+    /// Whether recipients are grouped by the time zones of their numbers.
+    by_zones: bool,
     /// The progress of earlier attempts at this upload.
     stored: UploadProgress,
     /// The digest of all rows so far.
@@ -307,6 +316,9 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
             }
             match recipient {
                 Ok(recipient) => {
+                    if self.by_zones {
+                        batch.zones.push(zones::of_phone(recipient.to));
+                    }
                     bytes += recipient.values.iter().map(String::len).sum::<usize>();
                     batch.recipients.push((number, recipient));
                     batch.lines.push(row.line.map_or(0, |line| u32::try_from(line).unwrap_or(u32::MAX)));

@@ -66,6 +66,8 @@ pub struct CampaignRecord {
     pub ended_at: Option<UnixMs>,
     /// Its parts with their lines, by number.
     pub parts: Vec<(PartId, LineId)>,
+    /// The group of time zones of each part whose recipients were grouped by them, by the number of the part.
+    pub zones: HashMap<u16, String>,
     /// Recipients admitted, each with its own phone number.
     pub numbers: u64,
     /// Buckets of its phone index.
@@ -209,10 +211,11 @@ impl Store {
         let Some(Definition { campaign, changes }) = self.definition(id, hash)? else { return Ok(None) };
         let corrupt = |reason: String| StoreError::Corrupt { key: self.keys.campaign(id), reason };
         let number = |field: &str| hash.get(field).and_then(|text| text.parse::<u64>().ok());
-        let mut parts = Vec::new();
+        let (mut parts, mut zones) = (Vec::new(), HashMap::new());
         for part in 0..number("parts").unwrap_or(0) {
             let line = hash.get(&format!("line:{part}")).ok_or_else(|| corrupt(format!("part {part} has no line")))?;
             let part = u16::try_from(part).map_err(|_| corrupt(format!("part {part} is out of range")))?;
+            zones.extend(hash.get(&format!("zones:{part}")).map(|group| (part, group.clone())));
             parts.push((PartId { campaign: id, number: part }, LineId::from(line.as_str())));
         }
         let state = hash.get("state").and_then(|state| state.parse().ok());
@@ -229,6 +232,7 @@ impl Store {
             started_at: number("started").map(UnixMs),
             ended_at: number("ended").map(UnixMs),
             parts,
+            zones,
             numbers: number("numbers").unwrap_or(0),
             buckets: number("buckets").and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
             indexed_by: IndexedBy::read(hash.get("index").map(String::as_str)),

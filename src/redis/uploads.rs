@@ -17,7 +17,7 @@
 //! its own. What a step relies on is therefore made durable first: the chunks before step 3, the admission before
 //! step 4, the pending rows before their outbox entries are removed.
 
-use std::{collections::HashMap, iter, time::Duration};
+use std::{collections::HashMap, iter, mem, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 
@@ -58,6 +58,8 @@ pub struct Batch {
     pub recipients: Vec<(u32, Recipient)>,
     /// The line of the file on which each of `recipients` begins, 0 if unknown. Empty if all are unknown.
     pub lines: Vec<u32>,
+    /// The group of time zones of each of `recipients`: names joined by `+`. Empty if the campaign does not group by them.
+    pub zones: Vec<&'static str>,
     /// Rejected rows, each with its number in the upload, in ascending order, as JSON for the caller.
     pub rejections: Vec<(u32, String)>,
     /// The number of rows from the start of the upload to the end of this batch.
@@ -83,23 +85,38 @@ pub struct Packed {
     numbers: Vec<(u32, [u8; 7])>,
     /// For each recipient the data of its rejection as a duplicate: u32 line of the file, u16 last four digits.
     duplicate_data: Vec<u8>,
-    /// The chunks, each with its number of recipients.
-    chunks: Vec<(usize, Vec<u8>)>,
+    chunks: Vec<PackedChunk>,
     rejections: Vec<(u32, String)>,
     taken: u64,
     digest: String,
     done: bool,
 }
 
+/// A chunk of a batch.
+struct PackedChunk {
+    /// The number of recipients.
+    rows: usize,
+    data: Vec<u8>,
+    /// The group of time zones of all its recipients; empty if the campaign does not group by them.
+    zones: &'static str,
+}
+
 impl Batch {
     /// Packs the batch for the campaign of an upload.
-    pub fn pack(self, Packing { lines, indexed_by }: Packing) -> Packed {
+    pub fn pack(mut self, Packing { lines, indexed_by }: Packing) -> Packed {
+        self.sort_by_zones();
         // So that small batches are spread over the lines too, but in chunks that are large enough to compress.
         let rows = (self.recipients.len().div_ceil(lines)).clamp(16, CHUNK_ROWS_MAX);
-        let chunks = self.recipients.chunks(rows).map(|rows| {
-            let chunk = chunk::encode(rows.iter().map(|(_, recipient)| recipient));
-            (rows.len(), chunk)
-        });
+        let mut chunks = Vec::new();
+        let mut rest = self.recipients.as_slice();
+        for (zones, n) in self.zone_groups() {
+            let (group, others) = rest.split_at(n);
+            rest = others;
+            chunks.extend(group.chunks(rows).map(|rows| {
+                let data = chunk::encode(rows.iter().map(|(_, recipient)| recipient));
+                PackedChunk { rows: rows.len(), data, zones }
+            }));
+        }
         let lines = self.lines.iter().copied().chain(iter::repeat(0));
         let mut duplicate_data = Vec::with_capacity(self.recipients.len() * 6);
         for ((_, recipient), line) in self.recipients.iter().zip(lines) {
@@ -108,13 +125,37 @@ impl Batch {
         }
         Packed {
             duplicate_data,
-            chunks: chunks.collect(),
+            chunks,
             numbers: self.recipients.iter().map(|(row, recipient)| (*row, indexed_by.field(recipient.to))).collect(),
             rejections: self.rejections,
             taken: self.taken,
             digest: self.digest,
             done: self.done,
         }
+    }
+
+    /// Sorts the recipients by their time zones, and otherwise keeps their order.
+    fn sort_by_zones(&mut self) {
+        if self.zones.is_empty() {
+            return;
+        }
+        self.lines.resize(self.recipients.len(), 0);
+        let zones = mem::take(&mut self.zones).into_iter();
+        let mut rows: Vec<_> = zones.zip(mem::take(&mut self.recipients)).zip(mem::take(&mut self.lines)).collect();
+        rows.sort_by_key(|((zones, _), _)| *zones);
+        for ((zones, recipient), line) in rows {
+            self.zones.push(zones);
+            self.recipients.push(recipient);
+            self.lines.push(line);
+        }
+    }
+
+    /// The groups of time zones of the sorted recipients, each with its number of recipients.
+    fn zone_groups(&self) -> Vec<(&'static str, usize)> {
+        if self.zones.is_empty() {
+            return vec![("", self.recipients.len())];
+        }
+        self.zones.chunk_by(|a, b| a == b).map(|group| (group[0], group.len())).collect()
     }
 }
 
@@ -354,14 +395,14 @@ impl Upload {
     }
 
     /// Reserves rows for chunks, and writes the chunks.
-    async fn write_chunks(&mut self, chunks: &[(usize, Vec<u8>)]) -> Result<Written> {
+    async fn write_chunks(&mut self, chunks: &[PackedChunk]) -> Result<Written> {
         if chunks.is_empty() {
             return Ok(Written::At(Vec::new()));
         }
         let mut reserve = Call::new(&script::RESERVE, &[self.store.keys.campaign(self.campaign)]);
-        for (rows, _) in chunks {
+        for PackedChunk { rows, zones, .. } in chunks {
             let line = self.next_line(*rows);
-            reserve = reserve.arg(self.lines[line].0.as_str()).arg(rows);
+            reserve = reserve.arg(self.lines[line].0.as_str()).arg(rows).arg(zones);
         }
         let Some(reserved) = self.store.call::<Option<Vec<u16>>>(reserve).await? else { return Ok(Written::Gone) };
         if reserved.is_empty() {
@@ -369,9 +410,9 @@ impl Upload {
         }
         let mut writes = Pipeline::new();
         let mut locations = Vec::with_capacity(chunks.len());
-        for ((rows, chunk), &[number, start]) in chunks.iter().zip(reserved.as_chunks::<2>().0) {
+        for (PackedChunk { rows, data, .. }, &[number, start]) in chunks.iter().zip(reserved.as_chunks::<2>().0) {
             let part = PartId { campaign: self.campaign, number };
-            writes.hset(self.store.keys.chunks(part), start, chunk);
+            writes.hset(self.store.keys.chunks(part), start, data);
             locations.push(ChunkLocation { part, start, rows: *rows });
         }
         self.store.query_all::<u64>("HSET chunks", &writes).await?;

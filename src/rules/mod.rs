@@ -11,3 +11,4 @@ pub mod rate;
 pub mod stop_words;
 pub mod warm_up;
 pub mod windows;
+pub mod zones;

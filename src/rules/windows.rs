@@ -12,6 +12,7 @@ use jiff::{
     tz::{AmbiguousOffset, Offset, TimeZone},
 };
 
+use super::zones;
 use crate::domain::{Day, SendWindow, UnixMs};
 
 /// How far ahead an edge is looked for, in days. A window that opens once a week may lose a day to a change of the clocks,
@@ -53,6 +54,15 @@ impl Windows {
             days: window.days.clone(),
             zones: zones.into_iter().map(zone).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The `window` of a part whose numbers are in this group of zones, if they were grouped: see [`zones::of_phone`].
+    pub fn of_part(window: &SendWindow, group: Option<&str>) -> Result<Self, UnknownZone> {
+        if window.is_by_recipient() {
+            Self::new(window, zones::names(group.unwrap_or(zones::UNKNOWN)))
+        } else {
+            Self::new(window, [window.zone.as_str()])
+        }
     }
 
     /// Whether the window is open at `now`, and until when.

@@ -150,16 +150,15 @@ impl StatisticsReader {
             let loads = loads.get(line).into_iter().flatten();
             loads.filter(|load| load.campaign != record.campaign.id).map(|load| load.share).collect()
         };
-        let window = record.campaign.send_window.as_ref();
-        let windows = window.and_then(|window| Windows::new(window, [window.zone.as_str()]).ok());
         let mut work: BTreeMap<&LineId, LineWork> = BTreeMap::new();
         for (line, now) in lines.iter().zip(line_snapshots) {
             let (line_id, others, schedule) = (line.clone(), others(line), Schedule::default());
-            let windows = windows.iter().cloned().collect();
+            let windows = Vec::new();
             work.insert(line, LineWork { line: line_id, pending: 0, retrying: 0, schedule, now, others, windows });
         }
-        for ((_, line, tally), schedule) in unfinished.iter().zip(schedules) {
+        for ((part, line, tally), schedule) in unfinished.iter().zip(schedules) {
             let Some(work) = work.get_mut(line) else { continue };
+            work.windows.extend(window_of(record, *part).filter(|window| !work.windows.contains(window)));
             work.pending += tally.get(State::Pending);
             work.retrying += tally.get(State::Retrying);
             work.schedule.rows += schedule.rows;
@@ -262,4 +261,10 @@ impl StatisticsReader {
     fn cached_loads(&self) -> MutexGuard<'_, Option<CachedLoads>> {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The window of a part, if its campaign has one.
+fn window_of(record: &CampaignRecord, part: PartId) -> Option<Windows> {
+    let group = record.zones.get(&part.number).map(String::as_str);
+    Windows::of_part(record.campaign.send_window.as_ref()?, group).ok()
 }

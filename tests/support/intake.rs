@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use pregon::{
     api_types::{NewCampaign, UploadResult},
-    domain::{CampaignId, Line, LineId, Recipient, State, Template, UnixMs},
+    domain::{CampaignId, Line, LineId, PartId, Recipient, State, Template, UnixMs},
     intake::{Format, Intake, IntakeError},
     redis::{Address, Store, clock::Clock},
 };
@@ -61,15 +61,23 @@ impl World {
             }
             let n = states.iter().filter(|&&byte| byte != 0).count() as u64;
             assert_eq!(counts.recipients, n, "recipients of part {part}");
-            for start in self.store().chunk_starts(part).await.expect("chunks") {
-                let chunk = self.store().chunks(part, &[start]).await.expect("a chunk").remove(0);
-                let rows = chunk.recipients().zip(usize::from(start)..);
-                let admitted = rows.filter(|(_, row)| states.get(*row).is_some_and(|&byte| byte != 0));
-                all.extend(admitted.map(|(recipient, _)| (line.clone(), recipient)));
-            }
+            all.extend(self.recipients_of(part).await.into_iter().map(|recipient| (line.clone(), recipient)));
             assert!(counts.recipients <= 65_536, "part {part}");
         }
         assert_eq!(record.numbers, all.len() as u64, "the index of numbers and the recipients");
+        all
+    }
+
+    /// Every recipient of a part, by row.
+    pub async fn recipients_of(&self, part: PartId) -> Vec<Recipient> {
+        let states = self.store().state_bytes(part).await.expect("state bytes");
+        let mut all = Vec::new();
+        for start in self.store().chunk_starts(part).await.expect("chunks") {
+            let chunk = self.store().chunks(part, &[start]).await.expect("a chunk").remove(0);
+            let rows = chunk.recipients().zip(usize::from(start)..);
+            let admitted = rows.filter(|(_, row)| states.get(*row).is_some_and(|&byte| byte != 0));
+            all.extend(admitted.map(|(recipient, _)| recipient));
+        }
         all
     }
 

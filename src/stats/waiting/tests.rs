@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use serde_json::json;
 
 use super::*;
@@ -33,6 +35,7 @@ fn record(state: CampaignState) -> CampaignRecord {
         started_at: None,
         ended_at: None,
         parts: Vec::new(),
+        zones: HashMap::new(),
         numbers: 1,
         buckets: 1,
         indexed_by: IndexedBy::Person,

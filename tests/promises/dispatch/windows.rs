@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     hostile::{AcceptAll, Meta},
+    intake::{self, new_campaign, row},
     redis::TestRedis,
     seed,
     server::Installation,
@@ -72,6 +73,38 @@ async fn nothing_is_claimed_while_the_window_is_closed() {
 
     set_window(&store, waits, None).await;
     world::wait_for_state(&store, waits, CampaignState::Completed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_by_recipients_opens_for_each_zone_by_itself() {
+    let stored = intake::World::start().await;
+    let (redis, intake) = (&stored.redis, &stored.intake);
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
+    let now = intake.clock.now();
+    // Colombia is 5 hours behind, India 5 1/2 ahead. The window is open for two hours around the time in one of them, which is
+    // not close to midnight, and there are nine hours between that time and the time in Japan or Hawaii.
+    let minute = |minutes_ahead: u64| (now.0 / 60_000 + minutes_ahead) % 1_440;
+    let colombia = minute(1_440 - 300);
+    let (here, open, closed) = match (60..1_380).contains(&colombia) {
+        true => (colombia, 573_001_230_000, 819_012_340_000),
+        false => (minute(330), 919_812_340_000, 18_081_230_000),
+    };
+    let time = |minutes: u64| format!("{:02}:{:02}", minutes / 60, minutes % 60);
+    let window = json!({ "from": time(here - 60), "to": time(here + 60), "zone": "recipient" });
+    let recipients: Vec<Value> = (0..20).flat_map(|n| [row(open + n), row(closed + n)]).collect();
+    let new = json!({ "lines": ["3001"], "send_window": window, "recipients": recipients, "launch": true });
+    let id = intake.submit(new_campaign("order_update/es_AR", new)).await.expect("accepted").id;
+
+    let worker = TestWorker::start("w1", redis, &meta.url(), &[line("3001", 200.0)], settings()).await;
+    until("the open zone has its messages", async || count(&intake.store, id, State::Accepted).await == 20).await;
+    let other = world::campaign(&intake.store, &["3001"], 1, OnDoubt::Hold).await;
+    world::launch(&intake.store, other).await;
+    world::wait_for_state(&intake.store, other, CampaignState::Completed).await;
+    assert_eq!(meta.requests(), 21);
+    let is_open = |to: &str| to.trim_start_matches('+').starts_with(&open.to_string()[..6]);
+    assert_eq!(meta.arrivals().iter().filter(|arrival| is_open(&arrival.to)).count(), 20);
+    assert_eq!(count(&intake.store, id, State::Pending).await, 20);
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,3 +7,4 @@ mod jobs;
 mod retries;
 mod templates;
 mod uploads;
+mod zones;

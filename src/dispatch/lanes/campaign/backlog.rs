@@ -80,7 +80,7 @@ impl CampaignWork {
         let mut next = expires_at.filter(|at| *at > now);
         for part in &mut self.parts {
             if part.edge.is_some_and(|edge| edge <= now) {
-                part.set_window(self.plan.windows.as_ref().map(|windows| windows.at(now)));
+                part.set_window(self.plan.windows.as_ref().map(|windows| windows.at(part.id.number, now)));
             }
             next = next.into_iter().chain(part.edge).min();
         }
@@ -459,6 +459,7 @@ impl Backlog {
 mod tests {
     use serde_json::json;
 
+    use super::super::plans::PartWindows;
     use super::*;
     use crate::{domain::template::Form, graph::body::BodyPlan, rules::windows::Windows};
 
@@ -509,10 +510,10 @@ mod tests {
     /// Gives a campaign other values, and a window by UTC.
     fn change(backlog: &mut Backlog, id: CampaignId, expires_at: Option<UnixMs>, hours: Option<(&str, &str)>) {
         let plan = backlog.plan(id).expect("it is there");
-        let campaign = crate::domain::Campaign { expires_at, ..plan.campaign.clone() };
+        let campaign = crate::domain::Campaign { expires_at, ..plan.0.campaign.clone() };
         let window = hours.map(|(from, to)| {
             let window = serde_json::from_value(json!({ "from": from, "to": to, "zone": "UTC" })).expect("a window");
-            Windows::new(&window, ["UTC"]).expect("a zone")
+            PartWindows::One(Windows::new(&window, ["UTC"]).expect("a zone"))
         });
         let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
         let plan = SendPlan { campaign, changes: 1, windows: window, body, is_supported: true };

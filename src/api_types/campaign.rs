@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 use super::{Listed, Page, Rejection, Statistics};
 use crate::{
     domain::{
-        CampaignId, CampaignState, Late, LineId, OnDoubt, OnWithheld, RawRecipient, SendWindow, UnixMs, campaign::PauseReason,
+        CampaignId, CampaignState, Late, LineId, OnDoubt, OnWithheld, RawRecipient, SendWindow, UnixMs,
+        campaign::PauseReason,
     },
     json,
 };

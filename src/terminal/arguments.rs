@@ -14,8 +14,8 @@ use crate::{
     config::Role,
     domain::{
         BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
-        LineId, OnDoubt, OnWithheld, Phone, Secret, SendWindow, SuppressionReason, SuppressionScope, TimeOfDay, UnixMs, WabaId,
-        phone::NotE164,
+        LineId, OnDoubt, OnWithheld, Phone, Secret, SendWindow, SuppressionReason, SuppressionScope, TimeOfDay, UnixMs,
+        WabaId, phone::NotE164,
     },
 };
 

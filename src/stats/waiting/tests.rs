@@ -142,7 +142,7 @@ fn a_closed_window_stops_the_campaign_until_it_opens() {
     let closed = LineWork { windows: windows("00:30"), ..work("3001", 5, 0, sending(72.0)) };
     let open = LineWork { windows: windows("00:15"), ..work("3002", 5, 0, sending(72.0)) };
     let until = Some(UnixMs(30 * 60_000));
-    assert_eq!(found(&running, &[], &[closed.clone()]), [(WaitReason::SendWindow, None, until, None)]);
+    assert_eq!(found(&running, &[], std::slice::from_ref(&closed)), [(WaitReason::SendWindow, None, until, None)]);
     let expected = [
         (WaitReason::SendWindow, Some("3001".to_owned()), until, None),
         (WaitReason::LineRate, Some("3002".to_owned()), None, None),

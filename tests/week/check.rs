@@ -65,11 +65,13 @@ fn nobody_got_two(week: &Week, wrong: &mut Vec<String>) {
 /// A message that Meta held and dropped. Pregón sends it again, and the simulator may never see that: then the recipient is
 /// unknown, otherwise it is counted by its last message.
 const DROPPED: u64 = 132_015;
+/// Marketing that Meta withheld, by a status or in its response.
+const WITHHELD: u64 = 131_049;
 
 /// Compares each campaign with what the simulator knows of the messages that Pregón can know too: those to which it got a
 /// response, or a status with its token. All other recipients must be unknown, or have failed with [`DROPPED`].
 fn counts_are_exact(week: &Week, wrong: &mut Vec<String>) {
-    let mut by_campaign: BTreeMap<String, Counts> = BTreeMap::new();
+    let (mut by_campaign, mut refused) = (BTreeMap::<String, Counts>::new(), 0);
     for (recipient, messages) in week.stage.messages_by_recipient() {
         let campaign = recipient.split('.').nth(1).unwrap_or_default().to_owned();
         let is_dropped = |message: &MessageRecord| message.code.is_some_and(|code| u64::from(code) == DROPPED);
@@ -78,7 +80,8 @@ fn counts_are_exact(week: &Week, wrong: &mut Vec<String>) {
     }
     for campaign in &week.ended {
         let id = campaign["id"].as_str().expect("an id");
-        let expected = by_campaign.remove(id).unwrap_or_default();
+        let mut expected = by_campaign.remove(id).unwrap_or_default();
+        refused += expected.add_refused(campaign);
         let shown = Counts::shown(campaign, &expected);
         if shown != expected {
             wrong.push(format!("campaign {id}: expected {expected:?}, shown {shown:?}: {}", campaign["statistics"]));
@@ -92,6 +95,10 @@ fn counts_are_exact(week: &Week, wrong: &mut Vec<String>) {
         if statistics["by_state"]["unknown"].as_u64().map(|unknown| unknown + dropped.sum::<u64>()) != Some(others) {
             wrong.push(format!("campaign {id}: {others} are unknown or were dropped: {statistics}"));
         }
+    }
+    let answered = week.stage.ledger().total.answers.get("131049").copied().unwrap_or(0);
+    if refused > answered {
+        wrong.push(format!("{refused} were refused with 131049, but the simulator refused {answered}"));
     }
     wrong.extend(by_campaign.keys().map(|id| format!("messages of {id}, which is no campaign that ended")));
 }
@@ -130,6 +137,21 @@ impl Counts {
             read: count("read"),
             failed: failures.filter(|(code, _)| expected.failed.contains_key(code)).collect(),
         }
+    }
+
+    /// Adds those to whom Meta withheld marketing in its response: the simulator has no message of them. Returns their
+    /// number.
+    fn add_refused(&mut self, campaign: &Value) -> u64 {
+        let failures = campaign["statistics"]["failures"].as_array().into_iter().flatten();
+        let withheld: u64 = failures
+            .filter(|failure| failure["code"] == WITHHELD)
+            .filter_map(|failure| failure["count"].as_u64())
+            .sum();
+        let refused = withheld.saturating_sub(self.failed.get(&WITHHELD).copied().unwrap_or(0));
+        if refused > 0 {
+            *self.failed.entry(WITHHELD).or_default() += refused;
+        }
+        refused
     }
 
     fn total(&self) -> u64 {

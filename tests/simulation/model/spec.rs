@@ -497,7 +497,8 @@ impl Part {
     /// digits, as in a Redis sorted set.
     fn due_by(&self, now: UnixMs) -> Vec<u16> {
         let come = self.rows.iter().filter_map(|(&number, row)| Some((row.due_at()?, number.to_string(), number)));
-        let mut come: Vec<_> = come.filter(|((at, _), ..)| *at <= now).collect();
+        // The due time of a returned row has half a millisecond more.
+        let mut come: Vec<_> = come.filter(|((at, returned), ..)| at.0 + u64::from(*returned) <= now.0).collect();
         come.sort();
         come.into_iter().map(|(.., number)| number).collect()
     }

@@ -4,28 +4,17 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{CommandError, arguments, download, out, table};
+use super::{CommandError, arguments, download, each::each, out, pages::first_rows, table};
 use crate::{
-    api_types::{CampaignChange, CampaignView},
-    client::{Client, ControlAction, Known},
+    api_types::CampaignChange,
+    client::{Client, ControlAction},
     domain::{CampaignId, CampaignState},
     telemetry::clock,
 };
 
 /// Prints the campaigns in `state`, newest first, at most `limit`.
 pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, json: bool) -> Result<(), CommandError> {
-    let mut campaigns: Vec<Known<CampaignView>> = Vec::new();
-    let mut next = None;
-    loop {
-        let page = client.campaigns(state, next.as_deref()).await?;
-        campaigns.extend(page.rows);
-        next = page.next;
-        if next.is_none() || campaigns.len() >= limit {
-            break;
-        }
-    }
-    let cut = campaigns.len() > limit || next.is_some();
-    campaigns.truncate(limit);
+    let (campaigns, cut) = first_rows(limit, async |next| client.campaigns(state, next.as_deref()).await).await?;
     if json {
         return Ok(out::json(&json!({ "campaigns": campaigns }))?);
     }
@@ -64,34 +53,22 @@ pub async fn change(
     campaigns: &arguments::CampaignArguments,
     action: ControlAction,
 ) -> Result<(), CommandError> {
-    let mut failed = false;
-    for &id in &campaigns.ids {
-        match client.change_campaign(id, action).await {
-            Ok(campaign) if campaigns.output.json => out::json(&campaign)?,
-            Ok(campaign) => out::line(&format!("campaign {id} “{}” is {}", campaign.name, campaign.state))?,
-            Err(error) => {
-                failed = true;
-                eprintln!("pregon: campaign {id}: {error}");
-            }
-        }
-    }
-    if failed { Err(CommandError::Reported) } else { Ok(()) }
+    let call = async |id: &CampaignId| client.change_campaign(*id, action).await;
+    each("campaign ", &campaigns.ids, call, |id, campaign| match campaigns.output.json {
+        true => out::json(&campaign),
+        false => out::line(&format!("campaign {id} “{}” is {}", campaign.name, campaign.state)),
+    })
+    .await
 }
 
 /// Deletes campaigns, one by one. A failure does not affect the others.
 pub async fn delete(client: &Client, campaigns: &arguments::CampaignArguments) -> Result<(), CommandError> {
-    let mut failed = false;
-    for &id in &campaigns.ids {
-        match client.delete_campaign(id).await {
-            Ok(()) if campaigns.output.json => out::json(&json!({ "id": id, "deleted": true }))?,
-            Ok(()) => out::line(&format!("campaign {id} is deleted"))?,
-            Err(error) => {
-                failed = true;
-                eprintln!("pregon: campaign {id}: {error}");
-            }
-        }
-    }
-    if failed { Err(CommandError::Reported) } else { Ok(()) }
+    let call = async |id: &CampaignId| client.delete_campaign(*id).await;
+    each("campaign ", &campaigns.ids, call, |id, ()| match campaigns.output.json {
+        true => out::json(&json!({ "id": id, "deleted": true })),
+        false => out::line(&format!("campaign {id} is deleted")),
+    })
+    .await
 }
 
 /// Writes the report of a campaign to the file at `path`, or to standard output.

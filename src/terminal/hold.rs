@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{CommandError, arguments::HoldArguments, out, pages::all_pages, table};
+use super::{CommandError, arguments::HoldArguments, each::each, out, pages::all_pages, table};
 use crate::client::Client;
 
 /// Prints all holds.
@@ -16,17 +16,11 @@ pub async fn list(client: &Client, json: bool) -> Result<(), CommandError> {
 
 /// Lifts holds, one by one. A failure does not affect the others.
 pub async fn lift(client: &Client, holds: &HoldArguments) -> Result<(), CommandError> {
-    let mut failed = false;
-    for id in &holds.ids {
-        match client.lift_hold(id).await {
-            Ok(lifted) if holds.output.json => out::json(&lifted)?,
-            Ok(lifted) if lifted.changed => out::line(&format!("the hold {id} is lifted"))?,
-            Ok(_) => out::line(&format!("{id} is not held"))?,
-            Err(error) => {
-                failed = true;
-                eprintln!("pregon: hold {id}: {error}");
-            }
-        }
-    }
-    if failed { Err(CommandError::Reported) } else { Ok(()) }
+    let call = async |id: &String| client.lift_hold(id).await;
+    each("hold ", &holds.ids, call, |id, lifted| match lifted.changed {
+        _ if holds.output.json => out::json(&lifted),
+        true => out::line(&format!("the hold {id} is lifted")),
+        false => out::line(&format!("{id} is not held")),
+    })
+    .await
 }

@@ -2,27 +2,12 @@
 
 use serde_json::json;
 
-use super::{CommandError, arguments, out, table};
-use crate::{
-    api_types::DeadJobView,
-    client::{Client, Known},
-    domain::EntryId,
-};
+use super::{CommandError, arguments, each::each, out, pages::first_rows, table};
+use crate::{client::Client, domain::EntryId};
 
 /// Prints the dead letters, newest first, at most `limit`.
 pub async fn list(client: &Client, limit: usize, json: bool) -> Result<(), CommandError> {
-    let mut jobs: Vec<Known<DeadJobView>> = Vec::new();
-    let mut next = None;
-    loop {
-        let page = client.dead_jobs(next.as_deref()).await?;
-        jobs.extend(page.rows);
-        next = page.next;
-        if next.is_none() || jobs.len() >= limit {
-            break;
-        }
-    }
-    let cut = jobs.len() > limit || next.is_some();
-    jobs.truncate(limit);
+    let (jobs, cut) = first_rows(limit, async |next| client.dead_jobs(next.as_deref()).await).await?;
     if json {
         return Ok(out::json(&json!({ "jobs": jobs }))?);
     }
@@ -41,34 +26,20 @@ pub async fn show(client: &Client, id: EntryId, json: bool) -> Result<(), Comman
 
 /// Retries the jobs of dead letters, one by one. A failure does not affect the others.
 pub async fn retry(client: &Client, letters: &arguments::DeadLetterArguments) -> Result<(), CommandError> {
-    let mut failed = false;
-    for &id in &letters.ids {
-        match client.retry_dead_job(id).await {
-            Ok(retried) if letters.output.json => out::json(&retried)?,
-            Ok(retried) => {
-                out::line(&format!("dead letter {id} is being retried; if it fails again, it is {}", retried.entry))?;
-            }
-            Err(error) => {
-                failed = true;
-                eprintln!("pregon: dead letter {id}: {error}");
-            }
-        }
-    }
-    if failed { Err(CommandError::Reported) } else { Ok(()) }
+    let call = async |id: &EntryId| client.retry_dead_job(*id).await;
+    each("dead letter ", &letters.ids, call, |id, retried| match letters.output.json {
+        true => out::json(&retried),
+        false => out::line(&format!("dead letter {id} is being retried; if it fails again, it is {}", retried.entry)),
+    })
+    .await
 }
 
 /// Deletes dead letters, one by one. A failure does not affect the others.
 pub async fn delete(client: &Client, letters: &arguments::DeadLetterArguments) -> Result<(), CommandError> {
-    let mut failed = false;
-    for &id in &letters.ids {
-        match client.delete_dead_job(id).await {
-            Ok(()) if letters.output.json => out::json(&json!({ "id": id, "deleted": true }))?,
-            Ok(()) => out::line(&format!("dead letter {id} is deleted"))?,
-            Err(error) => {
-                failed = true;
-                eprintln!("pregon: dead letter {id}: {error}");
-            }
-        }
-    }
-    if failed { Err(CommandError::Reported) } else { Ok(()) }
+    let call = async |id: &EntryId| client.delete_dead_job(*id).await;
+    each("dead letter ", &letters.ids, call, |id, ()| match letters.output.json {
+        true => out::json(&json!({ "id": id, "deleted": true })),
+        false => out::line(&format!("dead letter {id} is deleted")),
+    })
+    .await
 }

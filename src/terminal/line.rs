@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{CommandError, arguments, out, pages::all_pages, table};
+use super::{CommandError, arguments, each::each, out, pages::all_pages, table};
 use crate::{
     api_types::LineView,
     client::{Client, ControlAction, Known},
@@ -36,18 +36,12 @@ pub async fn change(
     lines: &arguments::LineArguments,
     action: ControlAction,
 ) -> Result<(), CommandError> {
-    let mut failed = false;
-    for id in &lines.ids {
-        match client.change_line(id, action).await {
-            Ok(line) if lines.output.json => out::json(&line)?,
-            Ok(line) => out::line(&format!("line {id} {} is {}", line.name, table::line_state(&line)))?,
-            Err(error) => {
-                failed = true;
-                eprintln!("pregon: line {id}: {error}");
-            }
-        }
-    }
-    if failed { Err(CommandError::Reported) } else { Ok(()) }
+    let call = async |id: &LineId| client.change_line(id, action).await;
+    each("line ", &lines.ids, call, |id, line| match lines.output.json {
+        true => out::json(&line),
+        false => out::line(&format!("line {id} {} is {}", line.name, table::line_state(&line))),
+    })
+    .await
 }
 
 fn print(line: &Known<LineView>, json: bool) -> Result<(), CommandError> {

@@ -12,6 +12,7 @@ pub mod arguments;
 pub mod business;
 pub mod campaign;
 mod download;
+mod each;
 pub mod error;
 pub mod hold;
 pub mod job;

@@ -5,13 +5,16 @@ use serde_json::json;
 use super::{
     CommandError,
     arguments::{AddArguments, ImportOptions, PhoneArguments, SuppressionCommand},
-    download, out,
+    download,
+    each::each,
+    out,
+    pages::first_rows,
     source::Source,
     table, upload, words,
 };
 use crate::{
     api_types::{NewSuppression, SuppressionView, UploadResult},
-    client::{Client, ImportTarget, Known},
+    client::{Client, ImportTarget},
     domain::{BusinessId, Phone},
     intake::UploadLayout,
 };
@@ -39,34 +42,22 @@ pub async fn run(client: &Client, command: SuppressionCommand) -> Result<(), Com
 async fn add(client: &Client, people: &AddArguments) -> Result<(), CommandError> {
     let business = people.business.business.clone();
     let new = NewSuppression { business, scope: people.scope, reason: people.reason.unwrap_or_default() };
-    let mut failed = false;
-    for &phone in &people.phones {
-        match client.suppress(phone, &new).await {
-            Ok(stored) if people.output.json => out::json(&stored)?,
-            Ok(stored) => out::line(&suppressed(phone, &stored))?,
-            Err(error) => {
-                failed = true;
-                eprintln!("pregon: {phone}: {error}");
-            }
-        }
-    }
-    if failed { Err(CommandError::Reported) } else { Ok(()) }
+    let call = async |phone: &Phone| client.suppress(*phone, &new).await;
+    each("", &people.phones, call, |phone, stored| match people.output.json {
+        true => out::json(&stored),
+        false => out::line(&suppressed(*phone, &stored)),
+    })
+    .await
 }
 
 /// Ends suppressions, one by one. A failure does not affect the others.
 async fn remove(client: &Client, people: &PhoneArguments) -> Result<(), CommandError> {
-    let mut failed = false;
-    for &phone in &people.phones {
-        match client.unsuppress(phone, people.business.business.as_ref()).await {
-            Ok(()) if people.output.json => out::json(&json!({ "phone": phone, "removed": true }))?,
-            Ok(()) => out::line(&format!("{phone} gets messages again"))?,
-            Err(error) => {
-                failed = true;
-                eprintln!("pregon: {phone}: {error}");
-            }
-        }
-    }
-    if failed { Err(CommandError::Reported) } else { Ok(()) }
+    let call = async |phone: &Phone| client.unsuppress(*phone, people.business.business.as_ref()).await;
+    each("", &people.phones, call, |phone, ()| match people.output.json {
+        true => out::json(&json!({ "phone": phone, "removed": true })),
+        false => out::line(&format!("{phone} gets messages again")),
+    })
+    .await
 }
 
 async fn show(client: &Client, phone: Phone, business: Option<&BusinessId>, json: bool) -> Result<(), CommandError> {
@@ -76,18 +67,7 @@ async fn show(client: &Client, phone: Phone, business: Option<&BusinessId>, json
 
 /// Prints the suppressions of a business, at most `limit`.
 async fn list(client: &Client, business: Option<&BusinessId>, limit: usize, json: bool) -> Result<(), CommandError> {
-    let mut people: Vec<Known<SuppressionView>> = Vec::new();
-    let mut next = None;
-    loop {
-        let page = client.suppressions(business, next.as_deref()).await?;
-        people.extend(page.rows);
-        next = page.next;
-        if next.is_none() || people.len() >= limit {
-            break;
-        }
-    }
-    let cut = people.len() > limit || next.is_some();
-    people.truncate(limit);
+    let (people, cut) = first_rows(limit, async |next| client.suppressions(business, next.as_deref()).await).await?;
     if json {
         return Ok(out::json(&json!({ "suppressions": people }))?);
     }

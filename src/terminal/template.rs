@@ -1,20 +1,19 @@
 //! `pregon template unpause`: one API call for each template.
 
-use super::{CommandError, arguments::TemplateArguments, out};
+use super::{
+    CommandError,
+    arguments::{TemplateArguments, TemplateId},
+    each::each,
+    out,
+};
 use crate::client::Client;
 
 /// Asks Meta to lift the pause of templates, one by one. A failure does not affect the others.
 pub async fn unpause(client: &Client, templates: &TemplateArguments) -> Result<(), CommandError> {
-    let mut failed = false;
-    for id in &templates.ids {
-        match client.unpause_template(&id.waba, &id.name, &id.language).await {
-            Ok(unpaused) if templates.output.json => out::json(&unpaused)?,
-            Ok(_) => out::line(&format!("Meta has lifted the pause of {id}"))?,
-            Err(error) => {
-                failed = true;
-                eprintln!("pregon: template {id}: {error}");
-            }
-        }
-    }
-    if failed { Err(CommandError::Reported) } else { Ok(()) }
+    let call = async |id: &TemplateId| client.unpause_template(&id.waba, &id.name, &id.language).await;
+    each("template ", &templates.ids, call, |id, unpaused| match templates.output.json {
+        true => out::json(&unpaused),
+        false => out::line(&format!("Meta has lifted the pause of {id}")),
+    })
+    .await
 }

@@ -1,6 +1,29 @@
 //! Writes CSV: the report of a campaign, and the export of suppressions.
 
+use axum::{
+    body::{Body, Bytes},
+    http::header,
+    response::{IntoResponse, Response},
+};
 use csv_core::{Terminator, WriterBuilder};
+use futures_util::{Stream, StreamExt as _, stream};
+
+use crate::redis;
+
+/// A CSV to be saved as `name`: a header row with `columns`, then the `pieces`.
+pub(super) fn attachment<const N: usize>(
+    name: &str,
+    columns: [&str; N],
+    pieces: impl Stream<Item = redis::Result<Bytes>> + Send + 'static,
+) -> Response {
+    let mut head = Vec::new();
+    write_row(&mut head, columns);
+    let body = Body::from_stream(stream::iter([Ok(Bytes::from(head))]).chain(pieces));
+    let disposition = format!("attachment; filename=\"{name}\"");
+    let headers =
+        [(header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (header::CONTENT_DISPOSITION, disposition)];
+    (headers, body).into_response()
+}
 
 /// Appends a row in the form of RFC 4180, with quotes where a field needs them.
 pub(super) fn write_row<const N: usize>(out: &mut Vec<u8>, fields: [impl AsRef<str>; N]) {

@@ -8,13 +8,8 @@
 //! caller or a recipient: every field is a number, a time, an id or one of Pregón's fixed texts. Meta's message ids begin
 //! with `wamid.`; one that does not is left out. So no field is escaped, and phone numbers keep their `+`.
 
-use axum::{
-    body::{Body, Bytes},
-    extract::State,
-    http::header,
-    response::{IntoResponse, Response},
-};
-use futures_util::stream::{self, StreamExt as _};
+use axum::{body::Bytes, extract::State, response::Response};
+use futures_util::stream;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
@@ -77,17 +72,11 @@ pub(super) async fn report(State(shared): SharedState, CampaignPath(id): Campaig
         open: None,
         _permit: stream_permit(&shared.reports, "reports")?,
     };
-    let mut head = Vec::new();
-    csv::write_row(&mut head, COLUMNS);
     let rows = stream::try_unfold(report, move |mut report| async move {
         let piece = report.next().await.inspect_err(|error| warn!(campaign.id = %id, %error, "report ended early"))?;
         Ok::<_, StoreError>(piece.map(|piece| (piece, report)))
     });
-    let pieces = stream::iter([Ok(Bytes::from(head))]).chain(rows);
-    let disposition = format!("attachment; filename=\"campaign-{id}.csv\"");
-    let headers =
-        [(header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (header::CONTENT_DISPOSITION, disposition)];
-    Ok((headers, Body::from_stream(pieces)).into_response())
+    Ok(csv::attachment(&format!("campaign-{id}.csv"), COLUMNS, rows))
 }
 
 struct Report {

@@ -8,10 +8,10 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode},
+    response::Response,
 };
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
@@ -314,9 +314,7 @@ pub(super) async fn export(
         is_done: false,
         _permit: stream_permit(&shared.reports, "reports")?,
     };
-    let mut head = Vec::new();
-    csv::write_row(&mut head, RawSuppression::COLUMNS);
-    let disposition = format!("attachment; filename=\"suppressions-{business}.csv\"");
+    let name = format!("suppressions-{business}.csv");
     let rows = stream::try_unfold(export, move |mut export| {
         let business = business.clone();
         async move {
@@ -324,10 +322,7 @@ pub(super) async fn export(
             Ok::<_, redis::StoreError>(piece.map(|piece| (piece, export)))
         }
     });
-    let pieces = stream::iter([Ok(Bytes::from(head))]).chain(rows);
-    let headers =
-        [(header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (header::CONTENT_DISPOSITION, disposition)];
-    Ok((headers, Body::from_stream(pieces)).into_response())
+    Ok(csv::attachment(&name, RawSuppression::COLUMNS, rows))
 }
 
 /// An export that is being written to a body.

@@ -325,32 +325,30 @@ impl Housekeeping {
         let missed = campaign.start_at.filter(|start_at| now.since(*start_at) >= self.late_after);
         let is_expired = campaign.expires_at.is_some_and(|at| at <= now);
         match (missed, campaign.late) {
-            (Some(start_at), Late::Hold) => return self.hold_late(id, start_at, now).await,
+            (Some(start_at), Late::Hold) => {
+                let details = format!("its start at {start_at} was missed, because no worker ran then");
+                return self.pause_scheduled(id, details, now).await;
+            }
             (Some(_), Late::Expire) if !is_expired => return self.expire_late(record, now).await,
             _ => {}
         }
         let waba = self.lines.first_of(&campaign.lines).map(|line| &line.waba);
         if let Err(problem) = templates::check_still_fits(&self.store, waba, campaign).await? {
-            let reason = PauseReason { code: None, details: problem.to_string() };
-            let change = self.store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await?;
-            if change == StateChange::Done {
-                warn!(campaign.id = %id, reason = reason.details, "scheduled campaign paused: its template no longer \
-                    fits");
-            }
-        } else if self.store.change_campaign(id, &from, CampaignState::Running, now, None).await? == StateChange::Done {
+            return self.pause_scheduled(id, problem.to_string(), now).await;
+        }
+        if self.store.change_campaign(id, &from, CampaignState::Running, now, None).await? == StateChange::Done {
             info!(campaign.id = %id, "scheduled campaign started");
         }
         Ok(())
     }
 
-    /// Pauses a campaign whose start was missed.
-    async fn hold_late(&self, id: CampaignId, start_at: UnixMs, now: UnixMs) -> Result<(), StoreError> {
-        let details = format!("its start at {start_at} was missed, because no worker ran then");
+    /// Pauses a campaign that cannot start, with the reason.
+    async fn pause_scheduled(&self, id: CampaignId, details: String, now: UnixMs) -> Result<(), StoreError> {
         let reason = PauseReason { code: None, details };
         let from = [CampaignState::Scheduled];
         let change = self.store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await?;
         if change == StateChange::Done {
-            warn!(campaign.id = %id, %start_at, "scheduled campaign paused: its start was missed");
+            warn!(campaign.id = %id, reason = reason.details, "scheduled campaign paused");
         }
         Ok(())
     }

@@ -137,9 +137,10 @@ impl LineState {
 
     /// How a message leaves whose template is marketing or not.
     pub fn edge(&self, is_marketing: bool) -> Edge {
-        let now = self.clock.now();
-        let told = self.signals.borrow().rerouted.get(&self.line.waba).copied();
-        let is_rerouted = || told.max(self.rerouted_until).is_some_and(|until| now < until);
+        let is_rerouted = || {
+            let told = self.signals.borrow().rerouted.get(&self.line.waba).copied();
+            told.max(self.rerouted_until).is_some_and(|until| self.clock.now() < until)
+        };
         match is_marketing && (self.line.marketing_api || is_rerouted()) {
             true => Edge::MarketingMessages,
             false => Edge::Messages,

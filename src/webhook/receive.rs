@@ -182,8 +182,7 @@ impl Receiver {
                         && let Some(business) = self.lines.business(&line)
                     {
                         for Preference { phone, stops, at } in &preferences.people {
-                            let (scope, source) = (SuppressionScope::Marketing, SuppressionSource::Meta);
-                            let wish = if *stops { Wish::Stop { scope, source } } else { Wish::Resume };
+                            let wish = if *stops { Wish::STOP_MARKETING } else { Wish::Resume };
                             wishes.add(business, *phone, wish, at.unwrap_or(now));
                         }
                         counts.used[index] = true;
@@ -275,10 +274,7 @@ impl Receiver {
                 let (scope, source) = (item.stops?, SuppressionSource::StopWord);
                 Some((item.sender?, Wish::Stop { scope, source }))
             }
-            News::Failed(reason) if policy::stops_marketing(reason) => {
-                let (scope, source) = (SuppressionScope::Marketing, SuppressionSource::Meta);
-                Some((item.recipient?, Wish::Stop { scope, source }))
-            }
+            News::Failed(reason) if policy::stops_marketing(reason) => Some((item.recipient?, Wish::STOP_MARKETING)),
             _ => None,
         }
     }

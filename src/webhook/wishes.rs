@@ -1,4 +1,4 @@
-//! What people wish: whoever stops marketing is suppressed, before Meta gets its answer.
+//! What people wish. Whoever stops marketing is suppressed before Meta gets its answer.
 //!
 //! If the process dies: Meta delivers unanswered webhooks again.
 //! Never: narrows or lifts a suppression that has another source.
@@ -27,6 +27,12 @@ pub(super) enum Wish {
     },
     /// Marketing again, after the person had stopped it in WhatsApp.
     Resume,
+}
+
+impl Wish {
+    /// No more marketing, as the person told WhatsApp.
+    pub(super) const STOP_MARKETING: Self =
+        Wish::Stop { scope: SuppressionScope::Marketing, source: SuppressionSource::Meta };
 }
 
 /// The wishes in one webhook.

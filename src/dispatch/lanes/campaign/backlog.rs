@@ -507,7 +507,7 @@ mod tests {
         assert_eq!(next(&mut backlog, NOW), Next::Wait(None));
     }
 
-    /// Gives a campaign other values, and a window by UTC.
+    /// Changes the expiry of a campaign, and gives it a window in UTC.
     fn change(backlog: &mut Backlog, id: CampaignId, expires_at: Option<UnixMs>, hours: Option<(&str, &str)>) {
         let plan = backlog.plan(id).expect("it is there");
         let campaign = crate::domain::Campaign { expires_at, ..plan.0.campaign.clone() };

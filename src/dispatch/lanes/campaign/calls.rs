@@ -20,8 +20,8 @@ use super::{
 use crate::{
     dispatch::line::state::LineState,
     domain::{
-        CampaignId, ClaimedRow, PartId, PersonHash, Phone, Settled, SkipReason, State, Suppression, SuppressionReason,
-        SuppressionScope, SuppressionSource, TokenKey,
+        BusinessId, CampaignId, ClaimedRow, Line, PartId, PersonHash, Phone, Settled, SkipReason, State, Suppression,
+        SuppressionReason, SuppressionScope, SuppressionSource, TokenKey, UnixMs,
     },
     redis::{
         Store, StoreError,
@@ -50,27 +50,49 @@ pub enum Reply {
 /// The reply to a claim.
 pub enum ClaimReply {
     /// The claim, and what is to be done with its rows.
-    Prepared {
-        /// The claim.
-        claim: Claim,
-        /// A message for each row that may be sent.
-        messages: Vec<Message>,
-        /// The rows that must not be sent, and why.
-        skipped: Vec<(ClaimedRow, SkipReason)>,
-        /// The rows for which the messaging limit has no place left.
-        refused: Vec<ToSend>,
-        /// The places that are left, if the business has a limit.
-        places: Option<Places>,
-    },
+    Prepared(Claim, Prepared),
     /// Rows were claimed, and either their recipients could not be read, or no places could be taken for them.
     Unprepared(Vec<ToSend>, StoreError),
 }
 
-impl ClaimReply {
-    /// A claim with nothing to send.
-    fn unsent(claim: Claim) -> Self {
-        let (messages, skipped, refused) = Default::default();
-        Self::Prepared { claim, messages, skipped, refused, places: None }
+/// What is to be done with the rows of a claim.
+#[derive(Default)]
+pub struct Prepared {
+    /// A message for each row that may be sent.
+    pub messages: Vec<Message>,
+    /// The rows that must not be sent, and why.
+    pub skipped: Vec<(ClaimedRow, SkipReason)>,
+    /// The rows for which the messaging limit has no place left.
+    pub refused: Vec<ToSend>,
+    /// The places that are left, if the business has a limit.
+    pub places: Option<Places>,
+}
+
+impl Prepared {
+    /// Sets the messages apart that must not be sent.
+    async fn skip(
+        &mut self,
+        screening: &Screening,
+        store: &Store,
+        business: &BusinessId,
+        is_marketing: bool,
+        claimed_at: Instant,
+    ) -> Result<(), StoreError> {
+        let skips = screening.skips(store, business, &self.messages, is_marketing, claimed_at).await?;
+        self.skipped = skips.iter().map(|&(index, reason)| (self.messages[index].claimed, reason)).collect();
+        skips.iter().rev().for_each(|&(index, _)| drop(self.messages.remove(index)));
+        Ok(())
+    }
+
+    /// Takes a place for each message, and sets those apart for which none is left.
+    async fn take_places(&mut self, store: &Store, line: &Line, limit: u32, now: UnixMs) -> Result<(), StoreError> {
+        let people: Vec<_> = self.messages.iter().map(|message| (message.to().into(), message.row())).collect();
+        let (places, may_be_sent) = store.take_places(&line.business, limit, &line.id, &people, now).await?;
+        self.places = Some(places);
+        let mut may_be_sent = may_be_sent.into_iter();
+        let refused = self.messages.extract_if(.., |_| !may_be_sent.next().unwrap_or(false));
+        self.refused = refused.map(|message| ToSend { claimed: message.claimed, attempt: message.attempt }).collect();
+        Ok(())
     }
 }
 
@@ -103,7 +125,7 @@ pub struct Calls {
     pub recipients: Rc<ChunkCache>,
     /// The plans of the campaigns.
     pub plans: Rc<SendPlans>,
-    /// Who must not get their messages.
+    /// Finds the recipients who must not get a message.
     pub screening: Rc<Screening>,
 }
 
@@ -119,7 +141,7 @@ impl Calls {
         line: &LineState,
     ) -> LocalBoxFuture<'static, Reply> {
         let (store, recipients, screening) = (self.store.clone(), self.recipients.clone(), self.screening.clone());
-        let (line, business) = (line.line.id.clone(), line.line.business.clone());
+        let line = line.line.clone();
         Box::pin(async move {
             let prefetched = async {
                 if request.limit > 0 {
@@ -132,49 +154,33 @@ impl Calls {
             };
             let claimed_at = Instant::now();
             let (Claim::Rows { rows, .. }, Some((plan, is_marketing))) = (&claim, plan) else {
-                return Reply::Claimed(part, Ok(ClaimReply::unsent(claim)));
+                return Reply::Claimed(part, Ok(ClaimReply::Prepared(claim, Prepared::default())));
             };
-            if rows.is_empty() {
-                return Reply::Claimed(part, Ok(ClaimReply::unsent(claim)));
-            }
-            let found = match recipients.locate(&store, part, rows.iter().map(|row| row.claimed.row)).await {
-                Ok(found) => found,
-                Err(error) => return Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows.clone(), error))),
-            };
-            let message = |(&ToSend { claimed, attempt }, (chunk, index))| Message {
-                part: part.number,
-                claimed,
-                attempt,
-                plan: plan.clone(),
-                chunk,
-                index,
-            };
-            let mut messages: Vec<Message> = rows.iter().zip(found).map(message).collect();
-            let skips = match screening.skips(&store, &business, &messages, is_marketing, claimed_at).await {
-                Ok(skips) => skips,
-                Err(error) => return Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows.clone(), error))),
-            };
-            let skipped = skips.iter().map(|&(index, reason)| (messages[index].claimed, reason)).collect();
-            skips.iter().rev().for_each(|&(index, _)| drop(messages.remove(index)));
-            let (mut refused, mut left) = (Vec::new(), None);
-            if let Some(limit) = limit {
-                let people: Vec<_> = messages.iter().map(|message| (message.to().into(), message.row())).collect();
-                let (places, may_be_sent) = match store.take_places(&business, limit, &line, &people, request.now).await
-                {
-                    Ok(taken) => taken,
-                    Err(error) => return Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows.clone(), error))),
+            let prepare = async {
+                let found = recipients.locate(&store, part, rows.iter().map(|row| row.claimed.row)).await?;
+                let message = |(&ToSend { claimed, attempt }, (chunk, index))| Message {
+                    part: part.number,
+                    claimed,
+                    attempt,
+                    plan: plan.clone(),
+                    chunk,
+                    index,
                 };
-                left = Some(places);
-                let mut may_be_sent = may_be_sent.into_iter();
-                messages.retain(|message| {
-                    let may = may_be_sent.next().unwrap_or(false);
-                    if !may {
-                        refused.push(ToSend { claimed: message.claimed, attempt: message.attempt });
+                let mut prepared =
+                    Prepared { messages: rows.iter().zip(found).map(message).collect(), ..Prepared::default() };
+                if !rows.is_empty() {
+                    prepared.skip(&screening, &store, &line.business, is_marketing, claimed_at).await?;
+                    if let Some(limit) = limit {
+                        prepared.take_places(&store, &line, limit, request.now).await?;
                     }
-                    may
-                });
-            }
-            Reply::Claimed(part, Ok(ClaimReply::Prepared { claim, messages, skipped, refused, places: left }))
+                }
+                Ok(prepared)
+            };
+            let reply = match prepare.await {
+                Ok(prepared) => ClaimReply::Prepared(claim, prepared),
+                Err(error) => ClaimReply::Unprepared(rows.clone(), error),
+            };
+            Reply::Claimed(part, Ok(reply))
         })
     }
 

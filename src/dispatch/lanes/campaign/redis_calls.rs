@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::{
     CampaignLane, UnansweredClaim,
     backlog::Next,
-    calls::{ClaimReply, Refresh, Reply},
+    calls::{ClaimReply, Prepared, Refresh, Reply},
     message::Message,
     places::Allowance,
 };
@@ -120,7 +120,7 @@ impl CampaignLane {
                 self.refresh_at = Some(Instant::now());
                 self.redis_failed("the work of the line could not be read", &error, line);
             }
-            Reply::Claimed(part, Ok(ClaimReply::Prepared { claim, messages, skipped, refused, places })) => {
+            Reply::Claimed(part, Ok(ClaimReply::Prepared(claim, Prepared { messages, skipped, refused, places }))) => {
                 if let Some(places) = places {
                     self.places.learned(places, Instant::now(), now);
                     for message in &messages {

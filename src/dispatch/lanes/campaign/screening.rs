@@ -2,8 +2,8 @@
 //!
 //! Nearly nobody is suppressed, so each business has a filter in memory that holds the hashes of all suppressed people and
 //! knows for nearly everybody else that they are not among them. The rest is looked up in Redis. Before the messages of a
-//! claim are checked, the filter gets whoever became suppressed before the claim. Lines of one business that claim at the
-//! same time share that read.
+//! claim are checked, the people who became suppressed before it are added to the filter. Lines of one business that claim
+//! at the same time share that read.
 //!
 //! Promises: no message is sent to a person whose suppression was stored before its row was claimed.
 

@@ -151,7 +151,7 @@ impl Store {
         Ok(NewsPosition { generation, bytes: length.saturating_sub(GENERATION_BYTES), incarnation })
     }
 
-    /// Who became suppressed after `position`, which moves on.
+    /// The people who became suppressed after `position`. Moves `position` behind them.
     pub async fn suppression_news(
         &self,
         business: &BusinessId,

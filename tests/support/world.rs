@@ -338,6 +338,21 @@ pub async fn counts(store: &Store, record: &CampaignRecord) -> PartCounts {
     sum
 }
 
+/// The number of recipients of a campaign in `state`.
+pub async fn count(store: &Store, id: CampaignId, state: State) -> u64 {
+    let record = store.campaign(id).await.expect("redis").expect("a campaign");
+    counts(store, &record).await.by_state.get(&state).copied().unwrap_or(0)
+}
+
+/// Changes values of a campaign.
+pub async fn amend(store: &Store, id: CampaignId, change: impl FnOnce(&mut Campaign)) {
+    let record = store.campaign(id).await.expect("redis").expect("a campaign");
+    let mut changed = record.campaign.clone();
+    change(&mut changed);
+    let now = store.time().await.expect("redis");
+    assert!(store.amend_campaign(&record, &changed.with_requirements(), now).await.expect("redis"));
+}
+
 /// The counts by state, from the state bytes. The promise that counts are exact requires them to equal [`counts`].
 pub async fn recount(store: &Store, record: &CampaignRecord) -> std::collections::HashMap<State, u64> {
     let mut sum: std::collections::HashMap<State, u64> = State::ALL.into_iter().map(|state| (state, 0)).collect();

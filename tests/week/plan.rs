@@ -291,7 +291,7 @@ impl<'s> Lines<'s> {
         Self { fast, slow }
     }
 
-    /// How many messages each fast line without a messaging limit gets in a slot, of so many in the week.
+    /// The messages of each fast line without a messaging limit in one slot of a week with `sends` messages.
     fn messages_of_each(&self, sends: u64) -> u64 {
         let n: usize = UNLIMITED.iter().map(|waba| self.fast[waba].len()).sum();
         sends * 9 / 10 / (n * SLOTS) as u64

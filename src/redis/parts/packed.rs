@@ -126,9 +126,8 @@ pub(super) fn pack_facts(facts: &[Fact]) -> PackedFacts {
             News::Delivered => (State::Delivered.code(), 0),
             News::Read => (State::Read.code(), 0),
             News::Failed(reason) => (State::Failed.code(), number_of(reason)),
-            // No status moves a row to `refused`, so its code stands for returned.
+            // No status moves a row to `refused` or `skipped`, so their codes stand for returned and withheld.
             News::Returned(reason) => (State::Refused.code(), number_of(reason)),
-            // Nor to `skipped`, whose code stands for withheld.
             News::Withheld(reason) => (State::Skipped.code(), number_of(reason)),
             News::Replied => (15, 0),
         };

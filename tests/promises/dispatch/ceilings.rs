@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pregon::{
-    domain::{Campaign, CampaignId, CampaignState, OnDoubt, State},
+    domain::{CampaignId, CampaignState, OnDoubt, State},
     redis::Store,
 };
 
@@ -16,15 +16,7 @@ use crate::support::{
 
 /// Sets the rate of a campaign.
 async fn set_rate(store: &Store, id: CampaignId, rate: Option<f64>) {
-    let record = store.campaign(id).await.expect("redis").expect("it");
-    let changed = Campaign { rate, ..record.campaign.clone() }.with_requirements();
-    let now = store.time().await.expect("redis");
-    assert!(store.amend_campaign(&record, &changed, now).await.expect("redis"));
-}
-
-async fn count(store: &Store, id: CampaignId, state: State) -> u64 {
-    let record = store.campaign(id).await.expect("redis").expect("it");
-    world::counts(store, &record).await.by_state.get(&state).copied().unwrap_or(0)
+    world::amend(store, id, |campaign| campaign.rate = rate).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,11 +51,11 @@ async fn a_campaign_with_a_rate_does_not_slow_another_one_on_its_line() {
     set_rate(&store, slow, Some(2.0)).await;
     world::launch(&store, slow).await;
     let worker = TestWorker::start("w1", &redis, &meta.url(), &[line("3001", 400.0)], settings()).await;
-    until("the slow one has begun", async || count(&store, slow, State::Accepted).await > 0).await;
+    until("the slow one has begun", async || world::count(&store, slow, State::Accepted).await > 0).await;
     let other = world::campaign(&store, &["3001"], 400, OnDoubt::Hold).await;
     world::launch(&store, other).await;
     world::wait_for_state(&store, other, CampaignState::Completed).await;
-    assert!(count(&store, slow, State::Pending).await > 100, "the other one did not wait for it");
+    assert!(world::count(&store, slow, State::Pending).await > 100, "the other one did not wait for it");
 
     // Without a rate it is as fast as its line. At two a second it would take longer than a test waits.
     set_rate(&store, slow, None).await;

@@ -1,4 +1,4 @@
-//! Who wants no messages from a business gets none.
+//! People who want no messages from a business get none.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pregon::{
-    domain::{Campaign, CampaignId, CampaignState, Day, OnDoubt, SendWindow, State, UnixMs},
+    domain::{CampaignId, CampaignState, Day, OnDoubt, SendWindow, State, UnixMs},
     redis::Store,
 };
 use serde_json::{Value, json};
@@ -31,15 +31,7 @@ fn closed(now: UnixMs) -> SendWindow {
 }
 
 async fn set_window(store: &Store, id: CampaignId, send_window: Option<SendWindow>) {
-    let record = store.campaign(id).await.expect("redis").expect("it");
-    let changed = Campaign { send_window, ..record.campaign.clone() }.with_requirements();
-    let now = store.time().await.expect("redis");
-    assert!(store.amend_campaign(&record, &changed, now).await.expect("redis"));
-}
-
-async fn count(store: &Store, id: CampaignId, state: State) -> u64 {
-    let record = store.campaign(id).await.expect("redis").expect("it");
-    world::counts(store, &record).await.by_state.get(&state).copied().unwrap_or(0)
+    world::amend(store, id, |campaign| campaign.send_window = send_window).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +51,7 @@ async fn nothing_is_claimed_while_the_window_is_closed() {
     let serving = installation.serve("w1", "api,dispatch").await;
     world::wait_for_state(&store, open, CampaignState::Completed).await;
     assert_eq!(meta.requests(), 30, "only the campaign whose window is open");
-    assert_eq!(count(&store, waits, State::Pending).await, 30);
+    assert_eq!(world::count(&store, waits, State::Pending).await, 30);
     let mut statistics = Value::Null;
     until("it is known when the last message leaves", async || {
         statistics = serving.api().get(&format!("campaigns/{waits}")).await["statistics"].take();
@@ -96,14 +88,15 @@ async fn a_window_by_recipients_opens_for_each_zone_by_itself() {
     let id = intake.submit(new_campaign("order_update/es_AR", new)).await.expect("accepted").id;
 
     let worker = TestWorker::start("w1", redis, &meta.url(), &[line("3001", 200.0)], settings()).await;
-    until("the open zone has its messages", async || count(&intake.store, id, State::Accepted).await == 20).await;
+    until("the open zone has its messages", async || world::count(&intake.store, id, State::Accepted).await == 20)
+        .await;
     let other = world::campaign(&intake.store, &["3001"], 1, OnDoubt::Hold).await;
     world::launch(&intake.store, other).await;
     world::wait_for_state(&intake.store, other, CampaignState::Completed).await;
     assert_eq!(meta.requests(), 21);
     let is_open = |to: &str| to.trim_start_matches('+').starts_with(&open.to_string()[..6]);
     assert_eq!(meta.arrivals().iter().filter(|arrival| is_open(&arrival.to)).count(), 20);
-    assert_eq!(count(&intake.store, id, State::Pending).await, 20);
+    assert_eq!(world::count(&intake.store, id, State::Pending).await, 20);
     worker.stop().await;
 }
 
@@ -125,11 +118,11 @@ async fn what_was_not_sent_when_the_window_closes_goes_back_with_its_attempt() {
     let other = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
     world::launch(&store, other).await;
     world::wait_for_state(&store, other, CampaignState::Completed).await;
-    until("nothing is in flight", async || count(&store, id, State::InFlight).await == 0).await;
+    until("nothing is in flight", async || world::count(&store, id, State::InFlight).await == 0).await;
     let sent = meta.requests() as u64 - 1;
     assert!(sent < RECIPIENTS, "{sent}");
-    assert_eq!(count(&store, id, State::Accepted).await, sent);
-    assert_eq!(count(&store, id, State::Pending).await, RECIPIENTS - sent);
+    assert_eq!(world::count(&store, id, State::Accepted).await, sent);
+    assert_eq!(world::count(&store, id, State::Pending).await, RECIPIENTS - sent);
     let record = store.campaign(id).await.expect("redis").expect("it");
     let rows = store.part_rows(record.parts[0].0).await.expect("rows");
     assert!(rows.tries.is_empty(), "no attempt is used up: {:?}", rows.tries);

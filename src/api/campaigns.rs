@@ -1,4 +1,4 @@
-//! Campaigns: create, read, list, launch, pause, resume, cancel, change, delete.
+//! Campaigns: create, read, list, launch, pause, resume, cancel, change, retry, delete.
 
 use std::sync::Arc;
 
@@ -19,13 +19,14 @@ use super::{
 };
 use crate::{
     api_types::{
-        CampaignChange, CampaignCreated, CampaignPage, CampaignView, NewCampaign, Page, Statistics, TemplateName,
+        CampaignChange, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign, NewRetry, Page,
+        Statistics, TemplateName,
     },
     config::KeyScope,
-    domain::{CampaignId, CampaignState},
+    domain::{CampaignId, CampaignState, campaign::CampaignRetry},
     http::request::{Params, bad_query},
     http::{page, problem::Result},
-    intake::CampaignAction,
+    intake::{CampaignAction, IntakeError, Retried},
     redis::campaigns::CampaignRecord,
 };
 
@@ -193,6 +194,38 @@ pub(super) async fn change(
     let (record, changed) = shared.state.intake.amend(id, &change).await?;
     audit.changed(changed);
     with_statistics(&shared, record).await
+}
+
+/// Send a completed campaign again to those who did not get it.
+///
+/// Recipients in the named states get the message once more, with the values that they had. Repeating the call while the
+/// campaign runs changes nothing; with an `external_id` it changes nothing later either.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/retry", tag = "campaigns", operation_id = "retry_campaign",
+    security(("api_key" = [KeyScope::Submit])),
+    params(CampaignPath),
+    request_body = NewRetry,
+    responses((status = 200, description = "How many recipients are sent to again.", body = CampaignRetried)),
+    extensions(("x-problems" = json!([
+        "invalid", "campaign-state", "campaign-expired", "recipients-forgotten", "retry-conflict", "template-changed",
+        "template-missing", "template-not-approved", "template-unsupported", "templates-not-synced"
+    ]))),
+)]
+pub(super) async fn retry(
+    State(shared): SharedState,
+    audit: Audit,
+    CampaignPath(id): CampaignPath,
+    JsonBody(NewRetry { states, codes, external_id }): JsonBody<NewRetry>,
+) -> Result<Json<CampaignRetried>> {
+    if codes.as_ref().is_some_and(Vec::is_empty) {
+        let problem = "codes is empty: name at least one, or leave it out to send again whatever the code is";
+        return Err(IntakeError::Invalid(vec![problem.to_owned()]).into());
+    }
+    let codes = codes.unwrap_or_default().into_iter().collect();
+    let retry = CampaignRetry { states: states.into_iter().collect(), codes, external_id };
+    let Retried { record, recipients, changed } = shared.state.intake.retry(id, &retry).await?;
+    audit.changed(changed);
+    Ok(Json(CampaignRetried { id, state: record.state, recipients }))
 }
 
 /// Delete a campaign that never started.

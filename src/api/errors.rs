@@ -30,6 +30,9 @@ impl From<IntakeError> for Problem {
             E::Template(_) | E::Upload(_) => StatusCode::UNPROCESSABLE_ENTITY,
             E::State { .. }
             | E::NotDeletable { .. }
+            | E::NotRetriable { .. }
+            | E::Forgotten(_)
+            | E::RetryConflict { .. }
             | E::Conflict { .. }
             | E::Taken(_)
             | E::Expired { .. }

@@ -183,6 +183,7 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(campaigns::pause))
         .routes(routes!(campaigns::resume))
         .routes(routes!(campaigns::cancel))
+        .routes(routes!(campaigns::retry))
         .routes(routes!(recipients::one))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::one, jobs::delete))

@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 53] = [
+pub(super) const KINDS: [ProblemKind; 55] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
@@ -51,6 +51,8 @@ pub(super) const KINDS: [ProblemKind; 53] = [
     kind("campaign-expired", 409, "the `expires_at` of the campaign has passed"),
     kind("campaign-state", 409, "the state of the campaign does not allow the call"),
     kind("feed-disabled", 409, "no events are written: `feed.enabled` is false"),
+    kind("recipients-forgotten", 409, "the recipients were deleted at the end of their retention"),
+    kind("retry-conflict", 409, "the `external_id` belongs to a retry of other recipients"),
     kind("template-not-paused", 409, "Meta has not paused the template; `detail` has its status"),
     kind("too-many-recipients", 409, "the campaign would have too many recipients"),
     kind("unpause-refused", 409, "Meta does not lift the pause; `detail` has its reason"),

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use super::{Listed, Page, Rejection, Statistics};
 use crate::{
     domain::{
-        CampaignId, CampaignState, Late, LineId, OnDoubt, OnWithheld, RawRecipient, SendWindow, UnixMs,
-        campaign::PauseReason,
+        CampaignId, CampaignState, Late, LineId, MetaCode, OnDoubt, OnWithheld, RawRecipient, SendWindow, UnixMs,
+        campaign::{PauseReason, RetriedState},
     },
     json,
 };
@@ -145,6 +145,37 @@ pub struct CampaignCreated {
     #[serde(default)]
     #[schema(required)]
     pub rejected: Vec<Rejection>,
+}
+
+/// Which recipients of a completed campaign are sent to again: the body of `POST /v1/campaigns/{campaign}/retry`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRetry {
+    /// The states of these recipients. The message of an `unknown` one may have arrived.
+    #[schema(min_items = 1, example = json!(["failed"]))]
+    pub states: Vec<RetriedState>,
+    /// Only recipients with one of these error codes. Without it, all in these states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, example = json!([131_042]))]
+    pub codes: Option<Vec<MetaCode>>,
+    /// The caller's id of the retry, with which the call can be repeated at any time: 1 to 200 characters, no control
+    /// characters. Without it, the call can be repeated until the campaign is completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 200, example = "crm-4711-again")]
+    pub external_id: Option<String>,
+}
+
+/// The result of a retry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CampaignRetried {
+    /// The id of the campaign.
+    pub id: CampaignId,
+    /// The state of the campaign.
+    pub state: CampaignState,
+    /// The number of recipients that this retry sends to again.
+    #[serde(default)]
+    #[schema(required)]
+    pub recipients: u64,
 }
 
 /// A campaign.

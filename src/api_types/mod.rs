@@ -25,7 +25,10 @@ mod upload;
 
 pub use self::{
     business::{BusinessPage, BusinessView},
-    campaign::{CampaignChange, CampaignCreated, CampaignPage, CampaignView, NewCampaign, StateEvent, TemplateName},
+    campaign::{
+        CampaignChange, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign, NewRetry,
+        StateEvent, TemplateName,
+    },
     hold::{HoldPage, HoldView, LiftedHold},
     job::{DeadJobPage, DeadJobView, RetriedJob},
     line::{LINE_STATES, LineChange, LinePage, LineView, RATE_SOURCES},

@@ -11,7 +11,8 @@ use utoipa::{
 use super::WaitReason;
 use crate::domain::{
     BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone,
-    RawRecipient, SendWindow, State, SubscriberId, Template, UnixMs, WabaId, Wamid, campaign::PauseReason,
+    RawRecipient, SendWindow, State, SubscriberId, Template, UnixMs, WabaId, Wamid,
+    campaign::{PauseReason, RetriedState},
 };
 
 /// Implements `ToSchema` for a type, with its schema as JSON.
@@ -109,6 +110,13 @@ schema_of!(
     json!({
         "type": "string", "format": "date-time", "description": "RFC 3339, in UTC.",
         "examples": ["2026-11-22T18:00:00Z"],
+    })
+);
+schema_of!(
+    RetriedState,
+    "RetriedState",
+    json!({
+        "type": "string", "enum": RetriedState::ALL.map(RetriedState::name),
     })
 );
 schema_of!(

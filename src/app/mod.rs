@@ -63,6 +63,7 @@ async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), C
         CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, ControlAction::Pause).await,
         CampaignCommand::Resume(campaigns) => campaign::change(client, &campaigns, ControlAction::Resume).await,
         CampaignCommand::Cancel(campaigns) => campaign::change(client, &campaigns, ControlAction::Cancel).await,
+        CampaignCommand::Retry(options) => campaign::retry(client, options).await,
         CampaignCommand::Delete(campaigns) => campaign::delete(client, &campaigns).await,
         CampaignCommand::Report { id, output } => campaign::report(client, id, output.as_deref()).await,
     }

@@ -26,8 +26,9 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        BusinessView, CampaignChange, CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange,
-        LineView, NewCampaign, NewSuppression, Page, PauseChange, PauseTarget, RetriedJob, SuppressionView,
+        BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, HoldView,
+        LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, Page, PauseChange, PauseTarget,
+        RetriedJob, SuppressionView,
         UnpausedTemplate, UploadResult,
     },
     coding::Coding,
@@ -198,6 +199,11 @@ impl Client {
     /// Changes values of a campaign, and returns it.
     pub async fn amend_campaign(&self, id: CampaignId, change: &CampaignChange) -> Result<Known<CampaignView>> {
         self.call(self.request(Method::PATCH, &["campaigns", &id.to_string()]).json(change)).await
+    }
+
+    /// Sends a completed campaign again to some of its recipients. Idempotent with an `external_id`.
+    pub async fn retry_campaign(&self, id: CampaignId, retry: &NewRetry) -> Result<Known<CampaignRetried>> {
+        self.call(self.request(Method::POST, &["campaigns", &id.to_string(), "retry"]).json(retry)).await
     }
 
     /// Deletes a draft, or a campaign that was cancelled before it started.

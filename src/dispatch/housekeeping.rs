@@ -181,9 +181,12 @@ impl Housekeeping {
             self.maintain_batch(campaigns, &mut survey).await?;
         }
         self.publish(&survey).await?;
-        for id in self.store.ended_campaigns(self.clock.now(), self.retention).await? {
-            self.store.forget_recipients(id).await?;
-            info!(campaign.id = %id, "recipients deleted: their retention has ended");
+        let before = self.clock.now().before(self.retention);
+        for (id, listed) in self.store.ended_campaigns(before).await? {
+            if self.store.forget_ended(id, before).await? {
+                info!(campaign.id = %id, "recipients deleted: their retention has ended");
+            }
+            self.store.unlist_ended(id, listed).await?;
         }
         Ok(survey.next_start)
     }
@@ -195,7 +198,8 @@ impl Housekeeping {
         let parts: Vec<PartId> = records.iter().flatten().flat_map(launched_parts).map(|(part, _)| *part).collect();
         let mut counts = self.store.open_counts(&parts).await?.into_iter();
         let mut open_parts = Vec::new();
-        for record in records.iter().flatten() {
+        for (&(_, since), record) in listed.iter().zip(&records) {
+            let Some(record) = record else { continue };
             let (mut open, mut to_send) = (0, 0);
             for (part, counts) in launched_parts(record).iter().zip(counts.by_ref()) {
                 let open_here: u64 = counts.iter().map(|(_, n)| n).sum();
@@ -210,7 +214,7 @@ impl Housekeeping {
                 }
             }
             // An error of one campaign does not stop the others.
-            if let Err(error) = self.maintain_campaign(record, open, to_send, survey).await {
+            if let Err(error) = self.maintain_campaign(record, since, open, to_send, survey).await {
                 warn!(campaign.id = %record.campaign.id, %error, "housekeeping of the campaign failed");
             }
             if record.state == CampaignState::Running {
@@ -256,16 +260,20 @@ impl Housekeeping {
         Ok(())
     }
 
-    /// Maintains a campaign with `open` open recipients, of which `to_send` wait to be sent.
+    /// Maintains a campaign, listed with the time `since`, with `open` open recipients, of which `to_send` wait to be sent.
     async fn maintain_campaign(
         &self,
         record: &CampaignRecord,
+        since: UnixMs,
         open: u64,
         to_send: u64,
         survey: &mut Survey,
     ) -> Result<(), StoreError> {
         let (id, now) = (record.campaign.id, self.clock.now());
         let has_ended = matches!(record.state, CampaignState::Completed | CampaignState::Cancelled);
+        if record.is_reopening() && self.store.in_grace_period(self.lease) {
+            return Ok(());
+        }
         // An ended campaign sends nothing more, so rows that were reopened as it ended are swept.
         if record.applied < record.version || has_ended && to_send > 0 {
             self.store.follow(id, now).await?;
@@ -294,7 +302,7 @@ impl Housekeeping {
             }
             CampaignState::Completed | CampaignState::Cancelled => {
                 if record.applied == record.version && open == 0 {
-                    self.store.retire_campaign(id, record.ended_at.unwrap_or(now)).await?;
+                    self.store.retire_campaign(id, record.ended_at.unwrap_or(now), since).await?;
                 }
                 Ok(())
             }

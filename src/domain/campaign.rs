@@ -1,6 +1,6 @@
 //! A campaign: the template, the lines, the times and the policy of a send to many recipients.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -193,6 +193,42 @@ impl OnWithheld {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// A state whose recipients a completed campaign can send to again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetriedState {
+    /// Meta refused the message, or accepted it and later reported that it failed.
+    Failed,
+    /// It is not known whether Meta has the message: the recipient may get it twice.
+    Unknown,
+}
+
+impl RetriedState {
+    /// Every state.
+    pub const ALL: [RetriedState; 2] = [RetriedState::Failed, RetriedState::Unknown];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            RetriedState::Failed => "failed",
+            RetriedState::Unknown => "unknown",
+        }
+    }
+}
+
+/// A retry of a completed campaign: the recipients that are sent to again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignRetry {
+    /// The states of these recipients.
+    pub states: BTreeSet<RetriedState>,
+    /// If not empty, only recipients with one of these error codes.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub codes: BTreeSet<MetaCode>,
+    /// The caller's id of the retry. The newest retry of a campaign is not repeated under the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
 }
 
 /// The state of a campaign.

@@ -44,6 +44,31 @@ pub enum IntakeError {
         /// Whether the campaign ever ran.
         started: bool,
     },
+    /// Only a completed campaign is sent again to some of its recipients.
+    #[error("campaign {id} is {state}: only a completed campaign can be retried{}", retry_remedy(*.state))]
+    NotRetriable {
+        /// The campaign.
+        id: CampaignId,
+        /// The campaign's state.
+        state: CampaignState,
+    },
+    /// The recipients of the campaign were deleted at the end of their retention.
+    #[error(
+        "the recipients of campaign {0} were deleted at the end of their retention (retention): make a new campaign for \
+        those who did not get it"
+    )]
+    Forgotten(CampaignId),
+    /// The newest retry of the campaign has the same `external_id` and other states or codes. Nothing was changed.
+    #[error(
+        "the newest retry of campaign {id} has the external_id {external_id} and other states or codes: repeat the call \
+        as it was, or give the new retry an external_id of its own"
+    )]
+    RetryConflict {
+        /// The campaign.
+        id: CampaignId,
+        /// The shared `external_id`.
+        external_id: String,
+    },
     /// A campaign with the same `external_id` but another definition exists. Nothing was changed.
     #[error(
         "campaign {id} has the external_id {external_id} already, and its {}: repeat the call as it was, or give \
@@ -154,6 +179,9 @@ impl IntakeError {
             | IntakeError::Template(_)
             | IntakeError::State { .. }
             | IntakeError::NotDeletable { .. }
+            | IntakeError::NotRetriable { .. }
+            | IntakeError::Forgotten(_)
+            | IntakeError::RetryConflict { .. }
             | IntakeError::Conflict { .. }
             | IntakeError::Taken(_)
             | IntakeError::Expired { .. }
@@ -177,7 +205,11 @@ impl IntakeError {
             IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Changed { .. })) => "template-changed",
             IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Gone { .. })) => "template-missing",
             IntakeError::Template(TemplateProblem::Unsupported(_)) => "template-unsupported",
-            IntakeError::State { .. } | IntakeError::NotDeletable { .. } => "campaign-state",
+            IntakeError::State { .. } | IntakeError::NotDeletable { .. } | IntakeError::NotRetriable { .. } => {
+                "campaign-state"
+            }
+            IntakeError::Forgotten(_) => "recipients-forgotten",
+            IntakeError::RetryConflict { .. } => "retry-conflict",
             IntakeError::Conflict { .. } | IntakeError::Taken(_) => "campaign-conflict",
             IntakeError::Expired { .. } => "campaign-expired",
             IntakeError::Empty(_) => "campaign-empty",
@@ -189,6 +221,19 @@ impl IntakeError {
             IntakeError::Store(error) if error.is_transient() => "unavailable",
             IntakeError::Store(_) => "internal",
         }
+    }
+}
+
+/// What to do about a campaign in this state to retry it.
+fn retry_remedy(state: CampaignState) -> &'static str {
+    match state {
+        CampaignState::Draft => "; launch it first",
+        CampaignState::Scheduled | CampaignState::Running => "; wait until it is completed",
+        CampaignState::Paused => "; resume it, and wait until it is completed",
+        CampaignState::Cancelled => {
+            ", and this one sends nothing more: make a new campaign for those who did not get it"
+        }
+        CampaignState::Completed => "",
     }
 }
 

@@ -10,14 +10,16 @@ mod error;
 pub mod job;
 mod job_events;
 pub mod jobs;
+mod retry;
 pub mod rows;
 mod submit;
 mod suppressions;
 mod upload;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub use error::{IntakeError, TemplateProblem};
+pub use retry::Retried;
 use serde::Deserialize;
 pub use suppressions::Imported;
 
@@ -89,6 +91,8 @@ pub struct Intake {
     pub lines: Lines,
     /// Whether the caller is limited to `lines`. Then campaigns on other lines do not exist for it.
     pub is_limited: bool,
+    /// How long after a restart of Redis other processes may still replay what it forgot: `dispatch.lease`.
+    pub grace_period: Duration,
     /// Maximum number of recipients of one campaign: `intake.recipients_max`.
     pub recipients_max: u64,
 }

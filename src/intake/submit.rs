@@ -371,7 +371,7 @@ impl Intake {
     /// Checks that the template still exists and the campaign's recipients still fit it.
     ///
     /// Errors: `Template` if the template was deleted, or edited so that they no longer fit.
-    async fn check_template_still_fits(&self, campaign: &Campaign) -> Result<(), IntakeError> {
+    pub(super) async fn check_template_still_fits(&self, campaign: &Campaign) -> Result<(), IntakeError> {
         let waba = self.lines.first_of(&campaign.lines).map(|line| &line.waba);
         let fits = templates::check_still_fits(&self.store, waba, campaign).await?;
         Ok(fits.map_err(TemplateProblem::Unsupported)?)
@@ -505,7 +505,7 @@ fn truncated_id(line: &LineId) -> String {
     line.as_str().chars().take(ID_CHARS_SHOWN_MAX).collect()
 }
 
-fn is_external_id(text: &str) -> bool {
+pub(super) fn is_external_id(text: &str) -> bool {
     (1..=EXTERNAL_ID_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 

@@ -11,11 +11,11 @@ use serde_json::Value;
 use tracing::info;
 
 use super::{
-    Call, Result, Store, StoreError, lines::ms, phone_index::IndexedBy, script, stored::StoredPauseReason,
-    untold::Untold,
+    Call, Result, Store, StoreError, phone_index::IndexedBy, script, stored::StoredPauseReason, untold::Untold,
 };
 use crate::domain::{
-    Campaign, CampaignId, CampaignState, LineId, OnWithheld, PartId, State, UnixMs, campaign::PauseReason,
+    Campaign, CampaignId, CampaignState, LineId, OnWithheld, PartId, State, UnixMs,
+    campaign::{CampaignRetry, PauseReason},
     template::Category,
 };
 
@@ -76,6 +76,23 @@ pub struct CampaignRecord {
     pub indexed_by: IndexedBy,
     /// Whether the data of its recipients were deleted at the end of their retention.
     pub forgotten: bool,
+    /// Its newest retry, and the version with which the retry began.
+    pub retry: Option<(CampaignRetry, u64)>,
+}
+
+impl CampaignRecord {
+    /// Whether recipients of its newest retry are still to be reopened. That waits for the end of a grace period after a
+    /// restart of Redis: other processes may have to replay that a recipient has got the message.
+    pub fn is_reopening(&self) -> bool {
+        self.unfinished_retry().is_some()
+    }
+
+    /// The newest retry and its version, if its recipients are still to be reopened.
+    pub(super) fn unfinished_retry(&self) -> Option<(&CampaignRetry, u64)> {
+        let may_send = matches!(self.state, CampaignState::Running | CampaignState::Paused);
+        let (retry, version) = self.retry.as_ref().filter(|(_, version)| may_send && *version > self.applied)?;
+        Some((retry, *version))
+    }
 }
 
 /// What a line has to know about a campaign each time it reads its work.
@@ -237,6 +254,7 @@ impl Store {
             buckets: number("buckets").and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
             indexed_by: IndexedBy::read(hash.get("index").map(String::as_str)),
             forgotten: hash.contains_key("forgotten"),
+            retry: hash.get("retry").and_then(|json| serde_json::from_str(json).ok()).zip(number("retry_version")),
         }))
     }
 
@@ -328,9 +346,10 @@ impl Store {
         self.run_all(&calls.collect::<Vec<_>>()).await
     }
 
-    /// Retires an ended campaign. Until the retention of its recipients ends, its only maintenance is the indexing of
-    /// its message ids.
-    pub async fn retire_campaign(&self, id: CampaignId, ended_at: UnixMs) -> Result<()> {
+    /// Retires an ended campaign, listed with the time `since` by [`Store::active_campaigns`]. Until the retention of its
+    /// recipients ends, its only maintenance is the indexing of its message ids. A campaign that was listed anew
+    /// meanwhile, because it runs again, stays active.
+    pub async fn retire_campaign(&self, id: CampaignId, ended_at: UnixMs, since: UnixMs) -> Result<()> {
         // Added to `ended` before it is removed from `active`: a crash in between leaves it in both lists, which is
         // harmless.
         let store = self.in_this_incarnation();
@@ -338,7 +357,7 @@ impl Store {
         store.query::<u8>("ZADD ended", cmd("ZADD").arg(&ended).arg(ended_at.0).arg(&name)).await?;
         store.mark_unindexed([id]).await?;
         store.wait_durable_if_spread(&[ended, self.keys.unindexed()]).await?;
-        let () = store.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(name)).await?;
+        store.postpone_campaigns(&[(id, since, None)]).await?;
         if store.query("EXISTS campaign", cmd("EXISTS").arg(self.keys.campaign(id))).await? {
             Ok(())
         } else {
@@ -346,13 +365,26 @@ impl Store {
         }
     }
 
-    /// At most ten campaigns that ended more than `retention` before `now`, whose recipients are to be deleted.
-    pub async fn ended_campaigns(&self, now: UnixMs, retention: Duration) -> Result<Vec<CampaignId>> {
-        let before = now.0.saturating_sub(ms(retention));
+    /// At most ten campaigns that ended at `before` or earlier and whose recipients are to be deleted, each with the time
+    /// with which it is listed.
+    pub async fn ended_campaigns(&self, before: UnixMs) -> Result<Vec<(CampaignId, UnixMs)>> {
         let mut range = cmd("ZRANGEBYSCORE");
-        range.arg(self.keys.ended()).arg("-inf").arg(before).arg("LIMIT").arg(0).arg(10);
-        let ids: Vec<String> = self.query("ZRANGEBYSCORE ended", &range).await?;
-        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+        range.arg(self.keys.ended()).arg("-inf").arg(before.0).arg("WITHSCORES").arg("LIMIT").arg(0).arg(10);
+        let listed: Vec<(String, u64)> = self.query("ZRANGEBYSCORE ended", &range).await?;
+        Ok(listed.into_iter().filter_map(|(id, listed)| Some((id.parse().ok()?, UnixMs(listed)))).collect())
+    }
+
+    /// Forgets the recipients of a campaign that ended at `before` or earlier. Returns whether it did: a campaign may run
+    /// again, or have ended later than it is listed. Once it is marked as forgotten, it does not run again.
+    pub async fn forget_ended(&self, id: CampaignId, before: UnixMs) -> Result<bool> {
+        let mark = Call::new(&script::FORGET, &[self.keys.campaign(id)]).arg(before.0);
+        if self.call::<Option<u8>>(mark).await? == Some(0) {
+            return Ok(false);
+        }
+        // Recipients must not be deleted while Redis can still forget the mark.
+        self.wait_durable_if_spread(&[self.keys.campaign(id)]).await?;
+        self.forget_recipients(id).await?;
+        Ok(true)
     }
 
     /// Deletes the phone numbers, values and message ids of the recipients of a campaign. The statistics stay, as
@@ -379,7 +411,13 @@ impl Store {
             self.query_all::<u8>("UNLINK recipients", &pipeline).await?;
             self.drop_numbers(id, record.buckets).await?;
         }
-        self.query("ZREM ended", cmd("ZREM").arg(self.keys.ended()).arg(id.to_string())).await
+        Ok(())
+    }
+
+    /// Removes a campaign from the list of ended ones. One that was listed anew since it was read as `listed` stays.
+    pub async fn unlist_ended(&self, id: CampaignId, listed: UnixMs) -> Result<()> {
+        let call = Call::new(&script::POSTPONE, &[self.keys.ended()]).arg(id.to_string()).arg(listed.0).arg("");
+        self.call::<u8>(call).await.map(drop)
     }
 
     /// Changes the state of a campaign, and returns when its parts follow: once a pause has returned, no row is
@@ -450,7 +488,8 @@ impl Store {
         Ok(true)
     }
 
-    async fn list_active(&self, id: CampaignId, now: UnixMs) -> Result<()> {
+    /// Lists a campaign as active before it is launched, so that it is maintained even if this process dies.
+    pub(super) async fn list_active(&self, id: CampaignId, now: UnixMs) -> Result<()> {
         let active = self.keys.active();
         self.query::<u8>("ZADD active", cmd("ZADD").arg(&active).arg(now.0).arg(id.to_string())).await?;
         self.wait_durable_if_spread(&[active]).await
@@ -473,13 +512,10 @@ impl Store {
             CampaignState::Cancelled => "cancelled",
             CampaignState::Draft | CampaignState::Scheduled | CampaignState::Paused => "held",
         };
-        let expires = record.campaign.expires_at.map_or(String::new(), |at| at.0.to_string());
-        let gates = record.parts.iter().map(|&(part, _)| {
-            let keys = [self.keys.part(part), self.keys.states(part)];
-            Call::new(&script::GATE, &keys).arg(record.version).arg(gate).arg(&expires)
-        });
-        let open = self.call_all::<u64>(&gates.collect::<Vec<_>>()).await?;
-        let open: Vec<u64> = open.into_iter().collect::<Result<_>>()?;
+        if let Some((retry, version)) = record.unfinished_retry() {
+            self.reopen(&record, retry, version, now).await?;
+        }
+        let open = self.set_gates(&record, record.version, gate).await?;
         if record.state == CampaignState::Running {
             let mut work = Pipeline::new();
             for (part, line) in &record.parts {
@@ -510,6 +546,22 @@ impl Store {
             Some(_) => Ok(()),
             None => self.drop_parts(record.parts.iter().map(|(part, _)| *part)).await,
         }
+    }
+
+    /// Sets the gates of all parts of a campaign, unless a part follows this or a newer version already. Returns the number
+    /// of open recipients of each.
+    pub(super) async fn set_gates(
+        &self,
+        record: &CampaignRecord,
+        version: u64,
+        gate: &'static str,
+    ) -> Result<Vec<u64>> {
+        let expires = record.campaign.expires_at.map_or(String::new(), |at| at.0.to_string());
+        let gates = record.parts.iter().map(|&(part, _)| {
+            let keys = [self.keys.part(part), self.keys.states(part)];
+            Call::new(&script::GATE, &keys).arg(version).arg(gate).arg(&expires)
+        });
+        self.call_all::<u64>(&gates.collect::<Vec<_>>()).await?.into_iter().collect()
     }
 
     /// Ends the unsent rows of a part, in state `to`: cancelled, expired, or failed if the campaign is completed.

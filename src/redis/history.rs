@@ -1,6 +1,6 @@
 //! The history of a part: the changes of its recipients, as the scripts log them.
 
-use crate::domain::UnixMs;
+use crate::domain::{State, UnixMs};
 
 /// Bytes of a change.
 pub(super) const CHANGE_BYTES: usize = 7;
@@ -21,6 +21,20 @@ impl Change {
     pub fn at(self) -> UnixMs {
         UnixMs(u64::from(self.second) * 1000)
     }
+}
+
+/// For each state, by its code, the Unix second at which a recipient entered it; 0 for never.
+pub type StateTimes = [u32; 16];
+
+/// Notes a change in `times`. Of a recipient whose message had ended and that is sent to again by a retry of the campaign,
+/// the times of the earlier message are left out.
+pub(super) fn note(times: &mut StateTimes, change: Change) {
+    let had_ended =
+        [State::Failed, State::Refused, State::Unknown].iter().any(|state| times[usize::from(state.code())] > 0);
+    if State::of(change.byte) == Some(State::Pending) && had_ended {
+        *times = StateTimes::default();
+    }
+    times[usize::from(change.byte & 0x0f)] = change.second;
 }
 
 /// The changes in one or more entries of the history, in order.

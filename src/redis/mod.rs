@@ -36,6 +36,7 @@ pub mod places;
 pub mod position;
 pub mod registry;
 pub mod rerouted;
+pub mod retries;
 pub mod script;
 pub mod spawn;
 mod stored;

@@ -7,7 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 
-use super::{Result, Store, StoreError, chunk::Chunk, history::changes};
+use super::{
+    Result, Store, StoreError,
+    chunk::Chunk,
+    history::{StateTimes, changes, note},
+};
 use crate::domain::{FailureReason, LineId, PartId, RowReason, UnixMs, recipient::Recipient};
 
 /// Entries of a part's history that are read in one command. Each entry is a batch of changes.
@@ -21,7 +25,7 @@ pub struct RowDetails {
     /// Attempts that counted before the last claim.
     pub tries: u8,
     /// The Unix second at which the row entered each state, by the code of the state; 0 for never.
-    pub times: [u32; 16],
+    pub times: StateTimes,
 }
 
 /// The schedule of a part: rows that wait for a retry.
@@ -101,7 +105,7 @@ impl Store {
         let details = |((&row, failure), tries): ((&u16, Option<FailureReason>), Option<u8>)| RowDetails {
             reason: failure.map(RowReason::Failure).or_else(|| skip(row)),
             tries: tries.unwrap_or(0),
-            times: [0; 16],
+            times: StateTimes::default(),
         };
         let mut details: Vec<RowDetails> = columns.map(details).collect();
         let positions: HashMap<u16, usize> = rows.iter().enumerate().map(|(position, &row)| (row, position)).collect();
@@ -114,7 +118,7 @@ impl Store {
             }
             for change in entries.iter().flat_map(|entry| changes(entry)) {
                 if let Some(&position) = positions.get(&change.row) {
-                    details[position].times[usize::from(change.byte & 0x0f)] = change.second;
+                    note(&mut details[position].times, change);
                 }
             }
             from += HISTORY_ENTRIES;

@@ -15,7 +15,7 @@ use deadpool_redis::redis::{Pipeline, Value, cmd};
 use self::packed::{PackedFacts, PackedOutcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
 use super::{
     Call, Result, Store, StoreError,
-    history::changes,
+    history::{StateTimes, changes, note},
     lines::ms,
     phone_index::{self, IndexedBy},
     script,
@@ -169,8 +169,8 @@ pub struct PartRows {
     pub why: HashMap<u16, RowReason>,
     /// Attempts that counted before the last claim, by row, for rows that were retried.
     pub tries: HashMap<u16, u8>,
-    /// For each row the Unix second at which it entered each state, by the code of the state; 0 for never.
-    pub times: Vec<[u32; 16]>,
+    /// When each row entered its states.
+    pub times: Vec<StateTimes>,
     /// The first rows of the part's chunks, in order.
     pub chunks: Vec<u16>,
 }
@@ -458,10 +458,10 @@ impl Store {
         let tries = self.query("HGETALL tries", cmd("HGETALL").arg(self.keys.tries(part))).await?;
         let history: Vec<Vec<u8>> =
             self.query("LRANGE history", cmd("LRANGE").arg(self.keys.history(part)).arg(0).arg(-1)).await?;
-        let mut times = vec![[0; 16]; states.len()];
+        let mut times = vec![StateTimes::default(); states.len()];
         for change in history.iter().flat_map(|entry| changes(entry)) {
             if let Some(row) = times.get_mut(usize::from(change.row)) {
-                row[usize::from(change.byte & 0x0f)] = change.second;
+                note(row, change);
             }
         }
         Ok(PartRows { states, why, tries, times, chunks: self.chunk_starts(part).await? })

@@ -41,7 +41,7 @@ macro_rules! scripts {
 scripts! {
     plain {
     ACQUIRE "acquire", RELEASE "release", WARM_UP "warm_up",
-    CREATE "create", CHANGE "change", AMEND "amend", SET_CATEGORY "set_category", APPLIED "applied", POSTPONE "postpone", DELETE "delete", FREE_NAME "free_name",
+    CREATE "create", CHANGE "change", AMEND "amend", RETRY "retry", FORGET "forget", SET_CATEGORY "set_category", APPLIED "applied", POSTPONE "postpone", DELETE "delete", FREE_NAME "free_name",
     BEGIN_UPLOAD "begin_upload", RESERVE "reserve", ADMIT "admit", SPLIT "split",
     FIND "find", SEGMENT "segment", APPEND "append", DROP_IDS "drop_ids", INDEXED "indexed",
     NEXT_JOB "next_job", FINISH_JOB "finish_job", DEAD_LETTERS "dead_letters",
@@ -54,6 +54,7 @@ scripts! {
     }
     of_a_part {
     ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",
+    REOPEN "reopen",
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     domain::{
         BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
         LineId, OnDoubt, OnWithheld, Phone, Secret, SendWindow, SuppressionReason, SuppressionScope, TimeOfDay, UnixMs,
-        WabaId, phone::NotE164,
+        WabaId, campaign::RetriedState, phone::NotE164,
     },
 };
 
@@ -263,6 +263,8 @@ pub enum CampaignCommand {
     Resume(CampaignArguments),
     /// Cancel campaigns: never send what is not sent yet
     Cancel(CampaignArguments),
+    /// Send a completed campaign again to those who did not get it, with the values that they had
+    Retry(RetryOptions),
     /// Delete drafts, and campaigns that were cancelled before they started, with all their data
     Delete(CampaignArguments),
     /// Write every recipient with its outcome, as CSV
@@ -292,6 +294,25 @@ pub struct ChangeOptions {
     pub id: CampaignId,
     #[command(flatten)]
     pub values: ChangedValues,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `pregon campaign retry …`
+#[derive(Args, Debug)]
+pub struct RetryOptions {
+    /// The campaign
+    pub id: CampaignId,
+    /// The states of the recipients to send to again: failed, unknown or both. The message of an unknown one may have
+    /// arrived
+    #[arg(long, value_name = "STATES", value_delimiter = ',', required = true, value_parser = retried_state())]
+    pub states: Vec<RetriedState>,
+    /// Only recipients that failed with one of these error codes, such as 131042
+    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    pub codes: Vec<u32>,
+    /// Your own id for the retry; repeating the command with the same id sends nothing twice
+    #[arg(long, value_name = "ID")]
+    pub external_id: Option<String>,
     #[command(flatten)]
     pub output: Output,
 }
@@ -782,6 +803,11 @@ fn on_withheld() -> impl TypedValueParser<Value = OnWithheld> {
     let names = [OnWithheld::Fail, OnWithheld::Retry].map(OnWithheld::name);
     PossibleValuesParser::new(names)
         .map(|name| if name == OnWithheld::Retry.name() { OnWithheld::Retry } else { OnWithheld::Fail })
+}
+
+fn retried_state() -> impl TypedValueParser<Value = RetriedState> {
+    PossibleValuesParser::new(RetriedState::ALL.map(RetriedState::name))
+        .map(|name| if name == RetriedState::Failed.name() { RetriedState::Failed } else { RetriedState::Unknown })
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
-//! `pregon campaign list|show|change|pause|resume|cancel|delete|report`: one API call for each page or campaign.
+//! `pregon campaign list|show|change|pause|resume|cancel|retry|delete|report`: one API call for each page or campaign.
 
 use std::path::Path;
 
 use serde_json::json;
 
-use super::{CommandError, arguments, download, each::each, out, pages::first_rows, table};
+use super::{CommandError, arguments, download, each::each, out, pages::first_rows, table, words::count};
 use crate::{
-    api_types::CampaignChange,
+    api_types::{CampaignChange, NewRetry},
     client::{Client, ControlAction},
-    domain::{CampaignId, CampaignState},
+    domain::{CampaignId, CampaignState, MetaCode},
     telemetry::clock,
 };
 
@@ -59,6 +59,19 @@ pub async fn change(
         false => out::line(&format!("campaign {id} “{}” is {}", campaign.name, campaign.state)),
     })
     .await
+}
+
+/// Sends a completed campaign again to some of its recipients.
+pub async fn retry(client: &Client, options: arguments::RetryOptions) -> Result<(), CommandError> {
+    let arguments::RetryOptions { id, states, codes, external_id, output } = options;
+    let codes = (!codes.is_empty()).then(|| codes.into_iter().map(MetaCode).collect());
+    let retried = client.retry_campaign(id, &NewRetry { states, codes, external_id }).await?;
+    if output.json {
+        return Ok(out::json(&retried)?);
+    }
+    let (state, n) = (retried.state, retried.recipients);
+    let recipients = if n == 1 { "recipient is" } else { "recipients are" };
+    Ok(out::line(&format!("campaign {id} is {state}: {} {recipients} sent to again", count(n)))?)
 }
 
 /// Deletes campaigns, one by one. A failure does not affect the others.

@@ -116,7 +116,14 @@ pub async fn intake_at(address: &Address) -> Intake {
     let clock = Arc::new(Clock::start(&store).await.expect("Redis' time"));
     let other = Line { waba: "2002".into(), ..line("4001", 80.0) };
     let lines = [line("3001", 80.0), line("3002", 240.0), other].into_iter().collect();
-    Intake { store, clock, lines, is_limited: false, recipients_max: u64::from(u32::MAX) }
+    Intake {
+        store,
+        clock,
+        lines,
+        is_limited: false,
+        grace_period: Duration::from_secs(10),
+        recipients_max: u64::from(u32::MAX),
+    }
 }
 
 /// Every template of the fixtures.

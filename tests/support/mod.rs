@@ -22,8 +22,8 @@ use std::{
 };
 
 use pregon::{
-    domain::{FailureReason, MetaCode, UnixMs},
-    redis::parts::ClaimRequest,
+    domain::{CampaignId, FailureReason, MetaCode, UnixMs},
+    redis::{Store, parts::ClaimRequest},
 };
 
 /// An HTTP client, without the environment's proxy.
@@ -52,6 +52,13 @@ pub fn claim_request(epoch: u64, now: UnixMs, limit: usize, doubt_until: UnixMs)
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
     ClaimRequest { epoch, number, now, limit, doubt_until, unanswered: None, in_grace_period: false }
+}
+
+/// Retires an ended campaign, as housekeeping does.
+pub async fn retire(store: &Store, id: CampaignId, now: UnixMs) {
+    let active = store.active_campaigns(now).await.expect("redis");
+    let since = active.into_iter().find_map(|(active, since)| (active == id).then_some(since)).expect("it is listed");
+    store.retire_campaign(id, now, since).await.expect("redis");
 }
 
 /// Waits until `condition` returns true. Panics with `what` after a minute, far longer than any condition may take.

@@ -289,6 +289,13 @@ impl Api {
         self.repeat(Method::POST, path).await
     }
 
+    /// Posts JSON once. The body of a 200, `None` for any other response or an error.
+    pub async fn try_post_json(&self, path: &str, body: &Value) -> Option<Value> {
+        let request = self.http.post(format!("{}/v1/{path}", self.url)).bearer_auth(KEY).json(body);
+        let answer = request.send().await.ok().filter(|answer| answer.status() == 200)?;
+        answer.json().await.ok()
+    }
+
     /// Posts once, and ignores the result.
     pub async fn try_post(&self, path: &str) {
         let request = self.http.post(format!("{}/v1/{path}", self.url)).bearer_auth(KEY);

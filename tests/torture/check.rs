@@ -176,7 +176,7 @@ fn may_leave_unknown(event: &Event) -> bool {
 /// Meta's ledger, and the statuses that Meta reported.
 pub struct Truth {
     ledger: HashMap<String, LedgerEntry>,
-    /// By phone number: the statuses of the message that the recipient has.
+    /// By phone number: the statuses of the last message that Meta did not return, and of earlier ones that arrived.
     reported: HashMap<String, Vec<String>>,
     /// By the id of a returned message: how many statuses were acknowledged before the one that reports the return,
     /// and its code.
@@ -189,8 +189,12 @@ impl Truth {
         let mut reported: HashMap<String, Vec<String>> = HashMap::new();
         let mut returned = HashMap::new();
         for (before, status) in stage.meta.reported().into_iter().enumerate() {
-            if !ledger.get(&status.to).is_some_and(|entry| entry.returned.contains(&status.wamid)) {
-                reported.entry(status.to).or_default().push(status.word);
+            let entry = ledger.get(&status.to);
+            if !entry.is_some_and(|entry| entry.returned.contains(&status.wamid)) {
+                let is_last = entry.is_some_and(|entry| entry.last == status.wamid);
+                if is_last || ["delivered", "read"].contains(&status.word.as_str()) {
+                    reported.entry(status.to).or_default().push(status.word);
+                }
             } else if let Some(code) = code_of(&status.word) {
                 returned.entry(status.wamid).or_insert((before, code));
             }
@@ -209,6 +213,10 @@ impl Truth {
             let failed = ended.is_some_and(|(_, reported)| code == Some(*reported))
                 || (entry.refused && code == Some(u64::from(REFUSED)));
             return state == "unknown" || (state == "failed" && failed);
+        }
+        // A recipient that was sent to again, and whose new message may not have left.
+        if state == "unknown" && campaign.is_retried && entry.has_none() {
+            return true;
         }
         let reported = self.reported.get(to).map_or(&[][..], Vec::as_slice);
         let status_with = |word: &str| reported.iter().find(|status| status.starts_with(word));
@@ -253,7 +261,8 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
     let (mut lost, mut stuck, mut twice, mut other) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for to in campaign.numbers.clone().map(|to| to.to_string()) {
         let entry = truth.ledger.get(&to);
-        if entry.is_some_and(|entry| entry.messages > 1 || entry.sent_before_return) {
+        let may_have = |entry: &LedgerEntry| 1 + if campaign.is_retried { entry.failed } else { 0 };
+        if entry.is_some_and(|entry| entry.messages > may_have(entry) || entry.sent_before_return) {
             twice.push(format!("{to} ({entry:?}, {})", by_number.get(to.as_str()).copied().unwrap_or(&Value::Null)));
         }
         let Some(recipient) = by_number.get(to.as_str()) else {
@@ -274,6 +283,7 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
                 None => &mut verdict.unknown.never_seen,
                 Some(entry) if !entry.requested => &mut verdict.unknown.never_seen,
                 Some(entry) if entry.messages == 0 => &mut verdict.unknown.not_taken,
+                Some(entry) if campaign.is_retried && entry.has_none() => &mut verdict.unknown.never_seen,
                 Some(_) => &mut verdict.unknown.taken,
             };
             *count += 1;

@@ -67,13 +67,14 @@ pub async fn check(
 ) {
     let disk = stage.redis.lock().await;
     let store = Store::connect(&world::address(&disk.server)).await.expect("redis").with_feed(Some(world::FEED));
-    let mut parts: Vec<PartId> = Vec::new();
+    let (mut versions, mut parts): (Vec<(CampaignId, u64)>, Vec<PartId>) = Default::default();
     for id in campaigns.iter().filter_map(|campaign| campaign.id.as_ref()) {
         let id: CampaignId = id.parse().expect("an id");
         let record = store.campaign(id).await.expect("redis").expect("a campaign");
+        versions.push((id, record.version));
         parts.extend(record.parts.into_iter().map(|(part, _)| part));
     }
-    if !is_told(&store, &parts, line).await {
+    if !is_told(&store, &versions, &parts, line).await {
         verdict.problems.push(format!("the feed did not tell everything within {TOLD_WITHIN:?}"));
     }
     let told = read(&store).await;
@@ -87,12 +88,15 @@ pub async fn check(
 }
 
 /// Waits until nothing is left to tell. Returns whether that was in time.
-async fn is_told(store: &Store, parts: &[PartId], line: &str) -> bool {
+async fn is_told(store: &Store, versions: &[(CampaignId, u64)], parts: &[PartId], line: &str) -> bool {
     let began = Instant::now();
+    let ids: Vec<CampaignId> = versions.iter().map(|(id, _)| *id).collect();
     while began.elapsed() < TOLD_WITHIN {
         let untold = store.untold_changes(parts, 1).await.expect("redis");
         let messages = store.untold_inbound(&line.into(), 1).await.expect("redis");
-        if messages.is_empty() && untold.iter().all(|untold| untold.changes.is_empty()) {
+        let told = store.told_versions(&ids).await.expect("redis");
+        let are_told = told.iter().zip(versions).all(|(told, (_, version))| *told == Some(*version));
+        if are_told && messages.is_empty() && untold.iter().all(|untold| untold.changes.is_empty()) {
             return true;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

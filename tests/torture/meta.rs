@@ -25,11 +25,15 @@ const ERROR: (u16, u32) = (500, 999_001);
 pub struct LedgerEntry {
     /// Messages that Meta accepted and did not return.
     pub messages: u64,
+    /// How many of these failed for good, so that the recipient did not get them.
+    pub failed: u64,
+    /// The id of the last of these.
+    pub last: String,
     /// Ids of messages that Meta returned: the recipient did not get them.
     pub returned: Vec<String>,
-    /// The earliest time at which the last return is reported.
+    /// The earliest time at which the last return, or failure for good, is reported.
     return_reported_at: Option<Instant>,
-    /// Whether a message was sent again before the return of the previous one was reported.
+    /// Whether a message was sent again before the return or failure of the previous one was reported.
     pub sent_before_return: bool,
     /// Whether a request arrived since the last return or, without a return, at all.
     pub requested: bool,
@@ -55,6 +59,13 @@ pub struct AccountFault {
     pub code: u32,
     /// The blamed line; `None`: all lines.
     pub line: Option<&'static str>,
+}
+
+impl LedgerEntry {
+    /// Whether the recipient has got no message.
+    pub fn has_none(&self) -> bool {
+        self.messages == self.failed
+    }
 }
 
 impl Trouble {
@@ -198,7 +209,7 @@ impl Conduct for FaultyMeta {
         let wamid = hostile::wamid(&sent.to, entry.messages + entry.returned.len() as u64 + 1);
         // If the recipient already has a message, a second one is not returned, so that the check for two messages
         // finds it.
-        let returns = trouble.returns(&sent.line).filter(|_| accepted && entry.messages == 0);
+        let returns = trouble.returns(&sent.line).filter(|_| accepted && entry.messages == entry.failed);
         let mut statuses: Vec<(Duration, String)> = Vec::new();
         if let Some(code) = returns {
             let after = fate.delay();
@@ -211,7 +222,12 @@ impl Conduct for FaultyMeta {
             entry.requested = false;
         } else if accepted {
             entry.messages += 1;
+            entry.last.clone_from(&wamid);
             statuses.extend(fate.statuses().iter().map(|word| (fate.delay(), (*word).to_owned())));
+            if let Some((after, _)) = statuses.last().filter(|(_, word)| word.starts_with("failed")) {
+                entry.failed += 1;
+                entry.return_reported_at = Some(Instant::now() + *after);
+            }
         }
         for (after, word) in statuses {
             let (line, to, wamid) = (sent.line.clone(), sent.to.clone(), wamid.clone());

@@ -27,6 +27,7 @@ use crate::{
         hostile::Meta,
         http_client,
         server::Api,
+        until,
     },
 };
 
@@ -66,18 +67,20 @@ pub struct Campaign {
     pub numbers: Range<u64>,
     /// The campaign as the API last returned it.
     pub last: Value,
+    /// Whether it was sent again to those whose message had failed.
+    pub is_retried: bool,
     /// Times at which the API returned the campaign as running, each with the number of statuses acknowledged before.
     running: Vec<(Instant, usize)>,
 }
 
 impl Campaign {
     fn from_api(id: String, numbers: Range<u64>) -> Self {
-        Self { id: Some(id), external_id: None, numbers, last: Value::Null, running: Vec::new() }
+        Self { id: Some(id), external_id: None, numbers, last: Value::Null, is_retried: false, running: Vec::new() }
     }
 
     fn from_jobs(job_campaign: &JobCampaign) -> Self {
         let (external_id, numbers) = (Some(job_campaign.external_id.clone()), job_campaign.numbers.clone());
-        Self { id: None, external_id, numbers, last: Value::Null, running: Vec::new() }
+        Self { id: None, external_id, numbers, last: Value::Null, is_retried: false, running: Vec::new() }
     }
 
     fn name(&self) -> &str {
@@ -229,8 +232,15 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
         stage.backend.add(job_campaign).await;
     }
     healed_tx.send_replace(Some(Instant::now()));
-    let (campaigns, unsettled_problems) = settling.await.expect("the task that reads the campaigns does not panic");
-    problems.extend(unsettled_problems);
+    let (mut campaigns, unsettled) = settling.await.expect("the task that reads the campaigns does not panic");
+    if unsettled.is_empty() {
+        round.send_again(&mut campaigns[0], schedule.seed).await;
+        healed_tx.send_replace(Some(Instant::now()));
+        let (settled, unsettled) = round.settle(campaigns, &schedule, healed_tx.subscribe()).await;
+        campaigns = settled;
+        problems.extend(unsettled);
+    }
+    problems.extend(unsettled);
     let took = launched.elapsed();
     problems.extend(stage.problems());
     problems.extend(stage.backend.problems().await);
@@ -308,6 +318,35 @@ impl Round {
             wrong.push(format!("statuses were not acknowledged {since}"));
         }
         (campaigns, wrong)
+    }
+
+    /// Sends a completed campaign again to those whose message failed, while a worker and Redis are killed.
+    async fn send_again(self: &Arc<Self>, campaign: &mut Campaign, seed: u64) {
+        let Some(id) = &campaign.id else { return };
+        let path = format!("campaigns/{id}/retry");
+        let retry = json!({"states": ["failed"], "external_id": "again"});
+        let worker = seed as usize % self.workers.len();
+        let faults = [
+            Fault::WorkerKilled { worker, down: Duration::from_millis(seed % 700) },
+            Fault::RedisKilled { down: Duration::from_millis(seed % 400) },
+        ];
+        let mut tasks = JoinSet::new();
+        for (n, fault) in faults.into_iter().enumerate() {
+            let round = self.clone();
+            tasks.spawn(async move {
+                tokio::time::sleep(Duration::from_millis((seed >> (8 * n)) % 500)).await;
+                round.inject(fault).await;
+            });
+        }
+        // With an external id, so that a call without a response can be repeated.
+        until("the campaign is sent again", async || {
+            Api::at(&self.stage.front.url()).try_post_json(&path, &retry).await.is_some()
+        })
+        .await;
+        tasks.join_all().await;
+        self.stage.heal().await;
+        campaign.is_retried = true;
+        campaign.last = Value::Null;
     }
 
     /// Resumes the held lines and template, as an operator does once the account works again. Late statuses may hold

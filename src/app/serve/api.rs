@@ -76,6 +76,7 @@ fn intake(context: &Context<'_>) -> Intake {
         clock: context.clock.clone(),
         lines: context.lines.clone(),
         is_limited: false,
+        grace_period: context.config.dispatch.lease,
         recipients_max: context.config.intake.recipients_max,
     }
 }

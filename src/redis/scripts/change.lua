@@ -3,15 +3,18 @@
 -- KEYS     campaign, outbox
 -- ARGV     states from which to change (separated by spaces), new state, now (ms), reason (JSON, or empty)
 -- Returns  {1, new version};
---          {0, current state} if the state is none of these, {0, ''} if there is no such campaign;
+--          {0, current state} if the state is none of these, or if it is to be completed and its parts have not reopened
+--            all recipients of a retry; {0, ''} if there is no such campaign;
 --          {2, 0} if the outbox has admitted rows: drain it, then call again;
 --          {3, 0} if the draft has no recipients and is to be launched.
 -- If repeated: returns {0, state}, because the first call left the states from which to change.
 local campaign, outbox = KEYS[1], KEYS[2]
-local record = redis.call('HMGET', campaign, 'state', 'started', 'numbers')
+local record = redis.call('HMGET', campaign, 'state', 'started', 'numbers', 'retry_version', 'applied')
 local allowed = false
 for state in string.gmatch(ARGV[1], '%S+') do allowed = allowed or state == record[1] end
 if not allowed then return { 0, record[1] or '' } end
+local is_reopening = tonumber(record[4] or 0) > tonumber(record[5] or 0)
+if ARGV[2] == 'completed' and is_reopening then return { 0, record[1] } end
 -- Only a draft or a scheduled campaign takes recipients. The rows that it admitted must be recipients before any row
 -- is claimed or swept, and before the campaign can be found complete. In any other state the outbox stays empty.
 if (record[1] == 'draft' or record[1] == 'scheduled') and redis.call('EXISTS', outbox) == 1 then return { 2, 0 } end

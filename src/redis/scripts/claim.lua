@@ -5,7 +5,8 @@
 --          4 doubt deadline (ms) for rows that an older epoch left in flight
 --          5 number of this claim, which rises within an epoch · 6 number of an earlier claim that got no response
 --            (0: none)
---          7 grace period: 1 while another worker may still have to replay what Redis forgot
+--          7 grace period: 1 while another process may still have to replay what Redis forgot. Then only rows are claimed
+--            that never were
 -- Returns  {'claimed', start, count, packed, next due, next doubt, fresh left, open, lost}: `count` fresh rows from
 --          `start` (send 1, attempt 1), and the other rows packed as u16 row, u8 send, u8 attempt; both times in Unix
 --          ms, -1 for none;
@@ -67,8 +68,18 @@ if record[3] and now >= tonumber(record[3]) then
   return { 'expired', lost }
 end
 
+-- In the grace period Redis may lack the news that the recipient of a row that waits for a retry has got an earlier message.
+-- The caller asks for such rows again after a pause.
+local GRACE_PAUSE = 100
+local in_grace_period = ARGV[7] == '1'
+local function next_due()
+  local due = first(retry)
+  return in_grace_period and due >= 0 and math.max(due, now + GRACE_PAUSE) or due
+end
+
 local packed, claimed = {}, 0
-for _, row in ipairs(has_schedule and redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit) or {}) do
+local may_retry = has_schedule and not in_grace_period
+for _, row in ipairs(may_retry and redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit) or {}) do
   row = tonumber(row)
   local byte = m.byte(row)
   if claimable(byte % 16) then
@@ -118,4 +129,4 @@ local open = m.commit()
 -- After the commit: retried rows may lie on both sides of the fresh ones, and the commit writes the bytes between
 -- changed rows as they were before this call.
 if count > 0 then redis.call('SETRANGE', state, start, string.rep(string.char(16 + STATE.in_flight), count)) end
-return { 'claimed', start, count, packed, first(retry), next_doubt, rows - next, open, lost }
+return { 'claimed', start, count, packed, next_due(), next_doubt, rows - next, open, lost }

@@ -23,12 +23,13 @@ end
 -- Whether a row in this state can be claimed.
 local function claimable(state) return state == STATE.pending or state == STATE.retrying end
 
--- The score in `retry` of a row whose message Meta returned or withheld (see `status.lua`) is the time at which the row is
--- due, and half a millisecond; a returned row is due at once. The row keeps its send number until its next claim. While it
--- has such a score, facts about that send are ignored.
+-- Whether a row that can be claimed was reopened: Meta returned or withheld its message (see `status.lua`), or a retry of
+-- its campaign sends it again (see `reopen.lua`). Its score in `retry` is the time (ms) at which it is due, 0 for at once,
+-- and a fraction. Until its next claim the row keeps its send number, and facts about that send are those of an earlier
+-- send. If it is not claimed again, it goes back to the state that the fraction stands for: 0.25 unknown, 0.5 failed, 0.75
+-- refused (see `sweep.lua`).
 local RETURNED_DUE = 0.5
-local function is_used_up(due) return due % 1 == 0.5 end
-local function is_returned(retry, row) return is_used_up(tonumber(redis.call('ZSCORE', retry, row) or 0)) end
+local function is_reopened(retry, row) return tonumber(redis.call('ZSCORE', retry, row) or 0) % 1 > 0 end
 
 -- The state of a row that is to be claimed again: retrying if an attempt counted before, else pending.
 local function state_to_claim(tries, row) return redis.call('HEXISTS', tries, row) == 1 and STATE.retrying or STATE.pending end

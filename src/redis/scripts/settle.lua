@@ -46,8 +46,10 @@ local function settle(row, send, kind, code, time)
   local byte = m.byte(row)
   local was, current, is_restored = byte % 16, m.send(row, byte), false
   -- Redis forgot this claim and the change that made the row claimable: restore the claim. If the row was ended
-  -- meanwhile, or the retention of the recipients has ended, only an acceptance counts.
-  if newer(send, current) and was ~= 0 and RANK[was] ~= RANK[STATE.cancelled] and not m.retention_ended() then
+  -- meanwhile, or the retention of the recipients has ended, only an acceptance counts. If the recipient has got an earlier
+  -- message, the row stays delivered or read.
+  local can_restore = was ~= 0 and RANK[was] ~= RANK[STATE.cancelled] and RANK[was] < RANK[STATE.delivered]
+  if newer(send, current) and can_restore and not m.retention_ended() then
     redis.call('ZREM', retry, row)
     redis.call('ZREM', doubt, row)
     if was == STATE.failed or was == STATE.refused then count_failure(m, codes, row, -1) end
@@ -99,7 +101,7 @@ local function settle(row, send, kind, code, time)
     end
   elseif
     kind == 'A' and was ~= 0 and (current == send or newer(send, current)) and RANK[was] < RANK[STATE.accepted]
-    and not (claimable(was) and is_returned(retry, row))
+    and not (claimable(was) and is_reopened(retry, row))
   then
     -- The row expired or was cancelled meanwhile, or its claim was forgotten, but Meta has the message.
     redis.call('ZREM', retry, row)

@@ -19,6 +19,8 @@
 -- row was cancelled or expired, the row fails with the code.
 -- Withheld means that Meta did not deliver the message because the recipient gets much marketing. While the campaign runs
 -- or is paused, the row is sent again, later and as another attempt, if it was not withheld before. Otherwise it fails.
+-- Of an earlier send, only delivered, read and replies count: then the recipient has the message. The row keeps the number
+-- of its last send. The last send of a reopened row is an earlier send too.
 -- Any status that moves a row also says that Meta no longer keeps its message back.
 -- After the retention of the recipients no code, history or message id is stored, and a row that failed or was refused
 -- stays so.
@@ -33,16 +35,20 @@ for pos = 1, #facts, 14 do
   local byte = m.byte(row)
   local was, current = byte % 16, m.send(row, byte)
   local result, rank = 0, RANK[was]
-  -- Whether Redis forgot the claim of this send. The row then counts as in flight with this send number.
+  -- Whether Redis forgot the claim of this send. The row then counts as in flight with this send number, unless the
+  -- recipient has got an earlier message.
   local claim_forgotten = newer(send, current)
   if claim_forgotten then
-    current, rank = send, RANK[STATE.in_flight]
+    current = send
+    if rank < RANK[STATE.delivered] then rank = RANK[STATE.in_flight] end
   end
   local is_withheld = to == WITHHELD
   local reopens = (to == RETURNED or is_withheld and redis.call('GETBIT', withheld, row) == 0)
     and RANK[was] ~= RANK[STATE.cancelled] and not m.has_ended()
   if to == RETURNED or is_withheld then to = STATE.failed end
-  if was == 0 or current == 0 or (send ~= 0 and send ~= current) or claimable(was) and not claim_forgotten and is_returned(retry, row) then
+  local is_earlier = send ~= 0 and send ~= current or claimable(was) and not claim_forgotten and is_reopened(retry, row)
+  local was_received = to == STATE.delivered or to == STATE.read or to == 15
+  if was == 0 or current == 0 or is_earlier and not was_received then
     result = 2
   elseif to ~= 15 and (was == STATE.failed or was == STATE.refused) and m.retention_ended() then
     -- The code under which the row is counted is no longer stored, so its counter could not be lowered.
@@ -56,10 +62,10 @@ for pos = 1, #facts, 14 do
     -- This status came before the response to our request, or instead of it. Its message id is stored, because a later
     -- status may identify the message by nothing else.
     if rank < RANK[STATE.accepted] and length > 0 then
-      local id_start, block = id_end - length + 1, math.floor(row / BLOCK)
+      local id_start, block, of_send = id_end - length + 1, math.floor(row / BLOCK), send ~= 0 and send or current
       local fingerprint, whole = string.sub(known_ids, id_start, id_start + 7), string.sub(known_ids, id_start + 8, id_end)
-      new_ids[#new_ids + 1] = struct.pack('<I2B', row, current) .. fingerprint
-      new_wamids[block] = (new_wamids[block] or '') .. struct.pack('BB', row % BLOCK, current) .. whole
+      new_ids[#new_ids + 1] = struct.pack('<I2B', row, of_send) .. fingerprint
+      new_wamids[block] = (new_wamids[block] or '') .. struct.pack('BB', row % BLOCK, of_send) .. whole
     end
     if was == STATE.in_doubt then redis.call('ZREM', doubt, row) end
     if claimable(was) then redis.call('ZREM', retry, row) end

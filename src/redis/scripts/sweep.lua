@@ -5,9 +5,9 @@
 -- Returns  {1 if more rows have to be ended, else 0; open recipients of the part}. Call again while the first is 1.
 -- If repeated: a row in any state other than pending or retrying is unchanged.
 --
--- A row whose message Meta returned or withheld always fails with its code. Any other row that is unsent in a completed campaign
--- was reopened just before the gate closed: it is refused with the code of its attempt, or becomes unknown if there is
--- none.
+-- A row whose message Meta returned or withheld always fails with its code, and one that a retry reopened goes back to the
+-- state that it had. Any other row that is unsent in a completed campaign was reopened just before the gate closed: it is
+-- refused with the code of its attempt, or becomes unknown if there is none.
 local meta, state, history, sends, retry, codes = unpack(KEYS)
 local now, limit, to = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local second = math.floor(now / 1000)
@@ -18,20 +18,21 @@ if to == STATE.cancelled and record[1] ~= 'cancelled' then return redis.error_re
 if to == STATE.failed and record[1] ~= 'completed' then return redis.error_reply('ERR the part is not completed') end
 if to == STATE.expired and now < (tonumber(record[2]) or math.huge) then return redis.error_reply('ERR the part has not expired') end
 
+-- The state of a reopened row before it was reopened, by the fraction of its score in `retry`.
+local BEFORE = { [0.25] = STATE.unknown, [RETURNED_DUE] = STATE.failed, [0.75] = STATE.refused }
 local m, ended = moves(meta, state, history, sends), 0
 local function finish(row, due)
   local byte = m.byte(row)
   local was = byte % 16
   if claimable(was) then
-    local ends_in = to
-    if due and is_used_up(due) then
-      ends_in = STATE.failed
-    elseif to == STATE.failed then
+    local before = due and BEFORE[due % 1]
+    local ends_in = before or to
+    if not before and to == STATE.failed then
       ends_in = (redis.call('HGET', codes, row) or '0') ~= '0' and STATE.refused or STATE.unknown
     end
     if ends_in == STATE.failed or ends_in == STATE.refused then
       count_failure(m, codes, row, 1)
-    else
+    elseif not before then
       redis.call('HDEL', codes, row)
     end
     m.move(row, byte, ends_in, m.send(row, byte), second)

@@ -40,6 +40,7 @@ fn record(state: CampaignState) -> CampaignRecord {
         buckets: 1,
         indexed_by: IndexedBy::Person,
         forgotten: false,
+        retry: None,
     }
 }
 

@@ -53,6 +53,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&patch, of(""), Some(json!({ "priority": 4 })), "change_campaign", &*id, "changed"),
         (&patch, of(""), Some(json!({ "priority": 4 })), "change_campaign", &*id, "unchanged"),
         (&patch, of(""), Some(json!({ "priority": 40 })), "change_campaign", &*id, "refused"),
+        (&post, of("/retry"), Some(json!({ "states": ["failed"] })), "retry_campaign", &*id, "refused"),
         (&post, of("/cancel"), None, "cancel_campaign", &*id, "changed"),
         (&post, of("/cancel"), None, "cancel_campaign", &*id, "unchanged"),
         (&Method::GET, of(""), None, "", "", ""),

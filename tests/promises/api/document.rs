@@ -103,6 +103,7 @@ async fn calls_are_answered_as_documented() {
         (Method::PATCH, of(""), Some(json!({ "expires_at": null, "priority": 4 })), 200),
         (Method::PATCH, of(""), Some(json!({ "priority": 40 })), 422),
         (Method::PATCH, of(""), Some(json!({ "start_at": "2099-01-01T00:00:00Z" })), 409),
+        (Method::POST, of("/retry"), Some(json!({ "states": ["failed"], "codes": [131_042] })), 409),
         (Method::DELETE, of(""), None, 409),
         (Method::GET, of("/recipients?limit=11"), None, 200),
         (Method::GET, of("/recipients?state=gone"), None, 400),

@@ -155,6 +155,7 @@ impl Api {
             clock: clock.clone(),
             lines: lines.clone(),
             is_limited: false,
+            grace_period: Duration::from_secs(10),
             recipients_max: RECIPIENTS_MAX,
         };
         let mut keys = vec![ApiKey::new("test", &Secret::new(KEY))];

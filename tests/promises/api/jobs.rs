@@ -128,6 +128,7 @@ async fn a_retried_dead_letter_is_gone_once_its_job_has_been_applied() {
         store: api.store.clone(),
         clock: api.clock.clone(),
         lines: [world::line("3001", 80.0)].into_iter().collect(),
+        grace_period: Duration::from_secs(10),
         recipients_max: RECIPIENTS_MAX,
         is_limited: false,
     };

@@ -15,5 +15,6 @@ mod jobs;
 mod lines;
 mod pauses;
 mod recipients;
+mod retries;
 mod suppressions;
 mod truth;

@@ -286,7 +286,7 @@ async fn late_housekeeping_leaves_no_key_of_a_deleted_campaign() {
         assert_eq!(keys(&world).await, before, "held after {at} bytes");
     }
     let id = deleted().await;
-    world.store().retire_campaign(id, now).await.expect("nothing to retire");
+    world.store().retire_campaign(id, now, now).await.expect("nothing to retire");
     assert_eq!(keys(&world).await, before, "after retiring a deleted campaign");
 }
 

@@ -1,15 +1,15 @@
-//! A worker that is killed with kill -9: what is shown before its leases end.
+//! Processes that are killed with kill -9: what is shown before their leases end, and a retry that they do not finish.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use pregon::redis::Store;
 use serde_json::json;
 
 use crate::support::{
-    hostile::{AcceptAll, Meta},
+    hostile::{AcceptAll, Conduct, Courier, Meta, Reply, Sent, Status, accepted, wamid},
     redis::TestRedis,
     seed,
-    server::Installation,
+    server::{Installation, Server},
     until, world,
 };
 
@@ -38,4 +38,75 @@ async fn a_line_whose_worker_was_killed_is_shown_without_one_before_its_lease_en
     assert!(eta.as_str() > shown[0]["until"].as_str(), "{eta} {shown}");
     let line = api.api().get("lines/3001").await;
     assert_eq!(line["state"], "no_worker");
+}
+
+/// Accepts every message. The first one to each odd number fails later; all others are delivered.
+#[derive(Default)]
+struct FirstFails(HashMap<String, u64>);
+
+fn fails_first(to: &str) -> bool {
+    to.ends_with(['1', '3', '5', '7', '9'])
+}
+
+impl Conduct for FirstFails {
+    fn send(&mut self, sent: Sent, courier: &Courier) -> Reply {
+        let n = self.0.entry(sent.to.clone()).or_default();
+        *n += 1;
+        let id = wamid(&sent.to, *n);
+        let word = if *n == 1 && fails_first(&sent.to) { "failed 131026" } else { "delivered" };
+        let answer = accepted(&sent.to, &id);
+        let status = Status { line: sent.line, to: sent.to, wamid: id, token: Some(sent.token), word: word.to_owned() };
+        courier.report(Duration::from_millis(20), status);
+        Reply::of(answer, Duration::from_millis(2))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_reaches_each_failed_recipient_once_while_servers_and_redis_are_killed() {
+    const RECIPIENTS: u64 = 400;
+    let mut redis = TestRedis::start().await;
+    let meta = Meta::start(FirstFails::default(), seed());
+    let doubts = "doubt_deadline = \"6s\"";
+    let installation = Installation::new(&redis, &meta.url(), &[("3001", 80.0), ("3002", 80.0)], doubts);
+    let webhooks = installation.serve("webhooks", "webhook").await;
+    meta.set_webhook(webhooks.webhook());
+    let start = async |name: &'static str| installation.serve(name, "api,dispatch").await;
+    let first = start("first").await;
+    let numbers = 5_491_100_000_000..5_491_100_000_000 + RECIPIENTS;
+    let id = first.api().campaign(&["3001", "3002"], numbers, json!({})).await;
+    let path = format!("campaigns/{id}");
+    first.api().wait_for_state(&id, "completed", Duration::from_secs(60)).await;
+    let failed = async || first.api().get(&path).await["statistics"]["by_state"]["failed"] == RECIPIENTS / 2;
+    until("half of the messages have failed", failed).await;
+
+    let body = json!({ "states": ["failed"], "external_id": "again" });
+    let retry = async |server: &Server| {
+        server.api().try_post_json(&format!("{path}/retry"), &body).await.map(|answer| answer["recipients"].clone())
+    };
+    // The server dies at any point of the call.
+    tokio::join!(retry(&first), async { first.signal("KILL") });
+    let second = start("second").await;
+    until("the retry begins", async || retry(&second).await == Some((RECIPIENTS / 2).into())).await;
+    let sent_again = |n: u64| meta.requests() as u64 >= RECIPIENTS + n;
+    until("a few are sent again", async || sent_again(20)).await;
+    second.signal("KILL");
+    let third = start("third").await;
+    until("more are sent again", async || sent_again(60)).await;
+    redis.kill_hard().await;
+    redis.restart().await;
+    until("the repeat says the same", async || retry(&third).await == Some((RECIPIENTS / 2).into())).await;
+    let shown = third.api().wait_for_state(&id, "completed", Duration::from_secs(60)).await;
+    until("Meta has reported everything", async || meta.is_idle()).await;
+
+    let mut messages: HashMap<String, u64> = HashMap::new();
+    meta.arrivals().into_iter().for_each(|arrival| *messages.entry(arrival.to).or_default() += 1);
+    for recipient in third.api().recipients(&id).await {
+        let to = recipient["to"].as_str().expect("a number").trim_start_matches('+').to_owned();
+        let (n, state) = (messages.get(&to).copied().unwrap_or(0), &recipient["state"]);
+        let expected = if fails_first(&to) { 2 } else { 1 };
+        // Of a message that was in flight when the server was killed nobody knows whether it left.
+        let was_lost = state == "unknown" && n + 1 == expected;
+        assert!(n == expected && state == "delivered" || was_lost, "{n} messages: {recipient}");
+    }
+    assert_eq!(shown["statistics"]["by_state"]["failed"], 0, "{shown}");
 }

@@ -4,11 +4,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{Applied, CampaignId, CampaignState, ClaimedRow, Due, Fact, News, OnDoubt, PartId, Settled, State, Wamid},
+    domain::{
+        Applied, CampaignId, CampaignState, ClaimedRow, Due, Fact, News, OnDoubt, PartId, Settled, State, Wamid,
+        campaign::{CampaignRetry, RetriedState},
+    },
     redis::{
         Store,
         campaigns::StateChange,
         parts::{Claim, ToSend},
+        retries::RetryChange,
     },
 };
 
@@ -243,4 +247,55 @@ async fn the_first_incarnation_of_redis_has_no_grace_period() {
     redis.restart().await;
     support::until("redis answers", async || store.time().await.is_ok()).await;
     assert!(store.in_grace_period(KEPT));
+}
+
+#[tokio::test]
+async fn a_retry_is_whole_wherever_redis_forgot_the_rest_of_it() {
+    const CUTS: u64 = 8;
+    let retry = CampaignRetry { states: [RetriedState::Failed].into(), ..CampaignRetry::default() };
+    for cut in 0..=CUTS {
+        let mut world = World::start().await;
+        let rows = world.claim_rows(1, 100).await;
+        let refused = |row: &ClaimedRow| (*row, Settled::Refused { reason: meta_code(131_042) });
+        let outcomes = rows.iter().map(|row| if row.row < 4 { refused(row) } else { accepted(row) });
+        world.settle(1, outcomes.collect()).await;
+        let now = world.store.time().await.expect("the time");
+        assert!(world.store.complete_if_done(world.id, now).await.expect("redis"));
+        let before = world.written().await;
+        let done = world.store.retry_campaign(world.id, &retry, now).await;
+        assert_eq!(done.expect("redis"), RetryChange::Done);
+        let after = world.written().await;
+        world.forget(before + (after - before) * cut / CUTS).await;
+        support::until("redis answers", async || world.store.time().await.is_ok()).await;
+
+        let record = world.store.campaign(world.id).await.expect("redis").expect("a campaign");
+        if record.state == CampaignState::Completed {
+            // The caller got no response and calls again.
+            let done = world.store.retry_campaign(world.id, &retry, now).await;
+            assert_eq!(done.expect("redis"), RetryChange::Done, "cut {cut}");
+        } else {
+            world.store.follow(world.id, now).await.expect("redis");
+        }
+        let mut again = world.claim_rows(1, 100).await;
+        again.sort_by_key(|row| row.row);
+        let expected: Vec<ClaimedRow> = (0..4).map(|row| ClaimedRow { row, send: 2 }).collect();
+        assert_eq!(again, expected, "cut {cut}");
+        world.assert_consistent().await;
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_was_claimed_before_waits_until_forgotten_news_are_replayed() {
+    let world = World::start().await;
+    let rows = world.claim_rows(1, 2).await;
+    let now = world.store.time().await.expect("the time");
+    let back = Settled::Back { at: Due::AtOnce };
+    world.settle(1, rows.iter().map(|row| (*row, back.clone())).collect()).await;
+    let Claim::Rows { rows, next_due, .. } = world.claim(&world.store, 1, 3, true).await else { panic!("no rows") };
+    let fresh: Vec<u16> = rows.iter().map(|row| row.claimed.row).collect();
+    assert_eq!(fresh, [2, 3, 4], "whose recipients can have no message");
+    assert!(next_due.is_some_and(|due| due > now), "{next_due:?}");
+    let Claim::Rows { rows, .. } = world.claim(&world.store, 1, 3, false).await else { panic!("no rows") };
+    let all: Vec<u16> = rows.iter().map(|row| row.claimed.row).collect();
+    assert_eq!(all, [0, 1, 5]);
 }

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{dump, fixtures};
 use crate::support::{
-    claim_request,
+    self, claim_request,
     hooks::{Message, token},
     intake::{body, campaign_json, intake, new_campaign, row, rows},
     meta_code,
@@ -307,7 +307,7 @@ async fn ended_campaigns(recorder: &mut Recorder, statuses: &mut Vec<Value>) {
         recorder.settle(part, vec![(claimed[3], Settled::Refused { reason: meta_code(131_026) })]).await;
         recorder.apply(part, &[(claimed[0], News::Read), (claimed[1], News::Delivered)]).await;
         recorder.complete(part.campaign).await;
-        recorder.store.retire_campaign(part.campaign, recorder.now()).await.expect("redis");
+        support::retire(&recorder.store, part.campaign, recorder.now()).await;
         indexed.push((part, claimed));
     }
     let indexing = Indexing {

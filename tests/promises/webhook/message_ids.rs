@@ -35,7 +35,7 @@ pub(super) async fn index(hooks: &Hooks) {
 async fn end_campaign(hooks: &Hooks, id: CampaignId) {
     let now = hooks.clock.now();
     assert!(hooks.store.complete_if_done(id, now).await.expect("a store"));
-    hooks.store.retire_campaign(id, now).await.expect("a store");
+    support::retire(&hooks.store, id, now).await;
 }
 
 /// An ended campaign on line 3001 whose `n` messages were accepted.

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, fmt::Debug};
 
 use pregon::{
-    domain::{Applied, Due, FailureReason, News, Settled, SkipReason, State, UnixMs, Wamid},
+    domain::{
+        Applied, Due, FailureReason, News, Settled, SkipReason, State, UnixMs, Wamid,
+        campaign::{CampaignRetry, RetriedState},
+    },
     redis::{
         StoreError,
         parts::{Claim, ClaimRequest, ToSend},
@@ -11,7 +14,7 @@ use pregon::{
 };
 
 use super::{
-    history::{Claimer, Ended, Fate, History, PROCESSES, Pick, Step, WORKERS, Which},
+    history::{Claimer, Ended, Fate, History, PROCESSES, Pick, REASONS, Step, WORKERS, Which},
     real::{Dump, Real, View, refused},
     spec::{CLAIM_DISTANCE_MAX, Fact, Gate, Part, Row},
     watch::{HandOut, Lowering, Watch},
@@ -21,6 +24,8 @@ use super::{
 const BEGINNING: UnixMs = UnixMs(1_800_000_000_000);
 /// How long the rows that a take-over finds in flight stay in doubt.
 const DOUBT_MS: u64 = 400;
+/// How many rows one call reopens at most.
+const REOPENED_AT_ONCE: usize = 2;
 /// Longer than any delay in a history.
 const DAY_MS: u64 = 86_400_000;
 
@@ -46,6 +51,8 @@ pub struct Figures {
     pub reopened: u64,
     /// Steps after which a message was held.
     pub held: u64,
+    /// Rows that a retry of the campaign reopened.
+    pub retried: u64,
 }
 
 /// What a process writes to Redis and keeps in its journal, to replay it if Redis loses the write.
@@ -79,6 +86,8 @@ struct Drive<'a> {
     /// The last claim without a response, by epoch.
     unanswered: HashMap<u64, u64>,
     version: u64,
+    /// The retry of the campaign that is not finished, and the version of the campaign that it began with.
+    retrying: Option<(u64, CampaignRetry)>,
     /// All entries so far, each with the process that wrote it.
     journal: Vec<(usize, Entry)>,
     /// The journal position from which each process has to replay, if Redis lost writes.
@@ -127,6 +136,7 @@ pub async fn drive(
         number: 0,
         unanswered: HashMap::new(),
         version: 0,
+        retrying: None,
         journal: Vec::new(),
         replay_from: [None; PROCESSES],
         disk,
@@ -196,11 +206,14 @@ impl Drive<'_> {
                 self.record(*by, Entry::Facts(facts), *twice).await
             }
             Step::EndDoubts => self.end_doubts().await,
-            // The gate of a completed or forgotten part no longer changes.
-            Step::Follow { .. } if self.model.gate == Gate::Completed || self.model.forgotten => Ok(()),
-            Step::Follow { gate, newer } => self.follow(*gate, *newer).await,
+            // The gate of a completed or forgotten part changes only by a retry.
+            Step::Follow { .. } if self.has_completed() || self.model.forgotten => Ok(()),
+            Step::Follow { gate, newer } => Box::pin(self.follow_change(*gate, *newer)).await,
             Step::Complete if self.model.open() > 0 || self.must_replay() || self.model.forgotten => Ok(()),
+            Step::Complete if self.retrying.is_some() => Ok(()),
             Step::Complete => self.follow(Gate::Completed, true).await,
+            // Boxed, because a future of all steps would overflow the stack of a test.
+            Step::Retry { states, any_code, calls } => Box::pin(self.retry(states, *any_code, *calls)).await,
             Step::Sweep(to) => self.sweep(*to).await,
             Step::ForgetRecipients => self.forget_recipients().await,
             Step::Activate(n) => {
@@ -544,6 +557,10 @@ impl Drive<'_> {
             self.version += 1;
         }
         let version = if newer { self.version } else { self.version.saturating_sub(1) };
+        self.set_gate(version, gate).await
+    }
+
+    async fn set_gate(&mut self, version: u64, gate: Gate) -> Checked {
         let expires = self.history.expires.map(|ms| UnixMs(BEGINNING.0 + ms));
         let actual = self.real.follow(version, gate, expires).await;
         let expected = self.model.follow(version, gate, expires);
@@ -556,6 +573,63 @@ impl Drive<'_> {
         .await
     }
 
+    fn has_completed(&self) -> bool {
+        self.model.gate == Gate::Completed && self.retrying.is_none()
+    }
+
+    /// The gate follows a change of the campaign. A retry is finished first, unless the campaign is cancelled.
+    async fn follow_change(&mut self, gate: Gate, newer: bool) -> Checked {
+        if newer && gate == Gate::Cancelled {
+            self.retrying = None;
+        }
+        if newer && self.retrying.is_some() {
+            if self.must_replay() {
+                return Ok(());
+            }
+            self.reopen(usize::MAX).await?;
+        }
+        self.follow(gate, newer).await
+    }
+
+    /// Begins a retry of a completed campaign, or continues the one that is not finished, with this many calls.
+    async fn retry(&mut self, states: &[RetriedState], any_code: bool, calls: usize) -> Checked {
+        if self.must_replay() || self.model.forgotten {
+            return Ok(());
+        }
+        if self.has_completed() {
+            self.version += 2;
+            let codes = REASONS.iter().filter(|_| !any_code).take(1).filter_map(|reason| reason.code()).collect();
+            let retry = CampaignRetry { states: states.iter().copied().collect(), codes, external_id: None };
+            self.retrying = Some((self.version, retry));
+        }
+        self.reopen(calls).await
+    }
+
+    async fn reopen(&mut self, calls: usize) -> Checked {
+        let Some((version, retry)) = self.retrying.clone() else { return Ok(()) };
+        self.set_gate(version - 1, Gate::Held).await?;
+        let states: Vec<State> = State::ALL.into_iter().filter(|state| is_retried(*state, &retry)).collect();
+        let codes: Vec<FailureReason> = retry.codes.iter().map(|code| FailureReason::Meta(*code)).collect();
+        for _ in 0..calls {
+            let before = self.model.rows.clone();
+            let actual = self.real.reopen(version - 1, &retry, self.now, REOPENED_AT_ONCE).await;
+            let expected = self.model.reopen(version - 1, &states, &codes, REOPENED_AT_ONCE);
+            let lowering = Lowering { retries: true, ..Lowering::default() };
+            self.compare(&format!("reopen {retry:?}"), &actual, &debug_text(&expected), lowering).await?;
+            for (row, it) in self.model.rows.iter().filter(|(row, it)| it.state != before[row].state) {
+                self.watch.retried(*row, it.claims);
+                self.figures.retried += 1;
+            }
+            if !expected.0 {
+                // Rows can be claimed once it is durable that they were reopened.
+                self.synced().await?;
+                self.retrying = None;
+                return self.set_gate(version, Gate::Open).await;
+            }
+        }
+        Ok(())
+    }
+
     async fn sweep(&mut self, to: State) -> Checked {
         let actual = self.real.sweep(to, self.now).await;
         let expected = self.model.sweep(to, self.now).map_or(refused(), |open| debug_text(&open));
@@ -564,7 +638,7 @@ impl Drive<'_> {
 
     async fn forget_recipients(&mut self) -> Checked {
         let has_ended = matches!(self.model.gate, Gate::Completed | Gate::Cancelled) && self.model.open() == 0;
-        if !has_ended || self.must_replay() {
+        if !has_ended || self.must_replay() || self.retrying.is_some() {
             return Ok(());
         }
         self.real.forget_recipients().await.map_err(failed)?;
@@ -620,6 +694,7 @@ impl Drive<'_> {
         for process in 0..PROCESSES {
             self.replay(process).await?;
         }
+        Box::pin(self.reopen(usize::MAX)).await?;
         if matches!(self.model.gate, Gate::Open | Gate::Held) {
             self.follow(Gate::Open, true).await?;
         }
@@ -678,6 +753,15 @@ impl Drive<'_> {
         } else {
             Err(format!("Redis and the model differ in {}", view.against(&expected)))
         }
+    }
+}
+
+/// Whether a retry reopens rows in this state.
+fn is_retried(state: State, retry: &CampaignRetry) -> bool {
+    match state {
+        State::Failed | State::Refused => retry.states.contains(&RetriedState::Failed),
+        State::Unknown => retry.states.contains(&RetriedState::Unknown),
+        _ => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pregon::domain::{FailureReason, News, SkipReason, State};
+use pregon::domain::{FailureReason, News, SkipReason, State, campaign::RetriedState};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::spec::Gate;
@@ -98,6 +98,9 @@ pub enum Step {
     Follow { gate: Gate, newer: bool },
     /// The campaign is completed, if no row is open.
     Complete,
+    /// The campaign, if it is completed, is sent again to the rows in some states, with any code or only with the first of
+    /// [`REASONS`]. The process dies after this many calls; another one continues with a later step.
+    Retry { states: Vec<RetriedState>, any_code: bool, calls: usize },
     /// The rows that can still be claimed end in this state.
     Sweep(State),
     /// The retention of the recipients ends, if the campaign has ended.
@@ -164,7 +167,7 @@ pub enum Ended {
 }
 
 const TIMES_MS: [u64; 6] = [0, 0, 0, 400, 1_000, 3_000];
-const REASONS: [FailureReason; 3] =
+pub const REASONS: [FailureReason; 3] =
     [support::meta_code(131_000), support::meta_code(131_026), support::meta_code(131_049)];
 
 fn time() -> impl Strategy<Value = u64> {
@@ -229,6 +232,19 @@ fn follow() -> impl Strategy<Value = Step> {
     (gate, one_in(5)).prop_map(|(gate, older)| Step::Follow { gate, newer: !older })
 }
 
+fn retry() -> impl Strategy<Value = Step> {
+    let states = prop_oneof![
+        3 => Just(vec![RetriedState::Failed, RetriedState::Unknown]),
+        2 => Just(vec![RetriedState::Failed]),
+        1 => Just(vec![RetriedState::Unknown]),
+    ];
+    (states, one_in(4), 1..5usize).prop_map(|(states, one_code, calls)| Step::Retry {
+        states,
+        any_code: !one_code,
+        calls,
+    })
+}
+
 /// Any single step.
 fn step() -> impl Strategy<Value = Step> {
     let claimer = prop_oneof![
@@ -247,6 +263,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::EndDoubts),
         2 => follow(),
         3 => Just(Step::Complete),
+        3 => retry(),
         2 => select(&[State::Cancelled, State::Expired, State::Failed]).prop_map(Step::Sweep),
         1 => Just(Step::ForgetRecipients),
         1 => (0..3usize).prop_map(Step::Activate),
@@ -256,6 +273,40 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..4usize).prop_map(Step::Forget),
         3 => (0..PROCESSES).prop_map(Step::Replay),
     ]
+}
+
+/// A sequence that random steps seldom form: a campaign ends, is sent again, and news of its first messages arrive.
+fn sent_again() -> impl Strategy<Value = Vec<Step>> {
+    let owner = || Just(Claimer::Owner);
+    let report = || {
+        let news = vec((pick(), news(), one_in(2)), 1..4);
+        (WORKERS..PROCESSES, news).prop_map(|(by, news)| Step::Report { by, news, twice: false })
+    };
+    some(vec![
+        Just(Step::Follow { gate: Gate::Open, newer: true }).boxed(),
+        Just(Step::Claim { by: Claimer::Owner, limit: 256, asks: false, lost: false }).boxed(),
+        settle(owner()).boxed(),
+        settle(owner()).boxed(),
+        report().boxed(),
+        Just(Step::Wait(3_000)).boxed(),
+        Just(Step::EndDoubts).boxed(),
+        Just(Step::Complete).boxed(),
+        retry().boxed(),
+        report().boxed(),
+        retry().boxed(),
+        claim(owner()).boxed(),
+        report().boxed(),
+        select(vec![Step::Forget(0), Step::Follow { gate: Gate::Cancelled, newer: true }]).boxed(),
+        claim(owner()).boxed(),
+        settle(owner()).boxed(),
+        Just(Step::Complete).boxed(),
+    ])
+}
+
+/// Each step may be left out, so that shrinking finds the steps that the failure needs.
+fn some(steps: Vec<BoxedStrategy<Step>>) -> impl Strategy<Value = Vec<Step>> {
+    let some: Vec<_> = steps.into_iter().map(|step| prop::option::weighted(0.95, step)).collect();
+    some.prop_map(|steps| steps.into_iter().flatten().collect())
 }
 
 /// A sequence that random steps seldom form: a line changes owner while messages are in flight.
@@ -280,11 +331,6 @@ fn take_over() -> impl Strategy<Value = Vec<Step>> {
         Just(Step::Forget(0)).boxed(),
         claim(owner()).boxed(),
     ];
-    // Each step may be left out, so that shrinking finds the steps that the failure needs.
-    let some = |steps: Vec<BoxedStrategy<Step>>| {
-        let some: Vec<_> = steps.into_iter().map(|step| prop::option::weighted(0.95, step)).collect();
-        some.prop_map(|steps| steps.into_iter().flatten().collect())
-    };
     prop_oneof![some(doubts_end), some(forgotten)]
 }
 
@@ -310,7 +356,7 @@ pub fn any() -> impl Strategy<Value = History> {
         1..8,
     );
     let prior_claims = prop_oneof![8 => Just(0), 1 => Just(13), 1 => Just(253)];
-    let steps = vec(prop_oneof![12 => step().prop_map(|step| vec![step]), 1 => take_over()], 1..40);
+    let steps = vec(prop_oneof![12 => step().prop_map(|step| vec![step]), 1 => take_over(), 2 => sent_again()], 1..40);
     (first_row, chunks, resends, expires, prior_claims, fates, steps).prop_map(
         |(first_row, chunks, resends, expires, prior_claims, fates, steps)| {
             let steps = steps.concat();
@@ -348,6 +394,9 @@ impl fmt::Debug for Step {
                 write!(f, "gate {gate:?}{}", if *newer { "" } else { ", of an older version" })
             }
             Step::Complete => f.write_str("the campaign is completed"),
+            Step::Retry { states, any_code, calls } => {
+                write!(f, "sent again to {states:?}{}, in {calls} calls", if *any_code { "" } else { " with one code" })
+            }
             Step::Sweep(to) => write!(f, "sweep {to:?}"),
             Step::ForgetRecipients => f.write_str("the recipients are forgotten"),
             Step::Activate(chunk) => write!(f, "chunk {chunk} is activated again"),

@@ -10,6 +10,7 @@ use deadpool_redis::redis::{Pipeline, Value, cmd};
 use pregon::{
     domain::{
         CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, PartId, Settled, SkipReason, State, UnixMs, Wamid,
+        campaign::CampaignRetry,
     },
     redis::{
         Call, Result, Store, StoreError,
@@ -38,7 +39,8 @@ pub struct View {
     /// Meta's codes, without the rows that have none.
     pub why: BTreeMap<u16, FailureReason>,
     pub due: BTreeMap<u16, u64>,
-    pub returned: BTreeSet<u16>,
+    /// The rows that were reopened, with the hundredths of a millisecond in their due time.
+    pub reopened: BTreeMap<u16, u8>,
     pub doubt: BTreeMap<u16, u64>,
     /// The accepted rows whose message Meta keeps back.
     pub held: BTreeSet<u16>,
@@ -69,7 +71,7 @@ impl View {
                 .filter_map(|(row, it)| Some((*row, it.why.filter(|why| *why != FailureReason::NoAnswer)?)))
                 .collect(),
             due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
-            returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
+            reopened: each().map(|(row, it)| (*row, it.due_percent())).filter(|(_, percent)| *percent > 0).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
             held: each().filter(|(_, it)| it.held).map(|(row, _)| *row).collect(),
             skips: each().filter_map(|(row, it)| Some((*row, it.skip?))).collect(),
@@ -89,7 +91,7 @@ impl View {
                 format!("attempts {:?}", view.attempts),
                 format!("why {:?}", view.why),
                 format!("due {:?}", view.due),
-                format!("returned {:?}", view.returned),
+                format!("reopened {:?}", view.reopened),
                 format!("doubt {:?}", view.doubt),
                 format!("held {:?}", view.held),
                 format!("skips {:?}", view.skips),
@@ -225,6 +227,10 @@ impl<'a> Real<'a> {
         response_text(ended.map(|DoubtsEnded { next, open }| (next, open)))
     }
 
+    pub async fn reopen(&self, version: u64, retry: &CampaignRetry, now: UnixMs, limit: usize) -> String {
+        response_text(self.store.reopen_some(self.part, retry, version, now, limit).await)
+    }
+
     pub async fn sweep(&self, to: State, now: UnixMs) -> String {
         response_text(self.store.sweep(self.part, to, now).await)
     }
@@ -256,12 +262,13 @@ impl<'a> Real<'a> {
         let why =
             why.into_iter().filter(|(_, code)| *code > 0).map(|(row, code)| (row, support::meta_code(code))).collect();
         let marks = marks.map(Option::unwrap_or_default);
-        let returned = due.iter().filter(|(_, at)| at.fract() > 0.0).map(|(row, _)| *row).collect();
+        let percent = |at: f64| (at.fract() * 100.0) as u8;
+        let reopened = due.iter().map(|(row, at)| (*row, percent(*at))).filter(|(_, percent)| *percent > 0).collect();
         let due = due.into_iter().map(|(row, at)| (row, at as u64)).collect();
         let counts = counts.into_iter().next().unwrap_or_default();
         let (held, withheld) = (held.into_iter().collect(), withheld.into_iter().collect());
         let skips = (0..).zip(skips).filter_map(|(row, skip)| Some((row, skip?))).collect();
-        Ok(View { bytes, sends, counts, attempts, why, due, returned, doubt, held, skips, withheld, marks })
+        Ok(View { bytes, sends, counts, attempts, why, due, reopened, doubt, held, skips, withheld, marks })
     }
 
     async fn look(&self) -> Result<RawPart> {

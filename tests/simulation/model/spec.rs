@@ -14,6 +14,9 @@ use pregon::{
 /// the claim of a fact.
 pub const CLAIM_DISTANCE_MAX: u32 = 126;
 
+/// The pause after a claim in the grace period, if rows wait that were claimed before.
+const GRACE_PAUSE_MS: u64 = 100;
+
 /// The claim number that Redis stores: 0 before the first claim, then 1 to 255, then from 2 again.
 pub fn send(claim: u32) -> u8 {
     if claim < 2 { claim as u8 } else { ((claim - 2) % 254) as u8 + 2 }
@@ -31,9 +34,10 @@ pub struct Row {
     pub why: Option<FailureReason>,
     /// The earliest time of the next claim, if the row is pending or retrying and was claimed before.
     pub due: Option<UnixMs>,
-    /// The row is pending or retrying because Meta reported its last message as undelivered or withheld. Further facts
-    /// about that claim are ignored.
-    pub returned: bool,
+    /// The row is pending or retrying because it was reopened: the state to which it goes back if it is not claimed
+    /// again. That is failed if Meta reported its last message as undelivered or withheld, and the state before if the
+    /// campaign is sent again. Further facts about its last claim are those of an earlier claim.
+    pub reopened: Option<State>,
     /// The deadline of the doubt.
     pub doubt: Option<UnixMs>,
     pub replied: bool,
@@ -55,19 +59,41 @@ impl Row {
         matches!(self.state, State::InFlight | State::InDoubt | State::Unknown)
     }
 
+    /// Whether a claim that Redis does not have counts as made: not if the row ended unsent, or if its recipient has an
+    /// earlier message.
+    fn may_have_lost_a_claim(&self) -> bool {
+        !self.was_never_sent() && self.state.rank() < State::Delivered.rank()
+    }
+
     /// Whether the row ended without being sent.
     fn was_never_sent(&self) -> bool {
         matches!(self.state, State::Skipped | State::Expired | State::Cancelled)
     }
 
-    /// The sort key for claims: first the earliest time of the next claim; for equal times, returned rows come last.
-    fn due_at(&self) -> Option<(UnixMs, bool)> {
-        Some((self.due?, self.returned))
+    /// The sort key for claims: first the earliest time of the next claim; for equal times, reopened rows come last,
+    /// ordered by the state that they had.
+    fn due_at(&self) -> Option<(UnixMs, u8)> {
+        Some((self.due?, self.due_percent()))
+    }
+
+    /// The hundredths of a millisecond in the due time that Redis stores.
+    pub fn due_percent(&self) -> u8 {
+        match self.reopened {
+            Some(State::Unknown) => 25,
+            Some(State::Refused) => 75,
+            Some(_) => 50,
+            None => 0,
+        }
     }
 
     fn becomes(&mut self, state: State) {
-        (self.state, self.due, self.returned, self.doubt) = (state, None, false, None);
+        (self.state, self.due, self.reopened, self.doubt) = (state, None, None, None);
         (self.held, self.skip) = (false, None);
+    }
+
+    fn reopens(&mut self, state: State, before: State) {
+        self.becomes(state);
+        (self.due, self.reopened) = (Some(UnixMs(0)), Some(before));
     }
 
     fn becomes_because(&mut self, state: State, why: Option<FailureReason>) {
@@ -129,6 +155,9 @@ pub struct Part {
     claimed_before: Option<(u64, u64, Vec<ToSend>)>,
     /// Message ids in the order of arrival.
     pub ids: Vec<(Wamid, ClaimedRow)>,
+    /// How far a retry of the campaign has reopened rows: the version of the held gate, the next row, the number of
+    /// reopened rows.
+    reopening: Option<(u64, u16, u64)>,
     /// Accepted messages per second, for the last ten seconds that had any. Key: the second modulo 10. Value: the
     /// second and its count.
     accepted: BTreeMap<u64, (u64, u64)>,
@@ -136,7 +165,7 @@ pub struct Part {
 
 impl Part {
     pub fn new() -> Self {
-        let (rows, claimed, claimed_before, ids, accepted) = Default::default();
+        let (rows, claimed, claimed_before, ids, reopening, accepted) = Default::default();
         Self {
             rows,
             len: 0,
@@ -150,6 +179,7 @@ impl Part {
             claimed,
             claimed_before,
             ids,
+            reopening,
             accepted,
         }
     }
@@ -158,9 +188,9 @@ impl Part {
     pub fn activate(&mut self, start: u16, mask: &[bool]) -> u64 {
         let before = self.rows.len();
         for (row, _) in (start..).zip(mask).filter(|(_, admitted)| **admitted) {
-            let (claims, attempts, why, due, returned, doubt, replied, held, skip, withheld) = Default::default();
+            let (claims, attempts, why, due, reopened, doubt, replied, held, skip, withheld) = Default::default();
             let state = State::Pending;
-            let new = Row { state, claims, attempts, why, due, returned, doubt, replied, held, skip, withheld };
+            let new = Row { state, claims, attempts, why, due, reopened, doubt, replied, held, skip, withheld };
             self.rows.entry(row).or_insert(new);
         }
         self.len = self.len.max(u64::from(start) + mask.len() as u64);
@@ -206,7 +236,9 @@ impl Part {
             return Claim::Expired { lost };
         }
         let mut rows: Vec<ToSend> = Vec::new();
-        for row in self.due_by(request.now).into_iter().take(request.limit) {
+        // In the grace period Redis may lack the news that a recipient has got an earlier message.
+        let due = if request.in_grace_period { Vec::new() } else { self.due_by(request.now) };
+        for row in due.into_iter().take(request.limit) {
             rows.extend(self.hand_out(row));
         }
         // At most ten rows are read per wanted row. That bounds the duration of a call if intake rejected most rows.
@@ -224,6 +256,8 @@ impl Part {
             self.claimed = Some((request.epoch, request.number, rows.clone()));
         }
         let next_due = self.rows.values().filter_map(Row::due_at).min().map(|(at, _)| at);
+        let pause_ends = UnixMs(request.now.0 + GRACE_PAUSE_MS);
+        let next_due = next_due.map(|at| if request.in_grace_period { at.max(pause_ends) } else { at });
         Claim::Rows { rows, next_due, next_doubt, fresh: self.len - self.next, open: self.open(), lost }
     }
 
@@ -245,7 +279,7 @@ impl Part {
     pub fn claimed_before(&mut self, epoch: u64, until: UnixMs, rows: &[(u16, u32)]) -> u64 {
         for (row, claim) in rows {
             let Some(row) = self.rows.get_mut(row) else { continue };
-            if *claim > row.claims && !row.was_never_sent() && !self.forgotten {
+            if *claim > row.claims && row.may_have_lost_a_claim() && !self.forgotten {
                 row.is_claimed(*claim);
                 if epoch < self.epoch {
                     row.is_in_doubt(until);
@@ -268,14 +302,14 @@ impl Part {
             let gate = self.gate;
             let mut others = epoch < self.epoch;
             let Some(row) = self.rows.get_mut(number) else { continue };
-            if *claim > row.claims && !row.was_never_sent() && !self.forgotten {
+            if *claim > row.claims && row.may_have_lost_a_claim() && !self.forgotten {
                 // Redis lost the claim.
                 row.is_claimed(*claim);
                 others = false;
             }
             if let Settled::Accepted(_) | Settled::Held(_) = settled {
                 // An acceptance replaces any state of a lower rank.
-                if *claim >= row.claims && State::Accepted.rank() > row.state.rank() && !row.returned {
+                if *claim >= row.claims && State::Accepted.rank() > row.state.rank() && row.reopened.is_none() {
                     row.becomes_because(State::Accepted, None);
                     row.claims = *claim;
                     let slot = self.accepted.entry(now.seconds() % 10).or_default();
@@ -348,11 +382,14 @@ impl Part {
         let runs = matches!(self.gate, Gate::Open | Gate::Held);
         let Some(row) = self.rows.get_mut(&fact.row) else { return Applied::Stale };
         let claim = fact.claim.unwrap_or(row.claims);
-        if claim == 0 || claim < row.claims || claim == row.claims && row.returned {
+        let is_earlier = claim < row.claims || claim == row.claims && row.reopened.is_some();
+        let has_it = matches!(fact.news, News::Delivered | News::Read | News::Replied);
+        if claim == 0 || is_earlier && !has_it {
             return Applied::Stale;
         }
         // Redis lost a later claim, and has no other fact about it.
-        let rank = if claim > row.claims { State::InFlight.rank() } else { row.state.rank() };
+        let lost_a_claim = claim > row.claims && row.state.rank() < State::Delivered.rank();
+        let rank = if lost_a_claim { State::InFlight.rank() } else { row.state.rank() };
         let may_reopen = match fact.news {
             News::Returned(_) => true,
             News::Withheld(_) => !row.withheld,
@@ -387,10 +424,10 @@ impl Part {
         {
             self.ids.push((message.clone(), ClaimedRow { row: fact.row, send: send(claim) }));
         }
-        row.becomes_because(to, why);
-        row.claims = claim;
+        row.claims = claim.max(row.claims);
+        row.why = why;
         if reopens {
-            (row.due, row.returned) = (Some(UnixMs(0)), true);
+            row.reopens(to, State::Failed);
             if matches!(fact.news, News::Withheld(_)) {
                 row.due = Some(UnixMs((fact.at.seconds() + 1) * 1_000).after(policy::WITHHELD_FOR));
                 row.withheld = true;
@@ -398,7 +435,30 @@ impl Part {
             }
             return Applied::Reopened;
         }
+        row.becomes(to);
         Applied::Moved
+    }
+
+    /// Looks at up to `limit` rows in the states of a retry, and reopens those with one of `codes`; with any code if there
+    /// are none. Only while the gate has this version. Returns whether there are more rows to look at, and how many the
+    /// retry has reopened so far.
+    pub fn reopen(&mut self, version: u64, states: &[State], codes: &[FailureReason], limit: usize) -> (bool, u64) {
+        let (_, mut next, mut reopened) = self.reopening.filter(|known| known.0 == version).unwrap_or((version, 0, 0));
+        if self.version != Some(version) || self.forgotten {
+            return (false, reopened);
+        }
+        let mut wanted = self.rows.range_mut(next..).filter(|(_, row)| states.contains(&row.state));
+        for (_, row) in wanted.by_ref().take(limit) {
+            if codes.is_empty() || row.why.is_some_and(|why| codes.contains(&why)) {
+                row.reopens(State::Pending, row.state);
+                row.attempts = 0;
+                reopened += 1;
+            }
+        }
+        let more = wanted.next().map(|(row, _)| *row);
+        next = more.unwrap_or(u16::MAX);
+        self.reopening = Some((version, next, reopened));
+        (more.is_some(), reopened)
     }
 
     /// Ends the doubts whose deadline has passed: as unknown, or by another attempt if the row had fewer than
@@ -419,8 +479,8 @@ impl Part {
     /// Ends the rows that can still be claimed. Returns the number of open rows, or `None` if the part is not in
     /// the state that `to` requires.
     ///
-    /// A row that Meta returned becomes failed with Meta's code. In a completed part, the other rows were reopened
-    /// by outcomes just before the gate closed: they become refused with the code of their attempt, or unknown if
+    /// A row that Meta returned becomes failed with Meta's code, and one that a retry reopened what it was before. In a
+    /// completed part, the other rows were reopened by outcomes just before the gate closed: they become refused with the code of their attempt, or unknown if
     /// there is none.
     pub fn sweep(&mut self, to: State, now: UnixMs) -> Option<u64> {
         let may = match to {
@@ -433,7 +493,7 @@ impl Part {
         }
         for row in self.rows.values_mut().filter(|row| row.can_be_claimed()) {
             match to {
-                _ if row.returned => row.becomes(State::Failed),
+                _ if let Some(before) = row.reopened => row.becomes(before),
                 State::Failed if row.why.is_some() => row.becomes(State::Refused),
                 State::Failed => row.becomes_because(State::Unknown, None),
                 _ => row.becomes_because(to, None),
@@ -497,8 +557,8 @@ impl Part {
     /// digits, as in a Redis sorted set.
     fn due_by(&self, now: UnixMs) -> Vec<u16> {
         let come = self.rows.iter().filter_map(|(&number, row)| Some((row.due_at()?, number.to_string(), number)));
-        // The due time of a returned row has half a millisecond more.
-        let mut come: Vec<_> = come.filter(|((at, returned), ..)| at.0 + u64::from(*returned) <= now.0).collect();
+        // The due time of a reopened row has a fraction of a millisecond more.
+        let mut come: Vec<_> = come.filter(|((at, percent), ..)| at.0 + u64::from(*percent > 0) <= now.0).collect();
         come.sort();
         come.into_iter().map(|(.., number)| number).collect()
     }

@@ -27,6 +27,8 @@ pub struct Lowering {
     pub claims: Vec<(u16, u32)>,
     /// The step may have ended doubts with another attempt.
     pub resends: bool,
+    /// The step may have reopened rows for a retry of the campaign.
+    pub retries: bool,
 }
 
 /// Checks a part after each step.
@@ -40,15 +42,30 @@ pub struct Watch {
     negative: BTreeMap<u16, u32>,
     /// Rows that were sent again after a doubt.
     resent: BTreeSet<u16>,
+    /// The last claim of each row when a retry of the campaign reopened it.
+    retried: BTreeMap<u16, u32>,
     /// For each row, the last claim that was reported about, with its highest state, or `None` if Meta returned the
     /// message. Filled only if all reported facts are true.
     reported: BTreeMap<u16, (u32, Option<State>)>,
+    /// The rows whose recipient certainly got a message, by any claim: delivered or read. Filled only if all reported
+    /// facts are true.
+    received: BTreeMap<u16, State>,
 }
 
 impl Watch {
     pub fn new(recipients: u64, before: View) -> Self {
-        let (hand_outs, negative, resent, reported) = Default::default();
-        Self { recipients, before, recipients_forgotten: false, hand_outs, negative, resent, reported }
+        let (hand_outs, negative, resent, retried, reported, received) = Default::default();
+        Self {
+            recipients,
+            before,
+            recipients_forgotten: false,
+            hand_outs,
+            negative,
+            resent,
+            retried,
+            reported,
+            received,
+        }
     }
 
     /// Checks the state after a step. Returns how many rows the step released to be sent again after a doubt.
@@ -80,7 +97,9 @@ impl Watch {
             // The step reported that the known claim sent nothing, and also a later claim that Redis had lost.
             let back = unanswered && number != number_before && reports_about(&lowering.negative, number_before);
             let returned = reported(&lowering.returned);
-            let may_fall = way_back && reported(&lowering.negative) || anew || back || returned || resent;
+            let has_failed = matches!(was, State::Failed | State::Refused | State::Unknown);
+            let retried = lowering.retries && has_failed && state == State::Pending && number == number_before;
+            let may_fall = way_back && reported(&lowering.negative) || anew || back || returned || resent || retried;
             if state.rank() < was.rank() && !may_fall {
                 return Err(format!("row {row} fell from {was:?} to {state:?} ({number})"));
             }
@@ -128,12 +147,16 @@ impl Watch {
     }
 
     /// Checks a hand-out. The reported facts must say that no earlier message of the row arrived, unless the row is
-    /// sent again after a doubt.
+    /// sent again after a doubt or by a retry of the campaign. Nobody who is reported to have a message gets another.
     pub fn hand_out(&mut self, row: u16, new: HandOut, only_true_facts: bool) -> Result<(), String> {
+        if let Some(state) = self.received.get(&row) {
+            return Err(format!("row {row} is handed out as {new:?}, and was reported as {state:?}"));
+        }
         let negative = self.negative.get(&row).copied().unwrap_or(0);
+        let retried = self.retried.get(&row).copied().unwrap_or(0);
         let before = self.hand_outs.entry(row).or_default();
         let unsent = |old: &HandOut| old.claim <= negative && (old.fate.is_negative() || !only_true_facts);
-        if let Some(old) = before.iter().find(|old| !old.lost && !unsent(old))
+        if let Some(old) = before.iter().find(|old| !old.lost && !unsent(old) && old.claim > retried)
             && !self.resent.contains(&row)
         {
             return Err(format!("row {row} is handed out as {new:?}, and may have been sent as {old:?}"));
@@ -142,8 +165,21 @@ impl Watch {
         Ok(())
     }
 
+    /// Records that a retry of the campaign reopened a row, whose last claim was `claim`.
+    pub fn retried(&mut self, row: u16, claim: u32) {
+        self.retried.insert(row, claim);
+        self.reported.remove(&row);
+    }
+
     /// Records a true fact: the row reached `state` by its `claim`, or `None` if Meta returned the message.
     pub fn reported(&mut self, row: u16, claim: u32, state: Option<State>) {
+        if let Some(state @ (State::Delivered | State::Read)) = state {
+            let known = self.received.entry(row).or_insert(state);
+            *known = if state.rank() > known.rank() { state } else { *known };
+        }
+        if self.retried.get(&row).is_some_and(|retried| claim <= *retried) {
+            return;
+        }
         let known = self.reported.entry(row).or_insert((claim, state));
         if claim > known.0 {
             *known = (claim, state);
@@ -152,15 +188,16 @@ impl Watch {
         }
     }
 
-    /// Every true fact that was reported, and replayed if lost, is stored. Excluded: rows that were sent again,
-    /// because a status of the earlier message does not count for the later one; and rows that had failed when the
-    /// recipients were forgotten, because those no longer change.
+    /// Every true fact that was reported, and replayed if lost, is stored. Excluded: of rows that were sent again, what is
+    /// not about the last message, unless the recipient got that message; and rows that had failed when the recipients
+    /// were forgotten, because those no longer change.
     pub fn facts_are_stored(&self) -> Result<(), String> {
-        for (row, state, _) in self.before.states().filter(|(row, ..)| !self.resent.contains(row)) {
+        for (row, state, _) in self.before.states() {
             if self.recipients_forgotten && matches!(state, State::Failed | State::Refused) {
                 continue;
             }
-            if let Some((_, Some(known))) = self.reported.get(&row)
+            let of_last = self.reported.get(&row).filter(|_| !self.resent.contains(&row)).and_then(|(_, state)| *state);
+            if let Some(known) = self.received.get(&row).copied().or(of_last)
                 && known.rank() > state.rank()
             {
                 return Err(format!("row {row} is {state:?}, but was reported as {known:?}"));

@@ -1,0 +1,150 @@
+//! Retries of completed campaigns: sends again to recipients that did not get the message.
+//!
+//! A retry is committed in the hash of the campaign, which is running from then on. Its parts follow in three steps
+//! ([`Store::follow`]): their gates are held, the recipients reopen, and once that is durable the gates open. The first two
+//! have the version of the campaign's state before that of the retry, so that a part tells which of them it has done. If
+//! the process dies in between, housekeeping continues, and no recipient reopens twice. Until all of them have, the
+//! campaign cannot be completed.
+
+use deadpool_redis::redis::Pipeline;
+
+use super::{
+    Call, Result, Store, campaigns::CampaignRecord, parts::PartCounts, script, stored::number_of, untold::Untold,
+};
+use crate::domain::{
+    CampaignId, CampaignState, FailureReason, PartId, State, UnixMs,
+    campaign::{CampaignRetry, RetriedState},
+};
+
+/// Maximum number of recipients that one call of `reopen.lua` looks at: about a millisecond of Redis.
+const REOPENED_AT_ONCE: usize = 1_000;
+
+/// The result of a request to send again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RetryChange {
+    /// The campaign runs again.
+    Done,
+    /// The campaign is in this state, which is not completed.
+    Not(CampaignState),
+    /// The data of its recipients are deleted.
+    Forgotten,
+    /// There is no such campaign.
+    Missing,
+}
+
+impl CampaignRetry {
+    /// The states of the rows to reopen. The API shows `refused` as failed.
+    fn rows(&self) -> impl Iterator<Item = State> {
+        let states = |state: &RetriedState| match state {
+            RetriedState::Failed => &[State::Failed, State::Refused][..],
+            RetriedState::Unknown => &[State::Unknown],
+        };
+        self.states.iter().flat_map(states).copied()
+    }
+
+    /// Whether a part with `counts` may have recipients to reopen.
+    fn may_match(&self, counts: &PartCounts) -> bool {
+        let failed_with = |code| counts.failures.contains_key(&FailureReason::Meta(code));
+        self.rows().filter(|state| counts.by_state.get(state).is_some_and(|n| *n > 0)).any(|state| {
+            // The codes of unknown recipients are not counted.
+            self.codes.is_empty() || state == State::Unknown || self.codes.iter().copied().any(failed_with)
+        })
+    }
+}
+
+impl Store {
+    /// Whether a campaign may have recipients that `retry` would send to again.
+    pub async fn may_retry(&self, record: &CampaignRecord, retry: &CampaignRetry) -> Result<bool> {
+        let parts: Vec<PartId> = record.parts.iter().map(|(part, _)| *part).collect();
+        Ok(self.part_counts(&parts).await?.iter().any(|counts| retry.may_match(counts)))
+    }
+
+    /// Sets a completed campaign running again and reopens recipients of it. Returns when its parts follow.
+    ///
+    /// Errors: after `OutcomeUnknown` the campaign may run again without its parts; the housekeeping makes them follow.
+    pub async fn retry_campaign(&self, id: CampaignId, retry: &CampaignRetry, now: UnixMs) -> Result<RetryChange> {
+        let json = serde_json::to_string(retry).expect("a retry has only strings, numbers and lists");
+        // Fails if the incarnation changes, so that no campaign runs again after Redis forgot its listing.
+        let store = self.in_this_incarnation();
+        store.list_active(id, now).await?;
+        let call = Call::new(&script::RETRY, &[self.keys.campaign(id)]).arg(now.0).arg(json);
+        let (answer, detail): (u8, String) = store.call(call).await?;
+        match answer {
+            0 => return Ok(detail.parse().map_or(RetryChange::Missing, RetryChange::Not)),
+            2 => return Ok(RetryChange::Forgotten),
+            _ => store.follow(id, now).await?,
+        }
+        Ok(RetryChange::Done)
+    }
+
+    /// How many recipients the newest retry of a campaign has reopened; 0 without a retry.
+    pub async fn reopened(&self, record: &CampaignRecord) -> Result<u64> {
+        let Some((_, version)) = &record.retry else { return Ok(0) };
+        let mut pipeline = Pipeline::new();
+        for (part, _) in &record.parts {
+            pipeline.hget(self.keys.part(*part), "reopened");
+        }
+        let progress: Vec<Option<String>> = self.query_all("HGET reopened", &pipeline).await?;
+        let held_at = held_version(*version).to_string();
+        let of_retry = |progress: String| {
+            let mut fields = progress.split(' ');
+            (fields.next() == Some(&held_at)).then(|| fields.nth(1)?.parse::<u64>().ok()).flatten()
+        };
+        Ok(progress.into_iter().flatten().filter_map(of_retry).sum())
+    }
+
+    /// Reopens the recipients of `retry`, whose version is `version`, while the gates of their parts are held. Returns when
+    /// that is durable: a reopened recipient may be claimed afterwards, and a Redis that forgot the reopening would take
+    /// what becomes of that claim for news of one that has ended.
+    pub(super) async fn reopen(
+        &self,
+        record: &CampaignRecord,
+        retry: &CampaignRetry,
+        version: u64,
+        now: UnixMs,
+    ) -> Result<()> {
+        self.set_gates(record, held_version(version), "held").await?;
+        for &(part, _) in &record.parts {
+            self.reopen_part(part, retry, held_version(version), now).await?;
+        }
+        self.make_durable().await
+    }
+
+    /// Reopens the recipients of a part whose gate is held with `version`.
+    async fn reopen_part(&self, part: PartId, retry: &CampaignRetry, version: u64, now: UnixMs) -> Result<()> {
+        while self.reopen_some(part, retry, version, now, REOPENED_AT_ONCE).await?.0 {}
+        Ok(())
+    }
+
+    /// Looks at up to `limit` recipients of a part and reopens those of `retry`. Returns whether there are more to look at,
+    /// and how many this retry has reopened in the part.
+    pub async fn reopen_some(
+        &self,
+        part: PartId,
+        retry: &CampaignRetry,
+        version: u64,
+        now: UnixMs,
+        limit: usize,
+    ) -> Result<(bool, u64)> {
+        let keys = &self.keys;
+        let keys = [
+            keys.part(part),
+            keys.states(part),
+            keys.history(part),
+            keys.sends(part),
+            keys.retry(part),
+            keys.error_codes(part),
+            keys.tries(part),
+        ];
+        let states: Vec<u8> = retry.rows().map(State::code).collect();
+        let call = Call::new(&script::REOPEN, &keys).arg(version).arg(now.0).arg(limit).arg(states);
+        let codes = retry.codes.iter().map(|code| number_of(FailureReason::Meta(*code)));
+        let (more, reopened): (u8, u64) = self.call_noting(codes.fold(call, Call::arg), Untold::Part(part)).await?;
+        Ok((more == 1, reopened))
+    }
+}
+
+/// The version with which the gates of a retry's parts are held while their recipients reopen. `retry.lua` leaves it out.
+fn held_version(retry_version: u64) -> u64 {
+    retry_version - 1
+}

@@ -1,0 +1,54 @@
+-- Reopens recipients of a part whose campaign is sent again to those who did not get it: they can be claimed once more,
+-- with all their attempts. Works through the part in several calls.
+--
+-- KEYS     meta, state, history, sends, retry, codes, tries
+-- ARGV     1 version at which the gate of the part is held for this retry · 2 now (ms) · 3 limit (rows)
+--          4 codes of the states to reopen, one byte each: failed, refused, unknown
+--          5 and so on: the error codes to reopen; none: any
+-- Returns  {1 if more rows have to be looked at, else 0; rows reopened by this retry so far}. Call again while the first
+--          is 1.
+-- If repeated: changes nothing. The part stores how far this retry has come, and only a part whose gate has exactly
+-- version 1 is changed: a later version of the campaign's state ends the reopening.
+--
+-- A reopened row keeps its send number and its code. Its score says which state it had (see `is_reopened`). What is learned
+-- about its last send no longer moves it, except that the recipient got the message.
+local meta, state, history, sends, retry, codes, tries = unpack(KEYS)
+local now, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
+local record = redis.call('HMGET', meta, 'version', 'forgotten', 'reopened')
+local version, first, n = string.match(record[3] or '', '^(%d+) (%d+) (%d+)$')
+if version == ARGV[1] then first, n = tonumber(first), tonumber(n) else first, n = 0, 0 end
+if record[1] ~= ARGV[1] or record[2] then return { 0, n } end
+
+local wanted_codes
+for i = 5, #ARGV do
+  wanted_codes = wanted_codes or {}
+  wanted_codes[ARGV[i]] = true
+end
+-- The state bytes to reopen, as a class of a pattern.
+local class = {}
+for i = 1, #ARGV[4] do
+  for send = 0, 15 do class[#class + 1] = string.char(send * 16 + string.byte(ARGV[4], i)) end
+end
+local pattern = '[' .. string.gsub(table.concat(class), '%W', '%%%0') .. ']'
+
+local DUE = { [STATE.unknown] = 0.25, [STATE.failed] = RETURNED_DUE, [STATE.refused] = 0.75 }
+local m = moves(meta, state, history, sends)
+local bytes, looked_at = redis.call('GETRANGE', state, first, -1), 0
+local found = string.find(bytes, pattern)
+while found and looked_at < limit do
+  local row = first + found - 1
+  if not wanted_codes or wanted_codes[redis.call('HGET', codes, row) or ''] then
+    local byte = m.byte(row)
+    local was = byte % 16
+    if was ~= STATE.unknown then count_failure(m, codes, row, -1) end
+    redis.call('HDEL', tries, row)
+    redis.call('ZADD', retry, DUE[was], row)
+    m.move(row, byte, STATE.pending, m.send(row, byte), math.floor(now / 1000))
+    n = n + 1
+  end
+  looked_at = looked_at + 1
+  found = string.find(bytes, pattern, found + 1)
+end
+m.set('reopened', ARGV[1] .. ' ' .. (found and first + found - 1 or first + #bytes) .. ' ' .. n)
+m.commit()
+return { found and 1 or 0, n }

@@ -55,6 +55,7 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
         late: campaign.late,
         on_doubt: campaign.on_doubt,
         on_withheld: campaign.on_withheld,
+        opt_out_buttons: campaign.opt_out_buttons,
         start_at: campaign.start_at,
         expires_at: campaign.expires_at,
         created_at: Some(campaign.created_at),

@@ -8,7 +8,7 @@ use super::{Listed, Page, Rejection, Statistics};
 use crate::{
     domain::{
         CampaignId, CampaignState, Late, LineId, MetaCode, OnDoubt, OnWithheld, RawRecipient, SendWindow, UnixMs,
-        campaign::{PauseReason, RetriedState},
+        campaign::{OptOutButton, PauseReason, RetriedState},
     },
     json,
 };
@@ -56,6 +56,9 @@ pub struct NewCampaign {
     /// What happens to a message that Meta withholds because its recipient gets much marketing.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_withheld: OnWithheld,
+    /// The quick-reply buttons of the template with which people opt out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opt_out_buttons: Vec<OptOutButton>,
     /// Recipients to create the campaign with: one JSON object each, not parsed yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<RawRecipient>)]
@@ -227,6 +230,10 @@ pub struct CampaignView {
     #[serde(default)]
     #[schema(required)]
     pub on_withheld: OnWithheld,
+    /// The quick-reply buttons of the template with which people opt out.
+    #[serde(default)]
+    #[schema(required)]
+    pub opt_out_buttons: Vec<OptOutButton>,
     /// Sending starts no earlier than this time.
     #[schema(required)]
     pub start_at: Option<UnixMs>,

@@ -28,8 +28,7 @@ use crate::{
     api_types::{
         BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, HoldView,
         LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, Page, PauseChange, PauseTarget,
-        RetriedJob, SuppressionView,
-        UnpausedTemplate, UploadResult,
+        RetriedJob, SuppressionView, UnpausedTemplate, UploadResult,
     },
     coding::Coding,
     domain::{

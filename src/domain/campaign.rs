@@ -3,8 +3,11 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::{CampaignId, LineId, MetaCode, SendWindow, UnixMs, failure::code_or_zero, template::Template};
+use super::{
+    CampaignId, LineId, MetaCode, SendWindow, SuppressionScope, UnixMs, failure::code_or_zero, template::Template,
+};
 
 /// The priority of a campaign that sets none.
 const PRIORITY_DEFAULT: u8 = 5;
@@ -60,6 +63,9 @@ pub struct Campaign {
     /// What happens to a message that Meta withheld from a person who gets much marketing.
     #[serde(default, skip_serializing_if = "OnWithheld::is_default")]
     pub on_withheld: OnWithheld,
+    /// The buttons of its template with which people opt out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opt_out_buttons: Vec<OptOutButton>,
     /// When the campaign was submitted.
     pub created_at: UnixMs,
     /// The features that a worker must have to send the campaign, such as `rate`. Any other worker leaves it to
@@ -91,6 +97,7 @@ impl Campaign {
             late: Late::default(),
             on_doubt: OnDoubt::default(),
             on_withheld: OnWithheld::default(),
+            opt_out_buttons: Vec::new(),
             created_at,
             requires: Vec::new(),
         }
@@ -192,6 +199,23 @@ impl OnWithheld {
 
     fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// A quick-reply button with which people opt out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OptOutButton {
+    /// The text on the button.
+    pub text: String,
+    /// Which messages a tap on it stops.
+    #[serde(default)]
+    pub scope: SuppressionScope,
+}
+
+impl fmt::Display for OptOutButton {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "“{}” ({})", self.text, self.scope.name())
     }
 }
 

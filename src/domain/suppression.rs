@@ -19,10 +19,11 @@ impl PersonHash {
 }
 
 /// Which messages a person does not want.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SuppressionScope {
     /// Messages of the category marketing.
+    #[default]
     Marketing,
     /// All messages of campaigns.
     All,

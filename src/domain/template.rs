@@ -102,6 +102,12 @@ impl Template {
     pub fn component(&self, kind: &str) -> Option<&Component> {
         self.components.iter().find(|component| component.kind == kind)
     }
+
+    /// The texts on its quick-reply buttons.
+    pub fn quick_replies(&self) -> impl Iterator<Item = &str> {
+        let buttons = self.components.iter().flat_map(|component| &component.buttons);
+        buttons.filter(|button| button.kind == "QUICK_REPLY").map(|button| button.text.as_str())
+    }
 }
 
 /// Writes `spring_sale (es_AR)`.

@@ -17,7 +17,7 @@ use crate::{
     api_types::{CampaignChange, NewCampaign, TemplateName, UploadResult},
     domain::{
         Campaign, CampaignId, CampaignState, Form, LINE_RATE_MAX, LINE_RATE_MIN, Language, LineId, RawRecipient,
-        SendWindow, Template, UnixMs, WabaId, reject::redacted,
+        SendWindow, Template, UnixMs, WabaId, campaign::OptOutButton, reject::redacted,
     },
     redis::{
         campaigns::{CampaignRecord, StateChange},
@@ -49,9 +49,9 @@ impl Intake {
     /// undone. A campaign whose recipients were all rejected stays a draft.
     ///
     /// Errors: `Invalid` with all problems, `Template`, or `Conflict` if the campaign with this `external_id` has
-    /// another template, other lines, or another `on_doubt`, `on_withheld`, `expires_at`, `rate`, `send_window` or `late`, or `Taken` if the
-    /// caller may not know
-    /// that campaign: nothing was changed. `Store`: submit again.
+    /// another template, other lines, or another `on_doubt`, `on_withheld`, `opt_out_buttons`, `expires_at`, `rate`,
+    /// `send_window` or `late`, or `Taken` if the caller may not know that campaign: nothing was changed. `Store`: submit
+    /// again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_incarnation();
         let submitted = intake.submit_undurably(new).await?;
@@ -296,6 +296,9 @@ impl Intake {
             Some(waba) => self.check_template(&waba, &new.template).await,
             None => return Err(IntakeError::Invalid(problems)),
         };
+        if let Ok(template) = &template {
+            check_opt_out_buttons(&new.opt_out_buttons, template, &mut problems);
+        }
         match template {
             Ok(template) if problems.is_empty() => {
                 let id = CampaignId(Ulid::from_parts(now.0, rand::random()));
@@ -310,6 +313,7 @@ impl Intake {
                     late: new.late,
                     on_doubt: new.on_doubt,
                     on_withheld: new.on_withheld,
+                    opt_out_buttons: new.opt_out_buttons.clone(),
                     ..defaults
                 }
                 .with_requirements())
@@ -470,6 +474,11 @@ fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), Int
         ids.sort_unstable();
         ids.join(", ")
     };
+    let buttons = |buttons: &[OptOutButton]| {
+        let mut buttons: Vec<String> = buttons.iter().map(OptOutButton::to_string).collect();
+        buttons.sort_unstable();
+        if buttons.is_empty() { "none".to_owned() } else { buttons.join(", ") }
+    };
     let time = |at: Option<UnixMs>| at.map_or_else(|| "none".to_owned(), |at| at.to_string());
     let compared = [
         (
@@ -480,6 +489,7 @@ fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), Int
         ("lines are", lines(&existing.lines), lines(&new.lines)),
         ("on_doubt is", existing.on_doubt.name().to_owned(), new.on_doubt.name().to_owned()),
         ("on_withheld is", existing.on_withheld.name().to_owned(), new.on_withheld.name().to_owned()),
+        ("opt_out_buttons are", buttons(&existing.opt_out_buttons), buttons(&new.opt_out_buttons)),
     ];
     let rate = |rate: Option<f64>| rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
     let window = |window: Option<&SendWindow>| window.map_or_else(|| "none".to_owned(), |window| window.to_string());
@@ -518,6 +528,22 @@ fn check_priority(priority: Option<u8>, problems: &mut Vec<String>) {
 fn check_rate(rate: Option<f64>, problems: &mut Vec<String>) {
     if let Some(rate) = rate.filter(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate)) {
         problems.push(format!("rate is {rate}: it must be {LINE_RATE_MIN} to {LINE_RATE_MAX} messages per second"));
+    }
+}
+
+/// Adds a problem for each button that `template` does not have, and for each that is named twice.
+fn check_opt_out_buttons(buttons: &[OptOutButton], template: &Template, problems: &mut Vec<String>) {
+    for (index, OptOutButton { text, .. }) in buttons.iter().enumerate() {
+        let known: Vec<&str> = template.quick_replies().collect();
+        if !known.contains(&text.as_str()) {
+            let known = if known.is_empty() { "none".to_owned() } else { format!("“{}”", known.join("”, “")) };
+            let text = redacted(text);
+            problems.push(format!(
+                "opt_out_buttons has “{text}”, which is no quick-reply button of template {template}: it has {known}"
+            ));
+        } else if buttons[..index].iter().any(|earlier| earlier.text == *text) {
+            problems.push(format!("opt_out_buttons has “{text}” twice: name each button once"));
+        }
     }
 }
 

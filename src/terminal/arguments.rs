@@ -15,7 +15,9 @@ use crate::{
     domain::{
         BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
         LineId, OnDoubt, OnWithheld, Phone, Secret, SendWindow, SuppressionReason, SuppressionScope, TimeOfDay, UnixMs,
-        WabaId, campaign::RetriedState, phone::NotE164,
+        WabaId,
+        campaign::{OptOutButton, RetriedState},
+        phone::NotE164,
     },
 };
 
@@ -399,6 +401,10 @@ pub struct SubmitOptions {
     /// once more a day later) [server's default: fail]
     #[arg(long, value_name = "POLICY", value_parser = on_withheld())]
     pub on_withheld: Option<OnWithheld>,
+    /// A quick-reply button of the template with which people opt out, by its text; may be repeated. It stops marketing;
+    /// with `all:` before the text, all messages of campaigns
+    #[arg(long = "opt-out-button", value_name = "TEXT", value_parser = opt_out_button)]
+    pub opt_out_buttons: Vec<OptOutButton>,
     /// Columns of a CSV to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,
@@ -803,6 +809,12 @@ fn on_withheld() -> impl TypedValueParser<Value = OnWithheld> {
     let names = [OnWithheld::Fail, OnWithheld::Retry].map(OnWithheld::name);
     PossibleValuesParser::new(names)
         .map(|name| if name == OnWithheld::Retry.name() { OnWithheld::Retry } else { OnWithheld::Fail })
+}
+
+fn opt_out_button(text: &str) -> Result<OptOutButton, Infallible> {
+    let stops_all = text.strip_prefix("all:");
+    let scope = if stops_all.is_some() { SuppressionScope::All } else { SuppressionScope::Marketing };
+    Ok(OptOutButton { text: stops_all.unwrap_or(text).to_owned(), scope })
 }
 
 fn retried_state() -> impl TypedValueParser<Value = RetriedState> {

@@ -185,6 +185,7 @@ fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source
         late: options.late.unwrap_or_default(),
         on_doubt: options.on_doubt.unwrap_or_default(),
         on_withheld: options.on_withheld.unwrap_or_default(),
+        opt_out_buttons: options.opt_out_buttons.clone(),
         ..NewCampaign::default()
     }
 }

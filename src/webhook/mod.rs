@@ -115,6 +115,11 @@ impl Unavailable {
         Self("too many webhooks wait for redis".into())
     }
 
+    /// It is not known yet which campaign a tapped button belongs to.
+    fn unattributed_tap() -> Self {
+        Self("the search for the message with a tapped button has not finished".into())
+    }
+
     /// A reader of inbound messages has left the stream of `line` full.
     fn full(line: &LineId) -> Self {
         Self(

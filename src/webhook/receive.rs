@@ -38,9 +38,9 @@ use super::{
 };
 use crate::{
     domain::{
-        CallingCode, CampaignId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint, Inbound, Language, LineId,
-        Lines, News, OnWithheld, PartId, Phone, SharedTokenKey, SuppressionScope, SuppressionSource, Token, UnixMs,
-        WabaId, Wamid, inbound::Content, policy,
+        CallingCode, Campaign, CampaignId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint, Inbound,
+        Language, LineId, Lines, News, OnWithheld, PartId, Phone, SharedTokenKey, SuppressionScope, SuppressionSource,
+        Token, UnixMs, WabaId, Wamid, campaign::OptOutButton, inbound::Content, policy,
     },
     redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     rules::stop_words::StopWords,
@@ -86,6 +86,7 @@ struct CampaignInfo {
     /// Name and language.
     template: Option<(String, Language)>,
     on_withheld: OnWithheld,
+    opt_out_buttons: Vec<OptOutButton>,
 }
 
 /// A status or a reply about one message, which may be another app's.
@@ -109,6 +110,8 @@ struct ReceivedNews<'a> {
     sender: Option<Phone>,
     /// What the reply stops, if it is a stop word.
     stops: Option<SuppressionScope>,
+    /// The text on the button of the template that the person tapped.
+    tapped: Option<&'a str>,
 }
 
 /// What a webhook says about messages.
@@ -233,7 +236,6 @@ impl Receiver {
                 wishes.add(business, phone, wish, item.at);
             }
         }
-        wishes.store(&self.store, &self.token_key).await.map_err(|cause| Unavailable::because(&cause))?;
         let (mut facts, mut without_token) = (Vec::with_capacity(news.len()), Vec::new());
         for item in news {
             match item.token {
@@ -248,6 +250,8 @@ impl Receiver {
         }
         let unmatched = self.look_up(without_token, now, &mut facts, counts).await?;
         self.match_last_campaigns(unmatched, now, &mut facts).await.map_err(|cause| Unavailable::because(&cause))?;
+        self.add_tapped_opt_outs(&facts, &mut wishes).await.map_err(|cause| Unavailable::because(&cause))?;
+        wishes.store(&self.store, &self.token_key).await.map_err(|cause| Unavailable::because(&cause))?;
         let were_held = self.were_held(&facts).await.map_err(|cause| Unavailable::because(&cause))?;
         let mut judged = Vec::with_capacity(facts.len());
         for ((item, mut located), was_held) in facts.into_iter().zip(were_held) {
@@ -277,6 +281,24 @@ impl Receiver {
             News::Failed(reason) if policy::stops_marketing(reason) => Some((item.recipient?, Wish::STOP_MARKETING)),
             _ => None,
         }
+    }
+
+    /// Adds what people wish who tapped a button with which a campaign lets them opt out.
+    async fn add_tapped_opt_outs(
+        &self,
+        facts: &[(ReceivedNews<'_>, LocatedFact)],
+        wishes: &mut Wishes,
+    ) -> Result<(), StoreError> {
+        for (item, located) in facts {
+            let (Some(text), Some(sender)) = (item.tapped, item.sender) else { continue };
+            let campaign = self.campaign_info(located.part.campaign).await?;
+            let button = campaign.opt_out_buttons.iter().find(|button| button.text == text);
+            if let (Some(button), Some(business)) = (button, self.lines.business(&item.line)) {
+                let wish = Wish::Stop { scope: button.scope, source: SuppressionSource::Button };
+                wishes.add(business, sender, wish, item.at);
+            }
+        }
+        Ok(())
     }
 
     fn origin<'a>(&'a self, item: &'a ReceivedNews<'_>, waba: &'a WabaId) -> ErrorOrigin<'a> {
@@ -375,6 +397,7 @@ impl Receiver {
                     message: None,
                     sender: None,
                     stops: None,
+                    tapped: None,
                 }),
                 None => counts.tally.add_named(StatusName::Other, StatusResult::Ignored),
             }
@@ -406,6 +429,10 @@ impl Receiver {
                     Content::Text(text) => self.stop_words.stopped_by(text),
                     _ => None,
                 },
+                tapped: match &inbound.content {
+                    Content::Tap(tap) => tap.text.as_deref(),
+                    _ => None,
+                },
             });
         }
     }
@@ -415,9 +442,8 @@ impl Receiver {
             return Ok(info.clone());
         }
         let info = self.store.campaign(campaign).await?.map_or_else(CampaignInfo::default, |record| {
-            let template = record.campaign.template;
-            let template = Some((template.name, template.language));
-            CampaignInfo { lines: record.campaign.lines, template, on_withheld: record.campaign.on_withheld }
+            let Campaign { lines, template, on_withheld, opt_out_buttons, .. } = record.campaign;
+            CampaignInfo { lines, template: Some((template.name, template.language)), on_withheld, opt_out_buttons }
         });
         let info = Arc::new(info);
         let mut campaigns = self.campaigns.write().unwrap_or_else(PoisonError::into_inner);
@@ -464,6 +490,10 @@ impl Receiver {
                         parked.push(item.to_parked(Some(reason), now))
                     }
                     (SearchResult::Unfinished, News::Failed(reason)) => parked.push(item.to_parked(Some(reason), now)),
+                    // Whether the tap is an opt-out is known only with its campaign: let Meta deliver it again.
+                    (SearchResult::Unfinished, News::Replied) if item.tapped.is_some() => {
+                        return Err(Unavailable::unattributed_tap());
+                    }
                     (SearchResult::Unfinished, News::Replied) => parked.push(item.to_parked(None, now)),
                     (SearchResult::NotFound, News::Replied) => {
                         unmatched.push(item);

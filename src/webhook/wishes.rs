@@ -1,4 +1,4 @@
-//! What people wish. Whoever stops marketing is suppressed before Meta gets its answer.
+//! What people wish. Whoever opts out is suppressed before Meta gets its answer.
 //!
 //! If the process dies: Meta delivers unanswered webhooks again.
 //! Never: narrows or lifts a suppression that has another source.

@@ -120,7 +120,13 @@ pub async fn campaign_of(store: &Store, category: &str, lines: &[&str], n: u64) 
 
 /// A campaign with `n` recipients and this choice for what Meta withholds; not yet launched.
 pub async fn campaign_on_withheld(store: &Store, on_withheld: OnWithheld, lines: &[&str], n: u64) -> CampaignId {
-    let campaign = Campaign { on_withheld, ..new_campaign(store, template(), lines).await };
+    campaign_with(store, lines, n, |campaign| campaign.on_withheld = on_withheld).await
+}
+
+/// A campaign with `n` recipients that `set` gives values; not yet launched.
+pub async fn campaign_with(store: &Store, lines: &[&str], n: u64, set: impl FnOnce(&mut Campaign)) -> CampaignId {
+    let mut campaign = new_campaign(store, template(), lines).await;
+    set(&mut campaign);
     fill(store, &campaign, n).await
 }
 

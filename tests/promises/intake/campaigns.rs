@@ -5,7 +5,7 @@ use std::{convert::Infallible, fs, path::Path};
 use bytes::Bytes;
 use deadpool_redis::redis::{cmd, pipe};
 use pregon::{
-    domain::{CampaignState, State, UnixMs, WabaId},
+    domain::{CampaignState, State, SuppressionScope, UnixMs, WabaId, campaign::OptOutButton},
     intake::{CampaignAction, Format, IntakeError, TemplateProblem},
     redis::parts::Claim,
 };
@@ -179,6 +179,11 @@ async fn a_stored_external_id_with_another_definition_is_a_conflict() {
         ("order_update/es_AR", with("on_doubt", json!("resend")), "on_doubt is hold there and resend here"),
         (
             "order_update/es_AR",
+            with("opt_out_buttons", json!([{"text": "Basta"}])),
+            "opt_out_buttons are none there and “Basta” (marketing) here",
+        ),
+        (
+            "order_update/es_AR",
             with("expires_at", Value::Null),
             &format!("expires_at is {expires_at} there and none here"),
         ),
@@ -193,6 +198,30 @@ async fn a_stored_external_id_with_another_definition_is_a_conflict() {
         );
     }
     assert_eq!(keys(&world).await, before);
+}
+
+#[tokio::test]
+async fn people_opt_out_with_quick_reply_buttons_of_the_template() {
+    let world = World::start().await;
+    let submit = async |template: &str, buttons: Value| {
+        world.intake.submit(new_campaign(template, json!({ "opt_out_buttons": buttons }))).await
+    };
+    let marked = submit("survey/es_AR", json!([{"text": "No", "scope": "all"}])).await.expect("a campaign").id;
+    let record = world.store().campaign(marked).await.expect("redis").expect("the campaign");
+    let button = OptOutButton { text: "No".into(), scope: SuppressionScope::All };
+    assert_eq!(record.campaign.opt_out_buttons, [button]);
+    for (template, buttons, problem) in [
+        (
+            "survey/es_AR",
+            json!([{"text": "no"}]),
+            "“no”, which is no quick-reply button of template survey (es_AR): it has “Sí”, “No”",
+        ),
+        ("survey/es_AR", json!([{"text": "No"}, {"text": "No"}]), "opt_out_buttons has “No” twice"),
+        ("order_update/es_AR", json!([{"text": "No"}]), "it has none"),
+    ] {
+        let error = submit(template, buttons).await.expect_err(problem).to_string();
+        assert!(error.contains(problem), "{error}");
+    }
 }
 
 #[tokio::test]

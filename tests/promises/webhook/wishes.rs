@@ -1,9 +1,15 @@
 //! Whoever stops marketing is suppressed before Meta gets its answer.
 
-use pregon::domain::{PersonHash, Phone, Suppression, SuppressionReason, SuppressionScope, SuppressionSource, UnixMs};
+use pregon::domain::{
+    PersonHash, Phone, Suppression, SuppressionReason, SuppressionScope, SuppressionSource, UnixMs,
+    campaign::OptOutButton,
+};
 use serde_json::{Value, json};
 
-use crate::support::hooks::{Hooks, inbound, now, payload, status_without_token, statuses};
+use crate::support::{
+    hooks::{Hooks, inbound, now, payload, status_without_token, statuses},
+    world,
+};
 
 const PERSON: u64 = 5_491_155_550_101;
 
@@ -82,6 +88,42 @@ async fn a_message_that_failed_because_the_person_had_stopped_marketing_suppress
         let failed = status_without_token("wamid.1", &format!("failed {code}"));
         assert_eq!(hooks.deliver(&statuses("3001", &[failed])).await, 200);
         assert_eq!(suppression(&hooks).await.is_some(), suppressed, "{code}");
+    }
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_tap_on_an_opt_out_button_of_its_campaign_suppresses_the_person() {
+    let hooks = Hooks::start().await;
+    let button = |text: &str, scope| OptOutButton { text: text.into(), scope };
+    let marked = world::campaign_with(&hooks.store, &["3001"], 2, |campaign| {
+        campaign.opt_out_buttons =
+            vec![button("Basta", SuppressionScope::Marketing), button("Nunca más", SuppressionScope::All)];
+    });
+    let marked = hooks.launch(marked.await, 2).await.remove(&"3001".into()).expect("messages");
+    let (_, mut unmarked) = hooks.campaign(&["3001"], 1).await;
+    let unmarked = unmarked.remove(&"3001".into()).expect("messages");
+    hooks.accept(marked.iter().chain(&unmarked)).await;
+    let tap = |payload: String, text: &str, of: &str| {
+        let context = json!({"from": "5491155550001", "id": of});
+        json!({"type": "button", "button": {"payload": payload, "text": text}, "context": context,
+            "id": format!("{payload}{text}"), "from": PERSON.to_string(), "timestamp": now().seconds().to_string()})
+    };
+    let by_token = |message, text: &str| tap(hooks.token(message), text, "");
+    let typed = json!({"type": "text", "text": {"body": "Basta"}, "id": "typed", "from": PERSON.to_string(),
+        "context": {"from": "5491155550001", "id": marked[0].wamid()}});
+    for ignored in [by_token(&marked[0], "Sí"), by_token(&unmarked[0], "Basta"), typed] {
+        assert_eq!(hooks.deliver(&inbound("3001", std::slice::from_ref(&ignored))).await, 200);
+        assert_eq!(suppression(&hooks).await, None, "{ignored}");
+    }
+    let own_payload = tap("the caller's own".into(), "Basta", &marked[0].wamid());
+    for (tapped, scope) in [
+        (own_payload, SuppressionScope::Marketing),
+        (by_token(&marked[1], "Nunca más"), SuppressionScope::All),
+        (by_token(&marked[1], "Basta"), SuppressionScope::All),
+    ] {
+        assert_eq!(hooks.deliver(&inbound("3001", std::slice::from_ref(&tapped))).await, 200);
+        assert_eq!(suppression(&hooks).await, Some((scope, SuppressionSource::Button)), "{tapped}");
     }
     hooks.stop().await;
 }

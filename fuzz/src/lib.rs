@@ -15,7 +15,7 @@ use std::hint::black_box;
 pub use self::{
     answer::answer,
     job::job,
-    rows::{csv, ndjson},
+    rows::{csv, ndjson, suppressions},
     token::token,
     webhook::webhook,
 };

@@ -1,8 +1,8 @@
 //! Properties of the parsers of uploads.
 
 use pregon::{
-    domain::template::Column,
-    intake::rows::{COLUMNS_MAX, Columns, ROW_BYTES_MAX, Row, RowReader, UploadError},
+    domain::{RawRecipient, RawSuppression, SuppressionDefaults, SuppressionReason, UnixMs, template::Column},
+    intake::rows::{COLUMNS_MAX, Columns, ROW_BYTES_MAX, Row, RowReader, UploadError, UploadRow},
 };
 use siphasher::sip::SipHasher24;
 
@@ -13,7 +13,7 @@ const REASON_BYTES_MAX: usize = 512;
 
 /// NDJSON is never refused as a whole, and has at most one row per line.
 pub fn ndjson(input: &[u8]) {
-    let rows = rows(input, RowReader::ndjson).expect("NDJSON is not refused as a whole");
+    let rows = rows(input, RowReader::ndjson, recipient).expect("NDJSON is not refused as a whole");
     let lines = input.split(|byte| *byte == b'\n');
     assert!(rows.len() <= lines.filter(|line| !line.trim_ascii().is_empty()).count(), "more rows than lines");
 }
@@ -21,7 +21,31 @@ pub fn ndjson(input: &[u8]) {
 /// CSV: the properties of `rows`.
 pub fn csv(input: &[u8]) {
     // The result may be an error, for example without a valid header row.
-    let _ = rows(input, || RowReader::csv(columns(input)));
+    let _ = rows(input, || RowReader::csv(columns(input)), recipient);
+}
+
+/// A list of suppressions in either format: the properties of `rows`.
+pub fn suppressions(input: &[u8]) {
+    let _ = rows(input, RowReader::ndjson, suppression);
+    let _ = rows(input, || RowReader::csv(Columns::of_suppressions(&[])), suppression);
+}
+
+fn recipient(raw: &RawRecipient, input: &[u8]) {
+    assert!(raw.params.len() + raw.buttons.len() <= COLUMNS_MAX.max(input.len()));
+    sendable(raw);
+}
+
+/// An entry has the number of its row, and is not from the future.
+fn suppression(raw: &RawSuppression, _: &[u8]) {
+    let now = UnixMs(1_795_300_000_000);
+    let (business, reason) = ("1001".into(), SuppressionReason::OptOut);
+    match raw.fit(&SuppressionDefaults { business, scope: None, reason, now }) {
+        Ok((phone, entry)) => {
+            assert_eq!(entry.phone, Some(phone));
+            assert!(entry.since <= UnixMs(now.0 + 24 * 3_600_000), "{}", entry.since);
+        }
+        Err(reject) => assert!(reject.to_string().len() <= REASON_BYTES_MAX, "{reject}"),
+    }
 }
 
 /// Columns named after the fields of the first lines of the input, so that one of those lines can be a header row.
@@ -33,8 +57,12 @@ fn columns(input: &[u8]) -> Columns {
     Columns::new(["to"].into_iter().chain(names).take(COLUMNS_MAX).map(column).collect(), &[])
 }
 
-/// The rows do not depend on chunk boundaries, are numbered without gaps, and can be sent if they are valid.
-fn rows(input: &[u8], reader: impl Fn() -> RowReader) -> Result<Vec<Row>, UploadError> {
+/// The rows do not depend on chunk boundaries, are numbered without gaps, and pass `check` if they were read.
+fn rows<R: UploadRow + PartialEq>(
+    input: &[u8],
+    reader: impl Fn() -> RowReader,
+    check: impl Fn(&R, &[u8]),
+) -> Result<Vec<Row<R>>, UploadError> {
     let whole = within_memory(256, 4 * ROW_BYTES_MAX, input, |input| read(reader(), [input]));
     assert!(read(reader(), input.chunks(1)) == whole, "chunks of one byte");
     let mut drawn = SipHasher24::new().hash(input);
@@ -49,17 +77,17 @@ fn rows(input: &[u8], reader: impl Fn() -> RowReader) -> Result<Vec<Row>, Upload
     for (row, number) in whole.iter().flatten().zip(1..) {
         assert_eq!(row.number, number);
         match &row.content {
-            Ok(raw) => {
-                assert!(raw.params.len() + raw.buttons.len() <= COLUMNS_MAX.max(input.len()));
-                sendable(raw);
-            }
+            Ok(raw) => check(raw, input),
             Err(reject) => assert!(reject.to_string().len() <= REASON_BYTES_MAX, "{reject}"),
         }
     }
     whole
 }
 
-fn read<'a>(mut reader: RowReader, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Row>, UploadError> {
+fn read<'a, R: UploadRow>(
+    mut reader: RowReader,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Vec<Row<R>>, UploadError> {
     let mut rows = Vec::new();
     for piece in pieces {
         reader.push(piece, &mut rows)?;

@@ -70,6 +70,11 @@ fn the_csv_corpus_passes() {
 }
 
 #[test]
+fn the_suppressions_corpus_passes() {
+    check_corpus("suppressions", inputs::suppressions);
+}
+
+#[test]
 fn the_job_corpus_passes() {
     check_corpus("job", inputs::job);
 }

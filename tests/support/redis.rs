@@ -1,8 +1,8 @@
 //! A real Redis for each test, with its own server and data.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use deadpool_redis::redis::{Client, aio::MultiplexedConnection};
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 use pregon::redis::spawn::PrivateRedis;
 use tempfile::TempDir;
 
@@ -45,7 +45,9 @@ impl TestRedis {
     /// A new connection, for inspection.
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = Client::open(self.url()).expect("a URL of the redis crate");
-        client.get_multiplexed_async_connection().await.expect("a connection")
+        // The default of half a second is too short for a long script on a loaded machine.
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
+        client.get_multiplexed_async_connection_with_config(&config).await.expect("a connection")
     }
 
     /// Kills the server with SIGKILL, like a crash.

@@ -229,9 +229,10 @@ pub(super) async fn retry(
     Ok(Json(CampaignRetried { id, state: record.state, recipients }))
 }
 
-/// Delete a campaign that never started.
+/// Delete a draft or an ended campaign.
 ///
-/// Its recipients, statistics and uploads are gone, and its `external_id` is free again.
+/// Its recipients, statistics and uploads are gone, and its `external_id` is free again. Statuses that Meta reports later are
+/// ignored. A campaign that has not ended is to be cancelled first.
 #[utoipa::path(
     delete, path = "/v1/campaigns/{campaign}", tag = "campaigns", operation_id = "delete_campaign",
     security(("api_key" = [KeyScope::Submit])),

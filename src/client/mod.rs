@@ -205,7 +205,7 @@ impl Client {
         self.call(self.request(Method::POST, &["campaigns", &id.to_string(), "retry"]).json(retry)).await
     }
 
-    /// Deletes a draft, or a campaign that was cancelled before it started.
+    /// Deletes a draft, or a campaign that has ended.
     pub async fn delete_campaign(&self, id: CampaignId) -> Result<()> {
         let request = self.request(Method::DELETE, &["campaigns", &id.to_string()]);
         self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)

@@ -195,6 +195,9 @@ impl Housekeeping {
     async fn maintain_batch(&self, listed: &[(CampaignId, UnixMs)], survey: &mut Survey) -> Result<(), StoreError> {
         let ids: Vec<CampaignId> = listed.iter().map(|(id, _)| *id).collect();
         let records = self.store.campaigns(&ids).await?;
+        for (id, _) in ids.iter().zip(&records).filter(|(_, record)| record.is_none()) {
+            self.finish_deletion(*id).await;
+        }
         let parts: Vec<PartId> = records.iter().flatten().flat_map(launched_parts).map(|(part, _)| *part).collect();
         let mut counts = self.store.open_counts(&parts).await?.into_iter();
         let mut open_parts = Vec::new();
@@ -227,6 +230,15 @@ impl Housekeeping {
             .filter_map(|(&(id, since), record)| Some((id, since, self.postpone_until(since, record.as_ref())?)));
         self.store.postpone_campaigns(&waiting.collect::<Vec<_>>()).await?;
         self.requeue_missing_parts(&open_parts).await
+    }
+
+    /// Finishes the deletion of a campaign, if the process that began it has died.
+    async fn finish_deletion(&self, id: CampaignId) {
+        match self.store.finish_deletion(id).await {
+            Ok(true) => info!(campaign.id = %id, "the deletion of the campaign was interrupted, and is finished"),
+            Ok(false) => {}
+            Err(error) => warn!(campaign.id = %id, %error, "the deletion of the campaign could not be finished"),
+        }
     }
 
     /// Adds open parts that are missing from the work of their lines. A process that reopens a row lists its part

@@ -33,16 +33,12 @@ pub enum IntakeError {
         action: &'static str,
     },
     /// Messages of the campaign were sent, or can still be sent, so it is not deleted.
-    #[error("campaign {id} is {state}{}: only a draft, or a campaign that was cancelled before it started, can be \
-            deleted{}",
-        if *.started { " and has started" } else { "" }, if *.started { "" } else { "; cancel it first" })]
+    #[error("campaign {id} is {state}: only a draft, or a campaign that has ended, can be deleted; cancel it first")]
     NotDeletable {
         /// The campaign.
         id: CampaignId,
-        /// The campaign's state.
-        state: CampaignState,
-        /// Whether the campaign ever ran.
-        started: bool,
+        /// The campaign's state, as text.
+        state: String,
     },
     /// Only a completed campaign is sent again to some of its recipients.
     #[error("campaign {id} is {state}: only a completed campaign can be retried{}", retry_remedy(*.state))]

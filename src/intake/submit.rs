@@ -21,6 +21,7 @@ use crate::{
     },
     redis::{
         campaigns::{CampaignRecord, StateChange},
+        deletion::DeletionStart,
         installation::StoredTemplate,
     },
     rules::windows::Windows,
@@ -183,30 +184,31 @@ impl Intake {
         Ok(())
     }
 
-    /// Deletes a campaign that never sent anything: a draft, or one that was cancelled before it started. All of its
-    /// data is removed, and its `external_id` can be used again.
+    /// Deletes a draft or an ended campaign. All of its data is removed, and its `external_id` can be used again.
     ///
     /// Errors: `NotDeletable` for any other campaign: nothing was changed. `Store`: repeat the call.
     pub async fn delete(&self, id: CampaignId) -> Result<(), IntakeError> {
         let intake = self.in_this_incarnation();
         let store = &intake.store;
-        let mut record = store.campaign(id).await?;
-        if record.as_ref().is_some_and(|record| record.state == CampaignState::Draft) {
-            // Cancel first, so that the campaign accepts no more recipients and can't be launched.
-            let draft = [CampaignState::Draft];
-            store.change_campaign(id, &draft, CampaignState::Cancelled, self.clock.now(), None).await?;
-            record = store.campaign(id).await?;
-        }
-        let Some(record) = record else {
+        let now = self.clock.now();
+        match store.campaign(id).await? {
+            Some(record) if record.state == CampaignState::Draft => {
+                // Cancel first, so that the campaign accepts no more recipients and can't be launched.
+                let draft = [CampaignState::Draft];
+                store.change_campaign(id, &draft, CampaignState::Cancelled, now, None).await?;
+            }
+            Some(_) => {}
             // An earlier deletion may have been interrupted.
-            store.unlist(id).await?;
-            return Err(IntakeError::NotFound(id.to_string()));
-        };
-        let (state, started) = (record.state, record.started_at.is_some());
-        if state != CampaignState::Cancelled || started {
-            return Err(IntakeError::NotDeletable { id, state, started });
+            None if store.finish_deletion(id).await? => return Ok(store.make_durable().await?),
+            None => {
+                store.unlist(id).await?;
+                return Err(IntakeError::NotFound(id.to_string()));
+            }
         }
-        store.delete_campaign(&record).await?;
+        if let DeletionStart::NotEnded(state) = store.begin_deletion(id, now).await? {
+            return Err(IntakeError::NotDeletable { id, state });
+        }
+        store.finish_deletion(id).await?;
         store.make_durable().await?;
         info!(campaign.id = %id, "campaign deleted");
         Ok(())
@@ -219,13 +221,15 @@ impl Intake {
         self.store.campaign(id).await?.ok_or_else(|| IntakeError::NotFound(id.to_string()))
     }
 
-    /// Finds the campaign with this `external_id`. An interrupted submission may have left an id without a campaign:
-    /// that counts as not found.
+    /// Finds the campaign with this `external_id`. An interrupted submission may have left an id without a campaign, and an
+    /// interrupted deletion one whose campaign is to be deleted: both count as not found.
     pub(super) async fn find(&self, external_id: &str) -> Result<Option<CampaignRecord>, IntakeError> {
-        match self.store.campaign_by_external_id(external_id).await? {
-            Some(id) => Ok(self.store.campaign(id).await?),
-            None => Ok(None),
+        let Some(id) = self.store.campaign_by_external_id(external_id).await? else { return Ok(None) };
+        let record = self.store.campaign(id).await?;
+        if record.is_none() {
+            self.store.finish_deletion(id).await?;
         }
+        Ok(record)
     }
 
     /// Stores recipients that a request or a job contains as JSON. Also returns whether the same upload was complete

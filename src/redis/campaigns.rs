@@ -186,7 +186,8 @@ impl Store {
     /// Campaigns in one round trip; `None` for a campaign that does not exist. Skips the parts, which are many if the lines
     /// are many.
     pub async fn definitions(&self, ids: &[CampaignId]) -> Result<Vec<Option<Definition>>> {
-        let fields: Vec<&str> = ["definition", "category", "changes"].into_iter().chain(CHANGEABLE).collect();
+        let fields: Vec<&str> =
+            ["definition", "category", "changes", "deleted"].into_iter().chain(CHANGEABLE).collect();
         let mut pipeline = Pipeline::new();
         for &id in ids {
             pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg(&fields);
@@ -199,9 +200,9 @@ impl Store {
         ids.iter().zip(values).map(read).collect()
     }
 
-    /// A campaign from the hash that stores it; `None` if there is no such campaign.
+    /// A campaign from the hash that stores it; `None` if there is no such campaign, or its deletion has begun.
     fn definition(&self, id: CampaignId, hash: &HashMap<String, String>) -> Result<Option<Definition>> {
-        let Some(json) = hash.get("definition") else { return Ok(None) };
+        let Some(json) = hash.get("definition").filter(|_| !hash.contains_key("deleted")) else { return Ok(None) };
         let corrupt = |error: serde_json::Error| {
             let (key, reason) = (self.keys.campaign(id), error.to_string());
             StoreError::Corrupt { key, reason }
@@ -224,7 +225,11 @@ impl Store {
         Ok(())
     }
 
-    fn read_campaign(&self, id: CampaignId, hash: &HashMap<String, String>) -> Result<Option<CampaignRecord>> {
+    pub(super) fn read_campaign(
+        &self,
+        id: CampaignId,
+        hash: &HashMap<String, String>,
+    ) -> Result<Option<CampaignRecord>> {
         let Some(Definition { campaign, changes }) = self.definition(id, hash)? else { return Ok(None) };
         let corrupt = |reason: String| StoreError::Corrupt { key: self.keys.campaign(id), reason };
         let number = |field: &str| hash.get(field).and_then(|text| text.parse::<u64>().ok());
@@ -410,6 +415,10 @@ impl Store {
             }
             self.query_all::<u8>("UNLINK recipients", &pipeline).await?;
             self.drop_numbers(id, record.buckets).await?;
+            // A concurrent deletion of the campaign may have missed the marks.
+            if !self.query("EXISTS campaign", cmd("EXISTS").arg(self.keys.campaign(id))).await? {
+                self.drop_work(&record.parts).await?;
+            }
         }
         Ok(())
     }
@@ -488,7 +497,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Lists a campaign as active before it is launched, so that it is maintained even if this process dies.
+    /// Lists a campaign as active, so that it is maintained even if this process dies.
     pub(super) async fn list_active(&self, id: CampaignId, now: UnixMs) -> Result<()> {
         let active = self.keys.active();
         self.query::<u8>("ZADD active", cmd("ZADD").arg(&active).arg(now.0).arg(id.to_string())).await?;
@@ -544,7 +553,7 @@ impl Store {
         let call = Call::new(&script::APPLIED, &[self.keys.campaign(id)]).arg(record.version);
         match self.call::<Option<u8>>(call).await? {
             Some(_) => Ok(()),
-            None => self.drop_parts(record.parts.iter().map(|(part, _)| *part)).await,
+            None => self.drop_work(&record.parts).await,
         }
     }
 

@@ -10,7 +10,7 @@ pub mod chunk;
 pub mod clock;
 pub mod data_version;
 pub mod dead_letters;
-mod deletion;
+pub mod deletion;
 pub mod deployment;
 pub mod durability;
 pub mod duty;

@@ -273,10 +273,11 @@ impl Store {
         Ok(parts().map(|(part, &(open, ..))| SettledPart { part, open }).collect())
     }
 
-    /// Stores the newest error text for a reason of a part.
+    /// Stores the newest error text for a reason of a part, unless its campaign was deleted.
     pub async fn note_details(&self, part: PartId, reason: FailureReason, details: &str) -> Result<()> {
         let field = format!("e{}", number_of(reason));
-        self.query("HSET details", cmd("HSET").arg(self.keys.part(part)).arg(field).arg(details)).await
+        let call = Call::new(&script::NOTE_DETAILS, &[self.keys.part(part)]).arg(field).arg(details);
+        self.call::<u8>(call).await.map(drop)
     }
 
     /// Applies facts to parts, in one round trip. Returns the results by part.

@@ -41,7 +41,8 @@ macro_rules! scripts {
 scripts! {
     plain {
     ACQUIRE "acquire", RELEASE "release", WARM_UP "warm_up",
-    CREATE "create", CHANGE "change", AMEND "amend", RETRY "retry", FORGET "forget", SET_CATEGORY "set_category", APPLIED "applied", POSTPONE "postpone", DELETE "delete", FREE_NAME "free_name",
+    CREATE "create", CHANGE "change", AMEND "amend", RETRY "retry", FORGET "forget", SET_CATEGORY "set_category", APPLIED "applied", POSTPONE "postpone", BEGIN_DELETION "begin_deletion",
+    DELETE "delete", FREE_NAME "free_name", NOTE_DETAILS "note_details",
     BEGIN_UPLOAD "begin_upload", RESERVE "reserve", ADMIT "admit", SPLIT "split",
     FIND "find", SEGMENT "segment", APPEND "append", DROP_IDS "drop_ids", INDEXED "indexed",
     NEXT_JOB "next_job", FINISH_JOB "finish_job", DEAD_LETTERS "dead_letters",

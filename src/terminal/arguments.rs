@@ -267,7 +267,7 @@ pub enum CampaignCommand {
     Cancel(CampaignArguments),
     /// Send a completed campaign again to those who did not get it, with the values that they had
     Retry(RetryOptions),
-    /// Delete drafts, and campaigns that were cancelled before they started, with all their data
+    /// Delete drafts and ended campaigns, with all their data and statistics
     Delete(CampaignArguments),
     /// Write every recipient with its outcome, as CSV
     Report {

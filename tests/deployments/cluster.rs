@@ -3,7 +3,7 @@
 use deadpool_redis::redis::{Value, cmd};
 use pregon::{
     domain::{CampaignState, OnDoubt},
-    redis::{Address, Store, campaigns::StateChange},
+    redis::{Address, Store, campaigns::StateChange, deletion::DeletionStart},
 };
 
 use crate::{
@@ -208,7 +208,6 @@ async fn a_deleted_campaign_leaves_no_key_on_any_master() {
     let (draft, now) = ([CampaignState::Draft], store.time().await.expect("the time"));
     let cancelled = store.change_campaign(id, &draft, CampaignState::Cancelled, now, None).await;
     assert_eq!(cancelled.expect("redis"), StateChange::Done);
-    let record = store.campaign(id).await.expect("redis").expect("the campaign");
     let left = async || {
         let mut left: Vec<String> = Vec::new();
         for master in &cluster.nodes[..MASTERS] {
@@ -218,7 +217,8 @@ async fn a_deleted_campaign_leaves_no_key_on_any_master() {
         left
     };
     assert!(left().await.len() > 2 * LINES);
-    store.delete_campaign(&record).await.expect("deleted");
+    assert_eq!(store.begin_deletion(id, now).await.expect("redis"), DeletionStart::Begun);
+    assert!(store.finish_deletion(id).await.expect("redis"));
     assert_eq!(left().await, Vec::<String>::new());
     assert_eq!(store.newest_campaigns(None, 10).await.expect("redis"), []);
 }

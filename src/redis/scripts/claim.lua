@@ -36,6 +36,8 @@ local function unanswered_rows()
 end
 local lost = ARGV[6] == '0' and '' or unanswered_rows()
 
+-- The campaign was deleted together with its parts.
+if not record[2] and redis.call('EXISTS', meta) == 0 then return { 'held', -1, 0, lost } end
 if epoch < owner then return { 'fenced', owner, lost } end
 if epoch == owner and number <= (tonumber(record[7]) or 0) then return { 'late' } end
 if epoch > owner and ARGV[7] == '1' then return { 'young' } end

@@ -39,6 +39,8 @@ local m, accepted = moves(meta, state, history, sends, held, skips), 0
 -- Acceptances are counted in ten slots of one second each, which show the recent rate of the campaign.
 local slot = 'r' .. (second % 10)
 local record = redis.call('HMGET', meta, 'gate', 'epoch', slot)
+-- The campaign was deleted together with its parts.
+if not record[1] and redis.call('EXISTS', meta) == 0 then return { 0, 0, 0 } end
 local cancelled, completed = record[1] == 'cancelled', record[1] == 'completed'
 local taken_over = tonumber(ARGV[3]) < (tonumber(record[2]) or 0)
 

@@ -368,7 +368,7 @@ async fn by_state_lists_every_state() {
 }
 
 #[tokio::test]
-async fn only_a_campaign_that_never_started_can_be_deleted() {
+async fn only_a_draft_or_an_ended_campaign_can_be_deleted() {
     let api = Api::start().await;
     let mut new = campaign("Spring", &["3001"]);
     new["external_id"] = json!("crm-1");
@@ -393,17 +393,19 @@ async fn only_a_campaign_that_never_started_can_be_deleted() {
     assert_eq!(api.post(&format!("/v1/campaigns/{again}/cancel")).await.status, StatusCode::OK);
     assert_eq!(delete(&again, KEY).await.status, StatusCode::NO_CONTENT);
 
+    // A campaign that has started can be deleted once it has ended.
     let running = api.launched("Running", &["3001"], 2).await.to_string();
     let refused = delete(&running, KEY).await;
     assert_eq!(
         refused.problem(409, "campaign-state"),
         format!(
-            "campaign {running} is running and has started: only a draft, or a campaign that was cancelled before it started, \
-             can be deleted"
+            "campaign {running} is running: only a draft, or a campaign that has ended, can be deleted; cancel it first"
         )
     );
     assert_eq!(api.post(&format!("/v1/campaigns/{running}/cancel")).await.status, StatusCode::OK);
-    delete(&running, KEY).await.problem(409, "campaign-state");
+    assert_eq!(delete(&running, KEY).await.status, StatusCode::NO_CONTENT);
+    delete(&running, KEY).await.problem(404, "campaign-not-found");
+    assert_eq!(api.read("/v1/campaigns").await["campaigns"], json!([]));
     new["external_id"] = json!("crm-2");
     new["start_at"] = json!("2099-01-01T00:00:00Z");
     new["recipients"] = json!([{ "to": phone(1), "params": { "1": "Maria", "2": "A-1" } }]);

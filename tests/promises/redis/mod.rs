@@ -1,5 +1,6 @@
 //! A Redis that stops, restarts, or restarts with less data than it had.
 
+mod deletion;
 mod empty;
 mod forgetting;
 mod places;

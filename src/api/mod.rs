@@ -1,4 +1,4 @@
-//! The HTTP API: campaigns, recipients, suppressions, dead letters of jobs, lines, templates and subscribers, for
+//! The HTTP API: campaigns, recipients, suppressions, people, dead letters of jobs, lines, templates and subscribers, for
 //! backends and operators. `docs/api.md` describes it.
 //!
 //! Every request needs an API key. Errors are `application/problem+json` (`http/problem.rs`). Uploads, reports and
@@ -24,6 +24,7 @@ mod jobs;
 mod lines;
 mod openapi;
 mod pauses;
+mod people;
 mod problems;
 mod recipients;
 mod report;
@@ -204,6 +205,7 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(subscribers::redeliver))
         .routes(routes!(subscribers::enable))
         .routes(routes!(suppressions::one, suppressions::put, suppressions::delete))
+        .routes(routes!(people::forget))
         .layer(DefaultBodyLimit::max(state.body_bytes_max))
         .layer(middleware::from_fn(move |request, next| guard::with_timeout(limit, request, next)))
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api_types::{Page, RecipientPage, RecipientView, Times, recipient_state},
     config::KeyScope,
-    domain::{LineId, PartId, Phone, Recipient, RowReason, State as RecipientState, UnixMs, Wamid},
+    domain::{LineId, PartId, Phone, RowReason, State as RecipientState, UnixMs, Wamid},
     http::request::{Params, bad_query},
     http::{
         page,
@@ -39,7 +39,7 @@ const PARTS_MAX: usize = 4;
 ///
 /// Returns `None` if the byte has no state: the row has no recipient.
 pub(super) fn view(
-    to: Phone,
+    to: Option<Phone>,
     line: &LineId,
     byte: u8,
     details: &RowDetails,
@@ -227,14 +227,14 @@ impl Shared {
         let Some(line) = line else { return Ok(Vec::new()) };
         let numbers: Vec<u16> = rows.iter().map(|&(row, _)| row).collect();
         let store = &self.state.store;
-        let (recipients, details, wamids) = tokio::try_join!(
-            store.recipients(part, &numbers),
+        let (phones, details, wamids) = tokio::try_join!(
+            store.numbers(part, &numbers),
             store.row_details(part, &numbers),
             store.wamids_of(part, numbers.iter().copied())
         )?;
-        let rows = rows.iter().zip(recipients).zip(details);
-        let view = |((&(row, byte), recipient), details): ((&(u16, u8), Recipient), RowDetails)| {
-            view(recipient.to, line, byte, &details, wamids.of_last_claim(row, byte))
+        let rows = rows.iter().zip(phones).zip(details);
+        let view = |((&(row, byte), to), details): ((&(u16, u8), Option<Phone>), RowDetails)| {
+            view(to, line, byte, &details, wamids.of_last_claim(row, byte))
         };
         Ok(rows.filter_map(view).collect())
     }
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_recipient_shows_only_codes_of_meta() {
         let shown = |byte, reason: Option<RowReason>| {
-            let to = Phone::from_digits(5_491_155_550_001).expect("a number");
+            let to = Phone::from_digits(5_491_155_550_001);
             let details = RowDetails { reason, tries: 1, times: [0; 16] };
             serde_json::to_value(view(to, &"3001".into(), byte, &details, None)).expect("an object")
         };

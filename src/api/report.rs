@@ -141,7 +141,7 @@ fn write_recipient(out: &mut Vec<u8>, view: &RecipientView) {
     let time = |at: Option<UnixMs>| at.map_or(String::new(), |at| at.to_string());
     let times = &view.times;
     let fields = [
-        view.to.to_string(),
+        view.to.map_or(String::new(), |to| to.to_string()),
         view.state.to_owned(),
         view.code.map_or(String::new(), |code| code.to_string()),
         view.reason.unwrap_or_default().to_owned(),

@@ -14,6 +14,7 @@ mod job;
 mod line;
 mod page;
 mod pause;
+mod person;
 mod problem;
 mod recipient;
 mod schemas;
@@ -34,6 +35,7 @@ pub use self::{
     line::{LINE_STATES, LineChange, LinePage, LineView, RATE_SOURCES},
     page::{Listed, Page},
     pause::{PauseChange, PauseTarget, PauseView},
+    person::ForgottenView,
     problem::{PROBLEM_PREFIX, ProblemBody},
     recipient::{RecipientPage, RecipientView, Times},
     schemas::recipient_state,

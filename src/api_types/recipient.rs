@@ -10,8 +10,10 @@ use crate::domain::{LineId, MetaCode, Phone, UnixMs, Wamid};
 #[derive(Serialize, ToSchema)]
 #[schema(as = Recipient)]
 pub struct RecipientView {
-    /// The phone number.
-    pub to: Phone,
+    /// The phone number. Missing if the person was forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub to: Option<Phone>,
     /// The name of the state.
     #[schema(schema_with = super::schemas::recipient_state)]
     pub state: &'static str,

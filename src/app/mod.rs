@@ -18,9 +18,9 @@ use crate::{
         CommandError,
         arguments::{
             AllArguments, BusinessCommand, CampaignCommand, Command, ConfigOptions, EventCommand, HoldCommand,
-            JobCommand, LineCommand, ServeOptions, TemplateCommand,
+            JobCommand, LineCommand, PersonCommand, ServeOptions, TemplateCommand,
         },
-        business, campaign, hold, job, line, pause, submit, suppression, tail, template, watch,
+        business, campaign, hold, job, line, pause, person, submit, suppression, tail, template, watch,
     },
 };
 
@@ -41,6 +41,9 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Job { server, command } => run_job(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,
         Command::Suppression { server, command } => suppression::run(&server.client()?, command).await,
+        Command::Person { server, command: PersonCommand::Forget { phones, output } } => {
+            person::forget(&server.client()?, &phones, output.json).await
+        }
         Command::Template { server, command: TemplateCommand::Unpause(templates) } => {
             template::unpause(&server.client()?, &templates).await
         }

@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, HoldView,
+        BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, ForgottenView, HoldView,
         LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, Page, PauseChange, PauseTarget,
         RetriedJob, SuppressionView, UnpausedTemplate, UploadResult,
     },
@@ -341,6 +341,11 @@ impl Client {
     pub async fn unsuppress(&self, phone: Phone, business: Option<&BusinessId>) -> Result<()> {
         let request = self.request(Method::DELETE, &["suppressions", &phone.to_string()]).query(&of(business));
         self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
+    }
+
+    /// Forgets a person, and returns what was removed.
+    pub async fn forget(&self, phone: Phone) -> Result<Known<ForgottenView>> {
+        self.call(self.request(Method::DELETE, &["people", &phone.to_string()])).await
     }
 
     /// Fetches the suppression of a person.

@@ -179,7 +179,7 @@ impl ApiKey {
 pub enum KeyScope {
     /// Every GET.
     Read,
-    /// Create, launch and delete campaigns, upload recipients, store and end suppressions.
+    /// Create, launch and delete campaigns, upload recipients, store and end suppressions, forget people.
     Submit,
     /// Pause, resume and cancel campaigns; set, pause and resume lines; pause and resume everything; sync templates;
     /// deliver events again and enable subscribers.

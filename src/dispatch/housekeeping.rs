@@ -1,7 +1,7 @@
 //! Housekeeping: the work that belongs to no line. It is a duty of one worker at a time, and all of it is idempotent.
 //!
 //! Starts campaigns at their time, finishes what a crash left half done, completes campaigns, deletes recipients when
-//! their retention ends, reads the templates from Meta, probes holds without an end, and maintains lines that no
+//! their retention ends, finishes the forgetting of people, reads the templates from Meta, probes holds without an end, and maintains lines that no
 //! process lists ([`super::unlisted`]).
 //!
 //! If the process dies: another worker takes the duty over when its lease has expired.
@@ -19,8 +19,8 @@ use tracing::{info, warn};
 use super::{template_reads::TemplateReads, unlisted::UnlistedLines};
 use crate::{
     domain::{
-        Campaign, CampaignId, CampaignState, Hold, HoldScope, Late, LineId, Lines, PartId, Secret, State, UnixMs,
-        WabaId, campaign::PauseReason,
+        BusinessId, Campaign, CampaignId, CampaignState, Hold, HoldScope, Late, LineId, Lines, PartId, Secret, State,
+        UnixMs, WabaId, campaign::PauseReason,
     },
     graph::{LineInfo, SendHealth, client::GraphClient},
     redis::{
@@ -69,6 +69,8 @@ pub struct Housekeeping {
     pub clock: Arc<Clock>,
     /// Every configured line.
     pub lines: Lines,
+    /// Every configured business.
+    pub businesses: Vec<BusinessId>,
     /// How Meta is reached.
     pub graph: GraphClient,
     /// How long the duty belongs to one worker without renewal.
@@ -188,6 +190,7 @@ impl Housekeeping {
             }
             self.store.unlist_ended(id, listed).await?;
         }
+        self.store.finish_forgetting(&self.lines, &self.businesses, self.clock.now()).await?;
         Ok(survey.next_start)
     }
 

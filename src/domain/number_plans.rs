@@ -45,6 +45,12 @@ impl NumberPlan {
         let is_longer = before % 10 == self.digit && self.first.contains(&(behind / (self.behind / 10)));
         is_longer.then_some(before / 10 * self.behind + behind)
     }
+
+    /// The digits with the additional digit, whether or not that is a number.
+    fn longer(&self, digits: u64) -> Option<u64> {
+        let (before, behind) = (digits / self.behind, digits % self.behind);
+        before.checked_mul(10)?.checked_add(self.digit)?.checked_mul(self.behind)?.checked_add(behind)
+    }
 }
 
 /// The form of a number that stands for the person: the shorter one, where a person has two.
@@ -58,6 +64,15 @@ pub fn canonical(phone: Phone) -> Phone {
     let country = digits / (*LONGER.start() / 10);
     let plan = PLANS.iter().find(|plan| plan.country == country);
     plan.and_then(|plan| Phone::from_digits(plan.shorter(digits)?)).unwrap_or(phone)
+}
+
+/// Every number with the same canonical form as `phone`, the canonical one first: at most two.
+pub fn forms(phone: Phone) -> impl Iterator<Item = Phone> {
+    let folded = canonical(phone);
+    let country = folded.digits() / (LONGER.start() / 100);
+    let plan = PLANS.iter().find(|plan| plan.country == country);
+    let longer = plan.and_then(|plan| Phone::from_digits(plan.longer(folded.digits())?));
+    std::iter::once(folded).chain(longer.filter(|longer| canonical(*longer) == folded && *longer != folded))
 }
 
 #[cfg(test)]
@@ -133,6 +148,15 @@ mod tests {
         #[test]
         fn a_canonical_form_is_its_own_canonical_form(number in numbers()) {
             prop_assert_eq!(canonical(canonical(number)), canonical(number));
+        }
+
+        #[test]
+        fn the_forms_of_a_number_are_all_that_are_folded_with_it(number in numbers()) {
+            let all: Vec<Phone> = forms(number).collect();
+            let folded = canonical(number);
+            let expected: Vec<Phone> = std::iter::once(folded).chain(longer(folded)).collect();
+            prop_assert_eq!(&all, &expected);
+            prop_assert!(all.contains(&number));
         }
 
         #[test]

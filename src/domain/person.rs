@@ -15,6 +15,11 @@ impl Person {
         self.0
     }
 
+    /// Every number that the person may be known by, the canonical one first: at most two.
+    pub fn numbers(self) -> impl Iterator<Item = Phone> {
+        number_plans::forms(self.0)
+    }
+
     /// Identifies the person: the digits of the canonical number, below 10^15.
     pub fn digits(self) -> u64 {
         self.0.digits()

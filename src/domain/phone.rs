@@ -1,24 +1,34 @@
 //! Phone numbers in E.164.
 
-use std::{fmt, num::ParseIntError, str::FromStr};
+use std::{
+    fmt,
+    num::{NonZeroU64, ParseIntError},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A phone number in E.164: `+`, then 7 to 15 digits, the first of which is not 0. Stored as the number of its digits.
+/// +1000000 is none: [`Phone::REMOVED_DIGITS`].
 ///
 /// `Display` writes the full number, for Meta and for reports. `Debug` writes only the last four digits, for logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Phone(u64);
+pub struct Phone(NonZeroU64);
 
 impl Phone {
+    /// Stands in stored data for a number that was removed. Nobody has it: no area code of North America begins with 0.
+    /// Releases that do not know its meaning take it for a number.
+    pub const REMOVED_DIGITS: u64 = 1_000_000;
+
     /// The digits as an integer, below 10^15.
     pub fn digits(self) -> u64 {
-        self.0
+        self.0.get()
     }
 
     /// The inverse of [`Phone::digits`]; `None` if the digits are not a number in E.164.
     pub fn from_digits(digits: u64) -> Option<Self> {
-        (1_000_000..1_000_000_000_000_000).contains(&digits).then_some(Self(digits))
+        let digits = NonZeroU64::new(digits)?;
+        (Self::REMOVED_DIGITS + 1..1_000_000_000_000_000).contains(&digits.get()).then_some(Self(digits))
     }
 }
 
@@ -31,7 +41,7 @@ impl FromStr for Phone {
         if !plain || !(7..=15).contains(&digits.len()) {
             return Err(NotE164);
         }
-        digits.parse().map(Self).map_err(|_| NotE164)
+        digits.parse().ok().and_then(Self::from_digits).ok_or(NotE164)
     }
 }
 
@@ -43,7 +53,7 @@ impl fmt::Display for Phone {
 
 impl fmt::Debug for Phone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "…{:04}", self.0 % 10_000)
+        write!(f, "…{:04}", self.digits() % 10_000)
     }
 }
 
@@ -114,6 +124,7 @@ mod tests {
             "+",
             "5491155550001",
             "+0123456789",
+            "+1000000",
             "+123456",
             "+1234567890123456",
             "+54 911",
@@ -126,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_log_shows_only_the_last_four_digits() {
-        assert_eq!(format!("{:?}", Phone(5_491_155_550_001)), "…0001");
+        assert_eq!(format!("{:?}", Phone::from_digits(5_491_155_550_001).expect("a number")), "…0001");
     }
 
     #[test]

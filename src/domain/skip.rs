@@ -9,17 +9,20 @@ pub enum SkipReason {
     Suppressed,
     /// Meta delivers no marketing to numbers of the USA.
     MarketingUs,
+    /// The person was forgotten: the number is not known any more.
+    Forgotten,
 }
 
 impl SkipReason {
     /// Every reason.
-    pub const ALL: [Self; 2] = [Self::Suppressed, Self::MarketingUs];
+    pub const ALL: [Self; 3] = [Self::Suppressed, Self::MarketingUs, Self::Forgotten];
 
     /// The byte under which the reason is stored, above 0. It never changes.
     pub fn byte(self) -> u8 {
         match self {
             SkipReason::Suppressed => 1,
             SkipReason::MarketingUs => 2,
+            SkipReason::Forgotten => 3,
         }
     }
 
@@ -33,6 +36,7 @@ impl SkipReason {
         match self {
             SkipReason::Suppressed => "suppressed",
             SkipReason::MarketingUs => "marketing_us",
+            SkipReason::Forgotten => "forgotten",
         }
     }
 }

@@ -24,11 +24,14 @@ struct PartPhones {
     /// The first rows of the part's chunks, in order.
     starts: Vec<u16>,
     /// The numbers of the chunks that were read, by first row.
-    chunks: BTreeMap<u16, Box<[Phone]>>,
+    chunks: BTreeMap<u16, Box<[Option<Phone>]>>,
+    /// Rises when recipients of the part are forgotten. The chunks were read when it had at least this value.
+    erased: u64,
 }
 
 impl PartPhones {
-    fn get(&self, row: u16) -> Option<Phone> {
+    /// The number of a row, `None` in place of one that was removed; `None` if its chunk was not read.
+    fn get(&self, row: u16) -> Option<Option<Phone>> {
         let (start, phones) = self.chunks.range(..=row).next_back()?;
         phones.get(usize::from(row - start)).copied()
     }
@@ -41,9 +44,20 @@ impl PartPhones {
 }
 
 impl Phones {
-    /// Reads the numbers of `rows` of a part that are not in the cache.
-    pub(super) async fn read(&mut self, store: &Store, part: PartId, rows: impl Iterator<Item = u16>) -> Result<()> {
+    /// Reads the numbers of `rows` of a part that are not in the cache. `erased` rises when recipients of the part are
+    /// forgotten; then all numbers are read again.
+    pub(super) async fn read(
+        &mut self,
+        store: &Store,
+        part: PartId,
+        erased: u64,
+        rows: impl Iterator<Item = u16>,
+    ) -> Result<()> {
         let of_part = self.parts.entry(part).or_default();
+        if of_part.erased != erased {
+            self.len -= of_part.chunks.values().map(|chunk| chunk.len()).sum::<usize>();
+            *of_part = PartPhones { erased, ..PartPhones::default() };
+        }
         let missing: Vec<u16> = rows.filter(|&row| of_part.get(row).is_none()).collect();
         if missing.is_empty() {
             return Ok(());
@@ -67,7 +81,7 @@ impl Phones {
 
     /// The number of a row that was read; `None` if it was deleted.
     pub(super) fn get(&self, part: PartId, row: u16) -> Option<Phone> {
-        self.parts.get(&part)?.get(row)
+        self.parts.get(&part)?.get(row).flatten()
     }
 
     /// Forgets all numbers.

@@ -266,7 +266,7 @@ impl Relay {
         let (names_people, rows) = (self.campaigns.may_name_people(info, now), changes.iter().map(|change| change.row));
         let mut wamids = Wamids::default();
         if names_people {
-            self.phones.read(store, part, rows.clone()).await?;
+            self.phones.read(store, part, untold.erased, rows.clone()).await?;
             wamids = store.wamids_of(part, rows).await?;
         }
         let context = PartContext {

@@ -80,6 +80,8 @@ keys! {
     allowances_read(waba: &WabaId) => "allowances_read:{waba}";
     /// HASH: line → the number of messages that people have sent to it. Expires.
     inbound_counts() => "inbound_counts";
+    /// HASH of the people who are being forgotten: digits of the number → since when, in ms.
+    forgetting() => "forgetting";
     /// HASH of the templates of a WABA as Meta returned them: `name/language` → JSON; field `synced_at`.
     templates(waba: &WabaId) => "templates:{waba}";
     /// HASH: business → its messaging limit, JSON.

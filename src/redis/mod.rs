@@ -16,6 +16,7 @@ pub mod durability;
 pub mod duty;
 pub mod feed;
 mod fleet;
+pub mod forgetting;
 pub mod history;
 pub mod holds;
 pub mod inbound;

@@ -12,7 +12,7 @@ use super::{
     chunk::Chunk,
     history::{StateTimes, changes, note},
 };
-use crate::domain::{FailureReason, LineId, PartId, RowReason, UnixMs, recipient::Recipient};
+use crate::domain::{FailureReason, LineId, PartId, Phone, RowReason, UnixMs};
 
 /// Entries of a part's history that are read in one command. Each entry is a batch of changes.
 const HISTORY_ENTRIES: isize = 256;
@@ -64,10 +64,10 @@ impl Store {
         starts.iter().zip(chunks).map(decode).collect()
     }
 
-    /// The recipients of `rows` of a part, in the order of `rows`.
+    /// The phone numbers of `rows` of a part, in the order of `rows`; `None` for people who were forgotten.
     ///
     /// Errors: `Corrupt` if a row is in no chunk.
-    pub async fn recipients(&self, part: PartId, rows: &[u16]) -> Result<Vec<Recipient>> {
+    pub async fn numbers(&self, part: PartId, rows: &[u16]) -> Result<Vec<Option<Phone>>> {
         let starts = self.chunk_starts(part).await?;
         let nowhere = |row: u16| StoreError::Corrupt {
             key: self.keys.chunks(part),
@@ -80,13 +80,13 @@ impl Store {
             wanted.entry(start).or_default().push(position);
         }
         let wanted_starts: Vec<u16> = wanted.keys().copied().collect();
-        let mut found: Vec<Option<Recipient>> = vec![None; rows.len()];
+        let mut found: Vec<Option<Option<Phone>>> = vec![None; rows.len()];
         for ((start, positions), chunk) in wanted.into_iter().zip(self.chunks(part, &wanted_starts).await?) {
             for position in positions {
-                found[position] = chunk.recipient(usize::from(rows[position] - start));
+                found[position] = chunk.numbers().get(usize::from(rows[position] - start)).copied();
             }
         }
-        rows.iter().zip(found).map(|(&row, recipient)| recipient.ok_or_else(|| nowhere(row))).collect()
+        rows.iter().zip(found).map(|(&row, number)| number.ok_or_else(|| nowhere(row))).collect()
     }
 
     /// The details of `rows` of a part, in the order of `rows`.

@@ -84,6 +84,8 @@ pub enum Claim {
         open: u64,
         /// The rows of the unanswered claim.
         lost: Vec<ToSend>,
+        /// Rises when recipients of the part are forgotten: chunks that were read before have their numbers.
+        erased: u64,
     },
     /// The campaign is not running.
     Held {

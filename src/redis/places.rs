@@ -176,6 +176,18 @@ impl Store {
         noted.into_iter().collect()
     }
 
+    /// Removes a person from the places of a business with these lines. The place stays taken as long as it would be, by
+    /// nobody in particular, because Meta counts the person. Returns whether the person was there.
+    pub(super) async fn forget_places(&self, business: &BusinessId, lines: &[LineId], person: Person) -> Result<bool> {
+        /// The digits of a person are below 10^15, so nobody has this bit.
+        const NOBODY: u64 = 1 << 63;
+        let keys = [self.keys.people(business), self.keys.undelivered(business), self.keys.windows(business)];
+        let nobody = rand::random::<u64>() | NOBODY;
+        let call = Call::new(&script::ERASE_PLACES, &keys).arg(person.digits().to_le_bytes().to_vec());
+        let call = call.arg(nobody.to_le_bytes().to_vec());
+        self.call(lines.iter().fold(call, |call, line| call.arg(line.as_str()))).await
+    }
+
     /// Notes that people wrote to a line of a business, each at a time: messages to them cost no place for 24 hours.
     pub async fn open_windows(
         &self,

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, sync::LazyLock};
 
+use super::wamids::BLOCK_ROWS;
 use crate::domain::State;
 
 /// A script and its digest, by which Redis calls it.
@@ -48,14 +49,14 @@ scripts! {
     NEXT_JOB "next_job", FINISH_JOB "finish_job", DEAD_LETTERS "dead_letters",
     KEEP_INBOUND "keep_inbound",
     TAKE_PLACES "take_places", NOTE_PLACES "note_places",
-    SUPPRESS "suppress", UNSUPPRESS "unsuppress",
+    SUPPRESS "suppress", UNSUPPRESS "unsuppress", ERASE_SUPPRESSED "erase_suppressed", ERASE_PLACES "erase_places",
     APPEND_EVENTS "append_events", NEWEST_EVENT "newest_event", MARK_CHANGED "mark_changed", READ_CHANGES "read_changes",
     READ_INBOUND "read_inbound", SKIP_INBOUND "skip_inbound", TOLD "told",
     BEGIN_DELIVERY "begin_delivery", CHANGE_SUBSCRIBER "change_subscriber",
     }
     of_a_part {
     ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",
-    REOPEN "reopen",
+    REOPEN "reopen", ERASE "erase",
     }
 }
 
@@ -68,7 +69,7 @@ pub fn counter(state: State) -> &'static str {
 }
 
 /// Prepends the states, their ranks and the shared prelude to a script, and replaces `STATE.name` by the state's
-/// code. So Lua and Rust can't disagree about states.
+/// code, and `BLOCK_ROWS` by its value. So Lua and Rust can't disagree about them.
 ///
 /// The prepended code runs with every call, so it only has table constructors, which cost a fraction of filling a table
 /// step by step. A state's code is inserted as a number, which costs nothing.
@@ -92,6 +93,7 @@ fn with_states(script: &str) -> String {
          local OPEN, IS_OPEN = {{ {open} }}, {{ {is_open} }}\nlocal IN_FLIGHT = '[{in_flight}]'\n"
     );
     let text = head + include_str!("scripts/prelude.lua") + script;
+    let text = text.replace("BLOCK_ROWS", &BLOCK_ROWS.to_string());
     State::ALL
         .into_iter()
         .fold(text, |text, state| text.replace(&format!("STATE.{}", counter(state)), &state.code().to_string()))

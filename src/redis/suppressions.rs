@@ -83,6 +83,12 @@ impl Store {
         Ok(removed.pop().transpose()? == Some(1))
     }
 
+    /// Removes the number of a suppressed person, who stays suppressed. Returns whether there was one.
+    pub(super) async fn forget_suppressed(&self, business: &BusinessId, person: PersonHash) -> Result<bool> {
+        let call = Call::new(&script::ERASE_SUPPRESSED, &[self.keys.suppressed(business)]);
+        self.call(call.arg(person.0.to_be_bytes().to_vec())).await
+    }
+
     /// The suppressions of people, in their order.
     pub async fn suppressions(&self, business: &BusinessId, people: &[PersonHash]) -> Result<Vec<Option<Suppression>>> {
         if people.is_empty() {

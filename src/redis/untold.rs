@@ -76,6 +76,8 @@ pub struct PartChanges {
     pub position: u64,
     /// Whether there are more.
     pub has_more: bool,
+    /// Rises when recipients of the part are forgotten.
+    pub erased: u64,
 }
 
 impl Store {
@@ -166,12 +168,13 @@ impl Store {
             let keys = [self.keys.part(*part), self.keys.history(*part)];
             Call::new(&script::READ_CHANGES, &keys).arg(limit * CHANGE_BYTES)
         };
-        let read: Vec<Result<(u64, u8, Vec<u8>)>> = self.call_all(&parts.iter().map(call).collect::<Vec<_>>()).await?;
+        type Read = (u64, u8, Vec<u8>, u64);
+        let read = self.call_all::<Read>(&parts.iter().map(call).collect::<Vec<_>>()).await?;
         read.into_iter()
             .map(|read| {
-                let (position, more, bytes) = read?;
+                let (position, more, bytes, erased) = read?;
                 let changes = changes(&bytes).collect();
-                Ok(PartChanges { changes, position, has_more: more == 1 })
+                Ok(PartChanges { changes, position, has_more: more == 1, erased })
             })
             .collect()
     }

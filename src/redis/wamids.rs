@@ -78,6 +78,23 @@ impl<'a> Iterator for StoredIds<'a> {
     }
 }
 
+/// The ids of a block without those of `rows` of the part.
+pub(super) fn without_rows(ids: &[u8], block: u16, rows: &[u16]) -> Vec<u8> {
+    let is_removed = |row: u8| rows.contains(&(block * BLOCK_ROWS + u16::from(row)));
+    let (mut all, mut kept) = (StoredIds(ids), Vec::with_capacity(ids.len()));
+    loop {
+        let before = all.0;
+        let Some(id) = all.next() else {
+            // Bytes that are no id are kept, for the reader to report.
+            kept.extend(before);
+            return kept;
+        };
+        if !is_removed(id.row) {
+            kept.extend(&before[..before.len() - all.0.len()]);
+        }
+    }
+}
+
 /// Ids to append, by block.
 #[derive(Debug, Default)]
 pub(super) struct NewWamids {

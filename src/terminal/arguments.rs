@@ -101,6 +101,13 @@ pub enum Command {
         #[command(subcommand)]
         command: SuppressionCommand,
     },
+    /// Forget people
+    Person {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(subcommand)]
+        command: PersonCommand,
+    },
     /// Control templates at Meta
     Template {
         #[command(flatten)]
@@ -636,6 +643,19 @@ pub struct PhoneArguments {
     pub business: BusinessArgument,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `pregon person …`
+#[derive(Subcommand, Debug)]
+pub enum PersonCommand {
+    /// Remove the numbers, values and messages of people everywhere; the statistics stay, and so do suppressions
+    Forget {
+        /// The phone numbers, such as +5491155550001
+        #[arg(required = true, value_name = "PHONE", value_parser = phone)]
+        phones: Vec<Phone>,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 /// `pregon suppression import …`

@@ -1,7 +1,7 @@
 //! The command line: arguments, and output for people or, with `--json`, for programs.
 //!
-//! `campaign`, `event`, `hold`, `job`, `line`, `suppression`, `template`, `pause` and `resume` only call the HTTP API of a
-//! running server.
+//! `campaign`, `event`, `hold`, `job`, `line`, `person`, `suppression`, `template`, `pause` and `resume` only call the HTTP
+//! API of a running server.
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
 //!
 //! If the process dies: a campaign continues without it. Repeating the command resumes an interrupted upload, except
@@ -20,6 +20,7 @@ pub mod line;
 pub mod out;
 mod pages;
 pub mod pause;
+pub mod person;
 pub mod progress;
 pub mod reconnect;
 pub mod source;

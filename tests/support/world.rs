@@ -203,6 +203,7 @@ pub async fn housekeeping(store: &Store, lines: &[Line], graph: GraphClient) -> 
         store: store.clone(),
         clock: Arc::new(Clock::start(store).await.expect("a clock")),
         lines: lines.iter().cloned().collect(),
+        businesses: vec!["1001".into()],
         graph,
         lease: Duration::from_secs(3),
         templates_every: Duration::from_secs(3_600),

@@ -53,6 +53,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         store: context.store.clone(),
         clock: context.clock.clone(),
         lines: context.lines.clone(),
+        businesses: context.config.businesses.iter().map(|business| business.id.clone()).collect(),
         graph: GraphClient::new(graph.clone())?,
         lease: dispatch.lease,
         templates_every: dispatch.templates_every,

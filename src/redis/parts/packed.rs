@@ -173,6 +173,7 @@ pub(super) fn read_claim(answer: Vec<Value>) -> Option<Claim> {
                 fresh: int(fields.next())?.unsigned_abs(),
                 open: int(fields.next())?.unsigned_abs(),
                 lost: lost(fields.next())?,
+                erased: int(fields.next())?.unsigned_abs(),
             })
         }
         _ => None,

@@ -7,9 +7,9 @@
 --            (0: none)
 --          7 grace period: 1 while another process may still have to replay what Redis forgot. Then only rows are claimed
 --            that never were
--- Returns  {'claimed', start, count, packed, next due, next doubt, fresh left, open, lost}: `count` fresh rows from
+-- Returns  {'claimed', start, count, packed, next due, next doubt, fresh left, open, lost, erased}: `count` fresh rows from
 --          `start` (send 1, attempt 1), and the other rows packed as u16 row, u8 send, u8 attempt; both times in Unix
---          ms, -1 for none;
+--          ms, -1 for none; `erased` rises when recipients of the part are forgotten;
 --          {'held', next doubt, open, lost} if the gate is not open;
 --          {'expired', lost} if the campaign's `expires_at` has passed;
 --          {'fenced', epoch, lost} if a newer epoch has the part;
@@ -24,7 +24,7 @@
 local meta, state, history, sends, retry, doubt, tries = unpack(KEYS)
 local epoch, now, limit, deadline = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
-local record = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight', 'claim')
+local record = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight', 'claim', 'erased')
 local owner, number = tonumber(record[1]) or 0, tonumber(ARGV[5])
 -- The stored rows of the earlier claim that got no response (ARGV 6); empty if they are not stored.
 local function unanswered_rows()
@@ -131,4 +131,4 @@ local open = m.commit()
 -- After the commit: retried rows may lie on both sides of the fresh ones, and the commit writes the bytes between
 -- changed rows as they were before this call.
 if count > 0 then redis.call('SETRANGE', state, start, string.rep(string.char(16 + STATE.in_flight), count)) end
-return { 'claimed', start, count, packed, next_due(), next_doubt, rows - next, open, lost }
+return { 'claimed', start, count, packed, next_due(), next_doubt, rows - next, open, lost, record[8] and #record[8] or 0 }

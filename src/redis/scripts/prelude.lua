@@ -1,5 +1,6 @@
 -- Shared by the scripts of a part. `script.rs` writes NAME, RANK, OPEN, IS_OPEN and IN_FLIGHT before this text from
--- `domain::State`, and replaces `STATE.` followed by the name of a counter with the code of its state.
+-- `domain::State`, and replaces `STATE.` followed by the name of a counter with the code of its state,
+-- and BLOCK_ROWS with the number of rows that share a block in `wamids`.
 --
 -- KEYS have the names of `keys.rs`, except meta (`part`), state (`states`) and codes (`error_codes`).
 -- A recipient is open while it is pending, retrying, in flight or in doubt. The epoch of a lease is a number that
@@ -27,9 +28,17 @@ local function claimable(state) return state == STATE.pending or state == STATE.
 -- its campaign sends it again (see `reopen.lua`). Its score in `retry` is the time (ms) at which it is due, 0 for at once,
 -- and a fraction. Until its next claim the row keeps its send number, and facts about that send are those of an earlier
 -- send. If it is not claimed again, it goes back to the state that the fraction stands for: 0.25 unknown, 0.5 failed, 0.75
--- refused (see `sweep.lua`).
+-- refused (see `state_before`).
 local RETURNED_DUE = 0.5
 local function is_reopened(retry, row) return tonumber(redis.call('ZSCORE', retry, row) or 0) % 1 > 0 end
+
+-- The state to which a reopened row with this score goes back; nil for a row that was not reopened.
+local function state_before(due)
+  local fraction = due % 1
+  if fraction == RETURNED_DUE then return STATE.failed end
+  if fraction == 0.25 then return STATE.unknown end
+  if fraction == 0.75 then return STATE.refused end
+end
 
 -- The state of a row that is to be claimed again: retrying if an attempt counted before, else pending.
 local function state_to_claim(tries, row) return redis.call('HEXISTS', tries, row) == 1 and STATE.retrying or STATE.pending end
@@ -53,7 +62,7 @@ local PAGE = 256
 local function moves(meta, state, history, sends, held, skips)
   local self, pages, changed, rows, sorted = {}, {}, {}, {}, true
   local moved, delta, fields, log = {}, {}, {}, {}
-  local retention_ended, gate
+  local retention_ended, gate, erased
   local to_hold, hold_at = {}
 
   -- The state bytes of the page at `start`, as they were before this call.
@@ -88,6 +97,9 @@ local function moves(meta, state, history, sends, held, skips)
     if gate == nil then gate = redis.call('HGET', meta, 'gate') end
     return gate == 'completed' or gate == 'cancelled'
   end
+
+  -- The rows whose recipients were forgotten (see `erase.lua`), false if there are none. Known after `commit`.
+  function self.erased() return erased end
 
   function self.count(field, n)
     delta[field] = (delta[field] or 0) + n
@@ -189,10 +201,11 @@ local function moves(meta, state, history, sends, held, skips)
       if n ~= 0 and not IS_OPEN[field] then names[#names + 1] = field end
     end
     local counters = #names
-    names[counters + 1], names[counters + 2], names[counters + 3] = 'forgotten', 'gate', held and 'held'
+    names[counters + 1], names[counters + 2], names[counters + 3] = 'forgotten', 'gate', 'erased'
+    names[counters + 4] = held and 'held'
     local values = redis.call('HMGET', meta, unpack(names))
-    retention_ended, gate = values[counters + 1] ~= false, values[counters + 2]
-    local n_held = tonumber(values[counters + 3] or 0)
+    retention_ended, gate, erased = values[counters + 1] ~= false, values[counters + 2], values[counters + 3]
+    local n_held = tonumber(values[counters + 4] or 0)
     if (n_held > 0 or #to_hold > 0) and not retention_ended then write_held(n_held) end
     if #log > 0 and not retention_ended then redis.call('RPUSH', history, table.concat(log)) end
     for i = 1, counters do
@@ -217,8 +230,36 @@ local function store_ids(m, ids, records, lifetime)
   if redis.call('RPUSH', ids, unpack(entries)) == #entries then redis.call('PEXPIRE', ids, lifetime) end
 end
 
--- Stores whole message ids. `blocks` is a list of a block of rows, the ids to append to it, another block, and so on.
+-- Whether the recipient of `row` was forgotten. `erased` has u16 row for each of those, or is false.
+local function is_erased(erased, row)
+  if not erased then return false end
+  local record = struct.pack('<I2', row)
+  local at = string.find(erased, record, 1, true)
+  while at and at % 2 == 0 do at = string.find(erased, record, at + 1, true) end
+  return at ~= nil
+end
+
+-- `blocks` as below, without the ids of recipients who were forgotten: Meta's ids contain the number. An id is u8 row in its
+-- block, u8 send, and the id in its binary form: half bytes if the highest bit of its first byte is set, else as long as
+-- the u16 that follows says.
+local function without_erased(erased, blocks)
+  local kept = {}
+  for i = 1, #blocks, 2 do
+    local block, ids, left, pos = blocks[i], blocks[i + 1], {}, 1
+    while pos <= #ids do
+      local row, _, form = string.byte(ids, pos, pos + 2)
+      local length = form >= 128 and 12 + math.ceil(form % 16 / 2) or 5 + struct.unpack('<I2', ids, pos + 3)
+      if not is_erased(erased, block * BLOCK_ROWS + row) then left[#left + 1] = string.sub(ids, pos, pos + length - 1) end
+      pos = pos + length
+    end
+    if #left > 0 then kept[#kept + 1], kept[#kept + 2] = block, table.concat(left) end
+  end
+  return kept
+end
+
+-- Stores whole message ids, after `commit`. `blocks` is a list of a block of rows, the ids to append to it, another block, and so on.
 local function store_wamids(m, wamids, blocks, lifetime)
+  if m.erased() then blocks = without_erased(m.erased(), blocks) end
   if #blocks == 0 or m.retention_ended() then return end
   local names = {}
   for i = 1, #blocks, 2 do names[#names + 1] = blocks[i] end

@@ -2,7 +2,8 @@
 --
 -- KEYS     meta, history
 -- ARGV     bytes to read: the entry that exceeds them is the last
--- Returns  {number of entries told and read, 1 if there are more (else 0), the changes of the entries read, 7 bytes each}.
+-- Returns  {number of entries told and read, 1 if there are more (else 0), the changes of the entries read, 7 bytes each,
+--          a number that rises when recipients of the part are forgotten}.
 -- If repeated: changes nothing.
 local ENTRIES = 512
 local told = tonumber(redis.call('HGET', KEYS[1], 'told')) or 0
@@ -13,4 +14,4 @@ for i, entry in ipairs(redis.call('LRANGE', KEYS[2], told, told + ENTRIES - 1)) 
   if size > tonumber(ARGV[1]) then break end
 end
 local seen = told + #read
-return { seen, redis.call('LLEN', KEYS[2]) > seen and 1 or 0, table.concat(read) }
+return { seen, redis.call('LLEN', KEYS[2]) > seen and 1 or 0, table.concat(read), redis.call('HSTRLEN', KEYS[1], 'erased') }

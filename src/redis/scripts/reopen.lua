@@ -14,7 +14,7 @@
 -- about its last send no longer moves it, except that the recipient got the message.
 local meta, state, history, sends, retry, codes, tries = unpack(KEYS)
 local now, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
-local record = redis.call('HMGET', meta, 'version', 'forgotten', 'reopened')
+local record = redis.call('HMGET', meta, 'version', 'forgotten', 'reopened', 'erased')
 local version, first, n = string.match(record[3] or '', '^(%d+) (%d+) (%d+)$')
 if version == ARGV[1] then first, n = tonumber(first), tonumber(n) else first, n = 0, 0 end
 if record[1] ~= ARGV[1] or record[2] then return { 0, n } end
@@ -37,7 +37,9 @@ local bytes, looked_at = redis.call('GETRANGE', state, first, -1), 0
 local found = string.find(bytes, pattern)
 while found and looked_at < limit do
   local row = first + found - 1
-  if not wanted_codes or wanted_codes[redis.call('HGET', codes, row) or ''] then
+  local is_wanted = not wanted_codes or wanted_codes[redis.call('HGET', codes, row) or '']
+  -- Whose number is not known any more is not sent to.
+  if is_wanted and not is_erased(record[4], row) then
     local byte = m.byte(row)
     local was = byte % 16
     if was ~= STATE.unknown then count_failure(m, codes, row, -1) end

@@ -18,14 +18,12 @@ if to == STATE.cancelled and record[1] ~= 'cancelled' then return redis.error_re
 if to == STATE.failed and record[1] ~= 'completed' then return redis.error_reply('ERR the part is not completed') end
 if to == STATE.expired and now < (tonumber(record[2]) or math.huge) then return redis.error_reply('ERR the part has not expired') end
 
--- The state of a reopened row before it was reopened, by the fraction of its score in `retry`.
-local BEFORE = { [0.25] = STATE.unknown, [RETURNED_DUE] = STATE.failed, [0.75] = STATE.refused }
 local m, ended = moves(meta, state, history, sends), 0
 local function finish(row, due)
   local byte = m.byte(row)
   local was = byte % 16
   if claimable(was) then
-    local before = due and BEFORE[due % 1]
+    local before = due and state_before(due)
     local ends_in = before or to
     if not before and to == STATE.failed then
       ends_in = (redis.call('HGET', codes, row) or '0') ~= '0' and STATE.refused or STATE.unknown

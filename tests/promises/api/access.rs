@@ -46,10 +46,12 @@ fn all(list: &Value, field: &str) -> Vec<String> {
     rows.map(|row| row[field].as_str().expect("text").to_owned()).collect()
 }
 
-/// Every call of the document with an id in its path: the method and the path. The number of a suppressed person is of no
-/// business: `suppressions.rs` has what those calls promise.
+/// Every call of the document with an id in its path: the method and the path. The number of a person is of no
+/// business: `suppressions.rs` and `people.rs` have what those calls promise.
 fn calls_with_ids() -> Vec<(Method, &'static str)> {
-    let has_id = |path: &str| path.contains('{') && !path.starts_with("/v1/suppressions/");
+    let has_id = |path: &str| {
+        path.contains('{') && !["/v1/suppressions/", "/v1/people/"].iter().any(|of_people| path.starts_with(of_people))
+    };
     let items = DOCUMENT["paths"].as_object().expect("an object").iter().filter(|(path, _)| has_id(path));
     let calls = items.flat_map(|(path, item)| item.as_object().expect("an object").keys().map(move |key| (key, path)));
     calls.map(|(method, path)| (method.to_uppercase().parse().expect("a method"), path.as_str())).collect()

@@ -89,6 +89,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&Method::DELETE, of_business(person), None, "unsuppress", "business:1001 …0001", "changed"),
         (&Method::DELETE, of_business(person), None, "unsuppress", "business:1001 …0001", "refused"),
         (&Method::DELETE, person.into(), None, "unsuppress", "+…0001", "refused"),
+        (&Method::DELETE, "/v1/people/+447700900123".into(), None, "forget_person", "…0123", "unchanged"),
         (&post, of_business("/v1/suppressions"), None, "import_suppressions", "business:1001", "changed"),
         (&post, of_business("/v1/suppressions"), None, "import_suppressions", "business:1001", "unchanged"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "changed"),

@@ -159,6 +159,8 @@ async fn calls_are_answered_as_documented() {
         (Method::GET, of_business("/v1/suppressions.csv"), None, 200),
         (Method::DELETE, of_business(person), None, 204),
         (Method::DELETE, of_business(person), None, 404),
+        (Method::DELETE, "/v1/people/+5491155550001".into(), None, 200),
+        (Method::DELETE, "/v1/people/12".into(), None, 400),
     ];
     for (method, path, body, status) in calls {
         let request = api.request(method.clone(), &path);

@@ -14,6 +14,7 @@ mod holds;
 mod jobs;
 mod lines;
 mod pauses;
+mod people;
 mod recipients;
 mod retries;
 mod suppressions;

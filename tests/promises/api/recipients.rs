@@ -16,8 +16,8 @@ use super::{
 async fn by_phone(api: &Api, truth: &Truth) -> BTreeMap<String, (Fate, u16)> {
     let mut fates = BTreeMap::new();
     for (&(part, row), &fate) in truth {
-        let [recipient] = api.store.recipients(part, &[row]).await.expect("redis").try_into().expect("one");
-        fates.insert(recipient.to.to_string(), (fate, row));
+        let [to] = api.store.numbers(part, &[row]).await.expect("redis").try_into().expect("one");
+        fates.insert(to.expect("a number").to_string(), (fate, row));
     }
     fates
 }

@@ -14,9 +14,10 @@ use pregon::{
         script,
     },
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::harness::{Answer, Api, campaign, csv, phone, wamid};
+use super::harness::{Answer, Api, answer, campaign, csv, phone, wamid};
 use crate::support::{self, meta_code, world};
 
 const UNDELIVERABLE: FailureReason = meta_code(131_026);
@@ -348,4 +349,33 @@ async fn a_retried_campaign_can_be_paused_and_its_events_tell_the_new_state() {
     );
     assert_eq!(change.await.expect("redis"), StateChange::Done);
     assert_eq!(ended.counts().await.0.get("pending"), None, "what is not sent goes back");
+}
+
+#[tokio::test]
+async fn a_retry_leaves_out_who_was_forgotten_before_and_ends_who_is_forgotten_in_it() {
+    let ended = Ended::start().await;
+    let forget = async |n: u64| {
+        let removed = answer(ended.api.request(Method::DELETE, &format!("/v1/people/{}", phone(n)))).await;
+        assert_eq!((removed.status.as_u16(), &removed.body["recipients"]), (200, &json!(1)), "{}", removed.body);
+        assert_eq!(removed.body["skipped"], 0, "a message was sent");
+    };
+    let by_state = async || {
+        let read = ended.api.read(&format!("/v1/campaigns/{}", ended.id)).await;
+        ["pending", "failed", "unknown"].map(|state| read["statistics"]["by_state"][state].as_u64().expect("a count"))
+    };
+    forget(1).await;
+    assert_eq!(by_state().await, [0, 3, 1]);
+    let retry = json!({ "states": ["failed", "unknown"] });
+    assert_eq!(ended.retried(retry).await, (3, "running".to_owned()));
+    assert_eq!(by_state().await, [3, 1, 0]);
+    // Each becomes again what it was.
+    for n in [0, 2, 3] {
+        forget(n).await;
+    }
+    assert_eq!(by_state().await, [0, 3, 1]);
+    assert!(ended.complete().await);
+    let record = ended.api.store.campaign(ended.id).await.expect("redis").expect("the campaign");
+    let counts = world::counts(&ended.api.store, &record).await;
+    assert_eq!(counts.by_state, world::recount(&ended.api.store, &record).await);
+    assert_eq!(counts.failures.values().sum::<u64>(), 3);
 }

@@ -4,6 +4,7 @@
 mod checking;
 mod demo;
 mod failing;
+mod forgetting;
 mod managing;
 mod submitting;
 mod suppressing;

@@ -3,5 +3,6 @@
 mod deletion;
 mod empty;
 mod forgetting;
+mod people;
 mod places;
 mod spawn;

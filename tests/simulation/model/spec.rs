@@ -258,7 +258,7 @@ impl Part {
         let next_due = self.rows.values().filter_map(Row::due_at).min().map(|(at, _)| at);
         let pause_ends = UnixMs(request.now.0 + GRACE_PAUSE_MS);
         let next_due = next_due.map(|at| if request.in_grace_period { at.max(pause_ends) } else { at });
-        Claim::Rows { rows, next_due, next_doubt, fresh: self.len - self.next, open: self.open(), lost }
+        Claim::Rows { rows, next_due, next_doubt, fresh: self.len - self.next, open: self.open(), lost, erased: 0 }
     }
 
     fn rows_of_claim(&self, epoch: u64, number: u64) -> Vec<ToSend> {

@@ -79,14 +79,14 @@ impl Prepared {
         claimed_at: Instant,
     ) -> Result<(), StoreError> {
         let skips = screening.skips(store, business, &self.messages, is_marketing, claimed_at).await?;
-        self.skipped = skips.iter().map(|&(index, reason)| (self.messages[index].claimed, reason)).collect();
+        self.skipped.extend(skips.iter().map(|&(index, reason)| (self.messages[index].claimed, reason)));
         skips.iter().rev().for_each(|&(index, _)| drop(self.messages.remove(index)));
         Ok(())
     }
 
     /// Takes a place for each message, and sets those apart for which none is left.
     async fn take_places(&mut self, store: &Store, line: &Line, limit: u32, now: UnixMs) -> Result<(), StoreError> {
-        let people: Vec<_> = self.messages.iter().map(|message| (message.to().into(), message.row())).collect();
+        let people: Vec<_> = self.messages.iter().map(|message| (message.to.into(), message.row())).collect();
         let (places, may_be_sent) = store.take_places(&line.business, limit, &line.id, &people, now).await?;
         self.places = Some(places);
         let mut may_be_sent = may_be_sent.into_iter();
@@ -153,21 +153,20 @@ impl Calls {
                 Err(error) => return Reply::Claimed(part, Err(error)),
             };
             let claimed_at = Instant::now();
-            let (Claim::Rows { rows, .. }, Some((plan, is_marketing))) = (&claim, plan) else {
+            let (Claim::Rows { rows, erased, .. }, Some((plan, is_marketing))) = (&claim, plan) else {
                 return Reply::Claimed(part, Ok(ClaimReply::Prepared(claim, Prepared::default())));
             };
             let prepare = async {
-                let found = recipients.locate(&store, part, rows.iter().map(|row| row.claimed.row)).await?;
-                let message = |(&ToSend { claimed, attempt }, (chunk, index))| Message {
-                    part: part.number,
-                    claimed,
-                    attempt,
-                    plan: plan.clone(),
-                    chunk,
-                    index,
-                };
-                let mut prepared =
-                    Prepared { messages: rows.iter().zip(found).map(message).collect(), ..Prepared::default() };
+                let found = recipients.locate(&store, part, *erased, rows.iter().map(|row| row.claimed.row)).await?;
+                let mut prepared = Prepared::default();
+                for (&ToSend { claimed, attempt }, (chunk, index)) in rows.iter().zip(found) {
+                    let Some(to) = chunk.numbers()[usize::from(index)] else {
+                        prepared.skipped.push((claimed, SkipReason::Forgotten));
+                        continue;
+                    };
+                    let (part, plan) = (part.number, plan.clone());
+                    prepared.messages.push(Message { part, claimed, attempt, plan, chunk, index, to });
+                }
                 if !rows.is_empty() {
                     prepared.skip(&screening, &store, &line.business, is_marketing, claimed_at).await?;
                     if let Some(limit) = limit {

@@ -35,6 +35,8 @@ pub struct Message {
     pub chunk: Rc<Chunk>,
     /// The index of the recipient in the chunk.
     pub index: u16,
+    /// The recipient's number.
+    pub to: Phone,
 }
 
 impl Message {
@@ -48,11 +50,6 @@ impl Message {
         (self.part(), self.claimed)
     }
 
-    /// Its recipient.
-    pub fn to(&self) -> Phone {
-        self.chunk.numbers()[usize::from(self.index)]
-    }
-
     /// Its request over `edge`, with a token signed by `key`.
     pub fn request(&self, edge: Edge, key: &TokenKey) -> SendRequest {
         let mut token = String::with_capacity(TOKEN_BYTES);
@@ -60,7 +57,7 @@ impl Message {
         let index = usize::from(self.index);
         let values: Vec<&str> = self.chunk.values(index).collect();
         let mut body = Vec::with_capacity(BODY_BYTES);
-        self.plan.body.render(self.to(), &values, &token, &mut body);
+        self.plan.body.render(self.to, &values, &token, &mut body);
         if edge == Edge::MarketingMessages {
             body::for_marketing_api(&mut body);
         }

@@ -165,7 +165,7 @@ impl CampaignLane {
             return;
         }
         for ready in mem::take(&mut self.ready) {
-            match held.get(&CallingCode::of(ready.to())) {
+            match held.get(&CallingCode::of(ready.to)) {
                 Some(code) => self.queue_outcome(
                     ready.part(),
                     ready.claimed,
@@ -282,7 +282,7 @@ impl Lane for CampaignLane {
         let is_marketing = self.backlog.is_marketing(message.part().campaign);
         let edge = line.edge(is_marketing);
         let can_be_rerouted = is_marketing && edge == Edge::Messages;
-        let unit = CampaignUnit { part: message.part(), claimed, attempt, to: message.to(), can_be_rerouted };
+        let unit = CampaignUnit { part: message.part(), claimed, attempt, to: message.to, can_be_rerouted };
         Some((unit, message.request(edge, &self.token_key.get())))
     }
 
@@ -329,7 +329,7 @@ impl Lane for CampaignLane {
 
     fn next_addressee(&self) -> Option<Addressee> {
         let next = self.ready.front()?;
-        Some(Addressee { to: next.to().into(), campaign: only_attempt(next.part().campaign, next.claimed) })
+        Some(Addressee { to: next.to.into(), campaign: only_attempt(next.part().campaign, next.claimed) })
     }
 
     fn defer_next(&mut self, wait: Duration, line: &LineState) {

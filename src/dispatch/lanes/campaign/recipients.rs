@@ -20,8 +20,15 @@ const CHUNKS_MAX: usize = 2;
 /// has the first rows of the chunks of a part: two bytes per chunk.
 const DIRECTORIES_MAX: usize = 1_024;
 
-/// A chunk, with its part and its first row as the key.
-type CachedChunk = ((PartId, u16), Rc<Chunk>);
+/// A chunk of a part.
+struct CachedChunk {
+    part: PartId,
+    /// Its first row.
+    start: u16,
+    /// The part had at least this value of `Claim::Rows::erased` when the chunk was read.
+    erased: u64,
+    chunk: Rc<Chunk>,
+}
 
 /// The chunks that a line read last, and where the chunks of its parts start.
 #[derive(Default)]
@@ -37,17 +44,22 @@ impl ChunkCache {
             return;
         }
         // After an error the chunk is read again when it is needed, and that read reports the error.
-        let _ = self.chunk(store, part, 0).await;
+        let _ = self.chunk(store, part, 0, 0).await;
     }
 
     /// Finds the recipients of `rows` of a part. Returns for each row, in the same order, its chunk and its index in
     /// the chunk.
+    ///
+    /// `erased`: as the claim of the rows returned it. A chunk that was read before the last recipients of the part were
+    /// forgotten is read again.
     pub async fn locate(
         &self,
         store: &Store,
         part: PartId,
+        erased: u64,
         rows: impl Iterator<Item = u16>,
     ) -> Result<Vec<(Rc<Chunk>, u16)>, StoreError> {
+        self.chunks.borrow_mut().retain(|cached| cached.part != part || cached.erased >= erased);
         let mut found: Vec<(Rc<Chunk>, u16)> = Vec::new();
         let mut last: Option<(u16, Rc<Chunk>)> = None;
         for row in rows {
@@ -55,7 +67,7 @@ impl ChunkCache {
                 Some((start, chunk)) if row >= *start && usize::from(row - start) < chunk.rows() => chunk.clone(),
                 _ => {
                     let start = self.start(store, part, row).await?;
-                    let chunk = self.chunk(store, part, start).await?;
+                    let chunk = self.chunk(store, part, start, erased).await?;
                     last = Some((start, chunk.clone()));
                     chunk
                 }
@@ -95,7 +107,7 @@ impl ChunkCache {
             .ok_or_else(|| StoreError::Corrupt { key: part.to_string(), reason: format!("row {row} is in no chunk") })
     }
 
-    async fn chunk(&self, store: &Store, part: PartId, start: u16) -> Result<Rc<Chunk>, StoreError> {
+    async fn chunk(&self, store: &Store, part: PartId, start: u16, erased: u64) -> Result<Rc<Chunk>, StoreError> {
         if let Some(chunk) = self.cached_chunk(part, start) {
             return Ok(chunk);
         }
@@ -104,11 +116,13 @@ impl ChunkCache {
         if chunks.len() >= CHUNKS_MAX {
             chunks.pop_front();
         }
-        chunks.push_back(((part, start), chunk.clone()));
+        chunks.push_back(CachedChunk { part, start, erased, chunk: chunk.clone() });
         Ok(chunk)
     }
 
     fn cached_chunk(&self, part: PartId, start: u16) -> Option<Rc<Chunk>> {
-        self.chunks.borrow().iter().find(|(key, _)| *key == (part, start)).map(|(_, chunk)| chunk.clone())
+        let chunks = self.chunks.borrow();
+        let cached = chunks.iter().find(|cached| (cached.part, cached.start) == (part, start));
+        cached.map(|cached| cached.chunk.clone())
     }
 }

@@ -124,7 +124,7 @@ impl CampaignLane {
                 if let Some(places) = places {
                     self.places.learned(places, Instant::now(), now);
                     for message in &messages {
-                        self.places.took(message.row(), message.to().into());
+                        self.places.took(message.row(), message.to.into());
                     }
                 }
                 self.claimed(part, claim, messages, line);

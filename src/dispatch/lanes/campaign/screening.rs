@@ -98,7 +98,7 @@ impl Screening {
         filter.follow(store, business, claimed_at).await?;
         let Some(people) = &filter.people else { return Ok(Vec::new()) };
         let key = self.token_key.get();
-        let hashes = messages.iter().map(|message| PersonHash::of(message.to().into(), &key)).enumerate();
+        let hashes = messages.iter().map(|message| PersonHash::of(message.to.into(), &key)).enumerate();
         Ok(hashes.filter(|(_, PersonHash(hash))| people.contains_hash(*hash)).collect())
     }
 }
@@ -108,7 +108,7 @@ impl Screening {
 /// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/marketing-templates>, read
 /// 2026-11-28: from 1 April 2025 on, nobody with a +1 number and an area code of the USA gets marketing templates.
 fn undeliverable(messages: &[Message]) -> impl Iterator<Item = usize> {
-    messages.iter().enumerate().filter(|(_, message)| us_numbers::is_us(message.to())).map(|(index, _)| index)
+    messages.iter().enumerate().filter(|(_, message)| us_numbers::is_us(message.to)).map(|(index, _)| index)
 }
 
 impl Filter {

@@ -1,0 +1,43 @@
+//! People: forget one.
+
+use axum::{Json, extract::State, http::StatusCode};
+
+use super::{SharedState, access::Access, audit::Audit, extract::PhonePath};
+use crate::{
+    api_types::ForgottenView,
+    config::KeyScope,
+    http::problem::{Problem, Result},
+    redis::forgetting::Forgotten,
+};
+
+/// Forget a person.
+///
+/// Removes the number, the values and the messages of the person, in all campaigns and of all businesses. The statistics stay.
+/// Recipients who are still to be sent to are skipped, and the person stays suppressed where suppressed. When the response
+/// arrives, that is durable, and nothing further is claimed for the person. Requests already in flight are still sent. The call
+/// can be repeated; if it fails, a worker finishes it. The key must not be limited to `businesses`.
+#[utoipa::path(
+    delete, path = "/v1/people/{phone}", tag = "people", operation_id = "forget_person",
+    security(("api_key" = [KeyScope::Submit])),
+    params(PhonePath),
+    responses((status = 200, description = "The person is forgotten.", body = ForgottenView)),
+    extensions(("x-problems" = json!(["invalid-phone"]))),
+)]
+pub(super) async fn forget(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    PhonePath(phone): PhonePath,
+) -> Result<Json<ForgottenView>> {
+    audit.on(format_args!("{phone:?}"));
+    if access.is_limited() {
+        let detail = "a person is forgotten by all businesses, and this key is limited to some: use another key";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
+    }
+    let store = &shared.state.store;
+    let around = store.surroundings(&shared.state.lines, &shared.state.businesses).await?;
+    let forgotten = store.forget(phone.into(), &around, shared.now()).await?;
+    let Forgotten { campaigns, recipients, skipped, messages, events, suppressions, dead_letters } = forgotten;
+    audit.changed(recipients + messages + events + suppressions > 0);
+    Ok(Json(ForgottenView { campaigns, recipients, skipped, messages, events, suppressions, dead_letters }))
+}

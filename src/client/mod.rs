@@ -26,9 +26,9 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, ForgottenView, HoldView,
-        LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, Page, PauseChange, PauseTarget,
-        RetriedJob, SuppressionView, UnpausedTemplate, UploadResult,
+        BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, ForgottenView,
+        HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, Page, PauseChange,
+        PauseTarget, RetriedJob, SuppressionView, UnpausedTemplate, UploadResult,
     },
     coding::Coding,
     domain::{

@@ -1,8 +1,13 @@
-//! Processes that are killed with kill -9: what is shown before their leases end, and a retry that they do not finish.
+//! Processes that are killed with kill -9: what is shown before their leases end, a retry that they do not finish, and who is
+//! forgotten meanwhile.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use pregon::redis::Store;
+use reqwest::Method;
 use serde_json::json;
 
 use crate::support::{
@@ -109,4 +114,44 @@ async fn a_retry_reaches_each_failed_recipient_once_while_servers_and_redis_are_
         assert!(n == expected && state == "delivered" || was_lost, "{n} messages: {recipient}");
     }
     assert_eq!(shown["statistics"]["by_state"]["failed"], 0, "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_forgotten_around_the_death_of_a_worker_gets_nothing_and_nobody_gets_two() {
+    const FIRST: u64 = 5_491_100_000_000;
+    const RECIPIENTS: u64 = 600;
+    let redis = TestRedis::start().await;
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
+    let installation = Installation::new(&redis, &meta.url(), &[("3001", 50.0)], "doubt_deadline = \"6s\"");
+    let api = installation.serve("api", "api").await;
+    let worker = installation.serve("first", "dispatch").await;
+    let id = api.api().campaign(&["3001"], FIRST..FIRST + RECIPIENTS, json!({})).await;
+    let forget = async |people: std::ops::Range<u64>| {
+        let mut skipped = HashSet::new();
+        for n in people {
+            let (status, removed) = api.api().call(Method::DELETE, &format!("people/+{}", FIRST + n), None).await;
+            assert_eq!(status, 200, "{removed}");
+            assert_eq!(removed["recipients"], 1, "{removed}");
+            skipped.extend((removed["skipped"] == 1).then(|| (FIRST + n).to_string()));
+        }
+        skipped
+    };
+    until("the campaign goes on", async || meta.requests() > 100).await;
+    // Some of them are sent to already, some are in flight, and some are not claimed yet.
+    let mut skipped = forget(100..110).await;
+    skipped.extend(forget(500..520).await);
+    worker.signal("KILL");
+    skipped.extend(forget(520..540).await);
+    let _worker = installation.serve("second", "dispatch").await;
+    skipped.extend(forget(560..570).await);
+    let ended = api.api().wait_for_state(&id, "completed", Duration::from_secs(90)).await;
+    let by_state = &ended["statistics"]["by_state"];
+    assert!(!skipped.is_empty());
+    assert_eq!(by_state["skipped"], skipped.len(), "{by_state}");
+    let sent: Vec<String> = meta.arrivals().into_iter().map(|arrival| arrival.to).collect();
+    let people: HashSet<&String> = sent.iter().collect();
+    assert_eq!(people.len(), sent.len(), "nobody gets two messages");
+    assert!(skipped.iter().all(|number| !people.contains(number)));
+    let counted = ["accepted", "unknown"].map(|state| by_state[state].as_u64().expect("a count"));
+    assert_eq!(counted.iter().sum::<u64>() + skipped.len() as u64, RECIPIENTS, "nobody is lost: {by_state}");
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Debug};
 
 use pregon::{
     domain::{
-        Applied, Due, FailureReason, News, Settled, SkipReason, State, UnixMs, Wamid,
+        Applied, ClaimedRow, Due, FailureReason, News, Settled, SkipReason, State, UnixMs, Wamid,
         campaign::{CampaignRetry, RetriedState},
     },
     redis::{
@@ -216,6 +216,7 @@ impl Drive<'_> {
             Step::Retry { states, any_code, calls } => Box::pin(self.retry(states, *any_code, *calls)).await,
             Step::Sweep(to) => self.sweep(*to).await,
             Step::ForgetRecipients => self.forget_recipients().await,
+            Step::Erase(n) => Box::pin(self.erase(*n)).await,
             Step::Activate(n) => {
                 let (start, mask) = chunk(self.history, n % self.history.chunks.len());
                 let (actual, expected) = (self.real.activate(start, mask).await, self.model.activate(start, mask));
@@ -636,6 +637,19 @@ impl Drive<'_> {
         self.compare(&format!("sweep {to:?}"), &actual, &expected, Lowering::default()).await
     }
 
+    async fn erase(&mut self, n: usize) -> Checked {
+        self.replay(self.worker(self.epoch)).await?;
+        let row = self.history.first_row + (n as u64 % self.model.len.max(1)) as u16;
+        let (actual, expected) = (self.real.erase(row, self.now).await, self.model.erase(row));
+        self.compare(
+            &format!("forget the recipient of row {row}"),
+            &actual,
+            &debug_text(&expected),
+            Lowering::default(),
+        )
+        .await
+    }
+
     async fn forget_recipients(&mut self) -> Checked {
         let has_ended = matches!(self.model.gate, Gate::Completed | Gate::Cancelled) && self.model.open() == 0;
         if !has_ended || self.must_replay() || self.retrying.is_some() {
@@ -725,7 +739,9 @@ impl Drive<'_> {
         let found = self.real.find(&wamids).await.map_err(failed)?;
         let expected: Vec<_> = wamids.iter().map(|wamid| self.model.find(wamid)).collect();
         same(&debug_text(&found), &debug_text(&expected))?;
-        let messages: Vec<_> = self.model.ids.iter().map(|(_, message)| *message).collect();
+        // Of a recipient who was forgotten, the ids that were stored before are left here.
+        let is_stored = |message: &ClaimedRow| !self.model.erased.contains(&message.row);
+        let messages: Vec<_> = self.model.ids.iter().map(|(_, message)| *message).filter(is_stored).collect();
         let whole = self.real.whole_ids(&messages).await.map_err(failed)?;
         let expected: Vec<_> = messages.iter().map(|message| self.model.whole_id(*message)).collect();
         same(&debug_text(&whole), &debug_text(&expected))

@@ -105,6 +105,8 @@ pub enum Step {
     Sweep(State),
     /// The retention of the recipients ends, if the campaign has ended.
     ForgetRecipients,
+    /// The recipient of a row is forgotten, as counted over all rows.
+    Erase(usize),
     /// A chunk is activated again.
     Activate(usize),
     /// This many milliseconds pass.
@@ -266,6 +268,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => retry(),
         2 => select(&[State::Cancelled, State::Expired, State::Failed]).prop_map(Step::Sweep),
         1 => Just(Step::ForgetRecipients),
+        1 => (0..30usize).prop_map(Step::Erase),
         1 => (0..3usize).prop_map(Step::Activate),
         6 => select(&TIMES_MS[3..]).prop_map(Step::Wait),
         3 => (0..6usize).prop_map(Step::Redeliver),
@@ -399,6 +402,7 @@ impl fmt::Debug for Step {
             }
             Step::Sweep(to) => write!(f, "sweep {to:?}"),
             Step::ForgetRecipients => f.write_str("the recipients are forgotten"),
+            Step::Erase(row) => write!(f, "the recipient of row {row} is forgotten"),
             Step::Activate(chunk) => write!(f, "chunk {chunk} is activated again"),
             Step::Wait(ms) => write!(f, "{ms} ms later"),
             Step::Redeliver(ago) => write!(f, "entry {ago} before the last is delivered again"),

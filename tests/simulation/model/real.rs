@@ -235,6 +235,20 @@ impl<'a> Real<'a> {
         response_text(self.store.sweep(self.part, to, now).await)
     }
 
+    /// Forgets the recipient of a row, whose chunk need not be one.
+    pub async fn erase(&self, row: u16, now: UnixMs) -> String {
+        const CHUNK: &str = "chunk";
+        let [meta, states, history, sends, retry, _, codes, _, _, wamids, _, skips, ..] = self.keys();
+        let chunks = self.store.keys.chunks(self.part);
+        let written = self.store.query::<u8>("HSET", cmd("HSET").arg(&chunks).arg(row).arg(CHUNK)).await;
+        let call =
+            Call::new(&script::ERASE, &[meta, states, history, sends, retry, codes, skips, chunks.clone(), wamids]);
+        let call = call.arg(now.0).arg(row).arg(CHUNK).arg(CHUNK).arg(SkipReason::Forgotten.byte());
+        let erased = self.store.call::<(u64, u64)>(call.arg(row.to_le_bytes().to_vec())).await;
+        let removed = self.store.query::<u8>("UNLINK", cmd("UNLINK").arg(chunks)).await;
+        response_text(written.and(erased).and_then(|erased| removed.map(|_| erased)))
+    }
+
     pub async fn find(&self, wamids: &[Wamid]) -> Result<Vec<Option<ClaimedRow>>> {
         let pieces = self.store.read_ids(&[(self.part, None)]).await?;
         let ids: HashMap<Fingerprint, ClaimedRow> = pieces.iter().flat_map(IdPage::ids).collect();

@@ -143,6 +143,8 @@ pub struct Part {
     /// The retention of the recipients has ended: only the state of each row and the code under which it is counted
     /// remain.
     pub forgotten: bool,
+    /// Rows whose recipients were forgotten, in that order: no whole message id is stored for them any more.
+    pub erased: Vec<u16>,
     /// Version of the campaign that set the gate.
     pub version: Option<u64>,
     pub expires: Option<UnixMs>,
@@ -172,6 +174,7 @@ impl Part {
             next: 0,
             gate: Gate::Held,
             forgotten: false,
+            erased: Vec::new(),
             version: None,
             expires: None,
             epoch: 0,
@@ -195,6 +198,23 @@ impl Part {
         }
         self.len = self.len.max(u64::from(start) + mask.len() as u64);
         (self.rows.len() - before) as u64
+    }
+
+    /// The recipient of a row is forgotten. A row that can be claimed ends: it is skipped, or if it was reopened, it becomes
+    /// again what it was. Returns the number of recipients, and of those skipped.
+    pub fn erase(&mut self, row: u16) -> (u64, u64) {
+        self.erased.push(row);
+        let Some(it) = self.rows.get_mut(&row) else { return (0, 0) };
+        if !it.can_be_claimed() {
+            return (1, 0);
+        }
+        if let Some(before) = it.reopened {
+            it.becomes(before);
+            return (1, 0);
+        }
+        it.becomes_because(State::Skipped, None);
+        it.skip = Some(SkipReason::Forgotten);
+        (1, 1)
     }
 
     /// Sets the gate, unless a newer version of the campaign has set it. Returns the number of open rows.
@@ -258,7 +278,8 @@ impl Part {
         let next_due = self.rows.values().filter_map(Row::due_at).min().map(|(at, _)| at);
         let pause_ends = UnixMs(request.now.0 + GRACE_PAUSE_MS);
         let next_due = next_due.map(|at| if request.in_grace_period { at.max(pause_ends) } else { at });
-        Claim::Rows { rows, next_due, next_doubt, fresh: self.len - self.next, open: self.open(), lost, erased: 0 }
+        let erased = 2 * self.erased.len() as u64;
+        Claim::Rows { rows, next_due, next_doubt, fresh: self.len - self.next, open: self.open(), lost, erased }
     }
 
     fn rows_of_claim(&self, epoch: u64, number: u64) -> Vec<ToSend> {
@@ -448,8 +469,9 @@ impl Part {
             return (false, reopened);
         }
         let mut wanted = self.rows.range_mut(next..).filter(|(_, row)| states.contains(&row.state));
-        for (_, row) in wanted.by_ref().take(limit) {
-            if codes.is_empty() || row.why.is_some_and(|why| codes.contains(&why)) {
+        for (number, row) in wanted.by_ref().take(limit) {
+            let is_wanted = codes.is_empty() || row.why.is_some_and(|why| codes.contains(&why));
+            if is_wanted && !self.erased.contains(number) {
                 row.reopens(State::Pending, row.state);
                 row.attempts = 0;
                 reopened += 1;

@@ -91,7 +91,7 @@ pub(super) enum BodyError {
     request_body(
         content((RawRecipient = "application/x-ndjson"), (String = "text/csv")),
         description = "NDJSON: a `NewRecipient` on each line. CSV: a header row, then a row for each recipient; the \
-            columns are `to`, one for each parameter, `header` and `button.0`, `button.1` and so on.",
+            columns are `to`, one for each parameter, `header`, `button.0`, `button.1` and so on, and `zone`.",
     ),
     responses((status = 200, description = "The upload was read to its end.", body = UploadResult)),
     extensions(("x-problems" = json!([

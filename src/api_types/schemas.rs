@@ -226,6 +226,11 @@ schema_of!(
                 "description": "A value for each button that takes one, by its position among all buttons, from `0`.",
                 "examples": [{ "0": "u/abc" }],
             },
+            "zone": {
+                "type": ["string", "null"], "examples": ["America/Bogota"],
+                "description": "The time zone where the person is, by its name in the tz database. Without it, the number \
+                    says where the person is.",
+            },
         },
     })
 );

@@ -6,7 +6,8 @@
 //! {"to": "+5491155550001",
 //!  "params": {"1": "Maria", "2": "A-10"},
 //!  "header": "Spring",
-//!  "buttons": {"0": "u/abc", "1": "SAVE20"}}
+//!  "buttons": {"0": "u/abc", "1": "SAVE20"},
+//!  "zone": "America/Bogota"}
 //! ```
 //!
 //! `header` is a text for a text header, `{"link"}` or `{"id"}` (and `"filename"` for a document) for media, and
@@ -41,6 +42,9 @@ pub struct RawRecipient {
     /// Values of buttons by index, in the caller's order. An index may occur twice.
     #[serde(default, deserialize_with = "pairs")]
     pub buttons: Vec<(String, String)>,
+    /// The name of the time zone where the person is, not yet checked. `None`: go by the phone number.
+    #[serde(default)]
+    pub zone: Option<String>,
 }
 
 impl RawRecipient {
@@ -128,6 +132,7 @@ impl fmt::Debug for RawRecipient {
             .field("params", &self.params.len())
             .field("header", &self.header.is_some())
             .field("buttons", &self.buttons.len())
+            .field("zone", &self.zone.is_some())
             .finish()
     }
 }
@@ -331,7 +336,7 @@ mod tests {
             (r#"{"params":{}}"#, "the field `to` is missing"),
             (
                 r#"{"to":"+1","parms":{}}"#,
-                "there is no field `parms`: its fields are `to`, `params`, `header`, `buttons`, at column 18 of",
+                "there is no field `parms`: its fields are `to`, `params`, `header`, `buttons`, `zone`, at column 18 of",
             ),
             (
                 r#"{"to":"+1","params":{"name":null}}"#,

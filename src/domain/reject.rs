@@ -82,6 +82,22 @@ pub enum Reject {
     /// The template has no such button, or the button has nothing to fill.
     #[error("the template has no button {0} to fill (buttons are counted from 0): leave it out")]
     ButtonUnknown(String),
+    /// The time zone of a recipient is none. The field is the redacted text.
+    #[error(
+        "zone is “{0}”, which is no time zone of the tz database: name one such as America/Bogota, or leave it out"
+    )]
+    ZoneUnknown(String),
+    /// The hours in which the campaign sends are never at once in all time zones of a recipient.
+    #[error(
+        "messages leave only {hours}, and that is never at once in all time zones where the recipient may be ({zones}): give the \
+        row its `zone`, or choose longer hours"
+    )]
+    NeverOpen {
+        /// The hours: `from 09:00 to 10:00, where the recipient is`.
+        hours: String,
+        /// The names of the zones.
+        zones: String,
+    },
     /// A suppression names no scope, and neither does the import.
     #[error(
         "the row has no scope: give it one (marketing or all), or give one for the whole list with ?scope= (on the command \
@@ -315,6 +331,8 @@ impl Reject {
             Reject::HeaderForm { .. } => "header_form",
             Reject::ButtonMissing(_) => "button_missing",
             Reject::ButtonUnknown(_) => "button_unknown",
+            Reject::ZoneUnknown(_) => "zone_unknown",
+            Reject::NeverOpen { .. } => "never_open",
             Reject::ScopeMissing => "scope_missing",
             Reject::UnknownWord { .. } => "unknown_word",
             Reject::NotATime(_) => "not_a_time",

@@ -7,6 +7,7 @@
 
 mod dead_letters;
 mod error;
+mod groups;
 pub mod job;
 mod job_events;
 pub mod jobs;

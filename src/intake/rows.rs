@@ -90,6 +90,10 @@ impl Columns {
         self.ignored.contains(&folded(name))
     }
 
+    fn is_required(&self, name: &str) -> bool {
+        self.known.iter().any(|column| column.is_required && column.name == name)
+    }
+
     /// The required columns that are not in `given`.
     fn missing(&self, given: &[&str]) -> Vec<String> {
         let needed = self.known.iter().filter(|column| column.is_required).map(|column| column.name.as_str());
@@ -239,8 +243,9 @@ impl RowReader {
     /// - `header`: the text of the header, or the `https://` link or id of its image, video or document.
     /// - `header.filename`, `header.latitude`, `header.longitude`, `header.name`, `header.address`.
     /// - `button.0`: the payload of a button, by its position in the template.
+    /// - `zone`: the name of the recipient's time zone, unless the template has a parameter of this name.
     ///
-    /// Case and surrounding blanks of a name are ignored. An empty cell of a `header` or `button` column counts as
+    /// Case and surrounding blanks of a name are ignored. An empty cell of a `header`, `button` or `zone` column counts as
     /// missing, and a row of empty cells counts as a blank line. A parameter that is itself named `to` or `header`
     /// can be given only in NDJSON.
     ///

@@ -15,18 +15,19 @@ use ulid::Ulid;
 
 use super::{
     Format, Intake, IntakeError, UploadLayout,
+    groups::Groups,
     rows::{Columns, Row, RowReader, UploadRow},
 };
 use crate::{
     api_types::{Rejection, UploadResult},
-    domain::{CampaignId, CampaignState, EntryId, Form, Line, LineId, Recipient, Reject, SendWindow, reject::redacted},
+    domain::{CampaignId, CampaignState, EntryId, Form, Line, LineId, Recipient, Reject, reject::redacted},
     redis::{
         StoreError,
         campaigns::CampaignRecord,
         lines::LineControl,
         uploads::{Admitted, Batch, Packed, Upload, UploadProgress},
     },
-    rules::{self, zones},
+    rules,
     telemetry::metrics::{self, RecipientResult},
 };
 
@@ -137,7 +138,7 @@ impl Intake {
             rows,
             buffered: VecDeque::new(),
             form,
-            by_zones: record.campaign.send_window.as_ref().is_some_and(SendWindow::is_by_recipient),
+            groups: Groups::of_campaign(&record.campaign, self.clock.now()),
             stored: upload.progress.clone(),
             digest: SipHasher24::new(),
             number: 0,
@@ -183,7 +184,7 @@ impl Intake {
         };
         let rejections: Result<Vec<Rejection>, StoreError> =
             self.store.rejections(id, upload_id).await?.into_iter().map(read).collect();
-        // Recipients that are grouped by time zones are admitted in another order.
+        // Recipients that are grouped are admitted in another order.
         rejections.map(|mut rejections| {
             rejections.sort_by_key(|rejection| rejection.row);
             rejections
@@ -282,8 +283,7 @@ struct Batches<R> {
     /// Rows that were parsed and are in no batch yet.
     buffered: VecDeque<Row>,
     form: Form,
-    /// Whether recipients are grouped by the time zones of their numbers.
-    by_zones: bool,
+    groups: Groups,
     /// The progress of earlier attempts at this upload.
     stored: UploadProgress,
     /// The digest of all rows so far.
@@ -306,18 +306,23 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
             };
             let number = u32::try_from(row.number).map_err(|_| IntakeError::TooManyRecipients(self.id))?;
             self.number = row.number;
-            let recipient = row.content.and_then(|raw| self.form.fit(raw));
-            self.digest_row(&recipient);
+            let fitted = row.content.and_then(|mut raw| {
+                let zone = raw.zone.take();
+                Ok((self.form.fit(raw)?, zone))
+            });
+            self.digest_row(&fitted);
             if self.number <= self.stored.taken {
                 if self.number == self.stored.taken && self.digest_so_far() != self.stored.digest {
                     return Err(IntakeError::UploadConflict);
                 }
                 continue;
             }
-            match recipient {
-                Ok(recipient) => {
-                    if self.by_zones {
-                        batch.zones.push(zones::of_phone(recipient.to));
+            let grouped =
+                fitted.and_then(|(recipient, zone)| Ok((self.groups.of(recipient.to, zone.as_deref())?, recipient)));
+            match grouped {
+                Ok((group, recipient)) => {
+                    if self.groups.are_used() {
+                        batch.groups.push(group);
                     }
                     bytes += recipient.values.iter().map(String::len).sum::<usize>();
                     batch.recipients.push((number, recipient));
@@ -347,12 +352,12 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
         }
     }
 
-    /// Adds a row to the digest: its phone number and values, or the code of its rejection.
-    fn digest_row(&mut self, recipient: &Result<Recipient, Reject>) {
-        match recipient {
-            Ok(recipient) => {
+    /// Adds a row to the digest: its phone number, its values and its time zone if it names one, or the code of its rejection.
+    fn digest_row(&mut self, fitted: &Result<(Recipient, Option<String>), Reject>) {
+        match fitted {
+            Ok((recipient, zone)) => {
                 self.digest.write(&recipient.to.digits().to_le_bytes());
-                for value in &recipient.values {
+                for value in recipient.values.iter().chain(zone) {
                     self.digest.write(&(value.len() as u64).to_le_bytes());
                     self.digest.write(value.as_bytes());
                 }

@@ -17,7 +17,7 @@
 //! its own. What a step relies on is therefore made durable first: the chunks before step 3, the admission before
 //! step 4, the pending rows before their outbox entries are removed.
 
-use std::{collections::HashMap, iter, mem, time::Duration};
+use std::{collections::HashMap, iter, mem, sync::Arc, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 
@@ -35,6 +35,10 @@ pub const REJECTIONS_MAX: usize = 1_000;
 
 /// Maximum number of index splits in one round trip: a few milliseconds of Redis.
 const SPLITS_MAX: usize = 128;
+
+/// From this many parts on, a group of recipients gets no part on further lines. A campaign has at most 65,536 parts, and
+/// hundreds of groups on hundreds of lines would be more.
+const PARTS_SPREAD_MAX: u32 = 32_768;
 
 /// The progress of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +62,8 @@ pub struct Batch {
     pub recipients: Vec<(u32, Recipient)>,
     /// The line of the file on which each of `recipients` begins, 0 if unknown. Empty if all are unknown.
     pub lines: Vec<u32>,
-    /// The group of time zones of each of `recipients`: names joined by `+`. Empty if the campaign does not group by them.
-    pub zones: Vec<&'static str>,
+    /// The group of each of `recipients`. Empty if the campaign does not group them.
+    pub groups: Vec<Option<Arc<str>>>,
     /// Rejected rows, each with its number in the upload, in ascending order, as JSON for the caller.
     pub rejections: Vec<(u32, String)>,
     /// The number of rows from the start of the upload to the end of this batch.
@@ -97,24 +101,24 @@ struct PackedChunk {
     /// The number of recipients.
     rows: usize,
     data: Vec<u8>,
-    /// The group of time zones of all its recipients; empty if the campaign does not group by them.
-    zones: &'static str,
+    /// The group of all its recipients, if they have one.
+    group: Option<Arc<str>>,
 }
 
 impl Batch {
     /// Packs the batch for the campaign of an upload.
     pub fn pack(mut self, Packing { lines, indexed_by }: Packing) -> Packed {
-        self.sort_by_zones();
+        self.sort_by_group();
         // So that small batches are spread over the lines too, but in chunks that are large enough to compress.
         let rows = (self.recipients.len().div_ceil(lines)).clamp(16, CHUNK_ROWS_MAX);
         let mut chunks = Vec::new();
         let mut rest = self.recipients.as_slice();
-        for (zones, n) in self.zone_groups() {
-            let (group, others) = rest.split_at(n);
+        for (group, n) in self.group_sizes() {
+            let (recipients, others) = rest.split_at(n);
             rest = others;
-            chunks.extend(group.chunks(rows).map(|rows| {
+            chunks.extend(recipients.chunks(rows).map(|rows| {
                 let data = chunk::encode(rows.iter().map(|(_, recipient)| recipient));
-                PackedChunk { rows: rows.len(), data, zones }
+                PackedChunk { rows: rows.len(), data, group: group.clone() }
             }));
         }
         let lines = self.lines.iter().copied().chain(iter::repeat(0));
@@ -134,28 +138,28 @@ impl Batch {
         }
     }
 
-    /// Sorts the recipients by their time zones, and otherwise keeps their order.
-    fn sort_by_zones(&mut self) {
-        if self.zones.is_empty() {
+    /// Sorts the recipients by their groups, and otherwise keeps their order.
+    fn sort_by_group(&mut self) {
+        if self.groups.is_empty() {
             return;
         }
         self.lines.resize(self.recipients.len(), 0);
-        let zones = mem::take(&mut self.zones).into_iter();
-        let mut rows: Vec<_> = zones.zip(mem::take(&mut self.recipients)).zip(mem::take(&mut self.lines)).collect();
-        rows.sort_by_key(|((zones, _), _)| *zones);
-        for ((zones, recipient), line) in rows {
-            self.zones.push(zones);
+        let groups = mem::take(&mut self.groups).into_iter();
+        let mut rows: Vec<_> = groups.zip(mem::take(&mut self.recipients)).zip(mem::take(&mut self.lines)).collect();
+        rows.sort_by(|((one, _), _), ((other, _), _)| one.cmp(other));
+        for ((group, recipient), line) in rows {
+            self.groups.push(group);
             self.recipients.push(recipient);
             self.lines.push(line);
         }
     }
 
-    /// The groups of time zones of the sorted recipients, each with its number of recipients.
-    fn zone_groups(&self) -> Vec<(&'static str, usize)> {
-        if self.zones.is_empty() {
-            return vec![("", self.recipients.len())];
+    /// The groups of the sorted recipients, each with its number of recipients.
+    fn group_sizes(&self) -> Vec<(Option<Arc<str>>, usize)> {
+        if self.groups.is_empty() {
+            return vec![(None, self.recipients.len())];
         }
-        self.zones.chunk_by(|a, b| a == b).map(|group| (group[0], group.len())).collect()
+        self.groups.chunk_by(|a, b| a == b).map(|same| (same[0].clone(), same.len())).collect()
     }
 }
 
@@ -399,10 +403,10 @@ impl Upload {
         if chunks.is_empty() {
             return Ok(Written::At(Vec::new()));
         }
-        let mut reserve = Call::new(&script::RESERVE, &[self.store.keys.campaign(self.campaign)]);
-        for PackedChunk { rows, zones, .. } in chunks {
+        let mut reserve = Call::new(&script::RESERVE, &[self.store.keys.campaign(self.campaign)]).arg(PARTS_SPREAD_MAX);
+        for PackedChunk { rows, group, .. } in chunks {
             let line = self.next_line(*rows);
-            reserve = reserve.arg(self.lines[line].0.as_str()).arg(rows).arg(zones);
+            reserve = reserve.arg(self.lines[line].0.as_str()).arg(rows).arg(group.as_deref().unwrap_or_default());
         }
         let Some(reserved) = self.store.call::<Option<Vec<u16>>>(reserve).await? else { return Ok(Written::Gone) };
         if reserved.is_empty() {

@@ -31,6 +31,11 @@ pub struct Opening {
     pub until: Option<UnixMs>,
 }
 
+impl Opening {
+    /// Closed, for at least three weeks.
+    pub const NEVER: Opening = Opening { is_open: false, until: None };
+}
+
 /// The tz database has no time zone with this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no time zone of the tz database: name one such as America/Bogota")]

@@ -1,11 +1,23 @@
 //! The time zones in which a phone number may be, by its prefix. A number says where it was issued, not where the person is.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::LazyLock,
+};
+
+use jiff::{
+    Timestamp,
+    tz::{Offset, TimeZone, db},
+};
 
 use crate::domain::Phone;
 
-/// The zones of a number that no prefix of the table fits: the first and the last one of a day.
-pub const UNKNOWN: &str = "Pacific/Kiritimati+Pacific/Pago_Pago";
+/// The zones of a number that no prefix of the table fits: around the globe.
+pub const UNKNOWN: &str = "Africa/Abidjan+America/Los_Angeles+America/Sao_Paulo+Asia/Kolkata+Asia/Tokyo+Pacific/Kiritimati+\
+    Pacific/Pago_Pago";
+
+/// The years whose clocks two zones must share to be one group, as seconds: from 2025 to 2035.
+const COMPARED: (i64, i64) = (1_735_689_600, 2_051_222_400);
 
 /// Prefixes, as numbers, with their zones. The head of the file names its source.
 static TABLE: LazyLock<HashMap<u64, &str>> = LazyLock::new(|| entries().collect());
@@ -13,6 +25,41 @@ static TABLE: LazyLock<HashMap<u64, &str>> = LazyLock::new(|| entries().collect(
 fn entries() -> impl Iterator<Item = (u64, &'static str)> {
     let lines = include_str!("zones.txt").lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.split_once(' ')).filter_map(|(prefix, zones)| Some((prefix.parse().ok()?, zones)))
+}
+
+/// The zones of the table.
+static LISTED: LazyLock<BTreeSet<&str>> = LazyLock::new(|| TABLE.values().flat_map(|group| names(group)).collect());
+
+/// Each different course of clocks, with one zone that has it: a zone of the table, if one does.
+static BY_CLOCKS: LazyLock<HashMap<Clocks, String>> = LazyLock::new(|| {
+    // A plus joins the names of a group: nobody lives in a zone that only a name such as Etc/GMT+12 has.
+    let mut known: Vec<String> =
+        db().available().map(|name| name.to_string()).filter(|name| !name.contains('+')).collect();
+    known.sort_unstable();
+    let mut by_clocks = HashMap::new();
+    for name in LISTED.iter().map(|name| (*name).to_owned()).chain(known) {
+        if let Ok(zone) = TimeZone::get(&name) {
+            by_clocks.entry(clocks(&zone)).or_insert(name);
+        }
+    }
+    by_clocks
+});
+
+/// The offset from UTC at the start of [`COMPARED`], and the changes of the clocks in it.
+type Clocks = (Offset, Vec<(Timestamp, Offset)>);
+
+fn clocks(zone: &TimeZone) -> Clocks {
+    let [start, end] = [COMPARED.0, COMPARED.1].map(|at| Timestamp::from_second(at).unwrap_or_default());
+    let changes = zone.following(start).map(|change| (change.timestamp(), change.offset()));
+    (zone.to_offset(start), changes.take_while(|(at, _)| *at < end).collect())
+}
+
+/// The time zone with this name in the tz database, in any case, as a group. It is a zone of the table, or one of a few others:
+/// that with this name, else one whose clocks agree with it. `None` if there is no such zone.
+pub fn of_name(name: &str) -> Option<&'static str> {
+    let zone = TimeZone::get(name).ok()?;
+    let listed = zone.iana_name().and_then(|name| LISTED.get(name)).copied();
+    listed.or_else(|| BY_CLOCKS.get(&clocks(&zone)).map(String::as_str))
 }
 
 /// The zones in which a number may be, as a group: their names in the tz database, in order, joined by `+`.
@@ -52,6 +99,28 @@ mod tests {
             assert!(names.iter().all(|name| TimeZone::get(name).is_ok()), "{prefix} {zones}");
         }
         assert!(names(UNKNOWN).all(|name| TimeZone::get(name).is_ok()));
+    }
+
+    #[test]
+    fn a_zone_by_name_is_one_of_the_table_or_has_its_clocks() {
+        for (name, group) in [
+            ("America/Bogota", Some("America/Bogota")),
+            ("america/bogota", Some("America/Bogota")),
+            ("Asia/Kolkata", Some("Asia/Kolkata")),
+            ("US/Pacific", Some("America/Los_Angeles")),
+            ("Etc/GMT+5", Some("America/Bogota")),
+            ("Etc/GMT+12", None),
+            ("Bogota", None),
+            ("recipient", None),
+            ("", None),
+        ] {
+            assert_eq!(of_name(name), group, "{name}");
+        }
+        let all: Vec<String> = db().available().map(|name| name.to_string()).collect();
+        let mut groups: Vec<&str> = all.iter().filter_map(|name| of_name(name)).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        assert!(all.len() > 400 && groups.len() < LISTED.len() + 20, "{} of {}", groups.len(), all.len());
     }
 
     #[test]

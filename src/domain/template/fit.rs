@@ -80,6 +80,9 @@ impl Form {
             };
             columns.extend(fields.iter().map(|&(name, is_required)| column(name, is_required)));
         }
+        if columns.iter().all(|column| column.name != "zone") {
+            columns.push(column("zone", false));
+        }
         columns
     }
 

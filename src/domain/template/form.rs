@@ -62,7 +62,7 @@ pub enum Slot {
 /// A column of a CSV file with recipients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// The column's name: `to`, `1`, `header`, `button.0`.
+    /// The column's name: `to`, `1`, `header`, `button.0`, `zone`.
     pub name: String,
     /// Whether every row must have a value.
     pub is_required: bool,

@@ -158,6 +158,8 @@ pub enum CsvColumn {
     HeaderField(HeaderField),
     /// The value of a button, by its index.
     Button(String),
+    /// The name of the recipient's time zone.
+    Zone,
     /// A column that the caller ignores.
     Ignored,
 }
@@ -243,11 +245,12 @@ impl UploadRow for RawRecipient {
                 CsvColumn::Phone => raw.to = cell.to_owned(),
                 CsvColumn::Ignored => {}
                 CsvColumn::Named(name) => raw.params.push((name.clone(), cell.to_owned())),
-                // An empty cell means that this row has no header or no button payload.
+                // An empty cell means that this row has no header, no button payload or no time zone.
                 _ if cell.is_empty() => {}
                 CsvColumn::Header => header = Some(cell.to_owned()),
                 CsvColumn::HeaderField(field) => *field(&mut fields) = Some(cell.to_owned()),
                 CsvColumn::Button(index) => raw.buttons.push((index.clone(), cell.to_owned())),
+                CsvColumn::Zone => raw.zone = Some(cell.to_owned()),
             }
         }
         raw.header = if fields == HeaderFields::default() {
@@ -272,7 +275,11 @@ impl UploadRow for RawSuppression {
                 CsvColumn::Phone => raw.phone = cell.to_owned(),
                 CsvColumn::Named(name) => raw.set(name, cell),
                 // A list of suppressions has no other columns.
-                CsvColumn::Header | CsvColumn::HeaderField(_) | CsvColumn::Button(_) | CsvColumn::Ignored => {}
+                CsvColumn::Header
+                | CsvColumn::HeaderField(_)
+                | CsvColumn::Button(_)
+                | CsvColumn::Zone
+                | CsvColumn::Ignored => {}
             }
         }
         raw
@@ -346,6 +353,9 @@ fn column(wanted: &Columns, name: &str) -> CsvColumn {
         CsvColumn::Header
     } else if let Some((_, field)) = HEADER_FIELDS.iter().find(|(known, _)| *known == name) {
         CsvColumn::HeaderField(*field)
+    } else if name == "zone" && !wanted.is_required(name) {
+        // A parameter of this name is required.
+        CsvColumn::Zone
     } else if let Some(index) = name.strip_prefix("button.") {
         CsvColumn::Button(index.to_owned())
     } else {

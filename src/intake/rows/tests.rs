@@ -162,6 +162,19 @@ fn a_csv_names_its_columns_in_the_first_row() {
 }
 
 #[test]
+fn a_column_zone_is_the_time_zone_unless_the_template_has_it_as_a_parameter() {
+    let read = |is_parameter: bool| {
+        let column = |name: &str| Column { name: name.to_owned(), is_required: name == "to" || is_parameter };
+        let columns = Columns::new(vec![column("to"), column("zone")], &[]);
+        read(RowReader::csv(columns), "to,Zone\n+1,America/Bogota\n+2,\n".as_bytes(), usize::MAX).expect("rows")
+    };
+    let zoned = RawRecipient { zone: Some("America/Bogota".into()), ..raw("+1", &[]) };
+    assert!(read(false) == [row(1, zoned), row(2, raw("+2", &[]))]);
+    let parameters = [row(1, raw("+1", &[("zone", "America/Bogota")])), row(2, raw("+2", &[("zone", "")]))];
+    assert!(read(true) == parameters);
+}
+
+#[test]
 fn a_csv_may_use_semicolons_and_a_byte_order_mark() {
     let expected = [row(1, raw("+1", &[("first_name", "a,b"), ("x", "c")]))];
     for upload in [

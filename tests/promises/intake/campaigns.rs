@@ -383,7 +383,7 @@ async fn spreadsheet_files_are_accepted_or_rejected_with_a_reason() {
             "crm_extra_columns.csv",
             0,
             &[
-                "the csv has `Email`, `City`, which the template does not use; it uses `to`, `1`, `2`: rename or delete them, or leave \
+                "the csv has `Email`, `City`, which the template does not use; it uses `to`, `1`, `2`, `zone`: rename or delete them, or leave \
                 them out with ?ignore=Email,City (on the command line --ignore Email,City)",
             ],
         ),

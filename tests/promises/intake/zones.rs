@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use pregon::{api_types::CampaignChange, domain::CampaignId, intake::IntakeError};
+use deadpool_redis::redis::cmd;
+use jiff::tz;
+use pregon::{
+    api_types::CampaignChange,
+    domain::CampaignId,
+    intake::{Format, IntakeError},
+};
 use serde_json::{Value, json};
 
-use crate::support::intake::{World, new_campaign, row, rows};
+use crate::support::intake::{World, body, new_campaign, row, rows};
 
 /// A draft with this window.
 async fn draft(world: &World, window: Value) -> CampaignId {
@@ -83,4 +89,92 @@ async fn only_a_campaign_without_recipients_can_begin_to_group_them() {
     assert!(world.intake.amend(full, &change("America/Bogota")).await.expect("changed").1);
     let error = world.intake.amend(full, &change("recipient")).await.expect_err("its recipients may not be grouped");
     assert!(matches!(&error, IntakeError::Invalid(_)) && error.to_string().contains("make a new campaign"), "{error}");
+}
+
+/// A row that names its time zone.
+fn row_in(zone: &str, number: u64) -> Value {
+    let mut row = row(number);
+    row["zone"] = json!(zone);
+    row
+}
+
+fn lines_of(rows: impl IntoIterator<Item = Value>) -> String {
+    rows.into_iter().map(|row| format!("{row}\n")).collect()
+}
+
+#[tokio::test]
+async fn a_row_may_name_its_time_zone() {
+    let world = World::start().await;
+    let id = draft(&world, window("recipient")).await;
+    let (madrid, bogota) = (34_911_234_567, 573_001_234_567);
+    let csv = format!("to,1,2,zone\n+{madrid},a,b,america/bogota\n+{bogota},a,b,\n+34911234568,a,b,Bogota\n");
+    let upload = world.intake.upload(id, Some("list"), Format::Csv, body(&csv)).await.expect("an upload");
+    assert_eq!((upload.accepted, upload.rejected[0].code.as_str()), (2, "zone_unknown"));
+    assert!(upload.rejected[0].reason.contains("zone is “Bogota”"), "{}", upload.rejected[0].reason);
+    let more = lines_of([row_in("Europe/Madrid", bogota + 1), row_in("Mars", bogota + 2)]);
+    let upload = world.upload(id, None, &more).await.expect("an upload");
+    assert_eq!((upload.accepted, upload.rejected[0].code.as_str()), (1, "zone_unknown"));
+    let expected = [("America/Bogota", vec![madrid, bogota]), ("Europe/Madrid", vec![bogota + 1])];
+    assert_eq!(groups(&world, id).await, expected.map(|(zone, numbers)| (zone.to_owned(), numbers)).into());
+
+    let other = csv.replace("america/bogota", "America/Lima");
+    let error = world.intake.upload(id, Some("list"), Format::Csv, body(&other)).await.expect_err("other rows");
+    assert!(matches!(error, IntakeError::UploadConflict), "{error}");
+}
+
+#[tokio::test]
+async fn a_zone_has_no_effect_where_the_window_has_its_own() {
+    let world = World::start().await;
+    let id = draft(&world, window("America/Bogota")).await;
+    let rows = lines_of([row_in("Europe/Madrid", 573_001_234_567), row_in("Mars", 573_001_234_568)]);
+    let upload = world.upload(id, None, &rows).await.expect("an upload");
+    assert_eq!((upload.accepted, upload.rejected[0].code.as_str()), (1, "zone_unknown"));
+    assert_eq!(groups(&world, id).await, BTreeMap::from([(String::new(), vec![573_001_234_567])]));
+}
+
+#[tokio::test]
+async fn a_recipient_for_whom_the_window_never_opens_is_rejected() {
+    let world = World::start().await;
+    let id = draft(&world, json!({ "from": "09:00", "to": "10:00", "zone": "recipient" })).await;
+    // Of Chihuahua or Mazatlan, of Spain or the Canary Islands, and of no country.
+    let (mexico, spain, nowhere) = (526_141_234_567, 34_612_345_678, 999_123_456_789);
+    let zoned = row_in("America/Chihuahua", mexico + 1);
+    let rows = lines_of([row(mexico), row(spain), row(nowhere), row(573_001_234_567), zoned]);
+    let upload = world.upload(id, None, &rows).await.expect("an upload");
+    let codes: Vec<(u64, &str)> = upload.rejected.iter().map(|reject| (reject.row, reject.code.as_str())).collect();
+    assert_eq!((upload.accepted, codes), (2, vec![(1, "never_open"), (2, "never_open"), (3, "never_open")]));
+    let reason = &upload.rejected[0].reason;
+    assert!(reason.contains("09:00 to 10:00") && reason.contains("America/Chihuahua, America/Mazatlan"), "{reason}");
+    assert!(upload.rejected[2].reason.contains("and 3 more"), "{}", upload.rejected[2].reason);
+}
+
+#[tokio::test]
+async fn rows_of_all_zones_there_are_make_few_parts() {
+    let world = World::start().await;
+    let id = draft(&world, window("recipient")).await;
+    // Etc/GMT+12 is where nobody lives.
+    let all = tz::db().available().map(|name| name.to_string());
+    let names: Vec<String> = all.filter(|name| name != "Etc/GMT+12").collect();
+    let rows = (573_000_000_000..573_000_004_000).zip(names.iter().cycle()).map(|(number, zone)| row_in(zone, number));
+    assert_eq!(world.upload(id, None, &lines_of(rows)).await.expect("an upload").accepted, 4_000);
+    let record = world.store().campaign(id).await.expect("redis").expect("it");
+    assert!(names.len() > 400 && record.parts.len() < 2 * 320, "{} of {}", record.parts.len(), names.len());
+}
+
+#[tokio::test]
+async fn with_very_many_parts_a_group_is_not_spread_over_more_lines() {
+    const PARTS: u16 = 32_767;
+    let world = World::start().await;
+    let id = draft(&world, window("recipient")).await;
+    let mut fill = cmd("HSET");
+    fill.arg(world.store().keys.campaign(id)).arg("parts").arg(PARTS);
+    (0..PARTS).for_each(|part| _ = fill.arg(format!("line:{part}")).arg("3001"));
+    let () = fill.query_async(&mut world.redis.connection().await).await.expect("redis");
+    let zones = ["America/Bogota", "Europe/Madrid", "Asia/Tokyo"];
+    let numbers = 573_000_000_000..573_000_000_600;
+    let rows = numbers.zip(zones.iter().cycle()).map(|(number, zone)| row_in(zone, number));
+    assert_eq!(world.upload(id, None, &lines_of(rows)).await.expect("an upload").accepted, 600);
+    let record = world.store().campaign(id).await.expect("redis").expect("it");
+    assert_eq!(record.parts.len(), usize::from(PARTS) + zones.len());
+    assert_eq!(record.zones.values().collect::<std::collections::BTreeSet<_>>().len(), zones.len());
 }

@@ -128,7 +128,8 @@ impl Intake {
         let lines = self.weights(&record).await?;
         let (upload_id, retention) = upload_id.record();
         let started = self.store.begin_upload(id, &upload_id, lines, duplicate_format(), retention).await?;
-        let Some((upload, state)) = started else { return Err(IntakeError::NotFound(id.to_string())) };
+        let Some((mut upload, state)) = started else { return Err(IntakeError::NotFound(id.to_string())) };
+        upload.grouping = record.grouping;
         let repeated = upload.progress.done;
         if !repeated && !matches!(state, CampaignState::Draft | CampaignState::Scheduled) {
             return Err(closed(id, state));
@@ -246,6 +247,7 @@ impl Intake {
             Admitted::Closed(state) => Err(closed(id, state)),
             Admitted::Gone => Err(IntakeError::NotFound(id.to_string())),
             Admitted::Overtaken => Err(IntakeError::UploadInProgress),
+            Admitted::Regrouped => Err(IntakeError::Interrupted("the send window was changed meanwhile".into())),
             Admitted::Full => Err(IntakeError::TooManyRecipients(id)),
         }
     }

@@ -14,7 +14,7 @@ use super::{
     Call, Result, Store, StoreError, phone_index::IndexedBy, script, stored::StoredPauseReason, untold::Untold,
 };
 use crate::domain::{
-    Campaign, CampaignId, CampaignState, LineId, OnWithheld, PartId, State, UnixMs,
+    Campaign, CampaignId, CampaignState, LineId, OnWithheld, PartId, SendWindow, State, UnixMs,
     campaign::{CampaignRetry, PauseReason},
     template::Category,
 };
@@ -74,6 +74,8 @@ pub struct CampaignRecord {
     pub buckets: u32,
     /// What has one entry in its phone index.
     pub indexed_by: IndexedBy,
+    /// Changes when its send window begins to go by recipients: those that were read before are not grouped.
+    pub grouping: u64,
     /// Whether the data of its recipients were deleted at the end of their retention.
     pub forgotten: bool,
     /// Its newest retry, and the version with which the retry began.
@@ -258,6 +260,7 @@ impl Store {
             numbers: number("numbers").unwrap_or(0),
             buckets: number("buckets").and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
             indexed_by: IndexedBy::read(hash.get("index").map(String::as_str)),
+            grouping: number("grouping").unwrap_or(0),
             forgotten: hash.contains_key("forgotten"),
             retry: hash.get("retry").and_then(|json| serde_json::from_str(json).ok()).zip(number("retry_version")),
         }))
@@ -471,7 +474,8 @@ impl Store {
     }
 
     /// Stores the values of `changed` that differ from those in `record`, and returns when the parts of the campaign follow.
-    /// `false`: the campaign has changed since `record` was read, or was deleted, and nothing is stored.
+    /// `false`: the campaign has changed since `record` was read, was deleted, or got recipients that would have to be grouped,
+    /// and nothing is stored.
     ///
     /// Errors: as for [`Store::change_campaign`].
     pub async fn amend_campaign(&self, record: &CampaignRecord, changed: &Campaign, now: UnixMs) -> Result<bool> {
@@ -483,6 +487,12 @@ impl Store {
             store.list_active(id, now).await?;
         }
         let mut call = Call::new(&script::AMEND, &[self.keys.campaign(id)]).arg(record.version);
+        // Recipients that an upload has stored meanwhile are not grouped, and those that it has read will not be.
+        call = if is_by_recipient(changed) && !is_by_recipient(&record.campaign) {
+            call.arg(record.numbers).arg("grouping").arg(record.version + 1)
+        } else {
+            call.arg("")
+        };
         for (field, value) in changed_values(&record.campaign, changed) {
             call = call.arg(field).arg(value);
         }
@@ -635,6 +645,10 @@ impl Store {
         }
         Ok(false)
     }
+}
+
+fn is_by_recipient(campaign: &Campaign) -> bool {
+    campaign.send_window.as_ref().is_some_and(SendWindow::is_by_recipient)
 }
 
 /// The number of changes in the field `changes`, which a campaign that was never changed does not have.

@@ -184,6 +184,8 @@ pub enum Admitted {
     Gone,
     /// Another connection has continued the same upload.
     Overtaken,
+    /// The send window of the campaign goes by recipients since they were grouped.
+    Regrouped,
     /// The campaign has the maximum number of parts.
     Full,
 }
@@ -228,6 +230,9 @@ pub struct Upload {
     buckets: u32,
     indexed_by: IndexedBy,
     numbers: u64,
+    /// [`CampaignRecord::grouping`](super::campaigns::CampaignRecord::grouping) of the campaign for which recipients are
+    /// grouped. 0: of a campaign as it was created.
+    pub grouping: u64,
     /// Its progress.
     pub progress: UploadProgress,
 }
@@ -282,6 +287,7 @@ impl Store {
                 buckets,
                 indexed_by: IndexedBy::read(Some(&index)),
                 numbers,
+                grouping: 0,
                 progress,
             },
             state,
@@ -393,6 +399,10 @@ impl Upload {
                     return Ok(String::from_utf8_lossy(state).parse().map_or(Admitted::Gone, Admitted::Closed));
                 }
                 [Value::BulkString(kind)] if kind == b"moved" => return Ok(Admitted::Overtaken),
+                [Value::BulkString(kind)] if kind == b"regrouped" => {
+                    self.drop_chunks(&locations).await?;
+                    return Ok(Admitted::Regrouped);
+                }
                 _ => return Err(StoreError::Refused { operation: "admit", message: "unexpected answer".into() }),
             }
         }
@@ -514,7 +524,8 @@ impl Upload {
             .arg(chunks)
             .arg(packed)
             .arg(&self.id)
-            .arg(&batch.duplicate_data);
+            .arg(&batch.duplicate_data)
+            .arg(self.grouping);
         batch.rejections.iter().fold(call, |call, (row, rejection)| call.arg(*row).arg(rejection))
     }
 }

@@ -14,20 +14,23 @@
 --          12 id of the upload
 --          13 for each phone number, in the same order, 6 bytes: u32 line of the file (0: unknown),
 --             u16 last four digits
---          14… rejections made by the caller: pairs of row (ascending) and JSON
+--          14 the campaign's `grouping` that the caller read
+--          15… rejections made by the caller: pairs of row (ascending) and JSON
 -- Returns  {'ok', accepted in this batch, rejected in the upload so far, phone numbers in the index, {indexes from 1
 --          of the chunks without an accepted row}};
 --          {'state', state} if the campaign takes no more recipients; with an empty state if it does not exist;
 --          {'moved'} if another connection has continued the same upload;
+--          {'regrouped'} if the send window goes by recipients since the caller grouped them;
 --          {'grow', buckets in the index, phone numbers in the index} if the index has grown since the caller read
 --          it, or has to grow first.
 -- If repeated: returns {'moved'} and changes nothing.
 local campaign, upload, rejections, outbox, uploads = unpack(KEYS, 1, 5)
-local record = redis.call('HMGET', campaign, 'state', 'buckets', 'numbers')
+local record = redis.call('HMGET', campaign, 'state', 'buckets', 'numbers', 'grouping')
 if not record[1] then return { 'state', '' } end
 -- Before the check of the state: if another connection completed this upload, the campaign may have started since.
 if (redis.call('HGET', upload, 'taken') or '0') ~= ARGV[3] then return { 'moved' } end
 if record[1] ~= 'draft' and record[1] ~= 'scheduled' then return { 'state', record[1] } end
+if (record[4] or '0') ~= ARGV[14] then return { 'regrouped' } end
 local buckets, in_index = tonumber(record[2]), tonumber(record[3])
 local incoming = 0
 for chunk = 1, #ARGV[10], 8 do incoming = incoming + struct.unpack('<I2', ARGV[10], chunk + 6) + 1 end
@@ -42,7 +45,7 @@ local function reject(json)
   rejected = rejected + 1
 end
 -- Stores the caller's rejections of rows before `row`, so that these and the duplicates are listed in row order.
-local next_arg, next_row = 14, tonumber(ARGV[14]) or math.huge
+local next_arg, next_row = 15, tonumber(ARGV[15]) or math.huge
 local function reject_before(row)
   while next_row < row do
     reject(ARGV[next_arg + 1])

@@ -39,6 +39,7 @@ fn record(state: CampaignState) -> CampaignRecord {
         numbers: 1,
         buckets: 1,
         indexed_by: IndexedBy::Person,
+        grouping: 0,
         forgotten: false,
         retry: None,
     }

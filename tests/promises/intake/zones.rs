@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use deadpool_redis::redis::cmd;
+use futures_util::stream;
 use jiff::tz;
 use pregon::{
     api_types::CampaignChange,
@@ -33,6 +35,7 @@ async fn groups(world: &World, id: CampaignId) -> BTreeMap<String, Vec<u64>> {
         groups.entry(group).or_default().extend(recipients.iter().map(|recipient| recipient.to.digits()));
     }
     groups.values_mut().for_each(|numbers| numbers.sort_unstable());
+    groups.retain(|_, numbers| !numbers.is_empty());
     groups
 }
 
@@ -177,4 +180,37 @@ async fn with_very_many_parts_a_group_is_not_spread_over_more_lines() {
     let record = world.store().campaign(id).await.expect("redis").expect("it");
     assert_eq!(record.parts.len(), usize::from(PARTS) + zones.len());
     assert_eq!(record.zones.values().collect::<std::collections::BTreeSet<_>>().len(), zones.len());
+}
+
+#[tokio::test]
+async fn an_upload_during_which_the_window_begins_to_group_is_repeated() {
+    let world = World::start().await;
+    let id = draft(&world, window("America/Bogota")).await;
+    let change: CampaignChange =
+        serde_json::from_value(json!({ "send_window": window("recipient") })).expect("a change");
+    let file = rows([573_001_234_567]);
+    let changing = stream::once(async {
+        assert!(world.intake.amend(id, &change).await.expect("changed").1);
+        Ok::<_, IntakeError>(Bytes::from(file.clone()))
+    });
+    let result = world.intake.upload(id, Some("list"), Format::Ndjson, Box::pin(changing)).await;
+    let error = result.expect_err("its recipients are not grouped");
+    assert!(error.is_transient() && error.to_string().contains("repeat it"), "{error}");
+    assert_eq!(world.upload(id, Some("list"), &file).await.expect("an upload").accepted, 1);
+    assert_eq!(groups(&world, id).await, BTreeMap::from([("America/Bogota".to_owned(), vec![573_001_234_567])]));
+}
+
+#[tokio::test]
+async fn a_window_does_not_begin_to_group_after_recipients_have_arrived() {
+    let world = World::start().await;
+    let id = draft(&world, window("America/Bogota")).await;
+    let record = world.store().campaign(id).await.expect("redis").expect("it");
+    world.upload(id, None, &rows([573_001_234_567])).await.expect("an upload");
+    let mut grouping = record.campaign.clone();
+    grouping.send_window = serde_json::from_value(window("recipient")).expect("a window");
+    let now = world.intake.clock.now();
+    assert!(!world.store().amend_campaign(&record, &grouping, now).await.expect("redis"));
+    let mut other = record.campaign.clone();
+    other.send_window = None;
+    assert!(world.store().amend_campaign(&record, &other, now).await.expect("redis"));
 }

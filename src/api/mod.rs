@@ -157,7 +157,8 @@ pub fn router(state: ApiState) -> Router {
     let shared = Arc::new(Shared {
         calls: openapi::complete(&mut api),
         keys: ApiKeys::new(state.keys.clone(), state.key_failures_per_minute),
-        reader: StatisticsReader::new(state.store.clone(), state.lines.clone()),
+        reader: StatisticsReader::new(state.store.clone(), state.lines.clone())
+            .with_contact_hours(state.intake.contact_hours.clone()),
         feed: state.store.with_pinned_connection(),
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
         feed_streams: Arc::new(Semaphore::new(FEED_STREAMS_MAX)),

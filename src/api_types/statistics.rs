@@ -188,6 +188,8 @@ pub enum WaitReason {
     AllPaused,
     /// The send window of the campaign is closed.
     SendWindow,
+    /// The campaign is marketing, and the contact hours of its recipients' numbers are closed.
+    ContactHours,
     /// The line sends as fast as it may.
     LineRate,
     /// The campaign sends as fast as its own `rate` allows.
@@ -226,11 +228,12 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason that a server of this version sends.
-    pub const ALL: [WaitReason; 19] = [
+    pub const ALL: [WaitReason; 20] = [
         WaitReason::Schedule,
         WaitReason::Paused,
         WaitReason::AllPaused,
         WaitReason::SendWindow,
+        WaitReason::ContactHours,
         WaitReason::LineRate,
         WaitReason::CampaignRate,
         WaitReason::WarmUp,

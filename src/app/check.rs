@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::{
     config::{Config, ConfigError, Role},
+    domain::UnixMs,
     http::tls::Tls,
+    telemetry::clock,
     terminal::{CommandError, arguments::ConfigOptions, out, table},
 };
 
@@ -66,6 +68,7 @@ pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), CommandErr
         if options.roles.contains(&Role::Dispatch) { meta::check(&config).await } else { Vec::new() }
     };
     checks.extend(certificate(&config, &options.roles));
+    checks.extend(contact_hours(&config, clock::now()));
     let found = tokio::join!(redis::check(&config), lines, ports::check(&config, &options.roles));
     checks.extend([found.0, found.1, found.2].concat());
 
@@ -115,6 +118,14 @@ fn certificate(config: &Config, roles: &[Role]) -> Option<Check> {
             "set PEM files of a certificate and of its key that this process can read",
         ),
     })
+}
+
+/// Says how many contact hours there are, and which of their calendars end.
+fn contact_hours(config: &Config, now: UnixMs) -> Option<Check> {
+    let hours = &config.contact_hours;
+    let warnings = hours.outdated(now).into_iter().map(|outdated| format!("\nwarning: {outdated}"));
+    let found = format!("{} entries{}", hours.len(), warnings.collect::<String>());
+    (!hours.is_empty()).then(|| Check::ok("contact_hours", found))
 }
 
 fn text(checks: &[Check]) -> String {

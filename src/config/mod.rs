@@ -7,6 +7,7 @@
 //!
 //! Never: writes a secret into a log, an error or `Debug`; reads anything after startup.
 
+mod contact_hours;
 mod endpoint;
 mod read;
 mod reader;
@@ -29,7 +30,7 @@ use crate::{
     domain::{BusinessId, LineId, Secret, SecretDigest, WabaId},
     graph,
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
-    rules::stop_words::StopWords,
+    rules::{contact_hours::ContactHours, stop_words::StopWords},
     subscribers::Subscriber,
     telemetry::logging::LogConfig,
     webhook::forward::ForwardTarget,
@@ -59,6 +60,8 @@ pub struct Config {
     pub inbound: InboundLimits,
     /// `[[stop_words]]`
     pub stop_words: StopWords,
+    /// `[[contact_hours]]`, with unique names and prefixes.
+    pub contact_hours: ContactHours,
     /// `[feed]`; `None` if no events are written.
     pub feed: Option<FeedLimits>,
     /// `[[subscriber]]`, with unique ids; none if no events are written.

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
     KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, TlsConfig, WabaConfig,
-    WebhookConfig, endpoint,
+    WebhookConfig, contact_hours, endpoint,
     reader::{Environment, PREFIX, Problems, Section, is_plain},
     subscriber,
 };
@@ -78,6 +78,7 @@ fn root(mut root: Section<'_>) -> Config {
         webhook: webhook(root.section("webhook")),
         inbound: inbound(root.section("inbound")),
         stop_words: stop_words(root.list("stop_words")),
+        contact_hours: contact_hours::read(root.list("contact_hours")),
         feed: feed(root.section("feed")),
         subscribers: root.list("subscriber").into_iter().map(subscriber::read).collect(),
         intake: intake(root.section("intake")),

@@ -72,6 +72,11 @@ impl<'a> Section<'a> {
         self.problems.add(self.name(key), text);
     }
 
+    /// Whether the table has this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
     fn take(&mut self, key: &'static str) -> Option<Value> {
         self.known.push(key);
         self.values.remove(key)
@@ -238,7 +243,7 @@ impl<'a> Section<'a> {
 
     /// Reads a required secret.
     pub(super) fn required_secret(&mut self, key: &'static str) -> Secret {
-        if !self.values.contains_key(key) {
+        if !self.has(key) {
             self.problem(key, "must be given, as { env = \"NAME\" } or { file = \"PATH\" }");
         }
         self.secret(key).unwrap_or_else(|| Secret::new(""))

@@ -103,6 +103,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
     let config = read::config("example", &example, &HashMap::new(), &environment).expect("the commented examples");
     assert_eq!(config.lines[0].name, "sales");
     assert!(config.http.tls.is_some());
+    assert!(config.contact_hours.by_name("co").is_some());
     assert_eq!(config.http.api_keys[0].scopes, [KeyScope::Read, KeyScope::Submit]);
     assert_eq!(config.subscribers[0].types(), [EventType::RecipientRead, EventType::RecipientFailed]);
     assert_eq!(config.check_roles(&[Role::Api, Role::Webhook, Role::Dispatch]), Ok(()));
@@ -188,7 +189,7 @@ fn all_problems_are_reported_together() {
          dispatch.threads (1.5) must be a whole number, 1..64\n  \
          dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
          pair_spacing, templates_every, late_after, retry\n  \
-         colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, inbound, stop_words, feed, subscriber, \
+         colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, inbound, stop_words, contact_hours, feed, subscriber, \
          intake, business, waba, line, dispatch, shutdown, log\n  \
          line[0].waba (2009) is the id of no [[waba]]: list that one, or correct the id"
     );
@@ -590,4 +591,70 @@ fn subscribers_need_the_feed_and_have_ids_of_their_own() {
     assert_eq!(error.problems, ["subscriber needs feed.enabled = true: without it there are no events to deliver"]);
     let error = subscribers(&format!("{SUBSCRIBER}{SUBSCRIBER}")).expect_err("twice");
     assert_eq!(error.problems, ["subscriber[1].id (crm) occurs twice: remove one, or correct it"]);
+}
+
+/// Reads contact hours with these further keys.
+fn contact_hours(keys: &str) -> Result<ContactHours, ConfigError> {
+    let text = format!("[[contact_hours]]\nname = \"co\"\nsource = \"a law\"\n{keys}");
+    overridden(&text, &[]).map(|config| config.contact_hours)
+}
+
+#[test]
+fn contact_hours_are_read_by_prefix() {
+    let keys =
+        "prefixes = [57, \"*\"]\nmon = \"07:00-19:00\"\nholidays = [\"2026-12-08\"]\nholidays_until = \"2026-12-31\"";
+    let hours = contact_hours(keys).expect("contact hours");
+    let name = |number: &str| hours.of_phone(number.parse().expect("a number")).map(|rule| rule.name.clone());
+    assert_eq!([name("+573001234567"), name("+34612345678")], [Some("co".to_owned()), Some("co".to_owned())]);
+    let until = hours.by_name("co").and_then(|rule| rule.holidays_until).map(|until| until.to_string());
+    assert_eq!(until.as_deref(), Some("2026-12-31"));
+    assert!(overridden("", &[]).expect("the defaults").contact_hours.is_empty());
+}
+
+#[test]
+fn what_is_wrong_with_contact_hours_is_said() {
+    let (prefix, hours) = ("prefixes = [\"57\"]", "mon = \"07:00-19:00\"");
+    for (keys, problem) in [
+        (hours.to_owned(), "contact_hours[0].prefixes must be given: the numbers that the hours are for"),
+        (format!("prefixes = [\"+57\"]\n{hours}"), "contact_hours[0].prefixes (+57) must be a list of prefixes"),
+        (prefix.to_owned(), "contact_hours[0].mon must be given, or another day"),
+        (
+            format!("{prefix}\nmon = \"19:00-07:00\"\n{}", hours.replace("mon", "tue")),
+            "contact_hours[0].mon (19:00-07:00) must be hours",
+        ),
+        (
+            format!("{prefix}\n{hours}\nholidays = [\"2026-12-08\"]"),
+            "contact_hours[0].holidays_until must be given with holidays",
+        ),
+        (
+            format!("{prefix}\n{hours}\nholidays = [\"8 December\"]\nholidays_until = \"2026-12-31\""),
+            "contact_hours[0].holidays (8 December) must be a list of dates",
+        ),
+        (
+            format!("{prefix}\n{hours}\nholidays = [\"2027-01-01\"]\nholidays_until = \"2026-12-31\""),
+            "contact_hours[0].holidays_until must not be before the last of the holidays, which is 2027-01-01",
+        ),
+        (
+            format!(
+                "{prefix}\n{hours}\n[[contact_hours]]\nname = \"co\"\nsource = \"a law\"\nprefixes = [\"58\"]\n{hours}"
+            ),
+            "contact_hours[1].name (co) is the name of an earlier entry",
+        ),
+        (
+            format!("{prefix}\n{hours}\n[[contact_hours]]\nname = \"ve\"\nsource = \"a law\"\n{prefix}\n{hours}"),
+            "contact_hours[1].prefixes (57) is a prefix of an earlier entry",
+        ),
+    ] {
+        let problems = contact_hours(&keys).expect_err(&keys).problems;
+        assert!(problems.len() == 1 && problems[0].starts_with(problem), "{keys}: {problems:?}");
+    }
+}
+
+#[test]
+fn the_sample_of_contact_hours_is_valid() {
+    let sample = include_str!("../../config/contact-hours-sample.toml");
+    let hours = overridden(sample, &[]).expect("a configuration").contact_hours;
+    let name = |number: &str| hours.of_phone(number.parse().expect("a number")).map(|rule| rule.name.as_str());
+    let numbers = ["+573001234567", "+5585987654321", "+5511987654321"];
+    assert_eq!(numbers.map(name), [Some("co"), Some("br-ce"), Some("default")]);
 }

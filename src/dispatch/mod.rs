@@ -31,6 +31,7 @@ use self::inbound::InboundRates;
 use crate::{
     domain::{BusinessId, Hold, HoldScope, LineId, MessagingLimit, Pauses, UnixMs, WabaId, retry::RetryPolicy},
     redis::lines::LineControl,
+    rules::contact_hours::ContactHours,
 };
 
 /// The settings of dispatch.
@@ -52,6 +53,8 @@ pub struct DispatchSettings {
     pub id_retention: Duration,
     /// The features that this worker has. It sends no campaign that requires another one.
     pub features: &'static [&'static str],
+    /// When marketing may leave to numbers with some prefixes.
+    pub contact_hours: ContactHours,
 }
 
 /// What a worker broadcasts to all its runners.

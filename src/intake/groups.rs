@@ -1,15 +1,17 @@
 //! Groups recipients whose messages may leave at the same times. A part has only recipients of one group, so that a line
 //! claims from it only while they may.
 //!
-//! A group has a name: the time zones in which the window has to be open. There are at most a few hundred, whatever the rows
-//! say, because most zones have the clocks of one that the table of prefixes has.
+//! A group has a name: the contact hours of its numbers, if there are any, and the time zones in which the hours have to be
+//! open. There are at most a few hundred, whatever the rows say, because most zones have the clocks of one that the table of
+//! prefixes has.
 
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    domain::{Campaign, Phone, Reject, SendWindow, UnixMs, reject::redacted},
+    domain::{Campaign, Phone, Reject, SendWindow, UnixMs, reject::redacted, template::Category},
     rules::{
-        windows::{Opening, Windows},
+        contact_hours::ContactHours,
+        windows::{Group, Opening, Windows},
         zones,
     },
 };
@@ -19,36 +21,59 @@ const ZONES_SHOWN_MAX: usize = 4;
 
 /// The groups of the recipients of a campaign.
 pub(super) struct Groups {
-    /// The send window, if it goes by the recipients.
-    window: Option<SendWindow>,
-    now: UnixMs,
+    campaign: CampaignHours,
     /// The zones that rows have named, with their groups.
     named: HashMap<String, &'static str>,
-    /// The groups so far, by their zones.
-    known: HashMap<&'static str, Result<Arc<str>, Reject>>,
+    /// The groups so far, by their zones; in each list at most one for each contact hours.
+    known: HashMap<&'static str, Vec<KnownGroup>>,
+}
+
+/// The hours of a campaign.
+struct CampaignHours {
+    send_window: Option<SendWindow>,
+    contact_hours: ContactHours,
+    is_marketing: bool,
+    now: UnixMs,
+}
+
+struct KnownGroup {
+    /// The name of its contact hours.
+    rule: Option<String>,
+    /// Its name.
+    name: Result<Arc<str>, Reject>,
 }
 
 impl Groups {
-    pub(super) fn of_campaign(campaign: &Campaign, now: UnixMs) -> Self {
-        let window = campaign.send_window.clone().filter(SendWindow::is_by_recipient);
-        Self { window, now, named: HashMap::new(), known: HashMap::new() }
+    pub(super) fn of_campaign(campaign: &Campaign, contact_hours: ContactHours, now: UnixMs) -> Self {
+        let is_marketing = campaign.template.category == Category::Marketing;
+        let campaign = CampaignHours { send_window: campaign.send_window.clone(), contact_hours, is_marketing, now };
+        Self { campaign, named: HashMap::new(), known: HashMap::new() }
     }
 
-    /// Whether the recipients of the campaign are grouped.
+    /// Whether recipients of the campaign may have groups.
     pub(super) fn are_used(&self) -> bool {
-        self.window.is_some()
+        self.campaign.is_by_recipient() || !self.campaign.contact_hours.is_empty()
     }
 
-    /// The group of a recipient, by the `zone` of its row, or else by its number; `None` if the recipients are not grouped.
+    /// The group of a recipient, by the `zone` of its row, or else by its number; `None` if the time where the recipient is
+    /// does not matter. Contact hours count also if the template is not marketing: Meta may change its category.
     ///
-    /// Errors: `ZoneUnknown` if there is no such zone, and `NeverOpen` if the window never is open in all zones of the
-    /// recipient.
+    /// Errors: `ZoneUnknown` if there is no such zone, and `NeverOpen` if the hours of the campaign never are in all zones of
+    /// the recipient.
     pub(super) fn of(&mut self, to: Phone, zone: Option<&str>) -> Result<Option<Arc<str>>, Reject> {
         let named = zone.map(|name| self.named(name)).transpose()?;
-        let Some(window) = &self.window else { return Ok(None) };
+        let rule = self.campaign.contact_hours.of_phone(to).map(|rule| rule.name.as_str());
+        if rule.is_none() && !self.campaign.is_by_recipient() {
+            return Ok(None);
+        }
         let zones = named.unwrap_or_else(|| zones::of_phone(to));
-        let group = self.known.entry(zones).or_insert_with(|| group(window, zones, self.now));
-        group.clone().map(Some)
+        let known = self.known.entry(zones).or_default();
+        if let Some(group) = known.iter().find(|group| group.rule.as_deref() == rule) {
+            return group.name.clone().map(Some);
+        }
+        let name = self.campaign.group(Group { rule, zones });
+        known.push(KnownGroup { rule: rule.map(str::to_owned), name: name.clone() });
+        name.map(Some)
     }
 
     fn named(&mut self, name: &str) -> Result<&'static str, Reject> {
@@ -63,11 +88,30 @@ impl Groups {
     }
 }
 
-/// The group of recipients in these zones.
-fn group(window: &SendWindow, zones: &str, now: UnixMs) -> Result<Arc<str>, Reject> {
-    let opens = Windows::of_part(window, Some(zones)).is_ok_and(|windows| windows.at(now) != Opening::NEVER);
-    let never = || Reject::NeverOpen { hours: format!("from {window}"), zones: listed(zones) };
-    opens.then(|| Arc::from(zones)).ok_or_else(never)
+impl CampaignHours {
+    fn is_by_recipient(&self) -> bool {
+        self.send_window.as_ref().is_some_and(SendWindow::is_by_recipient)
+    }
+
+    /// The name of a group, if its messages may leave within the next weeks.
+    fn group(&self, group: Group<'_>) -> Result<Arc<str>, Reject> {
+        let name = group.to_string();
+        let contact_hours = Some(&self.contact_hours).filter(|_| self.is_marketing);
+        let windows = Windows::of_part(self.send_window.as_ref(), Some(&name), contact_hours);
+        let is_never_open = |windows: Windows| windows.at(self.now) == Opening::NEVER;
+        if windows.is_ok_and(|windows| windows.is_some_and(is_never_open)) {
+            return Err(Reject::NeverOpen { hours: self.described(group.rule), zones: listed(group.zones) });
+        }
+        Ok(name.into())
+    }
+
+    /// Its hours for numbers with these contact hours, as text.
+    fn described(&self, rule: Option<&str>) -> String {
+        let window = self.send_window.as_ref().map(|window| format!("from {window}"));
+        let rule = rule.filter(|_| self.is_marketing).map(|name| format!("in the contact hours {name}"));
+        let hours: Vec<String> = window.into_iter().chain(rule).collect();
+        hours.join(" and ")
+    }
 }
 
 /// The names of the zones as text.

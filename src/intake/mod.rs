@@ -28,6 +28,7 @@ use crate::{
     api_types::UploadResult,
     domain::{CampaignId, CampaignState, Lines},
     redis::{Store, clock::Clock},
+    rules::contact_hours::ContactHours,
 };
 
 /// The result of a submission.
@@ -96,6 +97,8 @@ pub struct Intake {
     pub grace_period: Duration,
     /// Maximum number of recipients of one campaign: `intake.recipients_max`.
     pub recipients_max: u64,
+    /// `[[contact_hours]]`
+    pub contact_hours: ContactHours,
 }
 
 impl Intake {

@@ -554,7 +554,8 @@ fn check_opt_out_buttons(buttons: &[OptOutButton], template: &Template, problems
 fn check_window(window: Option<&SendWindow>, problems: &mut Vec<String>) {
     let Some(window) = window else { return };
     problems.extend(window.problems());
-    if let Err(error) = Windows::of_part(window, None) {
+    let zone = Some(window.zone.as_str()).filter(|_| !window.is_by_recipient());
+    if let Err(error) = Windows::new(window, zone) {
         problems.push(format!("send_window: {error}"));
     }
 }

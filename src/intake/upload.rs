@@ -139,7 +139,7 @@ impl Intake {
             rows,
             buffered: VecDeque::new(),
             form,
-            groups: Groups::of_campaign(&record.campaign, self.clock.now()),
+            groups: Groups::of_campaign(&record.campaign, self.contact_hours.clone(), self.clock.now()),
             stored: upload.progress.clone(),
             digest: SipHasher24::new(),
             number: 0,

@@ -66,7 +66,8 @@ pub struct CampaignRecord {
     pub ended_at: Option<UnixMs>,
     /// Its parts with their lines, by number.
     pub parts: Vec<(PartId, LineId)>,
-    /// The group of time zones of each part whose recipients were grouped by them, by the number of the part.
+    /// The group of the recipients of each part that has one, by the number of the part: see
+    /// [`Group`](crate::rules::windows::Group).
     pub zones: HashMap<u16, String>,
     /// Recipients admitted, each with its own phone number.
     pub numbers: u64,
@@ -115,6 +116,8 @@ pub struct Definition {
     pub campaign: Campaign,
     /// How often its values were changed.
     pub changes: u64,
+    /// Whether parts of it may have groups of recipients.
+    pub is_grouped: bool,
 }
 
 /// The result of changing the state of a campaign.
@@ -189,7 +192,7 @@ impl Store {
     /// are many.
     pub async fn definitions(&self, ids: &[CampaignId]) -> Result<Vec<Option<Definition>>> {
         let fields: Vec<&str> =
-            ["definition", "category", "changes", "deleted"].into_iter().chain(CHANGEABLE).collect();
+            ["definition", "category", "changes", "deleted", "grouped"].into_iter().chain(CHANGEABLE).collect();
         let mut pipeline = Pipeline::new();
         for &id in ids {
             pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg(&fields);
@@ -213,7 +216,9 @@ impl Store {
         if let Some(category) = hash.get("category").and_then(|json| serde_json::from_str(json).ok()) {
             campaign.template.category = category;
         }
-        Ok(Some(Definition { campaign, changes: changes(hash.get("changes").map(String::as_str)) }))
+        let changes = changes(hash.get("changes").map(String::as_str));
+        let is_grouped = is_by_recipient(&campaign) || hash.contains_key("grouped");
+        Ok(Some(Definition { campaign, changes, is_grouped }))
     }
 
     /// Stores the category that Meta gives the template of a campaign now, and wakes every worker if it is another one.
@@ -232,7 +237,7 @@ impl Store {
         id: CampaignId,
         hash: &HashMap<String, String>,
     ) -> Result<Option<CampaignRecord>> {
-        let Some(Definition { campaign, changes }) = self.definition(id, hash)? else { return Ok(None) };
+        let Some(Definition { campaign, changes, .. }) = self.definition(id, hash)? else { return Ok(None) };
         let corrupt = |reason: String| StoreError::Corrupt { key: self.keys.campaign(id), reason };
         let number = |field: &str| hash.get(field).and_then(|text| text.parse::<u64>().ok());
         let (mut parts, mut zones) = (Vec::new(), HashMap::new());

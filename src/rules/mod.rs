@@ -5,7 +5,9 @@
 
 pub mod breaker;
 pub mod ceiling;
+pub mod contact_hours;
 pub mod holds;
+pub mod hours;
 pub mod pairs;
 pub mod rate;
 pub mod stop_words;

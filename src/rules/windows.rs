@@ -1,28 +1,29 @@
-//! When the send window of a campaign is open, by the local time of one or more time zones.
+//! When messages may leave by the send window of a campaign and by contact hours, by the local time of one or more time
+//! zones.
 //!
-//! A window is half-open: it is open at `from`, and closed at `to`. It follows the clocks of its zones, so a day on which
-//! they are changed may have a shorter or a longer window, and a window within an hour that is skipped does not open on
-//! that day. With several zones it is open only while it is open in all of them.
+//! Hours are half-open: open at their start, and closed at their end. They follow the clocks of their zones, so a day on which
+//! these are changed may have fewer or more of them, and a window within an hour that is skipped does not open on that day.
+//! With several zones it is open only while it is open in all of them, and with contact hours only while these are, too.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
-use jiff::{
-    SignedDuration, Timestamp, ToSpan as _,
-    civil::{Date, DateTime, Weekday},
-    tz::{AmbiguousOffset, Offset, TimeZone},
+use jiff::Timestamp;
+
+use super::{
+    contact_hours::ContactHours,
+    hours::{Hours, LocalHours, UnknownZone, in_zones, timestamp},
+    zones,
 };
+use crate::domain::{SendWindow, UnixMs};
 
-use super::zones;
-use crate::domain::{Day, SendWindow, UnixMs};
-
-/// How far ahead an edge is looked for, in days. A window that opens once a week may lose a day to a change of the clocks,
-/// and its zone may skip a date.
-const DAYS_AHEAD: i32 = 22;
+/// How far ahead an edge is looked for, in days: where most are, and then as far as a window may be closed. One that opens
+/// once a week may lose several days to holidays and to a change of the clocks, and its zone may skip a date.
+const DAYS_AHEAD: [i32; 2] = [9, 36];
 
 /// How many times [`Windows::elapse`] sees the window open or close.
 const OPENINGS_MAX: usize = 1_000;
 
-/// Whether a window is open, and until when; `until` is `None` if that does not change within three weeks.
+/// Whether a window is open, and until when; `until` is `None` if that does not change within five weeks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// Messages may leave.
@@ -32,53 +33,127 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Closed, for at least three weeks.
+    /// Closed, for at least five weeks.
     pub const NEVER: Opening = Opening { is_open: false, until: None };
 }
 
-/// The tz database has no time zone with this name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no time zone of the tz database: name one such as America/Bogota")]
-pub struct UnknownZone(pub String);
+/// The group of the recipients of a part. As text, it is `zones` or `rule|zones`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group<'g> {
+    /// The name of the contact hours that cover their numbers.
+    pub rule: Option<&'g str>,
+    /// The time zones in which they are: names in the tz database, joined by `+`.
+    pub zones: &'g str,
+}
 
-/// A send window in its time zones.
+impl<'g> Group<'g> {
+    /// Parses its text.
+    pub fn parse(text: &'g str) -> Self {
+        match text.split_once('|') {
+            Some((rule, zones)) => Self { rule: Some(rule), zones },
+            None => Self { rule: None, zones: text },
+        }
+    }
+}
+
+impl fmt::Display for Group<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Group { rule, zones } = self;
+        rule.map_or(Ok(()), |rule| write!(f, "{rule}|"))?;
+        f.write_str(zones)
+    }
+}
+
+/// What closes a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed<'w> {
+    /// The send window of the campaign.
+    SendWindow,
+    /// The contact hours of this name.
+    ContactHours(&'w str),
+    /// Contact hours of this name, which the installation does not have.
+    UnknownHours(&'w str),
+}
+
+/// The contact hours of a part.
+#[derive(Clone, Debug, PartialEq)]
+struct RuleHours {
+    name: String,
+    /// By the clocks of each zone; `None`: there are no contact hours of this name, so nothing may leave.
+    local: Option<Vec<LocalHours>>,
+}
+
+/// When messages may leave: within a send window, contact hours, or both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Windows {
-    /// The first minute of the day, and the first minute after the end.
-    minutes: (u16, u16),
-    days: Vec<Day>,
-    zones: Vec<TimeZone>,
+    /// The send window in its zones; empty if there is none.
+    window: Vec<LocalHours>,
+    rule: Option<RuleHours>,
 }
 
 impl Windows {
     /// The `window` in `zones`, by their names in the tz database.
     pub fn new<'a>(window: &SendWindow, zones: impl IntoIterator<Item = &'a str>) -> Result<Self, UnknownZone> {
-        let zone = |name: &str| TimeZone::get(name).map_err(|_| UnknownZone(name.to_owned()));
-        Ok(Self {
-            minutes: (window.from.minutes(), window.to.minutes()),
-            days: window.days.clone(),
-            zones: zones.into_iter().map(zone).collect::<Result<_, _>>()?,
-        })
+        Ok(Self { window: in_zones(Arc::new(Hours::of_window(window)), zones)?, rule: None })
     }
 
-    /// The `window` of a part whose numbers are in this group of zones, if they were grouped: see [`zones::of_phone`].
-    pub fn of_part(window: &SendWindow, group: Option<&str>) -> Result<Self, UnknownZone> {
-        if window.is_by_recipient() {
-            Self::new(window, zones::names(group.unwrap_or(zones::UNKNOWN)))
-        } else {
-            Self::new(window, [window.zone.as_str()])
+    /// When messages of a part with recipients of this `group` may leave; `None`: at all hours. `hours`: the contact hours, if
+    /// the campaign is marketing.
+    ///
+    /// Errors: the tz database lacks a zone.
+    pub fn of_part(
+        window: Option<&SendWindow>,
+        group: Option<&str>,
+        hours: Option<&ContactHours>,
+    ) -> Result<Option<Self>, UnknownZone> {
+        let group = group.map(Group::parse);
+        let zones = group.map_or(zones::UNKNOWN, |group| group.zones);
+        let window = match window {
+            None => Vec::new(),
+            Some(window) if window.is_by_recipient() => Self::new(window, zones::names(zones))?.window,
+            Some(window) => Self::new(window, [window.zone.as_str()])?.window,
+        };
+        let rule = match hours.zip(group.and_then(|group| group.rule)) {
+            None => None,
+            Some((hours, name)) => {
+                let rule = hours.by_name(name);
+                let local = rule.map(|rule| in_zones(rule.hours.clone(), zones::names(zones))).transpose()?;
+                Some(RuleHours { name: name.to_owned(), local })
+            }
+        };
+        Ok((!window.is_empty() || rule.is_some()).then_some(Self { window, rule }))
+    }
+
+    /// What closes the window at `now`, if it is closed.
+    pub fn closed_by(&self, now: UnixMs) -> Option<Closed<'_>> {
+        let now = timestamp(now);
+        if !self.window.iter().all(|local| local.is_open(now)) {
+            return Some(Closed::SendWindow);
+        }
+        let RuleHours { name, local } = self.rule.as_ref()?;
+        match local {
+            None => Some(Closed::UnknownHours(name)),
+            Some(local) => (!local.iter().all(|local| local.is_open(now))).then_some(Closed::ContactHours(name)),
         }
     }
 
     /// Whether the window is open at `now`, and until when.
     pub fn at(&self, now: UnixMs) -> Opening {
         let now = timestamp(now);
+        if self.rule.as_ref().is_some_and(|rule| rule.local.is_none()) {
+            return Opening::NEVER;
+        }
         let is_open = self.is_open(now);
-        let mut edges: Vec<Timestamp> = self.zones.iter().flat_map(|zone| self.edges(zone, now)).collect();
+        let until = DAYS_AHEAD.into_iter().find_map(|days| self.change(now, is_open, days));
+        Opening { is_open, until: until.and_then(|at| u64::try_from(at.as_millisecond()).ok()).map(UnixMs) }
+    }
+
+    /// When the window is no longer as it is at `now`, within some days.
+    fn change(&self, now: Timestamp, is_open: bool, days_ahead: i32) -> Option<Timestamp> {
+        let mut edges: Vec<Timestamp> = self.local().flat_map(|local| local.edges(now, days_ahead)).collect();
         edges.retain(|edge| *edge > now);
         edges.sort_unstable();
-        let until = edges.into_iter().find(|edge| self.is_open(*edge) != is_open);
-        Opening { is_open, until: until.and_then(|at| u64::try_from(at.as_millisecond()).ok()).map(UnixMs) }
+        edges.into_iter().find(|edge| self.is_open(*edge) != is_open)
     }
 
     /// When the window has been open for `time` from `from` on; `None` if that is years away.
@@ -98,67 +173,28 @@ impl Windows {
     }
 
     fn is_open(&self, at: Timestamp) -> bool {
-        self.zones.iter().all(|zone| self.is_open_in(zone, at))
+        self.local().all(|local| local.is_open(at))
     }
 
-    fn is_open_in(&self, zone: &TimeZone, at: Timestamp) -> bool {
-        let local = zone.to_datetime(at);
-        let minute = u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs());
-        (self.minutes.0..self.minutes.1).contains(&minute) && self.days.contains(&day(local.date()))
-    }
-
-    /// Times at which the window may open or close in `zone`: where a local day reaches `from` or `to`, and where the
-    /// clocks are changed.
-    fn edges(&self, zone: &TimeZone, now: Timestamp) -> Vec<Timestamp> {
-        let today = zone.to_datetime(now).date();
-        let mut edges = Vec::new();
-        for date in (-1..=DAYS_AHEAD).filter_map(|days| today.checked_add(days.days()).ok()) {
-            for minutes in [self.minutes.0, self.minutes.1] {
-                edges.extend(date_at(date, minutes).into_iter().flat_map(|local| instants(zone, local)));
-            }
-        }
-        let end = now.checked_add(SignedDuration::from_hours(i64::from(DAYS_AHEAD) * 24)).unwrap_or(Timestamp::MAX);
-        edges.extend(zone.following(now).map(|change| change.timestamp()).take_while(|at| *at <= end));
-        edges
-    }
-}
-
-fn timestamp(at: UnixMs) -> Timestamp {
-    let ms = i64::try_from(at.0).ok();
-    ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
-}
-
-fn date_at(date: Date, minutes: u16) -> Option<DateTime> {
-    date.at(0, 0, 0, 0).checked_add(i64::from(minutes).minutes()).ok()
-}
-
-/// The instants at which clocks of `zone` may show the local time: two if it occurs twice, or is skipped.
-fn instants(zone: &TimeZone, local: DateTime) -> impl Iterator<Item = Timestamp> {
-    let offsets: [Option<Offset>; 2] = match zone.to_ambiguous_timestamp(local).offset() {
-        AmbiguousOffset::Unambiguous { offset } => [Some(offset), None],
-        AmbiguousOffset::Gap { before, after } | AmbiguousOffset::Fold { before, after } => [Some(before), Some(after)],
-    };
-    offsets.into_iter().flatten().filter_map(move |offset| offset.to_timestamp(local).ok())
-}
-
-fn day(date: Date) -> Day {
-    match date.weekday() {
-        Weekday::Monday => Day::Mon,
-        Weekday::Tuesday => Day::Tue,
-        Weekday::Wednesday => Day::Wed,
-        Weekday::Thursday => Day::Thu,
-        Weekday::Friday => Day::Fri,
-        Weekday::Saturday => Day::Sat,
-        Weekday::Sunday => Day::Sun,
+    /// The hours that all have to be open.
+    fn local(&self) -> impl Iterator<Item = &LocalHours> {
+        self.window.iter().chain(self.rule.iter().filter_map(|rule| rule.local.as_ref()).flatten())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::TimeOfDay;
+    use crate::{
+        domain::{Day, TimeOfDay},
+        rules::{
+            contact_hours::{ContactRule, Numbers},
+            hours::Holidays,
+        },
+    };
 
     const MINUTE: u64 = 60_000;
 
@@ -248,6 +284,76 @@ mod tests {
         assert_eq!(error, UnknownZone("America/Bogotá".into()));
     }
 
+    /// Contact hours `co`: from Monday to Friday 07:00 to 19:00, on Saturdays 08:00 to 15:00, and not on these dates.
+    fn colombia(holidays: &[&str]) -> ContactHours {
+        let workday = Some((7 * 60, 19 * 60));
+        let by_day = [workday, workday, workday, workday, workday, Some((8 * 60, 15 * 60)), None];
+        let holidays = holidays.iter().map(|date| date.parse().expect("a date")).collect();
+        contact_hours(Hours::new(by_day, holidays))
+    }
+
+    fn contact_hours(hours: Hours) -> ContactHours {
+        let (numbers, hours) = (vec![Numbers::Prefix(57)], Arc::new(hours));
+        ContactHours::new(vec![ContactRule { name: "co".into(), numbers, hours, holidays_until: None }])
+    }
+
+    #[test]
+    fn contact_hours_have_hours_for_each_day_and_none_on_holidays() {
+        let hours = colombia(&["2026-12-08"]);
+        let windows = Windows::of_part(None, Some("co|America/Bogota"), Some(&hours)).expect("a zone").expect("hours");
+        let found = |time: &str| (opening(&windows, time), windows.closed_by(at(time)));
+        let closed = Some(Closed::ContactHours("co"));
+        // A Saturday afternoon, until Monday. Tuesday is a holiday.
+        let (saturday, monday, tuesday) = ("2026-12-05T19:59:59Z", "2026-12-07T12:00:00Z", "2026-12-08T14:00:00Z");
+        assert_eq!(found(saturday), ((true, Some("2026-12-05T20:00:00Z".to_owned())), None));
+        assert_eq!(found("2026-12-05T20:00:00Z"), ((false, Some(monday.to_owned())), closed));
+        assert_eq!(found(monday), ((true, Some("2026-12-08T00:00:00Z".to_owned())), None));
+        assert_eq!(found(tuesday), ((false, Some("2026-12-09T12:00:00Z".to_owned())), closed));
+    }
+
+    #[test]
+    fn with_a_send_window_both_have_to_be_open() {
+        let (hours, window) = (colombia(&[]), window("09:00", "20:00", &Day::ALL));
+        let of = |group, hours| Windows::of_part(Some(&window), Some(group), hours).expect("a zone").expect("hours");
+        let both = of("co|America/Bogota", Some(&hours));
+        // The window goes by UTC: it is open until 15:00 in Bogota, where the hours begin at 07:00.
+        assert_eq!(opening(&both, "2026-12-01T11:00:00Z"), (false, Some("2026-12-01T12:00:00Z".to_owned())));
+        assert_eq!(both.closed_by(at("2026-12-01T11:00:00Z")), Some(Closed::ContactHours("co")));
+        assert_eq!(opening(&both, "2026-12-01T12:00:00Z"), (true, Some("2026-12-01T20:00:00Z".to_owned())));
+        assert_eq!(both.closed_by(at("2026-12-01T20:00:00Z")), Some(Closed::SendWindow));
+        // Not for other categories, and not for numbers without contact hours.
+        for other in [of("co|America/Bogota", None), of("America/Bogota", Some(&hours))] {
+            assert_eq!(opening(&other, "2026-12-01T11:00:00Z"), (true, Some("2026-12-01T20:00:00Z".to_owned())));
+        }
+        let none = Windows::of_part(None, Some("America/Bogota"), Some(&hours)).expect("a zone");
+        assert_eq!(none, None, "at all hours");
+    }
+
+    #[test]
+    fn contact_hours_that_are_not_configured_never_open() {
+        let windows = Windows::of_part(None, Some("mx|America/Tijuana"), Some(&colombia(&[]))).expect("a zone");
+        let windows = windows.expect("hours");
+        assert_eq!(windows.at(at("2026-12-01T15:00:00Z")), Opening::NEVER);
+        assert_eq!(windows.closed_by(at("2026-12-01T15:00:00Z")), Some(Closed::UnknownHours("mx")));
+    }
+
+    #[test]
+    fn weeks_of_holidays_are_waited_for() {
+        let hours = colombia(&["2026-12-07", "2026-12-14", "2026-12-21", "2026-12-28"]);
+        let mondays = window("09:00", "20:00", &[Day::Mon]);
+        let windows = Windows::of_part(Some(&mondays), Some("co|America/Bogota"), Some(&hours)).expect("a zone");
+        let found = opening(&windows.expect("hours"), "2026-12-01T12:00:00Z");
+        assert_eq!(found, (false, Some("2027-01-04T12:00:00Z".to_owned())));
+    }
+
+    #[test]
+    fn a_group_is_read_as_it_is_written() {
+        for text in ["America/Bogota", "co|America/Bogota", "br-ce|America/Fortaleza+America/Recife"] {
+            assert_eq!(Group::parse(text).to_string(), text);
+        }
+        assert_eq!(Group::parse("co|Asia/Tokyo"), Group { rule: Some("co"), zones: "Asia/Tokyo" });
+    }
+
     /// Zones whose clocks change by an hour, by half an hour, by two, twice around a fast, and one that skipped a date.
     const ZONES: [&str; 9] = [
         "America/Bogota",
@@ -302,6 +408,51 @@ mod tests {
             prop_assert_eq!(is_open, shown(now));
             let end = until.map_or(now + 8 * 1_440 * MINUTE, |until| until.0);
             // Every minute up to the change, at whole minutes: edges and changes of the clocks are at such.
+            let mut minute = (now / MINUTE + 1) * MINUTE;
+            while minute < end {
+                prop_assert_eq!(shown(minute), is_open, "at {}", UnixMs(minute));
+                minute += MINUTE;
+            }
+            if until.is_some() {
+                prop_assert_ne!(shown(end), is_open);
+            }
+        }
+
+        #[test]
+        fn contact_hours_are_open_exactly_while_local_clocks_show_them(
+            (zone, seconds) in times(),
+            by_day in prop::array::uniform7(prop::option::of((0_u16..1_440, 1_u16..1_440))),
+            holidays in prop::collection::btree_set(-2_i64..12, 0..6),
+            window in prop::option::of(0_u16..1_439),
+        ) {
+            let tz = TimeZone::get(zone).expect("a zone");
+            let by_day = by_day.map(|hours| hours.map(|(from, len)| (from, (from + len).min(1_440))));
+            let today = Timestamp::from_second(seconds as i64).expect("a time").to_zoned(tz.clone()).date();
+            let holidays: Holidays =
+                holidays.into_iter().map(|days| today.checked_add(jiff::Span::new().days(days)).expect("a date")).collect();
+            let time = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);
+            let window = window.map(|from| self::window(&time(from), "24:00", &Day::ALL));
+            let shown = |ms: u64| {
+                let now = Timestamp::from_millisecond(ms as i64).expect("a time");
+                let minute_in = |tz: &TimeZone| {
+                    let local = now.to_zoned(tz.clone());
+                    (local.date(), local.hour() as u16 * 60 + local.minute() as u16)
+                };
+                let (date, minute) = minute_in(&tz);
+                let hours = by_day[date.weekday().to_monday_zero_offset() as usize];
+                let (_, by_utc) = minute_in(&TimeZone::UTC);
+                hours.is_some_and(|(from, to)| from <= minute && minute < to)
+                    && !holidays.contains(&date)
+                    && window.as_ref().is_none_or(|window| window.from.minutes() <= by_utc)
+            };
+            let hours = contact_hours(Hours::new(by_day, holidays.clone()));
+            let windows = Windows::of_part(window.as_ref(), Some(&format!("co|{zone}")), Some(&hours));
+            let windows = windows.expect("a zone").expect("hours");
+            let now = seconds * 1_000 + 500;
+            let Opening { is_open, until } = windows.at(UnixMs(now));
+            prop_assert_eq!(is_open, shown(now));
+            prop_assert_eq!(windows.closed_by(UnixMs(now)).is_none(), is_open);
+            let end = until.map_or(now + 14 * 1_440 * MINUTE, |until| until.0);
             let mut minute = (now / MINUTE + 1) * MINUTE;
             while minute < end {
                 prop_assert_eq!(shown(minute), is_open, "at {}", UnixMs(minute));

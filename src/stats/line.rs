@@ -15,7 +15,7 @@ use crate::{
     },
     rules::{
         ceiling,
-        windows::{Opening, Windows},
+        windows::{Closed, Windows},
     },
 };
 
@@ -143,8 +143,29 @@ pub struct LineWork {
     pub now: LineSnapshot,
     /// The shares of other running campaigns.
     pub others: Vec<LineShare>,
-    /// The windows of the parts with work. Empty: they are sent at all hours.
-    pub windows: Vec<Windows>,
+    /// The different windows of the parts with work; `None`: messages of some of them leave at all hours.
+    pub windows: Vec<Option<Windows>>,
+}
+
+/// Why nothing that is left may leave for now, because of its hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing<'w> {
+    /// What is closed.
+    pub by: Closed<'w>,
+    /// When messages may leave; `None` if that is not within five weeks.
+    pub until: Option<UnixMs>,
+}
+
+impl<'w> Closing<'w> {
+    /// What closes the `windows` at `now`, if they are closed.
+    fn of(windows: &'w Windows, now: UnixMs) -> Option<Self> {
+        Some(Self { by: windows.closed_by(now)?, until: windows.at(now).until })
+    }
+
+    /// The one that ends first.
+    pub fn first(closings: impl IntoIterator<Item = Self>) -> Option<Self> {
+        closings.into_iter().min_by_key(|closing| closing.until.unwrap_or(UnixMs(u64::MAX)))
+    }
 }
 
 impl LineWork {
@@ -158,17 +179,19 @@ impl LineWork {
         LineShare { work: self.to_send(), weight }
     }
 
-    /// When a window opens, if all of them are closed at `now`; `Some(None)` if none opens.
-    pub fn closed_until(&self, now: UnixMs) -> Option<Option<UnixMs>> {
-        let openings: Vec<Opening> = self.windows.iter().map(|windows| windows.at(now)).collect();
-        let is_closed = !openings.is_empty() && openings.iter().all(|opening| !opening.is_open);
-        is_closed.then(|| openings.iter().filter_map(|opening| opening.until).min())
+    /// What keeps back everything that is left, if all windows are closed at `now`: that which opens first.
+    pub fn closing(&self, now: UnixMs) -> Option<Closing<'_>> {
+        let closings: Option<Vec<_>> = self.windows.iter().map(|windows| Closing::of(windows.as_ref()?, now)).collect();
+        Closing::first(closings?)
     }
 
     /// When `time` of sending is over that begins at `from`; `None` if that is years away.
     pub fn elapse(&self, from: UnixMs, time: Duration) -> Option<UnixMs> {
-        let ends = self.windows.iter().map(|windows| windows.elapse(from, time));
-        ends.reduce(|a, b| Some(a?.max(b?))).unwrap_or_else(|| Some(from.after(time)))
+        let end = |windows: &Option<Windows>| match windows {
+            Some(windows) => windows.elapse(from, time),
+            None => Some(from.after(time)),
+        };
+        self.windows.iter().map(end).try_fold(from.after(time), |latest, end| Some(latest.max(end?)))
     }
 
     /// Whether at least one message may be sent at `now`.

@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     api_types::{Statistics, Waiting},
-    domain::{CampaignId, CampaignState, Line, LineId, Lines, PartId, State, UnixMs},
+    domain::{CampaignId, CampaignState, Line, LineId, Lines, PartId, State, UnixMs, template::Category},
     redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
-    rules::windows::Windows,
+    rules::{contact_hours::ContactHours, windows::Windows},
 };
 
 /// The maximum age of the cached loads.
@@ -52,13 +52,19 @@ pub struct StatisticsReader {
     store: Store,
     /// The configured lines.
     lines: Lines,
+    contact_hours: ContactHours,
     loads: Arc<Mutex<Option<CachedLoads>>>,
 }
 
 impl StatisticsReader {
     /// A reader for an installation with these lines.
     pub fn new(store: Store, lines: Lines) -> Self {
-        Self { store, lines, loads: Arc::default() }
+        Self { store, lines, contact_hours: ContactHours::default(), loads: Arc::default() }
+    }
+
+    /// The same reader for an installation with these contact hours.
+    pub fn with_contact_hours(self, contact_hours: ContactHours) -> Self {
+        Self { contact_hours, ..self }
     }
 
     /// The statistics of a campaign at `now`.
@@ -158,7 +164,10 @@ impl StatisticsReader {
         }
         for ((part, line, tally), schedule) in unfinished.iter().zip(schedules) {
             let Some(work) = work.get_mut(line) else { continue };
-            work.windows.extend(window_of(record, *part).filter(|window| !work.windows.contains(window)));
+            let windows = self.windows_of(record, *part);
+            if !work.windows.contains(&windows) {
+                work.windows.push(windows);
+            }
             work.pending += tally.get(State::Pending);
             work.retrying += tally.get(State::Retrying);
             work.schedule.rows += schedule.rows;
@@ -257,14 +266,16 @@ impl StatisticsReader {
         Ok(loads.into_iter().map(|(line, loads)| (line, loads.into_values().collect())).collect())
     }
 
+    /// The windows of a part; `None`: its messages leave at all hours.
+    fn windows_of(&self, record: &CampaignRecord, part: PartId) -> Option<Windows> {
+        let CampaignRecord { campaign, zones, .. } = record;
+        let hours = Some(&self.contact_hours).filter(|_| campaign.template.category == Category::Marketing);
+        let group = zones.get(&part.number).map(String::as_str);
+        Windows::of_part(campaign.send_window.as_ref(), group, hours).ok().flatten()
+    }
+
     /// The lock cannot be poisoned: nothing panics while it is held.
     fn cached_loads(&self) -> MutexGuard<'_, Option<CachedLoads>> {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The window of a part, if its campaign has one.
-fn window_of(record: &CampaignRecord, part: PartId) -> Option<Windows> {
-    let group = record.zones.get(&part.number).map(String::as_str);
-    Windows::of_part(record.campaign.send_window.as_ref()?, group).ok()
 }

@@ -5,11 +5,12 @@
 
 use std::iter;
 
-use super::line::{LineWork, Silence, Stop, Stops, ceiling};
+use super::line::{Closing, LineWork, Silence, Stop, Stops, ceiling};
 use crate::{
     api_types::{WaitReason, Waiting},
     domain::{BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs},
     redis::{campaigns::CampaignRecord, places::LimitedPlaces, registry::UNLISTED_REMEDY},
+    rules::windows::Closed,
 };
 
 /// What a campaign waits for at `now`. `line` is one of its lines, if any is configured, and `lines` are those on which
@@ -88,16 +89,30 @@ fn limit_spent(business: &BusinessId, stops: &Stops) -> Option<Waiting> {
     })
 }
 
-/// The send window, if it is closed for everything that is left.
+/// The send window or contact hours, if they are closed for everything that is left.
 fn all_closed(record: &CampaignRecord, lines: &[LineWork], now: UnixMs) -> Option<Waiting> {
     let work = lines.iter().filter(|work| work.to_send() > 0);
-    let opens = work.map(|work| work.closed_until(now)).reduce(|a, b| Some(a?.into_iter().chain(b?).min()));
-    opens.flatten().map(|until| closed(record, until))
+    let closings: Option<Vec<Closing<'_>>> = work.map(|work| work.closing(now)).collect();
+    Closing::first(closings?).map(|closing| closed(record, closing))
 }
 
-fn closed(record: &CampaignRecord, until: Option<UnixMs>) -> Waiting {
-    let window = record.campaign.send_window.as_ref().map(ToString::to_string).unwrap_or_default();
-    Waiting { until, ..Waiting::new(WaitReason::SendWindow, format!("messages leave only from {window}")) }
+fn closed(record: &CampaignRecord, Closing { by, until }: Closing<'_>) -> Waiting {
+    let (reason, text) = match by {
+        Closed::SendWindow => {
+            let window = record.campaign.send_window.as_ref().map(ToString::to_string).unwrap_or_default();
+            (WaitReason::SendWindow, format!("messages leave only from {window}"))
+        }
+        Closed::ContactHours(name) => {
+            (WaitReason::ContactHours, format!("marketing leaves only in the contact hours {name}"))
+        }
+        Closed::UnknownHours(name) => {
+            let text = format!(
+                "marketing leaves only in the contact hours {name}, which are not in the configuration: add them"
+            );
+            (WaitReason::ContactHours, text)
+        }
+    };
+    Waiting { until, ..Waiting::new(reason, text) }
 }
 
 /// How a hold that stops the whole campaign is shown. `None` for a hold on one line, which is shown with that line.
@@ -168,7 +183,7 @@ fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
             let text = format!("the worker of line {line} lacks {missing}: upgrade it to a newer release");
             Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::NewerRelease, text) }
         }
-        None if let Some(until) = work.closed_until(now) => closed(record, until),
+        None if let Some(closing) = work.closing(now) => closed(record, closing),
         None if is_throttled(work) => Waiting {
             since: report.and_then(|report| report.since),
             ..Waiting::new(WaitReason::LineRate, rate_text(work))

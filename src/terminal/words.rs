@@ -170,6 +170,7 @@ fn reason(reason: WaitReason) -> &'static str {
         WaitReason::Paused => "it is paused",
         WaitReason::AllPaused => "all sending is paused",
         WaitReason::SendWindow => "its send window is closed",
+        WaitReason::ContactHours => "the contact hours of its recipients are closed",
         WaitReason::LineRate => "it sends as fast as the rate allows",
         WaitReason::CampaignRate => "it sends as fast as the rate of the campaign allows",
         WaitReason::WarmUp => "the messages of this day of its warm-up are sent",
@@ -202,6 +203,7 @@ fn remedy(wait: &Waiting) -> Option<&'static str> {
         WaitReason::Redis => Some("nothing is sent until it is back"),
         WaitReason::Schedule
         | WaitReason::SendWindow
+        | WaitReason::ContactHours
         | WaitReason::LineRate
         | WaitReason::CampaignRate
         | WaitReason::WarmUp

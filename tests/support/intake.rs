@@ -9,6 +9,7 @@ use pregon::{
     domain::{CampaignId, Line, LineId, PartId, Recipient, State, Template, UnixMs},
     intake::{Format, Intake, IntakeError},
     redis::{Address, Store, clock::Clock},
+    rules::contact_hours::ContactHours,
 };
 use serde_json::{Value, json};
 
@@ -123,6 +124,7 @@ pub async fn intake_at(address: &Address) -> Intake {
         is_limited: false,
         grace_period: Duration::from_secs(10),
         recipients_max: u64::from(u32::MAX),
+        contact_hours: ContactHours::default(),
     }
 }
 

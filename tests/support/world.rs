@@ -8,6 +8,7 @@ use std::{
 };
 
 use pregon::{
+    config::Config,
     dispatch::{
         DispatchSettings, RunnerSignals,
         allowances::AllowanceReader,
@@ -33,6 +34,7 @@ use pregon::{
         parts::PartCounts,
         uploads::{Admitted, Batch},
     },
+    rules::contact_hours::ContactHours,
     telemetry::health::Health,
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -78,7 +80,14 @@ pub fn settings() -> DispatchSettings {
         pair_spacing: Duration::ZERO,
         id_retention: Duration::from_secs(3600),
         features: FEATURES,
+        contact_hours: ContactHours::default(),
     }
+}
+
+/// Contact hours of the name `hours`, for numbers with this prefix. `days`: hours as in the configuration.
+pub fn contact_hours(prefix: &str, days: &str) -> ContactHours {
+    let text = format!("[[contact_hours]]\nname = \"hours\"\nsource = \"a law\"\nprefixes = [\"{prefix}\"]\n{days}");
+    Config::from_toml(&text).expect("a configuration").contact_hours
 }
 
 /// A template with two positional parameters.

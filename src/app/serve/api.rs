@@ -78,6 +78,7 @@ fn intake(context: &Context<'_>) -> Intake {
         is_limited: false,
         grace_period: context.config.dispatch.lease,
         recipients_max: context.config.intake.recipients_max,
+        contact_hours: context.config.contact_hours.clone(),
     }
 }
 

@@ -40,6 +40,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
             pair_spacing: dispatch.pair_spacing,
             id_retention: context.config.id_retention,
             features: FEATURES,
+            contact_hours: context.config.contact_hours.clone(),
         },
         graph: graph.clone(),
         token_key: context.token_key.clone(),

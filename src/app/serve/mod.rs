@@ -170,6 +170,9 @@ impl Service {
             health: health.clone(),
             shutdown: &shutdown,
         };
+        for outdated in config.contact_hours.outdated(context.clock.now()) {
+            warn!("{outdated}");
+        }
         let http = context.start_http(roles, http).await?;
         let open = OpenAttempts::default();
         if dispatching {

@@ -25,7 +25,7 @@ for i = 2, #ARGV, 3 do
     part, used = parts, 0
     if part >= 65536 then return {} end
     redis.call('HSET', campaign, 'parts', part + 1, 'open:' .. place, part, 'line:' .. part, line)
-    if group ~= '' then redis.call('HSET', campaign, 'zones:' .. part, group, 'last:' .. group, line) end
+    if group ~= '' then redis.call('HSET', campaign, 'zones:' .. part, group, 'last:' .. group, line, 'grouped', 1) end
   end
   redis.call('HSET', campaign, 'used:' .. place, used + rows)
   redis.call('HINCRBY', campaign, 'given:' .. line, rows)

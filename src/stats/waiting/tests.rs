@@ -6,7 +6,11 @@ use super::*;
 use crate::{
     domain::{MetaCode, SendWindow, Template, campaign::PauseReason, line::tests::line},
     redis::{pages::Schedule, phone_index::IndexedBy, places::Places},
-    rules::windows::Windows,
+    rules::{
+        contact_hours::{ContactHours, ContactRule, Numbers},
+        hours::{Holidays, Hours},
+        windows::Windows,
+    },
     stats::line::{
         LineSnapshot,
         tests::{hold, sending},
@@ -140,7 +144,7 @@ fn a_closed_window_stops_the_campaign_until_it_opens() {
     };
     let mut running = record(CampaignState::Running);
     running.campaign.send_window = Some(window("00:30"));
-    let windows = |from| vec![Windows::new(&window(from), ["UTC"]).expect("a zone")];
+    let windows = |from| vec![Some(Windows::new(&window(from), ["UTC"]).expect("a zone"))];
     let closed = LineWork { windows: windows("00:30"), ..work("3001", 5, 0, sending(72.0)) };
     let open = LineWork { windows: windows("00:15"), ..work("3002", 5, 0, sending(72.0)) };
     let until = Some(UnixMs(30 * 60_000));
@@ -150,6 +154,28 @@ fn a_closed_window_stops_the_campaign_until_it_opens() {
         (WaitReason::LineRate, Some("3002".to_owned()), None, None),
     ];
     assert_eq!(found(&running, &[], &[closed, open]), expected);
+}
+
+#[test]
+fn contact_hours_are_named_until_they_open() {
+    // From 00:30 on, by UTC. It is 00:16:40.
+    let hours = Hours::new([Some((30, 1_440)); 7], Holidays::new());
+    let rule =
+        ContactRule { name: "co".into(), numbers: vec![Numbers::Others], hours: hours.into(), holidays_until: None };
+    let hours = ContactHours::new(vec![rule]);
+    let windows = |group: &str| Windows::of_part(None, Some(group), Some(&hours)).expect("a zone");
+    let on_line = |windows: &[Option<Windows>]| {
+        let work = LineWork { windows: windows.to_vec(), ..work("3001", 5, 0, sending(72.0)) };
+        waiting_for(&record(CampaignState::Running), None, &Stops::default(), &[work], NOW).remove(0)
+    };
+    let closed = on_line(&[windows("co|Etc/UTC"), windows("mx|Etc/UTC")]);
+    assert_eq!((closed.reason, closed.until, closed.line), (WaitReason::ContactHours, Some(UnixMs(30 * 60_000)), None));
+    assert_eq!(closed.text, "marketing leaves only in the contact hours co");
+    let unknown = on_line(&[windows("mx|Etc/UTC")]);
+    assert_eq!((unknown.reason, unknown.until), (WaitReason::ContactHours, None));
+    assert!(unknown.text.contains("mx, which are not in the configuration"), "{}", unknown.text);
+    let partly = on_line(&[windows("co|Etc/UTC"), None]);
+    assert_eq!(partly.reason, WaitReason::LineRate, "some of its messages leave at all hours");
 }
 
 #[test]

@@ -157,6 +157,7 @@ impl Api {
             is_limited: false,
             grace_period: Duration::from_secs(10),
             recipients_max: RECIPIENTS_MAX,
+            contact_hours: Default::default(),
         };
         let mut keys = vec![ApiKey::new("test", &Secret::new(KEY))];
         keys.extend(

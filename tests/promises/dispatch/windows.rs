@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use pregon::{
-    domain::{CampaignId, CampaignState, Day, OnDoubt, SendWindow, State, UnixMs},
+    dispatch::DispatchSettings,
+    domain::{CampaignId, CampaignState, Day, OnDoubt, SendWindow, State, UnixMs, template::Category},
     redis::Store,
+    rules::contact_hours::ContactHours,
 };
 use serde_json::{Value, json};
 
@@ -25,9 +27,29 @@ fn on(days: &[Day]) -> SendWindow {
 
 /// A window that is closed at `now` and stays so for at least a day.
 fn closed(now: UnixMs) -> SendWindow {
+    on(&[day_after_next(now)])
+}
+
+/// A day that begins at least a day after `now` in every time zone, and ends within a week.
+fn day_after_next(now: UnixMs) -> Day {
     // The first of January 1970 was a Thursday.
     let today = (now.0 / 86_400_000 + 3) % 7;
-    on(&[Day::ALL[(today as usize + 3) % 7]])
+    Day::ALL[(today as usize + 3) % 7]
+}
+
+/// Contact hours of numbers that begin with 57, which are closed at `now` and stay so for at least a day.
+fn closed_hours(now: UnixMs) -> ContactHours {
+    world::contact_hours("57", &format!("{} = \"00:00-24:00\"", day_after_next(now).name()))
+}
+
+/// Launches a campaign to 20 numbers of Colombia and 20 of Argentina.
+async fn two_countries(stored: &intake::World, category: Category) -> CampaignId {
+    let recipients: Vec<Value> = (0..20).flat_map(|n| [row(573_001_230_000 + n), row(5_491_155_550_000 + n)]).collect();
+    let new = json!({ "lines": ["3001"], "recipients": recipients });
+    let id = stored.intake.submit(new_campaign("order_update/es_AR", new)).await.expect("accepted").id;
+    stored.intake.store.set_category(id, &category).await.expect("redis");
+    world::launch(&stored.intake.store, id).await;
+    id
 }
 
 async fn set_window(store: &Store, id: CampaignId, send_window: Option<SendWindow>) {
@@ -130,5 +152,75 @@ async fn what_was_not_sent_when_the_window_closes_goes_back_with_its_attempt() {
     set_window(&store, id, Some(on(&Day::ALL))).await;
     world::wait_for_state(&store, id, CampaignState::Completed).await;
     assert_eq!(meta.requests() as u64, RECIPIENTS + 1, "nobody got two messages");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_marketing_waits_for_contact_hours() {
+    let mut stored = intake::World::start().await;
+    let hours = closed_hours(stored.intake.clock.now());
+    stored.intake.contact_hours = hours.clone();
+    let (redis, store) = (&stored.redis, stored.intake.store.clone());
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
+    let marketing = two_countries(&stored, Category::Marketing).await;
+    let utility = two_countries(&stored, Category::Utility).await;
+
+    let with_hours = DispatchSettings { contact_hours: hours, ..settings() };
+    let worker = TestWorker::start("w1", redis, &meta.url(), &[line("3001", 200.0)], with_hours).await;
+    world::wait_for_state(&store, utility, CampaignState::Completed).await;
+    until("Argentina has its messages", async || world::count(&store, marketing, State::Accepted).await == 20).await;
+    assert_eq!(meta.requests(), 60);
+    assert_eq!(world::count(&store, marketing, State::Pending).await, 20);
+    let record = store.campaign(marketing).await.expect("redis").expect("it");
+    for (part, _) in &record.parts {
+        let rows = store.part_rows(*part).await.expect("rows");
+        assert!(rows.tries.is_empty(), "no attempt is used up: {:?}", rows.tries);
+    }
+
+    // Meta takes the template for utility again.
+    store.set_category(marketing, &Category::Utility).await.expect("redis");
+    world::wait_for_state(&store, marketing, CampaignState::Completed).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_becomes_marketing_waits_for_contact_hours() {
+    let mut stored = intake::World::start().await;
+    let hours = closed_hours(stored.intake.clock.now());
+    stored.intake.contact_hours = hours.clone();
+    let (redis, store) = (&stored.redis, stored.intake.store.clone());
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
+    // Slowly, so that most are left when the category changes.
+    let recipients: Vec<Value> = (0..200).map(|n| row(573_001_230_000 + n)).collect();
+    let new = json!({ "lines": ["3001"], "recipients": recipients, "launch": true, "rate": 5.0 });
+    let id = stored.intake.submit(new_campaign("order_update/es_AR", new)).await.expect("accepted").id;
+    let with_hours = DispatchSettings { contact_hours: hours, ..settings() };
+    let worker = TestWorker::start("w1", redis, &meta.url(), &[line("3001", 200.0)], with_hours).await;
+    until("messages are sent", async || meta.requests() > 0).await;
+
+    store.set_category(id, &Category::Marketing).await.expect("redis");
+    // Another campaign, as a signal that the line has read the new category.
+    let other = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
+    world::launch(&store, other).await;
+    world::wait_for_state(&store, other, CampaignState::Completed).await;
+    until("nothing is in flight", async || world::count(&store, id, State::InFlight).await == 0).await;
+    let sent = meta.requests() as u64 - 1;
+    assert!(sent < 200, "{sent}");
+    assert_eq!(world::count(&store, id, State::Pending).await, 200 - sent);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_lacks_the_contact_hours_of_a_part_sends_no_marketing_of_it() {
+    let mut stored = intake::World::start().await;
+    stored.intake.contact_hours = world::contact_hours("57", "mon = \"00:00-24:00\"");
+    let (redis, store) = (&stored.redis, stored.intake.store.clone());
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
+    let marketing = two_countries(&stored, Category::Marketing).await;
+    let worker = TestWorker::start("w1", redis, &meta.url(), &[line("3001", 200.0)], settings()).await;
+    until("Argentina has its messages", async || world::count(&store, marketing, State::Accepted).await == 20).await;
+    let utility = two_countries(&stored, Category::Utility).await;
+    world::wait_for_state(&store, utility, CampaignState::Completed).await;
+    assert_eq!((meta.requests(), world::count(&store, marketing, State::Pending).await), (60, 20));
     worker.stop().await;
 }

@@ -8,12 +8,15 @@ use futures_util::stream;
 use jiff::tz;
 use pregon::{
     api_types::CampaignChange,
-    domain::CampaignId,
+    domain::{CampaignId, template::Category},
     intake::{Format, IntakeError},
 };
 use serde_json::{Value, json};
 
-use crate::support::intake::{World, body, new_campaign, row, rows};
+use crate::support::{
+    intake::{World, body, new_campaign, row, rows},
+    world::contact_hours,
+};
 
 /// A draft with this window.
 async fn draft(world: &World, window: Value) -> CampaignId {
@@ -213,4 +216,40 @@ async fn a_window_does_not_begin_to_group_after_recipients_have_arrived() {
     let mut other = record.campaign.clone();
     other.send_window = None;
     assert!(world.store().amend_campaign(&record, &other, now).await.expect("redis"));
+}
+
+#[tokio::test]
+async fn numbers_with_contact_hours_have_groups_whatever_the_template() {
+    let mut world = World::start().await;
+    world.intake.contact_hours = contact_hours("57", "mon = \"07:00-19:00\"");
+    let (bogota, madrid) = (573_001_234_567, 34_911_234_567);
+    let id = world.draft("order_update/es_AR").await;
+    let file = lines_of([row(bogota), row(madrid), row_in("Europe/Madrid", bogota + 1)]);
+    assert_eq!(world.upload(id, None, &file).await.expect("an upload").accepted, 3);
+    let expected = [("", madrid), ("hours|America/Bogota", bogota), ("hours|Europe/Madrid", bogota + 1)];
+    assert_eq!(groups(&world, id).await, expected.map(|(group, number)| (group.to_owned(), vec![number])).into());
+
+    let by_recipient = draft(&world, window("recipient")).await;
+    assert_eq!(world.upload(by_recipient, None, &file).await.expect("an upload").accepted, 3);
+    let found: Vec<String> = groups(&world, by_recipient).await.into_keys().collect();
+    assert_eq!(found, ["Europe/Madrid", "hours|America/Bogota", "hours|Europe/Madrid"]);
+
+    let others = world.draft("order_update/es_AR").await;
+    world.upload(others, None, &rows([madrid])).await.expect("an upload");
+    let record = world.store().campaign(others).await.expect("redis").expect("it");
+    assert_eq!((record.parts.len(), record.zones.len()), (1, 0), "as without contact hours");
+}
+
+#[tokio::test]
+async fn a_recipient_who_could_never_get_marketing_is_rejected() {
+    let mut world = World::start().await;
+    world.intake.contact_hours = contact_hours("57", "mon = \"07:00-19:00\"");
+    let sundays = json!({ "from": "09:00", "to": "20:00", "days": ["sun"], "zone": "America/Bogota" });
+    let (utility, marketing) = (draft(&world, sundays.clone()).await, draft(&world, sundays).await);
+    world.store().set_category(marketing, &Category::Marketing).await.expect("redis");
+    let file = rows([573_001_234_567]);
+    assert_eq!(world.upload(utility, None, &file).await.expect("an upload").accepted, 1);
+    let upload = world.upload(marketing, None, &file).await.expect("an upload");
+    assert_eq!((upload.accepted, upload.rejected[0].code.as_str()), (0, "never_open"));
+    assert!(upload.rejected[0].reason.contains("and in the contact hours hours"), "{}", upload.rejected[0].reason);
 }

@@ -54,10 +54,14 @@ pub struct CampaignWork {
 }
 
 impl CampaignWork {
-    /// Sets the category of its template.
-    pub fn set_category(&mut self, waba: &WabaId, category: &Category) {
+    fn set_category(&mut self, waba: &WabaId, category: &Category) {
         self.category = HoldScope::of_category(waba, category);
         self.is_marketing = *category == Category::Marketing;
+    }
+
+    /// Lets the next tick look at the window of each part, before anything else is claimed.
+    fn look_at_windows(&mut self) {
+        self.parts.iter_mut().for_each(|part| part.edge = Some(UnixMs(0)));
     }
 
     fn parts_changed(&mut self, shares: &mut Shares) {
@@ -80,7 +84,8 @@ impl CampaignWork {
         let mut next = expires_at.filter(|at| *at > now);
         for part in &mut self.parts {
             if part.edge.is_some_and(|edge| edge <= now) {
-                part.set_window(self.plan.windows.as_ref().map(|windows| windows.at(part.id.number, now)));
+                let (number, is_marketing) = (part.id.number, self.is_marketing);
+                part.set_window(self.plan.windows.as_ref().map(|windows| windows.at(number, is_marketing, now)));
             }
             next = next.into_iter().chain(part.edge).min();
         }
@@ -229,6 +234,18 @@ impl Backlog {
         true
     }
 
+    /// Sets the category of the template of a campaign.
+    pub fn set_category(&mut self, id: CampaignId, waba: &WabaId, category: &Category) {
+        let Some(work) = self.campaigns.get_mut(&id) else { return };
+        let was_marketing = work.is_marketing;
+        work.set_category(waba, category);
+        // Contact hours hold for marketing only.
+        if work.is_marketing != was_marketing {
+            work.look_at_windows();
+            self.edge = Some(UnixMs(0));
+        }
+    }
+
     /// The scope of a hold on the template of a campaign.
     pub fn template(&self, id: CampaignId) -> Option<HoldScope> {
         self.campaigns.get(&id).map(|work| work.template.clone())
@@ -248,8 +265,8 @@ impl Backlog {
     pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>, now: Instant) {
         self.set_ceiling(&plan, now);
         if let Some(work) = self.campaigns.get_mut(&plan.campaign.id) {
-            // The window may be another one: it is looked at before anything else is claimed.
-            work.parts.iter_mut().for_each(|part| part.edge = Some(UnixMs(0)));
+            // The window may be another one.
+            work.look_at_windows();
             work.plan = plan;
             self.edge = Some(UnixMs(0));
             return;
@@ -457,11 +474,13 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use serde_json::json;
 
     use super::super::plans::PartWindows;
     use super::*;
-    use crate::{domain::template::Form, graph::body::BodyPlan, rules::windows::Windows};
+    use crate::{domain::template::Form, graph::body::BodyPlan, rules::contact_hours::ContactHours};
 
     const NOW: UnixMs = UnixMs(1_000_000);
     const LATER: UnixMs = UnixMs(1_060_000);
@@ -512,11 +531,11 @@ mod tests {
         let plan = backlog.plan(id).expect("it is there");
         let campaign = crate::domain::Campaign { expires_at, ..plan.0.campaign.clone() };
         let window = hours.map(|(from, to)| {
-            let window = serde_json::from_value(json!({ "from": from, "to": to, "zone": "UTC" })).expect("a window");
-            PartWindows::One(Windows::new(&window, ["UTC"]).expect("a zone"))
+            serde_json::from_value(json!({ "from": from, "to": to, "zone": "UTC" })).expect("a window")
         });
+        let windows = PartWindows::of(window.as_ref(), &HashMap::new(), &ContactHours::default()).expect("a zone");
         let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
-        let plan = SendPlan { campaign, changes: 1, windows: window, body, is_supported: true };
+        let plan = SendPlan { campaign, changes: 1, windows, body, is_supported: true };
         backlog.add(&"2001".into(), Rc::new(plan), Instant::now());
     }
 

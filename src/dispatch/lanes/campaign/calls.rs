@@ -263,7 +263,7 @@ impl Calls {
     /// has the number of changes of each plan.
     pub fn refresh(&self, known: HashMap<CampaignId, u64>, line: &LineState) -> LocalBoxFuture<'static, Reply> {
         let (store, plans) = (self.store.clone(), self.plans.clone());
-        let (line, features) = (line.line.id.clone(), line.settings.features);
+        let (line, settings) = (line.line.id.clone(), line.settings.clone());
         Box::pin(async move {
             let refresh = async {
                 let parts = store.work(&line).await?;
@@ -276,7 +276,7 @@ impl Calls {
                 };
                 let unknown = progress.iter().filter(|campaign| !is_known(campaign));
                 let wanted = unknown.map(|(&id, progress)| WantedPlan { id, changes: progress.changes });
-                let new = plans.get(&store, &wanted.collect::<Vec<_>>(), features).await?;
+                let new = plans.get(&store, &wanted.collect::<Vec<_>>(), &settings).await?;
                 Ok(Refresh { parts, progress, new })
             };
             Reply::Refreshed(refresh.await)

@@ -12,10 +12,15 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use crate::{
+    dispatch::DispatchSettings,
     domain::{Campaign, CampaignId, SendWindow, UnixMs, template::Form},
     graph::body::BodyPlan,
     redis::{Store, StoreError, campaigns::Definition},
-    rules::windows::{Opening, UnknownZone, Windows},
+    rules::{
+        contact_hours::ContactHours,
+        hours::UnknownZone,
+        windows::{Opening, Windows},
+    },
 };
 
 /// A campaign, ready to be sent.
@@ -33,52 +38,84 @@ pub struct SendPlan {
     pub is_supported: bool,
 }
 
-/// The send windows of the parts of a campaign.
-#[derive(Debug)]
-pub enum PartWindows {
-    /// All parts have the same one.
-    One(Windows),
+/// When messages of the parts of a campaign may leave.
+#[derive(Debug, Default)]
+pub struct PartWindows {
+    /// Of parts whose recipients have no group.
+    ungrouped: ByCategory,
     /// By the number of the part.
-    ByPart(HashMap<u16, Windows>),
+    grouped: HashMap<u16, ByCategory>,
+}
+
+/// When messages of a part may leave, by whether the template is marketing.
+#[derive(Debug, Default)]
+struct ByCategory {
+    marketing: Leave,
+    other: Leave,
+}
+
+/// When messages may leave.
+#[derive(Debug, Default)]
+enum Leave {
+    #[default]
+    Never,
+    Within(Windows),
+    Always,
 }
 
 impl PartWindows {
-    /// Whether the window of a part is open at `now`, and until when. A part that is not known is closed.
-    pub fn at(&self, part: u16, now: UnixMs) -> Opening {
-        let window = match self {
-            PartWindows::One(window) => Some(window),
-            PartWindows::ByPart(windows) => windows.get(&part),
-        };
-        window.map_or(Opening { is_open: false, until: None }, |window| window.at(now))
+    /// Whether messages of a part may leave at `now`, and until when.
+    pub fn at(&self, part: u16, is_marketing: bool, now: UnixMs) -> Opening {
+        let window = self.grouped.get(&part).unwrap_or(&self.ungrouped);
+        match if is_marketing { &window.marketing } else { &window.other } {
+            Leave::Never => Opening::NEVER,
+            Leave::Within(windows) => windows.at(now),
+            Leave::Always => Opening { is_open: true, until: None },
+        }
     }
 
-    /// The windows of a campaign whose parts have these groups of time zones.
-    fn of(window: &SendWindow, zones: &HashMap<u16, String>) -> Result<Self, UnknownZone> {
-        if !window.is_by_recipient() {
-            return Windows::of_part(window, None).map(PartWindows::One);
+    /// Those of a campaign whose parts have these groups; `None` if all messages leave at all hours.
+    pub fn of(
+        window: Option<&SendWindow>,
+        groups: &HashMap<u16, String>,
+        hours: &ContactHours,
+    ) -> Result<Option<Self>, UnknownZone> {
+        if window.is_none() && groups.is_empty() {
+            return Ok(None);
         }
-        let windows = zones.iter().map(|(part, group)| Ok((*part, Windows::of_part(window, Some(group))?)));
-        windows.collect::<Result<_, _>>().map(PartWindows::ByPart)
+        let ungrouped = match window {
+            // Their time zones are not known.
+            Some(window) if window.is_by_recipient() => ByCategory::default(),
+            _ => ByCategory::of(window, None, hours)?,
+        };
+        let grouped = groups.iter().map(|(part, group)| Ok((*part, ByCategory::of(window, Some(group), hours)?)));
+        Ok(Some(Self { ungrouped, grouped: grouped.collect::<Result<_, _>>()? }))
+    }
+}
+
+impl ByCategory {
+    fn of(window: Option<&SendWindow>, group: Option<&str>, hours: &ContactHours) -> Result<Self, UnknownZone> {
+        let within = |hours| Ok(Windows::of_part(window, group, hours)?.map_or(Leave::Always, Leave::Within));
+        Ok(Self { marketing: within(Some(hours))?, other: within(None)? })
     }
 }
 
 impl SendPlan {
-    /// The plan of a campaign after `changes` changes of its values, for a worker with `features`. `zones` are those of its
-    /// parts, if its window goes by recipients.
+    /// The plan of a campaign, for a worker with `settings`. `groups` are those of its parts.
     fn new(
-        Definition { campaign, changes }: Definition,
-        zones: &HashMap<u16, String>,
+        Definition { campaign, changes, .. }: Definition,
+        groups: &HashMap<u16, String>,
         form: &Form,
-        features: &[&str],
+        settings: &DispatchSettings,
     ) -> Self {
         let body = BodyPlan::new(&campaign.template, form);
-        let missing = campaign.missing_features(features);
+        let missing = campaign.missing_features(settings.features);
         if !missing.is_empty() {
             warn!(campaign.id = %campaign.id, missing = missing.join(", "), "the campaign waits for a worker of a newer \
                 release: this one lacks a feature that it requires");
         }
-        let window = campaign.send_window.as_ref().map(|window| PartWindows::of(window, zones));
-        let windows = window.transpose().inspect_err(|error| {
+        let windows = PartWindows::of(campaign.send_window.as_ref(), groups, &settings.contact_hours);
+        let windows = windows.inspect_err(|error| {
             // The zone was checked at submission, perhaps by a process with a newer tz database.
             warn!(campaign.id = %campaign.id, %error, "the campaign waits for a worker that knows its time zone");
         });
@@ -101,7 +138,7 @@ pub struct WantedPlan {
 pub struct SendPlans(Mutex<HashMap<CampaignId, Weak<SendPlan>>>);
 
 impl SendPlans {
-    /// The `wanted` plans for a worker with `features`, in no particular order, without campaigns that were deleted or
+    /// The `wanted` plans for a worker with `settings`, in no particular order, without campaigns that were deleted or
     /// whose template this version cannot send.
     ///
     /// Concurrent callers wait for the read in progress and share its result.
@@ -109,7 +146,7 @@ impl SendPlans {
         &self,
         store: &Store,
         wanted: &[WantedPlan],
-        features: &[&str],
+        settings: &DispatchSettings,
     ) -> Result<Vec<Rc<SendPlan>>, StoreError> {
         let mut cached = self.0.lock().await;
         let (mut plans, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
@@ -127,10 +164,11 @@ impl SendPlans {
             let campaign = &definition.campaign;
             match Form::of(&campaign.template) {
                 Ok(form) => {
-                    let by_recipient = campaign.send_window.as_ref().is_some_and(SendWindow::is_by_recipient);
-                    let zones =
-                        if by_recipient { store.campaign(campaign.id).await?.map(|record| record.zones) } else { None };
-                    let plan = Rc::new(SendPlan::new(definition, &zones.unwrap_or_default(), &form, features));
+                    let groups = match definition.is_grouped {
+                        true => store.campaign(campaign.id).await?.map(|record| record.zones).unwrap_or_default(),
+                        false => HashMap::new(),
+                    };
+                    let plan = Rc::new(SendPlan::new(definition, &groups, &form, settings));
                     cached.insert(plan.campaign.id, Rc::downgrade(&plan));
                     plans.push(plan);
                 }

@@ -295,9 +295,9 @@ impl CampaignLane {
         for (id, progress) in &refresh.progress {
             if let Some(work) = self.backlog.campaign(*id) {
                 work.running = progress.state == Some(CampaignState::Running) && work.plan.is_supported;
-                if let Some(category) = &progress.category {
-                    work.set_category(&line.line.waba, category);
-                }
+            }
+            if let Some(category) = &progress.category {
+                self.backlog.set_category(*id, &line.line.waba, category);
             }
         }
         self.give_back_stopped(line);

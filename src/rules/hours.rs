@@ -1,0 +1,108 @@
+//! Hours of the days of a week, by the local time of a time zone. [`super::windows`] combines them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::{
+    SignedDuration, Timestamp, ToSpan as _,
+    civil::{Date, DateTime},
+    tz::{AmbiguousOffset, Offset, TimeZone},
+};
+
+use crate::domain::{Day, SendWindow, UnixMs};
+
+/// Dates without hours.
+pub type Holidays = BTreeSet<Date>;
+
+/// The tz database has no time zone with this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no time zone of the tz database: name one such as America/Bogota")]
+pub struct UnknownZone(pub String);
+
+/// Hours of the days of a week, by local clocks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hours {
+    /// For each day from Monday on, the first minute and the first minute after the end; `None`: closed.
+    by_day: [Option<(u16, u16)>; 7],
+    /// Dates on which it is closed.
+    holidays: Holidays,
+}
+
+impl Hours {
+    /// The hours of each day from Monday on, in minutes after midnight: the first, and the first after the end.
+    pub fn new(by_day: [Option<(u16, u16)>; 7], holidays: Holidays) -> Self {
+        Self { by_day, holidays }
+    }
+
+    /// Those of a send window.
+    pub(super) fn of_window(window: &SendWindow) -> Self {
+        let minutes = (window.from.minutes(), window.to.minutes());
+        Self::new(Day::ALL.map(|day| window.days.contains(&day).then_some(minutes)), Holidays::new())
+    }
+
+    fn contain(&self, local: DateTime) -> bool {
+        let minute = u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs());
+        self.on(local.date()).is_some_and(|(from, to)| (from..to).contains(&minute))
+    }
+
+    fn on(&self, date: Date) -> Option<(u16, u16)> {
+        let day = date.weekday().to_monday_zero_offset().unsigned_abs();
+        self.by_day[usize::from(day)].filter(|_| !self.holidays.contains(&date))
+    }
+}
+
+/// Hours by the clocks of one zone.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct LocalHours {
+    hours: Arc<Hours>,
+    zone: TimeZone,
+}
+
+impl LocalHours {
+    pub(super) fn is_open(&self, at: Timestamp) -> bool {
+        self.hours.contain(self.zone.to_datetime(at))
+    }
+
+    /// Times at which the hours may begin or end: where a local day reaches their start or end, and where the clocks are
+    /// changed.
+    pub(super) fn edges(&self, now: Timestamp, days_ahead: i32) -> Vec<Timestamp> {
+        let today = self.zone.to_datetime(now).date();
+        let mut edges = Vec::new();
+        for date in (-1..=days_ahead).filter_map(|days| today.checked_add(days.days()).ok()) {
+            let minutes = self.hours.on(date).into_iter().flat_map(|(from, to)| [from, to]);
+            let locals = minutes.filter_map(|minutes| date_at(date, minutes));
+            edges.extend(locals.flat_map(|local| instants(&self.zone, local)));
+        }
+        let end = now.checked_add(SignedDuration::from_hours(i64::from(days_ahead) * 24)).unwrap_or(Timestamp::MAX);
+        edges.extend(self.zone.following(now).map(|change| change.timestamp()).take_while(|at| *at <= end));
+        edges
+    }
+}
+
+/// The `hours` in each of `zones`.
+///
+/// Errors: the tz database lacks one.
+pub(super) fn in_zones<'a>(
+    hours: Arc<Hours>,
+    zones: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<LocalHours>, UnknownZone> {
+    let zone = |name: &str| TimeZone::get(name).map_err(|_| UnknownZone(name.to_owned()));
+    zones.into_iter().map(|name| Ok(LocalHours { hours: hours.clone(), zone: zone(name)? })).collect()
+}
+
+pub(super) fn timestamp(at: UnixMs) -> Timestamp {
+    let ms = i64::try_from(at.0).ok();
+    ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
+}
+
+fn date_at(date: Date, minutes: u16) -> Option<DateTime> {
+    date.at(0, 0, 0, 0).checked_add(i64::from(minutes).minutes()).ok()
+}
+
+/// The instants at which clocks of `zone` may show the local time: two if it occurs twice, or is skipped.
+fn instants(zone: &TimeZone, local: DateTime) -> impl Iterator<Item = Timestamp> {
+    let offsets: [Option<Offset>; 2] = match zone.to_ambiguous_timestamp(local).offset() {
+        AmbiguousOffset::Unambiguous { offset } => [Some(offset), None],
+        AmbiguousOffset::Gap { before, after } | AmbiguousOffset::Fold { before, after } => [Some(before), Some(after)],
+    };
+    offsets.into_iter().flatten().filter_map(move |offset| offset.to_timestamp(local).ok())
+}

@@ -70,6 +70,7 @@ pub struct Tally {
     /// * `resend_131049`: marketing to a person within 24 hours after a 131049 of the WABA.
     /// * `after_stop`: marketing to a person who has stopped it for the business.
     /// * `us_marketing`: marketing to a number of the USA.
+    /// * `contact_hours`: marketing to a number outside its hours, if the scenario has `referee.contact_hours` for it.
     ///
     /// Of what a webhook tells, only what it answered with 200 at least `referee.grace` ago counts.
     pub violations: BTreeMap<String, u64>,

@@ -67,6 +67,7 @@ mod blocks;
 mod business;
 mod checks;
 mod clock;
+mod contact_hours;
 mod control;
 mod courier;
 mod delay;

@@ -60,6 +60,7 @@ pub(super) fn judge(
 
 fn judge_marketing(world: &World, line: &SimLine, state: &mut LineState, to: Phone, now: Duration) {
     state.violations.count_if(Rule::UsMarketing, us_numbers::is_us(to));
+    state.violations.count_if(Rule::ContactHours, world.referee.is_out_of_hours(to, world.clock.unix(now)));
     let account = &world.wabas[line.waba];
     if account.withheld.forbids(to, now, world.referee.grace) {
         state.violations.count(Rule::Resend131049);

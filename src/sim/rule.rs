@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly;
 use serde::Deserialize;
 
-/// What the referee tolerates.
+use super::contact_hours::ContactHours;
+use crate::domain::{Phone, UnixMs};
+
+/// What the referee tolerates, and the hours that it knows.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Referee {
@@ -15,11 +18,23 @@ pub struct Referee {
     /// By how much two sends to one person may arrive closer than 6 s: the network delays them differently.
     #[serde(with = "friendly")]
     pub jitter: Duration,
+    /// The hours in which marketing may be sent to numbers with a prefix. A send that arrives within [`Referee::grace`] after
+    /// their end was on its way.
+    pub contact_hours: Vec<ContactHours>,
 }
 
 impl Default for Referee {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(2), jitter: Duration::from_millis(200) }
+        Self { grace: Duration::from_secs(2), jitter: Duration::from_millis(200), contact_hours: Vec::new() }
+    }
+}
+
+impl Referee {
+    /// Whether marketing to this person at this time is outside the hours for its number.
+    pub(super) fn is_out_of_hours(&self, to: Phone, at: UnixMs) -> bool {
+        let before = UnixMs(at.0.saturating_sub(u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX)));
+        let times = [before, at, at.after(self.jitter)];
+        self.contact_hours.iter().any(|hours| times.iter().all(|at| hours.forbid(to, *at)))
     }
 }
 
@@ -43,10 +58,12 @@ pub(super) enum Rule {
     AfterStop,
     /// No marketing to numbers of the USA.
     UsMarketing,
+    /// No marketing outside the contact hours of a number.
+    ContactHours,
 }
 
 impl Rule {
-    const ALL: [Rule; 8] = [
+    const ALL: [Rule; 9] = [
         Rule::Rate,
         Rule::Pair,
         Rule::PortfolioLimit,
@@ -55,6 +72,7 @@ impl Rule {
         Rule::Resend131049,
         Rule::AfterStop,
         Rule::UsMarketing,
+        Rule::ContactHours,
     ];
 
     /// The key in [`super::Tally::violations`].
@@ -68,6 +86,7 @@ impl Rule {
             Rule::Resend131049 => "resend_131049",
             Rule::AfterStop => "after_stop",
             Rule::UsMarketing => "us_marketing",
+            Rule::ContactHours => "contact_hours",
         }
     }
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::{business::DEFAULT_BUSINESS, delay::Delay, template::Template};
 pub use super::{
     business::{Business, MessagingLimit},
+    contact_hours::{ContactHours, OpenHours},
     fault::{Fault, Faults, Odds, Outage},
     pacing::{Pacing, PacingOutcome},
     rule::Referee,

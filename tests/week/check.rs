@@ -35,7 +35,10 @@ fn no_rule_is_broken(week: &Week, wrong: &mut Vec<String>) {
 
 /// A week in which no campaign had to wait because of a rule would show nothing.
 fn every_rule_was_needed(week: &Week, wrong: &mut Vec<String>) {
-    for reason in ["line_rate", "pair_spacing", "portfolio_limit", "template_paused", "line_blocked"] {
+    let hours = ["send_window", "contact_hours"];
+    for reason in
+        ["line_rate", "pair_spacing", "portfolio_limit", "template_paused", "line_blocked"].into_iter().chain(hours)
+    {
         if !week.reasons.contains(reason) {
             wrong.push(format!("no campaign ever waited for {reason}"));
         }

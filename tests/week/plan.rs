@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, ops::Range, time::Duration};
 
-use pregon::sim::Scenario;
+use pregon::sim::{Scenario, scenario::ContactHours};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
 
 pub const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -16,10 +17,23 @@ const UNLIMITED: [&str; 5] = ["2001", "2002", "2003", "2004", "2005"];
 /// do not hold up the others.
 const BUSINESS_APP_RATE: u32 = 20;
 
+/// The days on which marketing may be sent to people of two businesses, by the time in Argentina. Shorter than the time between
+/// the campaigns of a day and between those of two days, so that some have to wait.
+const DAYS: [&str; 6] = ["mon", "tue", "wed", "thu", "fri", "sat"];
+const HOURS: (&str, &str) = ("08:00", "14:00");
+const ZONE: &str = "America/Argentina/Buenos_Aires";
+
+/// The business for whose people Pregón has contact hours.
+const WITH_CONTACT_HOURS: &str = "1002";
+/// The business whose campaigns have a send window, and the WABA of these.
+const WITH_SEND_WINDOW: (&str, &str) = ("1004", "2004");
+
 /// A whole week.
 pub struct Plan {
     pub seed: u64,
     pub scenario: Scenario,
+    /// `[[contact_hours]]` of Pregón, as TOML.
+    pub contact_hours: String,
     /// In order.
     pub moments: Vec<Moment>,
 }
@@ -39,6 +53,7 @@ pub struct Audience {
     pub template: &'static str,
     pub lines: Vec<String>,
     pub people: People,
+    pub send_window: Option<Value>,
 }
 
 pub enum People {
@@ -156,6 +171,7 @@ impl Plan {
     pub fn draw(seed: u64, sends: u64) -> Self {
         let mut scenario = Scenario::named("week").expect("it comes with the program");
         scenario.seed = seed;
+        scenario.referee.contact_hours = [WITH_CONTACT_HOURS, WITH_SEND_WINDOW.0].map(refereed).into();
         let mut rng = StdRng::seed_from_u64(seed);
         let lines = Lines::of(&scenario);
         let per_line = lines.messages_of_each(sends);
@@ -167,8 +183,27 @@ impl Plan {
         }
         moments.extend(later());
         moments.sort_by_key(|moment| moment.at);
-        Self { seed, scenario, moments }
+        Self { seed, scenario, contact_hours: contact_hours(), moments }
     }
+}
+
+/// The prefix of the numbers of a business, of which no other begins with it.
+fn prefix(business: &str) -> String {
+    (numbers_of(business) / (10 * SHARED)).to_string()
+}
+
+/// The hours of a business, for the referee.
+fn refereed(business: &str) -> ContactHours {
+    let hours = format!("{}-{}", HOURS.0, HOURS.1);
+    let days: HashMap<&str, String> = DAYS.into_iter().map(|day| (day, hours.clone())).collect();
+    serde_json::from_value(json!({"prefix": prefix(business), "zone": ZONE, "days": days})).expect("contact hours")
+}
+
+/// The hours of [`WITH_CONTACT_HOURS`], for Pregón.
+fn contact_hours() -> String {
+    let days: String = DAYS.into_iter().map(|day| format!("{day} = \"{}-{}\"\n", HOURS.0, HOURS.1)).collect();
+    let prefix = prefix(WITH_CONTACT_HOURS);
+    format!("[[contact_hours]]\nname = \"hours\"\nsource = \"a law\"\nprefixes = [\"{prefix}\"]\n{days}")
 }
 
 /// The hours at which campaigns start: two a day. `per_line`: the messages of each line without a messaging limit.
@@ -299,6 +334,8 @@ impl<'s> Lines<'s> {
 
     /// A campaign on all fast lines of the WABA.
     fn campaign(&self, waba: &str, template: &'static str, people: Range<u64>) -> Audience {
-        Audience { template, lines: self.fast[waba].clone(), people: People::Numbers(people) }
+        let window = json!({"from": HOURS.0, "to": HOURS.1, "days": DAYS, "zone": "recipient"});
+        let send_window = (waba == WITH_SEND_WINDOW.1).then_some(window);
+        Audience { template, lines: self.fast[waba].clone(), people: People::Numbers(people), send_window }
     }
 }

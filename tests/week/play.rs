@@ -21,6 +21,9 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(700);
 /// Messages to the same people are sent within this real time.
 const PAIRS_WITHIN: Duration = Duration::from_secs(8);
+/// Messages that are due are sent within this real time, also on a busy machine. A jump before that could pass the end of the
+/// hours in which they may leave, which the worker learns a moment later.
+const DUE_WITHIN: Duration = Duration::from_secs(5);
 /// The jump while messages are in doubt and nothing else has a time.
 const DOUBT_WAIT: Duration = Duration::from_secs(120);
 /// The shortest jump: retries that are due one after the other go on together, some hours late.
@@ -44,7 +47,7 @@ pub struct Week {
 
 /// Plays the week, and checks its result.
 pub async fn week(plan: Plan) {
-    let stage = Stage::start(plan.scenario, "").await;
+    let stage = Stage::start(plan.scenario, &plan.contact_hours).await;
     let start = stage.now().await;
     let mut week =
         Week { stage, began: Instant::now(), start, open: Vec::new(), ended: Vec::new(), reasons: BTreeSet::new() };
@@ -89,6 +92,7 @@ impl Week {
     async fn pass_until(&mut self, at: Duration) {
         let target = self.start.after(at);
         let mut sending_since = Instant::now();
+        let mut jumped_at = Instant::now();
         let mut requests = 0;
         loop {
             self.stage.quiet(QUIET).await;
@@ -103,6 +107,9 @@ impl Week {
                 (requests, sending_since) = (sent, Instant::now());
             }
             if waiting.has_pairs && sending_since.elapsed() < PAIRS_WITHIN {
+                continue;
+            }
+            if waiting.has_due && jumped_at.max(sending_since).elapsed() < DUE_WITHIN {
                 continue;
             }
             let next = match &waiting.until {
@@ -122,6 +129,7 @@ impl Week {
                 self.stage.broken(),
             );
             self.stage.jump(by).await;
+            jumped_at = Instant::now();
         }
     }
 
@@ -130,7 +138,7 @@ impl Week {
         let api = &self.stage.api;
         let campaigns =
             join_all(self.open.iter().map(async |id| (id.clone(), api.get(&format!("campaigns/{id}")).await))).await;
-        let mut waiting = Waiting { has_pairs: false, has_doubts: false, until: None };
+        let mut waiting = Waiting { has_pairs: false, has_due: false, has_doubts: false, until: None };
         let now = self.stage.now().await;
         self.open.clear();
         for (id, campaign) in campaigns {
@@ -147,6 +155,7 @@ impl Week {
                 let until = reason["until"].as_str().and_then(|until| until.parse::<jiff::Timestamp>().ok());
                 let until = until.and_then(|until| u64::try_from(until.as_millisecond()).ok()).map(UnixMs);
                 let until = until.filter(|until| *until > now).map(|until| (until, word.to_owned()));
+                waiting.has_due |= until.is_none() && ["line_rate", "backing_off"].contains(&word);
                 waiting.until = waiting.until.into_iter().chain(until).min();
             }
             self.open.push(id);
@@ -197,6 +206,8 @@ impl Week {
 struct Waiting {
     /// Some wait for the spacing of pairs, which is in real time.
     has_pairs: bool,
+    /// Some have messages that could be sent now.
+    has_due: bool,
     /// Some have messages in doubt.
     has_doubts: bool,
     /// The first time at which one says that it goes on, and for what it waits until then.
@@ -217,6 +228,7 @@ async fn submit(stage: &Stage, audience: &Audience) -> Option<(String, u64)> {
         "name": audience.template,
         "template": {"name": audience.template, "language": "es_AR"},
         "lines": audience.lines,
+        "send_window": audience.send_window,
     });
     let mut id = String::new();
     // Repeated: workers read the templates from Meta just after the start, and a paused template is refused.

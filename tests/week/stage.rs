@@ -71,9 +71,9 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts everything. The businesses, WABAs and lines of the scenario become those of the workers. `dispatch`:
-    /// further keys of `[dispatch]`, as TOML.
-    pub async fn start(mut scenario: Scenario, dispatch: &str) -> Self {
+    /// Starts everything. The businesses, WABAs and lines of the scenario become those of the workers. `more`: further keys of
+    /// `[dispatch]`, and tables, as TOML.
+    pub async fn start(mut scenario: Scenario, more: &str) -> Self {
         let (redis, clock) = clock::redis().await;
         // The webhooks have to find the process again after it was killed.
         let port = free_port();
@@ -83,7 +83,7 @@ impl Stage {
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let meta = format!("http://{}", listener.local_addr().expect("an address"));
-        let text = configuration(&redis, &meta, &scenario, dispatch);
+        let text = configuration(&redis, &meta, &scenario, more);
         let mut environment = vec![("PREGON__HTTP__LISTEN".to_owned(), format!("127.0.0.1:{port}"))];
         environment.extend(scenario.wabas.iter().map(|waba| (token_name(&waba.id), waba.token.clone())));
         let sim = Sim::start(scenario, listener, CancellationToken::new()).await.expect("a simulator");
@@ -253,7 +253,7 @@ fn token_name(waba: &str) -> String {
     format!("PREGON_TEST_TOKEN_{waba}")
 }
 
-fn configuration(redis: &TestRedis, meta: &str, scenario: &Scenario, dispatch: &str) -> String {
+fn configuration(redis: &TestRedis, meta: &str, scenario: &Scenario, more: &str) -> String {
     let mut text = format!(
         r#"
 [redis]
@@ -264,7 +264,7 @@ enabled = false
 lease = "{}s"
 doubt_deadline = "2m"
 threads = 1
-{dispatch}
+{more}
 [log]
 format = "json"
 "#,

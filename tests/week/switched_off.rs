@@ -128,3 +128,17 @@ async fn with_marketing_again_at_once_the_referee_counts_resend_131049() {
     until_broken(&stage, "resend_131049").await;
     only(&stage, "resend_131049");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_contact_hours_of_a_number_the_referee_counts_contact_hours() {
+    let mut scenario = scenario();
+    for template in &mut scenario.templates {
+        template.category = "MARKETING".into();
+    }
+    let hours = json!({"prefix": "54", "zone": "UTC", "days": {}});
+    scenario.referee.contact_hours = vec![serde_json::from_value(hours).expect("contact hours")];
+    let stage = Stage::start(scenario, "").await;
+    campaign(&stage, "order_update", 20).await;
+    until_broken(&stage, "contact_hours").await;
+    only(&stage, "contact_hours");
+}

@@ -49,7 +49,7 @@ async fn every_rule_starts_at_0() {
     assert_eq!(server.code(&order(1, "")).await, 0);
     let ledger = server.ledger();
     let account = ["rate", "portfolio_limit", "template_not_approved", "restricted"];
-    let people = ["pair", "resend_131049", "after_stop", "us_marketing"];
+    let people = ["pair", "resend_131049", "after_stop", "us_marketing", "contact_hours"];
     for rule in account.into_iter().chain(people) {
         assert_eq!((ledger.total.violations[rule], ledger.lines["3001"].violations[rule]), (0, 0), "{rule}");
     }
@@ -215,4 +215,25 @@ async fn what_no_webhook_has_acknowledged_breaks_no_rule() {
     server.sim.idle().await;
     assert_eq!(server.code(&sale(1)).await, 0);
     assert_eq!(broken(&server), [], "the send may have been on its way");
+}
+
+#[tokio::test]
+async fn marketing_outside_the_contact_hours_of_a_number_breaks_them() {
+    let mut scenario = strict(quiet());
+    let hours = |days: Value| {
+        let hours = json!({"prefix": &number(1)[1..], "zone": "UTC", "days": days});
+        vec![serde_json::from_value(hours).expect("contact hours")]
+    };
+    scenario.referee.contact_hours = hours(json!({}));
+    let server = SimServer::start(scenario.clone()).await;
+    for message in [order(1, ""), sale(2), sale(1)] {
+        assert_eq!(server.code(&message).await, 0);
+    }
+    assert_eq!(broken(&server), counts(&[("contact_hours", 1)]), "only marketing to the number");
+
+    let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].map(|day| (day.to_owned(), json!("00:00-24:00")));
+    scenario.referee.contact_hours = hours(Value::Object(days.into_iter().collect()));
+    let server = SimServer::start(scenario).await;
+    assert_eq!(server.code(&sale(1)).await, 0);
+    assert_eq!(broken(&server), [], "at all hours");
 }

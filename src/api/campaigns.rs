@@ -19,14 +19,14 @@ use super::{
 };
 use crate::{
     api_types::{
-        CampaignChange, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign, NewRetry, Page,
-        Statistics, TemplateName,
+        CampaignChange, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign, NewRetry, NewTest,
+        Page, Statistics, TemplateName,
     },
     config::KeyScope,
     domain::{CampaignId, CampaignState, campaign::CampaignRetry},
     http::request::{Params, bad_query},
     http::{page, problem::Result},
-    intake::{CampaignAction, IntakeError, Retried},
+    intake::{CampaignAction, IntakeError, Retried, Submitted},
     redis::campaigns::CampaignRecord,
 };
 
@@ -41,6 +41,7 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
     CampaignView {
         id: campaign.id,
         external_id: campaign.external_id,
+        test_of: campaign.test_of,
         name: campaign.name,
         state,
         reason,
@@ -98,6 +99,11 @@ pub(super) async fn create(
     let submitted = shared.intake(&access).submit(new).await?;
     audit.on(submitted.id);
     audit.changed(submitted.created);
+    Ok(created(submitted))
+}
+
+/// The response for a campaign that was created, or that existed.
+fn created(submitted: Submitted) -> Response {
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
     let upload = submitted.upload;
     let created = CampaignCreated {
@@ -108,7 +114,47 @@ pub(super) async fn create(
         rejected: upload.rejected,
     };
     let location = [(header::LOCATION, format!("/v1/campaigns/{}", submitted.id))];
-    Ok((status, location, Json(created)).into_response())
+    (status, location, Json(created)).into_response()
+}
+
+/// Send the message of a campaign to a few numbers now.
+///
+/// The test is a campaign of its own, with `test_of`, so the statistics of this one do not change. It has the values of the
+/// first recipients: the first number gets those of the first recipient, and so on, beginning again where there are fewer. It
+/// waits neither for `start_at` nor for the send window, and goes before other campaigns; holds, pauses, limits and
+/// suppressions apply. What is not sent within an hour expires. With an `external_id` the call can be repeated.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/test", tag = "campaigns", operation_id = "test_campaign",
+    security(("api_key" = [KeyScope::Submit])),
+    params(CampaignPath),
+    request_body = NewTest,
+    responses(
+        (
+            status = 201, description = "The test was created and launched.", body = CampaignCreated,
+            headers(("Location" = String, description = "The path of the test, which is a campaign.")),
+        ),
+        (
+            status = 200, description = "A test with this `external_id` exists.", body = CampaignCreated,
+            headers(("Location" = String, description = "The path of the test, which is a campaign.")),
+        ),
+    ),
+    extensions(("x-problems" = json!([
+        "invalid", "template-changed", "template-missing", "template-not-approved", "template-unsupported",
+        "templates-not-synced", "campaign-conflict", "campaign-state", "campaign-expired", "campaign-empty",
+        "too-many-recipients"
+    ]))),
+)]
+pub(super) async fn test(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    CampaignPath(id): CampaignPath,
+    JsonBody(test): JsonBody<NewTest>,
+) -> Result<Response> {
+    let submitted = shared.intake(&access).send_test(id, &test).await?;
+    audit.on(submitted.id);
+    audit.changed(submitted.created);
+    Ok(created(submitted))
 }
 
 /// Launch a campaign.

@@ -186,6 +186,7 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(campaigns::resume))
         .routes(routes!(campaigns::cancel))
         .routes(routes!(campaigns::retry))
+        .routes(routes!(campaigns::test))
         .routes(routes!(recipients::one))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::one, jobs::delete))

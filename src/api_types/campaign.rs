@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 use super::{Listed, Page, Rejection, Statistics};
 use crate::{
     domain::{
-        CampaignId, CampaignState, Late, LineId, MetaCode, OnDoubt, OnWithheld, RawRecipient, SendWindow, UnixMs,
+        CampaignId, CampaignState, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone, RawRecipient, SendWindow,
+        UnixMs,
         campaign::{OptOutButton, PauseReason, RetriedState},
     },
     json,
@@ -181,6 +182,19 @@ pub struct CampaignRetried {
     pub recipients: u64,
 }
 
+/// A test of a campaign: the body of `POST /v1/campaigns/{campaign}/test`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTest {
+    /// The numbers that get the message.
+    #[schema(min_items = 1, max_items = 10)]
+    pub to: Vec<Phone>,
+    /// The caller's id of the test, which makes the call repeatable: 1 to 200 characters, no control characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 200, example = "crm-4711-test-1")]
+    pub external_id: Option<String>,
+}
+
 /// A campaign.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Campaign)]
@@ -190,6 +204,10 @@ pub struct CampaignView {
     /// The caller's id.
     #[schema(required)]
     pub external_id: Option<String>,
+    /// The campaign whose message this one sends to a few numbers; absent if it is no test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub test_of: Option<CampaignId>,
     /// A name for people.
     #[serde(default)]
     #[schema(required)]

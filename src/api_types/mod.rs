@@ -27,7 +27,7 @@ mod upload;
 pub use self::{
     business::{BusinessPage, BusinessView},
     campaign::{
-        CampaignChange, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign, NewRetry,
+        CampaignChange, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign, NewRetry, NewTest,
         StateEvent, TemplateName,
     },
     hold::{HoldPage, HoldView, LiftedHold},

@@ -27,7 +27,7 @@ pub use self::{
 use crate::{
     api_types::{
         BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, ForgottenView,
-        HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, Page, PauseChange,
+        HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, NewTest, Page, PauseChange,
         PauseTarget, RetriedJob, SuppressionView, UnpausedTemplate, UploadResult,
     },
     coding::Coding,
@@ -203,6 +203,12 @@ impl Client {
     /// Sends a completed campaign again to some of its recipients. Idempotent with an `external_id`.
     pub async fn retry_campaign(&self, id: CampaignId, retry: &NewRetry) -> Result<Known<CampaignRetried>> {
         self.call(self.request(Method::POST, &["campaigns", &id.to_string(), "retry"]).json(retry)).await
+    }
+
+    /// Sends the message of a campaign to a few numbers. Idempotent with an `external_id`. Returns the test, which is a
+    /// campaign.
+    pub async fn test_campaign(&self, id: CampaignId, test: &NewTest) -> Result<Known<CampaignCreated>> {
+        self.call(self.request(Method::POST, &["campaigns", &id.to_string(), "test"]).json(test)).await
     }
 
     /// Deletes a draft, or a campaign that has ended.

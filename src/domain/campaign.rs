@@ -35,6 +35,9 @@ pub struct Campaign {
     /// The caller's id. Submitting the same id again returns this campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
+    /// The campaign whose message this one sends to a few numbers, if it is a test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_of: Option<CampaignId>,
     /// A name for people.
     pub name: String,
     /// The template as it was at submission. Launch, resume and a scheduled start compare it with Meta's current list.
@@ -86,6 +89,7 @@ impl Campaign {
         Self {
             id,
             external_id: None,
+            test_of: None,
             name: name.into(),
             template,
             lines,

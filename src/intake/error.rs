@@ -93,7 +93,7 @@ pub enum IntakeError {
         at: UnixMs,
     },
     /// A campaign without recipients can't be launched.
-    #[error("campaign {0} has no recipients: upload some before it is launched")]
+    #[error("campaign {0} has no recipients: upload some first")]
     Empty(CampaignId),
     /// An earlier upload with the same id had other rows.
     #[error(

@@ -15,6 +15,7 @@ mod retry;
 pub mod rows;
 mod submit;
 mod suppressions;
+mod test_send;
 mod upload;
 
 use std::{sync::Arc, time::Duration};

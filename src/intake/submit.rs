@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The longest name of a campaign.
-const NAME_CHARS_MAX: usize = 200;
+pub(super) const NAME_CHARS_MAX: usize = 200;
 /// How many characters of an unknown line id an error message shows.
 const ID_CHARS_SHOWN_MAX: usize = 64;
 /// How many lines an error message lists.
@@ -257,7 +257,7 @@ impl Intake {
     }
 
     /// Errors: `Taken` if the caller may not know the campaign that has its `external_id`.
-    fn check_is_own(&self, existing: &Campaign) -> Result<(), IntakeError> {
+    pub(super) fn check_is_own(&self, existing: &Campaign) -> Result<(), IntakeError> {
         if self.is_limited && self.lines.first_of(&existing.lines).is_none() {
             return Err(IntakeError::Taken(existing.external_id.clone().unwrap_or_default()));
         }
@@ -275,13 +275,7 @@ impl Intake {
                 redacted(&new.name)
             ));
         }
-        if let Some(external_id) = new.external_id.as_ref().filter(|external_id| !is_external_id(external_id)) {
-            problems.push(format!(
-                "external_id is “{}”: it must have 1 to {EXTERNAL_ID_CHARS_MAX} characters, none of them a control \
-                character",
-                redacted(external_id)
-            ));
-        }
+        check_external_id(new.external_id.as_deref(), &mut problems);
         check_priority(new.priority, &mut problems);
         check_rate(new.rate, &mut problems);
         check_window(new.send_window.as_ref(), &mut problems);
@@ -386,7 +380,7 @@ impl Intake {
     }
 
     /// Reads a template, if it is approved and this version can send it.
-    async fn check_template(&self, waba: &WabaId, wanted: &TemplateName) -> Result<Template, IntakeError> {
+    pub(super) async fn check_template(&self, waba: &WabaId, wanted: &TemplateName) -> Result<Template, IntakeError> {
         let language = Language::from(wanted.language.as_str());
         let template = match self.store.template(waba, &wanted.name, language.as_str()).await? {
             StoredTemplate::Found(template) => *template,
@@ -521,6 +515,15 @@ fn truncated_id(line: &LineId) -> String {
 
 pub(super) fn is_external_id(text: &str) -> bool {
     (1..=EXTERNAL_ID_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+pub(super) fn check_external_id(external_id: Option<&str>, problems: &mut Vec<String>) {
+    if let Some(external_id) = external_id.filter(|external_id| !is_external_id(external_id)) {
+        problems.push(format!(
+            "external_id is “{}”: it must have 1 to {EXTERNAL_ID_CHARS_MAX} characters, none of them a control character",
+            redacted(external_id)
+        ));
+    }
 }
 
 fn check_priority(priority: Option<u8>, problems: &mut Vec<String>) {

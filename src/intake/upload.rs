@@ -169,10 +169,48 @@ impl Intake {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(IntakeError::Interrupted("the process stops".into())),
         });
-        let UploadProgress { accepted, rejected: rejected_count, .. } = committed?;
+        let progress = committed?;
         read?;
-        let rejected = if rejected_count == 0 { Vec::new() } else { self.rejections(id, &upload_id).await? };
-        Ok((UploadResult { accepted, rejected_count, rejected }, repeated))
+        Ok((self.result_of(id, &upload_id, &progress).await?, repeated))
+    }
+
+    /// Stores recipients that fit the template already, as those of the submission of a campaign, in one batch, unless an
+    /// earlier call has. `digest` stands for them.
+    ///
+    /// Errors: `UploadConflict` if the earlier call had another digest.
+    pub(super) async fn upload_fitted(
+        &self,
+        record: &CampaignRecord,
+        digest: &str,
+        recipients: impl AsyncFnOnce() -> Result<Vec<Recipient>, IntakeError>,
+    ) -> Result<UploadResult, IntakeError> {
+        let (id, lines) = (record.campaign.id, self.weights(record).await?);
+        let (upload_id, retention) = UploadId::Submission.record();
+        let started = self.store.begin_upload(id, &upload_id, lines, duplicate_format(), retention).await?;
+        let Some((mut upload, _)) = started else { return Err(IntakeError::NotFound(id.to_string())) };
+        if !upload.progress.done {
+            let recipients: Vec<(u32, Recipient)> = (1..).zip(recipients().await?).collect();
+            let taken = recipients.len() as u64;
+            let batch = Batch { recipients, taken, digest: digest.to_owned(), done: true, ..Batch::default() };
+            let packed = batch.pack(upload.packing());
+            self.admit(id, &mut upload, packed).await?;
+        }
+        if upload.progress.digest != digest {
+            return Err(IntakeError::UploadConflict);
+        }
+        Ok(self.result_of(id, &upload_id, &upload.progress).await?)
+    }
+
+    /// The result of an upload that is complete.
+    async fn result_of(
+        &self,
+        id: CampaignId,
+        upload_id: &str,
+        progress: &UploadProgress,
+    ) -> Result<UploadResult, StoreError> {
+        let UploadProgress { accepted, rejected: rejected_count, .. } = *progress;
+        let rejected = if rejected_count == 0 { Vec::new() } else { self.rejections(id, upload_id).await? };
+        Ok(UploadResult { accepted, rejected_count, rejected })
     }
 
     /// Reads the rejections of an upload. Only the first ones are stored.

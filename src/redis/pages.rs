@@ -64,6 +64,17 @@ impl Store {
         starts.iter().zip(chunks).map(decode).collect()
     }
 
+    /// The first rows of the chunks of a part that have a row whose state byte `is_wanted`, in order. `bytes` are the state
+    /// bytes of the part. A chunk without a recipient may be deleted at any time.
+    pub async fn chunks_with(&self, part: PartId, bytes: &[u8], is_wanted: impl Fn(u8) -> bool) -> Result<Vec<u16>> {
+        let starts = self.chunk_starts(part).await?;
+        let ends = starts.iter().skip(1).map(|end| usize::from(*end)).chain([bytes.len()]);
+        let has_wanted = |(start, end): &(&u16, usize)| {
+            bytes.get(usize::from(**start)..*end).is_some_and(|bytes| bytes.iter().any(|byte| is_wanted(*byte)))
+        };
+        Ok(starts.iter().zip(ends).filter(has_wanted).map(|(start, _)| *start).collect())
+    }
+
     /// The phone numbers of `rows` of a part, in the order of `rows`; `None` for people who were forgotten.
     ///
     /// Errors: `Corrupt` if a row is in no chunk.

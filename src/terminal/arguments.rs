@@ -264,6 +264,8 @@ pub enum CampaignCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Send the message of a campaign to a few numbers now, with the values of its first recipients
+    Test(TestOptions),
     /// Change the times, the priority or the rate of a campaign that has not ended
     Change(ChangeOptions),
     /// Pause campaigns: send nothing more until they are resumed
@@ -292,6 +294,21 @@ pub struct CampaignArguments {
     /// The campaigns
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<CampaignId>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `pregon campaign test …`
+#[derive(Args, Debug)]
+pub struct TestOptions {
+    /// The campaign
+    pub id: CampaignId,
+    /// The phone numbers, such as +5491155550001: 1 to 10
+    #[arg(required = true, value_name = "PHONE", value_parser = phone, num_args = 1..=10)]
+    pub to: Vec<Phone>,
+    /// Your own id for the test; repeating the command with the same id sends nothing twice
+    #[arg(long, value_name = "ID")]
+    pub external_id: Option<String>,
     #[command(flatten)]
     pub output: Output,
 }

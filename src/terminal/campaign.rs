@@ -1,4 +1,5 @@
-//! `pregon campaign list|show|change|pause|resume|cancel|retry|delete|report`: one API call for each page or campaign.
+//! `pregon campaign list|show|test|change|pause|resume|cancel|retry|delete|report`: one API call for each page or
+//! campaign.
 
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use serde_json::json;
 
 use super::{CommandError, arguments, download, each::each, out, pages::first_rows, table, words::count};
 use crate::{
-    api_types::{CampaignChange, NewRetry},
+    api_types::{CampaignChange, NewRetry, NewTest},
     client::{Client, ControlAction},
     domain::{CampaignId, CampaignState, MetaCode},
     telemetry::clock,
@@ -29,6 +30,21 @@ pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, j
 pub async fn show(client: &Client, id: CampaignId, json: bool) -> Result<(), CommandError> {
     let campaign = client.campaign(id).await?;
     Ok(if json { out::json(&campaign) } else { out::line(&table::campaign(&campaign, clock::now())) }?)
+}
+
+/// Sends the message of a campaign to a few numbers.
+pub async fn test(client: &Client, options: arguments::TestOptions) -> Result<(), CommandError> {
+    let arguments::TestOptions { id, to, external_id, output } = options;
+    let n = to.len();
+    let test = client.test_campaign(id, &NewTest { to, external_id }).await?;
+    if output.json {
+        return Ok(out::json(&test)?);
+    }
+    let numbers = if n == 1 { "1 number".to_owned() } else { format!("{n} numbers") };
+    let test = test.id;
+    Ok(out::line(&format!(
+        "campaign {id} is tested with {numbers}: pregon campaign show {test} says what became of it"
+    ))?)
 }
 
 /// Changes values of a campaign, and prints it.

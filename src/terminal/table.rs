@@ -79,6 +79,7 @@ pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
     let mut parts = vec![fields([
         ("id", campaign.id.to_string()),
         ("external id", campaign.external_id.clone().unwrap_or_default()),
+        ("test of", campaign.test_of.map(|id| id.to_string()).unwrap_or_default()),
         ("name", campaign.name.clone()),
         ("state", campaign.state.to_string()),
         ("template", template(campaign)),

@@ -34,6 +34,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
     let rate = |rate: Value| json!({ "messages_per_second": rate });
     let line = |rest: &str| format!("/v1/lines/3001{rest}");
     let business = json!({ "business": "1001" });
+    let test = json!({ "to": ["+5491155550001"], "external_id": "test-1" });
     let unpause = |waba: &str| format!("/v1/templates/{waba}/order_update/es_AR/unpause");
     let person = "/v1/suppressions/+5491155550001";
     let scope = |scope: &str| json!({ "business": "1001", "scope": scope });
@@ -45,6 +46,9 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&post, "/v1/campaigns".into(), Some(campaign("x", &["9"])), "create_campaign", "", "refused"),
         (&post, of("/launch"), None, "launch_campaign", &*id, "refused"),
         (&post, of("/recipients"), None, "", "", ""),
+        (&post, of("/test"), Some(test.clone()), "test_campaign", "", "changed"),
+        (&post, of("/test"), Some(test), "test_campaign", "", "unchanged"),
+        (&post, of("/test"), Some(json!({ "to": [] })), "test_campaign", &*id, "refused"),
         (&post, of("/launch"), None, "launch_campaign", &*id, "changed"),
         (&post, of("/launch"), None, "launch_campaign", &*id, "unchanged"),
         (&post, of("/pause"), None, "pause_campaign", &*id, "changed"),
@@ -125,7 +129,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
             assert_eq!(line[field], value, "{call}: {line}");
         }
         let created = given.body["id"].as_str().unwrap_or_default();
-        let on = if what == "create_campaign" { created } else { on };
+        let on = if on.is_empty() { created } else { on };
         assert_eq!(line["on"].as_str().unwrap_or_default(), on, "{call}: {line}");
         assert_eq!(line["status"], given.status.as_u16(), "{call}: {line}");
         audited.insert(what.to_owned());

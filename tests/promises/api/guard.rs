@@ -50,6 +50,7 @@ async fn a_key_is_limited_to_its_scopes() {
         (Method::POST, of_campaign("/recipients"), Submit),
         (Method::POST, of_campaign("/launch"), Submit),
         (Method::POST, of_campaign("/retry"), Submit),
+        (Method::POST, of_campaign("/test"), Submit),
         (Method::POST, of_campaign("/pause"), Operate),
         (Method::POST, of_campaign("/resume"), Operate),
         (Method::POST, of_campaign("/cancel"), Operate),

@@ -72,6 +72,24 @@ async fn a_campaign_is_changed_in_the_values_that_are_named() {
 }
 
 #[tokio::test]
+async fn a_campaign_is_tested_with_a_few_numbers() {
+    let test = "01JD8Z2V3W4X5Y6Z7A8B9C0D1F";
+    let created = json!({ "id": test, "state": "running", "accepted": 2, "rejected_count": 0, "rejected": [] });
+    let call = format!("POST /v1/campaigns/{ID}/test");
+    let server = Server::start([(&call, Answer::Json(201, created.clone()))]).await;
+    let ran = server.run(&["campaign", "test", ID, "+5491155550001", "+5491155550002"]).await;
+    let wanted =
+        format!("campaign {ID} is tested with 2 numbers: pregon campaign show {test} says what became of it\n");
+    assert_eq!((ran.code, ran.out), (0, wanted));
+    assert_eq!(server.calls()[0].json(), json!({ "to": ["+5491155550001", "+5491155550002"] }));
+    let ran = server.run(&["campaign", "test", ID, "+5491155550001", "--external-id", "t", "--json"]).await;
+    assert_eq!(ran.json(), [created]);
+    assert_eq!(server.calls()[1].json(), json!({ "to": ["+5491155550001"], "external_id": "t" }));
+    let ran = server.run(&["campaign", "test", ID, "5491155550001"]).await;
+    assert!(ran.code == 2 && ran.err.contains("+5491155550001"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn campaigns_are_deleted_individually() {
     let other = "01JD8Z2V3W4X5Y6Z7A8B9C0D1F";
     let (refused, deleted) = (format!("DELETE /v1/campaigns/{other}"), format!("DELETE /v1/campaigns/{ID}"));

@@ -15,6 +15,7 @@ mod pausing;
 mod sending;
 mod settling;
 mod suppression;
+mod test_sends;
 mod warm_up;
 mod windows;
 mod withheld;

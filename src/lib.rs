@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Reading order: [`domain`] (the rules, no I/O), [`rules`] (Meta's rules, pure), [`redis`] (what is stored, and the scripts that change it),
-//! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`subscribers`], [`stats`] and [`api`] with [`api_types`]. Then the
+//! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`subscribers`], [`stats`], [`preflight`] and [`api`] with [`api_types`]. Then the
 //! supporting modules: [`config`], [`telemetry`], [`http`], [`client`], [`terminal`], the simulator [`sim`], and
 //! [`app`], which connects all of them.
 
@@ -27,6 +27,7 @@ pub mod graph;
 pub mod http;
 pub mod intake;
 mod json;
+pub mod preflight;
 pub mod redis;
 pub mod rules;
 pub mod sim;

@@ -202,7 +202,7 @@ impl Shared {
         Ok(Json(views.pop().expect("a view for each line")))
     }
 
-    async fn line_views(&self, lines: &[Line]) -> Result<Vec<LineView>> {
+    pub(super) async fn line_views(&self, lines: &[Line]) -> Result<Vec<LineView>> {
         let now = self.now();
         let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
         let stops = self.reader.stops(now).await?;

@@ -25,6 +25,7 @@ mod lines;
 mod openapi;
 mod pauses;
 mod people;
+mod preflight;
 mod problems;
 mod recipients;
 mod report;
@@ -50,7 +51,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{access::campaign_not_found, openapi::Calls};
 use crate::{
     config::ApiKey,
-    domain::{BusinessId, CampaignId, Language, Lines, UnixMs, WabaId},
+    domain::{BusinessId, CampaignId, Language, Lines, PriceList, UnixMs, WabaId},
     http::{
         auth::ApiKeys,
         problem::{Problem, Result},
@@ -70,6 +71,9 @@ const FEED_STREAMS_MAX: usize = 64;
 
 /// Maximum number of concurrent reports and exports. Each report buffers the states and times of one part: about 6 MB.
 const REPORTS_MAX: usize = 4;
+
+/// Maximum number of concurrent preflights. Each buffers at most a million recipients: about 16 MB.
+const PREFLIGHTS_MAX: usize = 4;
 
 /// Maximum number of concurrent uploads. Each buffers two batches, one being read and one being committed: about 2 MB,
 /// even when Redis is slow.
@@ -114,6 +118,8 @@ pub struct ApiState {
     pub businesses: Arc<[BusinessId]>,
     /// The configured WABAs, with their businesses.
     pub wabas: HashMap<WabaId, BusinessId>,
+    /// What messages cost: `prices.file`.
+    pub prices: Option<Arc<PriceList>>,
     /// How long a line belongs to a worker without renewal: `dispatch.lease`.
     pub lease: Duration,
     /// The configured subscribers, in configuration order.
@@ -144,6 +150,7 @@ struct Shared {
     event_streams: Arc<Semaphore>,
     feed_streams: Arc<Semaphore>,
     reports: Arc<Semaphore>,
+    preflights: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     calls: Calls,
 }
@@ -163,6 +170,7 @@ pub fn router(state: ApiState) -> Router {
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
         feed_streams: Arc::new(Semaphore::new(FEED_STREAMS_MAX)),
         reports: Arc::new(Semaphore::new(REPORTS_MAX)),
+        preflights: Arc::new(Semaphore::new(PREFLIGHTS_MAX)),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         state,
     });
@@ -187,6 +195,7 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(campaigns::cancel))
         .routes(routes!(campaigns::retry))
         .routes(routes!(campaigns::test))
+        .routes(routes!(preflight::preflight))
         .routes(routes!(recipients::one))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::one, jobs::delete))
@@ -245,7 +254,7 @@ impl Shared {
     }
 }
 
-/// Acquires a permit for one of `what`: an event stream, a report or an upload.
+/// Acquires a permit for one of `what`: an event stream, a report, a preflight or an upload.
 ///
 /// Errors: 429 if no permit is free.
 fn stream_permit(permits: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit> {

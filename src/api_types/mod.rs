@@ -15,6 +15,7 @@ mod line;
 mod page;
 mod pause;
 mod person;
+mod preflight;
 mod problem;
 mod recipient;
 mod schemas;
@@ -36,6 +37,10 @@ pub use self::{
     page::{Listed, Page},
     pause::{PauseChange, PauseTarget, PauseView},
     person::ForgottenView,
+    preflight::{
+        CostRow, Preflight, PreflightBudget, PreflightCost, PreflightProblem, PreflightRejects, PreflightTemplate,
+        ProblemCode,
+    },
     problem::{PROBLEM_PREFIX, ProblemBody},
     recipient::{RecipientPage, RecipientView, Times},
     schemas::recipient_state,

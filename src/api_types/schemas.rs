@@ -8,7 +8,7 @@ use utoipa::{
     openapi::{RefOr, schema::Schema},
 };
 
-use super::WaitReason;
+use super::{ProblemCode, WaitReason};
 use crate::domain::{
     BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone,
     RawRecipient, SendWindow, State, SubscriberId, Template, UnixMs, WabaId, Wamid,
@@ -192,6 +192,13 @@ schema_of!(
             },
             "details": { "type": "string", "description": "Meta's error text, or the worker's reason." },
         },
+    })
+);
+schema_of!(
+    ProblemCode,
+    "ProblemCode",
+    json!({
+        "type": "string", "enum": ProblemCode::ALL, "description": "A problem of a campaign before its launch.",
     })
 );
 schema_of!(WaitReason, "WaitReason", json!({ "type": "string", "enum": WaitReason::ALL }));

@@ -62,6 +62,7 @@ async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), C
         }
         CampaignCommand::Show { id, output } => campaign::show(client, id, output.json).await,
         CampaignCommand::Watch { id, output } => watch::watch(client, id, output.json).await,
+        CampaignCommand::Preflight { id, output } => campaign::preflight(client, id, output.json).await,
         CampaignCommand::Test(options) => campaign::test(client, options).await,
         CampaignCommand::Change(options) => campaign::amend(client, &options).await,
         CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, ControlAction::Pause).await,

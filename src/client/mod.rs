@@ -28,7 +28,7 @@ use crate::{
     api_types::{
         BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, ForgottenView,
         HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, NewTest, Page, PauseChange,
-        PauseTarget, RetriedJob, SuppressionView, UnpausedTemplate, UploadResult,
+        PauseTarget, Preflight, RetriedJob, SuppressionView, UnpausedTemplate, UploadResult,
     },
     coding::Coding,
     domain::{
@@ -203,6 +203,11 @@ impl Client {
     /// Sends a completed campaign again to some of its recipients. Idempotent with an `external_id`.
     pub async fn retry_campaign(&self, id: CampaignId, retry: &NewRetry) -> Result<Known<CampaignRetried>> {
         self.call(self.request(Method::POST, &["campaigns", &id.to_string(), "retry"]).json(retry)).await
+    }
+
+    /// What would happen if a campaign were launched now.
+    pub async fn preflight(&self, id: CampaignId) -> Result<Known<Preflight>> {
+        self.call(self.request(Method::GET, &["campaigns", &id.to_string(), "preflight"])).await
     }
 
     /// Sends the message of a campaign to a few numbers. Idempotent with an `external_id`. Returns the test, which is a

@@ -9,6 +9,7 @@
 
 mod contact_hours;
 mod endpoint;
+mod prices;
 mod read;
 mod reader;
 mod redis_url;
@@ -27,7 +28,7 @@ use std::{
 pub use redis_url::RedisUrl;
 
 use crate::{
-    domain::{BusinessId, LineId, Secret, SecretDigest, WabaId},
+    domain::{BusinessId, LineId, PriceList, Secret, SecretDigest, WabaId},
     graph,
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     rules::{contact_hours::ContactHours, stop_words::StopWords},
@@ -68,6 +69,8 @@ pub struct Config {
     pub subscribers: Vec<Subscriber>,
     /// `[intake]`
     pub intake: IntakeConfig,
+    /// The list that `prices.file` names; `None`: no prices are known.
+    pub prices: Option<Arc<PriceList>>,
     /// `[[business]]`, with unique ids.
     pub businesses: Vec<BusinessConfig>,
     /// `[[waba]]`, with unique ids. The business of each is configured.
@@ -182,7 +185,7 @@ impl ApiKey {
 pub enum KeyScope {
     /// Every GET.
     Read,
-    /// Create, launch and delete campaigns, upload recipients, store and end suppressions, forget people.
+    /// Create, test, launch and delete campaigns, upload recipients, store and end suppressions, forget people.
     Submit,
     /// Pause, resume and cancel campaigns; set, pause and resume lines; pause and resume everything; sync templates;
     /// deliver events again and enable subscribers.

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
     KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, TlsConfig, WabaConfig,
-    WebhookConfig, contact_hours, endpoint,
+    WebhookConfig, contact_hours, endpoint, prices,
     reader::{Environment, PREFIX, Problems, Section, is_plain},
     subscriber,
 };
@@ -82,6 +82,7 @@ fn root(mut root: Section<'_>) -> Config {
         feed: feed(root.section("feed")),
         subscribers: root.list("subscriber").into_iter().map(subscriber::read).collect(),
         intake: intake(root.section("intake")),
+        prices: prices::read(root.section("prices")),
         businesses: root.list("business").into_iter().map(business).collect(),
         wabas: root.list("waba").into_iter().map(waba).collect(),
         lines: root.list("line").into_iter().map(line).collect(),

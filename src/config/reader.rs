@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, fmt::Display, fs, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
-use config::{Map, Value, ValueKind};
+use config::{File, FileFormat, Map, Value, ValueKind};
 use jiff::{Span, SpanRelativeTo};
 
 use crate::domain::Secret;
@@ -122,6 +122,14 @@ impl<'a> Section<'a> {
             self.problem(key, format!("{shown} must be {must}"));
         }
         value
+    }
+
+    /// Reads a required value with `read`, of a file that the environment cannot override.
+    pub(super) fn given<T>(&mut self, key: &'static str, must: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        if !self.values.contains_key(key) {
+            self.problem(key, format!("must be given: {must}"));
+        }
+        self.parsed(key, must, read)
     }
 
     /// Reads a list of words, and maps each to its value in `values`. In the environment, the words are separated by
@@ -268,6 +276,34 @@ impl<'a> Section<'a> {
         let path = self.name(key);
         let values = self.take(key)?;
         Some(self.table(path, Some(values)))
+    }
+
+    /// Reads the TOML file that an optional key names, as a table. Returns `None` if the key is missing, or after recording a
+    /// problem.
+    pub(super) fn file(&mut self, key: &'static str) -> Option<Section<'a>> {
+        let path = self.text(key)?;
+        let unusable = |error: String| format!("({path}) can't be read: {error}");
+        let values = fs::read_to_string(&path).map_err(|error| error.to_string()).and_then(|text| {
+            let file = config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml));
+            let parsed = file.build().and_then(|file| file.cache.into_table());
+            parsed.map_err(|error| error.to_string())
+        });
+        match values {
+            Ok(values) => {
+                let path = self.name(key);
+                Some(Section {
+                    path,
+                    values,
+                    known: Vec::new(),
+                    problems: self.problems,
+                    environment: self.environment,
+                })
+            }
+            Err(error) => {
+                self.problem(key, unusable(error));
+                None
+            }
+        }
     }
 
     /// Reads a list of tables, `[[key]]` in the file. A missing list counts as empty.

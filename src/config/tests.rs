@@ -93,6 +93,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
             Some((key @ ("verify_token" | "app_secret" | "app_secret_previous"), value)) => {
                 format!("webhook.{key} = {value}\n")
             }
+            Some(("file", value)) => format!("[prices]\nfile = {value}\n"),
             Some((key @ ("api_keys" | "tls"), value)) => format!("http.{key} = {value}\n"),
             Some(("ca", value)) if value.contains("graph") => format!("graph.ca = {value}\n"),
             Some((key @ ("ca" | "client_certificate" | "client_key"), value)) => format!("redis.{key} = {value}\n"),
@@ -190,7 +191,7 @@ fn all_problems_are_reported_together() {
          dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
          pair_spacing, templates_every, late_after, retry\n  \
          colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, inbound, stop_words, contact_hours, feed, subscriber, \
-         intake, business, waba, line, dispatch, shutdown, log\n  \
+         intake, prices, business, waba, line, dispatch, shutdown, log\n  \
          line[0].waba (2009) is the id of no [[waba]]: list that one, or correct the id"
     );
 }
@@ -657,4 +658,64 @@ fn the_sample_of_contact_hours_is_valid() {
     let name = |number: &str| hours.of_phone(number.parse().expect("a number")).map(|rule| rule.name.as_str());
     let numbers = ["+573001234567", "+5585987654321", "+5511987654321"];
     assert_eq!(numbers.map(name), [Some("co"), Some("br-ce"), Some("default")]);
+}
+
+/// The configuration with a price list of this text.
+fn with_prices(text: &str) -> Result<Config, ConfigError> {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), text).expect("written");
+    Config::from_toml(&format!("prices.file = {:?}", file.path()))
+}
+
+#[test]
+fn the_sample_of_a_price_list_is_valid_and_says_that_it_is_one() {
+    let sample = include_str!("../../config/prices-sample.toml");
+    let prices = with_prices(sample).expect("good").prices.expect("a list");
+    assert_eq!((prices.currency(), prices.valid_from().to_string().as_str()), ("USD", "2026-10-01"));
+    let country = |number: &str| {
+        let position = prices.position(number.parse().expect(number))?;
+        prices.country(position).map(|country| (country.country.as_str(), country.marketing))
+    };
+    assert_eq!(country("+5491155550001"), Some(("Argentina (example)", Some(10_000))));
+    assert_eq!(country("+18095550123"), Some(("Rest of Latin America (example)", Some(30_000))));
+    assert_eq!(country("+12025550123"), Some(("North America (example)", Some(20_000))));
+    assert_eq!(country("+442071234567"), None);
+    assert!(sample.contains("EXAMPLES, NOT META'S"));
+    assert!(Config::from_toml("").expect("good").prices.is_none());
+}
+
+#[test]
+fn all_problems_of_a_price_list_are_reported() {
+    let text = r#"
+        currency = "dollars"
+        colour = "red"
+        [[price]]
+        country = "AR"
+        prefixes = ["54", "+55"]
+        marketing = -1
+        [[price]]
+        prefixes = ["54"]
+        utility = "free"
+    "#;
+    let error = with_prices(text).expect_err("eight problems");
+    assert_eq!(
+        error.problems,
+        [
+            "prices.file.currency (dollars) must be the three letters of a currency, such as USD",
+            "prices.file.valid_from must be given: a day, such as 2026-10-01",
+            "prices.file.price[0].prefixes (54, +55) must be a list of the first digits of phone numbers, from the calling code \
+             on, such as 54 or 1809",
+            "prices.file.price[0].marketing (-1) must be the price of one message, 0..1000",
+            "prices.file.price[1].prefixes (54) occurs twice: remove one, or correct it",
+            "prices.file.price[1].country must be given: a name",
+            "prices.file.price[1].utility (free) must be the price of one message, 0..1000",
+            "prices.file.colour is not a key; the keys here are currency, valid_from, price",
+        ]
+    );
+    assert!(with_prices("currency =").expect_err("no TOML").problems[0].contains("can't be read: "));
+    assert!(
+        problem("prices.file = \"/nowhere/prices.toml\"")
+            .starts_with("prices.file (/nowhere/prices.toml) can't be read")
+    );
+    assert_eq!(problem("[prices]\nfiles = 1"), "prices.files is not a key; the keys here are file");
 }

@@ -97,16 +97,18 @@ impl Store {
             .collect()
     }
 
-    /// When the last of `messages` to people who take places may leave, if nothing else is sent for the business, whose
-    /// places at `now` are `limited`; `None` if that is unknown. Each place can be taken again a day after it was.
+    /// When the last of `messages` to people who take places from `from` on may leave, if nothing else is sent for the
+    /// business, whose places at `now` are `limited`; `None` if that is unknown. Each place can be taken again a day after
+    /// it was.
     pub async fn places_free_at(
         &self,
         business: &BusinessId,
         limited: LimitedPlaces,
         messages: u64,
         now: UnixMs,
+        from: UnixMs,
     ) -> Result<Option<UnixMs>> {
-        let (Some(last), limit) = (messages.checked_sub(1), u64::from(limited.limit)) else { return Ok(Some(now)) };
+        let (Some(last), limit) = (messages.checked_sub(1), u64::from(limited.limit)) else { return Ok(Some(from)) };
         let (Some(days), Some(place)) = (last.checked_div(limit), last.checked_rem(limit)) else { return Ok(None) };
         let frees_at = match place.checked_sub(limited.places.left) {
             None => now,
@@ -118,7 +120,7 @@ impl Store {
                 found.first().map_or(now, |&(_, at)| UnixMs(at as u64))
             }
         };
-        Ok(u32::try_from(days).ok().map(|days| frees_at.after(WINDOW * days)))
+        Ok(u32::try_from(days).ok().map(|days| frees_at.max(from).after(WINDOW * days)))
     }
 
     /// Takes places for messages that are about to leave on a line. Returns the places that are left, and for each message

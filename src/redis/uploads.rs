@@ -17,7 +17,12 @@
 //! its own. What a step relies on is therefore made durable first: the chunks before step 3, the admission before
 //! step 4, the pending rows before their outbox entries are removed.
 
-use std::{collections::HashMap, iter, mem, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    iter, mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 
@@ -32,6 +37,12 @@ use crate::domain::{CampaignId, CampaignState, LineId, PartId, recipient::Recipi
 
 /// Maximum number of rejections that are stored and reported for one upload.
 pub const REJECTIONS_MAX: usize = 1_000;
+
+/// The most uploads of a campaign whose rejected rows are counted.
+const UPLOADS_COUNTED_MAX: usize = 1_000;
+
+/// The most uploads of a campaign whose rejections are read at once: some 40 MB.
+const UPLOADS_LISTED_MAX: usize = 100;
 
 /// Maximum number of index splits in one round trip: a few milliseconds of Redis.
 const SPLITS_MAX: usize = 128;
@@ -53,6 +64,19 @@ pub struct UploadProgress {
     pub accepted: u64,
     /// Rows rejected.
     pub rejected: u64,
+}
+
+/// The rows that the uploads of a campaign rejected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RejectedRows {
+    /// The number of rows.
+    pub count: u64,
+    /// The number of uploads.
+    pub uploads: usize,
+    /// The first rejections of each upload, as JSON.
+    pub rejections: Vec<String>,
+    /// Whether these are all rejections of all uploads.
+    pub is_complete: bool,
 }
 
 /// Rows of an upload that are committed together.
@@ -292,6 +316,43 @@ impl Store {
             },
             state,
         )))
+    }
+
+    /// What the uploads of a campaign rejected, as far as their records are kept: at most a thousand are counted, and the
+    /// rejections of at most a hundred are read.
+    pub async fn rejected_rows(&self, campaign: CampaignId) -> Result<RejectedRows> {
+        let (uploads, mut is_complete) = self.upload_ids(campaign).await?;
+        let mut pipeline = Pipeline::new();
+        for id in &uploads {
+            pipeline.hget(self.keys.upload(campaign, id), "rejected");
+        }
+        let counts: Vec<Option<u64>> = self.query_all("HGET rejected", &pipeline).await?;
+        is_complete &= counts.iter().all(Option::is_some);
+        let count = counts.iter().flatten().sum();
+        let rejecting = uploads.iter().zip(&counts).filter(|(_, count)| count.is_some_and(|count| count > 0));
+        let mut rejections = Vec::new();
+        for (id, _) in rejecting.take(UPLOADS_LISTED_MAX) {
+            rejections.extend(self.rejections(campaign, id).await?);
+        }
+        is_complete &= rejections.len() as u64 == count;
+        Ok(RejectedRows { count, uploads: uploads.len(), rejections, is_complete })
+    }
+
+    /// The ids of the uploads of a campaign, and whether these are all.
+    async fn upload_ids(&self, campaign: CampaignId) -> Result<(Vec<String>, bool)> {
+        let key = self.keys.uploads(campaign);
+        let (mut ids, mut cursor): (HashSet<String>, u64) = (HashSet::new(), 0);
+        loop {
+            let mut scan = cmd("SSCAN");
+            scan.arg(&key).arg(cursor).arg("COUNT").arg(UPLOADS_COUNTED_MAX);
+            let (next, found): (u64, Vec<String>) = self.query("SSCAN uploads", &scan).await?;
+            ids.extend(found);
+            if next == 0 || ids.len() >= UPLOADS_COUNTED_MAX {
+                let is_all = next == 0 && ids.len() <= UPLOADS_COUNTED_MAX;
+                return Ok((ids.into_iter().take(UPLOADS_COUNTED_MAX).collect(), is_all));
+            }
+            cursor = next;
+        }
     }
 
     /// The first rejections of an upload, at most [`REJECTIONS_MAX`], each as JSON.

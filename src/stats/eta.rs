@@ -13,11 +13,28 @@ use crate::{
 pub fn starts_at(waiting_for: &[Waiting], now: UnixMs) -> Option<UnixMs> {
     waiting_for.iter().try_fold(now, |latest, waiting| match waiting {
         Waiting { reason: WaitReason::NewerRelease, .. } => None,
-        // It does not stop the campaign but slows it: see `Store::places_free_at`.
-        Waiting { reason: WaitReason::PortfolioLimit, line: None, .. } => Some(latest),
+        waiting if is_limit(waiting) => Some(latest),
         Waiting { line: Some(_), .. } => Some(latest),
         Waiting { line: None, until, .. } => Some(latest.max((*until)?)),
     })
+}
+
+/// When the first message leaves, if a campaign that waits for this is launched at `from`. `None` if that is unknown, or
+/// nothing is left to send.
+pub fn first_send(waiting_for: &[Waiting], work: &[LineWork], from: UnixMs) -> Option<UnixMs> {
+    let limit = waiting_for.iter().find(|waiting| is_limit(waiting)).and_then(|waiting| waiting.until);
+    let from = starts_at(waiting_for, from)?.max(limit.unwrap_or(from));
+    let first = |work: &LineWork| {
+        let at = work.now.sends_from(from).filter(|_| work.to_send() > 0)?;
+        work.closing(at).map_or(Some(at), |closing| closing.until)
+    };
+    work.iter().filter_map(first).min()
+}
+
+/// Whether this is the limit of the business on people. It does not stop a campaign but slows it: see
+/// `Store::places_free_at`.
+fn is_limit(waiting: &Waiting) -> bool {
+    waiting.reason == WaitReason::PortfolioLimit && waiting.line.is_none()
 }
 
 /// When the last message leaves, as far as the rates and the retries go, if a campaign of this `weight` sends from `from`
@@ -93,6 +110,21 @@ mod tests {
         let mut retrying = work(10, sending(10.0));
         retrying.schedule = Schedule { rows: 1, next_due: Some(NOW), last_due: Some(LATER) };
         assert_eq!(end(&[retrying]), Some(70_000));
+    }
+
+    #[test]
+    fn the_first_message_leaves_on_the_first_line_that_sends() {
+        let held = |until| LineSnapshot {
+            holds: vec![(HoldScope::Line("3001".into()), hold(Some(131_057), until))],
+            ..sending(10.0)
+        };
+        let first = |work: &[LineWork], waiting_for: &[Waiting]| first_send(waiting_for, work, NOW);
+        assert_eq!(first(&[work(9, held(Some(LATER))), work(9, sending(1.0))], &[]), Some(NOW));
+        assert_eq!(first(&[work(9, held(Some(LATER))), work(0, sending(1.0))], &[]), Some(LATER));
+        assert_eq!(first(&[work(9, held(None))], &[]), None);
+        assert_eq!(first(&[], &[]), None);
+        let limit = Waiting { until: Some(LATER), ..Waiting::new(WaitReason::PortfolioLimit, "") };
+        assert_eq!(first(&[work(9, sending(1.0))], &[limit]), Some(LATER));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub mod waiting;
 use crate::redis::{Result, Store, campaigns::CampaignRecord};
 
 pub use counts::StateCounts;
-pub use reader::StatisticsReader;
+pub use reader::{Forecast, StatisticsReader};
 
 /// Counts recipients by state from the state bytes. The result must equal the counters.
 ///

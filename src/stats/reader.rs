@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api_types::{Statistics, Waiting},
-    domain::{CampaignId, CampaignState, Line, LineId, Lines, PartId, State, UnixMs, template::Category},
+    domain::{CampaignId, CampaignState, LineId, Lines, PartId, State, UnixMs, template::Category},
     redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
     rules::{contact_hours::ContactHours, windows::Windows},
 };
@@ -38,6 +38,21 @@ pub struct LineLoad {
     pub open: u64,
     /// The messages left to send, and the campaign's priority.
     pub share: LineShare,
+}
+
+/// What a campaign would do if it were launched or resumed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forecast {
+    /// The number of recipients.
+    pub recipients: u64,
+    /// Recipients that are pending or retrying.
+    pub left: u64,
+    /// When the first message would leave; `None` if that is unknown, or nothing is left to send.
+    pub starts_at: Option<UnixMs>,
+    /// When the last message would have been sent; `None` if that is unknown, or nothing is left to send.
+    pub ends_at: Option<UnixMs>,
+    /// Why sending would not be faster, or would wait.
+    pub waiting_for: Vec<Waiting>,
 }
 
 /// The loads of running campaigns, by line.
@@ -103,31 +118,51 @@ impl StatisticsReader {
         let work = self.work(record, counts, &stops, now).await?;
         let line = self.lines.first_of(&record.campaign.lines);
         let waiting_for = waiting_for(record, line, &stops, &work, now);
-        Ok((self.eta(record, line, &stops, &waiting_for, &work, now).await?, waiting_for))
+        Ok((self.eta(record, &stops, &waiting_for, &work, now, now).await?, waiting_for))
     }
 
-    /// When the last message is sent, if everything goes on as it does now; `None` if that is unknown.
+    /// What a campaign that has not ended would do if it were launched or resumed at `now`: it then waits for its start.
+    pub async fn forecast(&self, record: &CampaignRecord, stops: &Stops, now: UnixMs) -> Result<Forecast> {
+        let record = CampaignRecord { state: CampaignState::Running, ..record.clone() };
+        let parts: Vec<PartId> = record.parts.iter().map(|&(part, _)| part).collect();
+        let counts = self.store.part_counts(&parts).await?;
+        let (recipients, left) = (counts::totals(&counts).0, StateCounts::of(&counts).to_send());
+        if left == 0 {
+            return Ok(Forecast { recipients, ..Forecast::default() });
+        }
+        let from = record.campaign.start_at.map_or(now, |start_at| start_at.max(now));
+        let work = self.work(&record, &counts, stops, now).await?;
+        let line = self.lines.first_of(&record.campaign.lines);
+        let waiting_for = waiting_for(&record, line, stops, &work, from);
+        let ends_at = self.eta(&record, stops, &waiting_for, &work, now, from).await?;
+        let starts_at = eta::first_send(&waiting_for, &work, from);
+        Ok(Forecast { recipients, left, starts_at, ends_at, waiting_for })
+    }
+
+    /// When the last message is sent, if the campaign sends from `from` on and everything goes on as it does at `now`;
+    /// `None` if that is unknown.
     async fn eta(
         &self,
         record: &CampaignRecord,
-        line: Option<&Line>,
         stops: &Stops,
         waiting_for: &[Waiting],
         work: &[LineWork],
         now: UnixMs,
+        from: UnixMs,
     ) -> Result<Option<UnixMs>> {
         let weight = record.campaign.priority;
-        let Some(from) = eta::starts_at(waiting_for, now) else { return Ok(None) };
+        let Some(from) = eta::starts_at(waiting_for, from) else { return Ok(None) };
         let Some(by_rate) = eta::end_by_rate(work, weight, line::ceiling(&record.campaign), from) else {
             return Ok(None);
         };
         let messages: f64 = work.iter().map(|work| work.ours(weight).with_those_before(&work.others)).sum();
+        let line = self.lines.first_of(&record.campaign.lines);
         let limited = line.and_then(|line| Some((&line.business, *stops.limited.get(&line.business)?)));
         let by_limit = match limited {
             Some((business, limited)) => {
-                self.store.places_free_at(business, limited, messages.ceil() as u64, now).await?
+                self.store.places_free_at(business, limited, messages.ceil() as u64, now, from).await?
             }
-            None => Some(now),
+            None => Some(from),
         };
         Ok(by_limit.map(|by_limit| eta::whole_second(by_rate.max(by_limit))))
     }

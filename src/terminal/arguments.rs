@@ -264,6 +264,13 @@ pub enum CampaignCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Say what would happen if a campaign were launched now: problems, skipped people, cost, start and end
+    Preflight {
+        /// The campaign
+        id: CampaignId,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Send the message of a campaign to a few numbers now, with the values of its first recipients
     Test(TestOptions),
     /// Change the times, the priority or the rate of a campaign that has not ended

@@ -1,11 +1,11 @@
-//! `pregon campaign list|show|test|change|pause|resume|cancel|retry|delete|report`: one API call for each page or
+//! `pregon campaign list|show|preflight|test|change|pause|resume|cancel|retry|delete|report`: one API call for each page or
 //! campaign.
 
 use std::path::Path;
 
 use serde_json::json;
 
-use super::{CommandError, arguments, download, each::each, out, pages::first_rows, table, words::count};
+use super::{CommandError, arguments, download, each::each, out, pages::first_rows, preflight, table, words::count};
 use crate::{
     api_types::{CampaignChange, NewRetry, NewTest},
     client::{Client, ControlAction},
@@ -30,6 +30,12 @@ pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, j
 pub async fn show(client: &Client, id: CampaignId, json: bool) -> Result<(), CommandError> {
     let campaign = client.campaign(id).await?;
     Ok(if json { out::json(&campaign) } else { out::line(&table::campaign(&campaign, clock::now())) }?)
+}
+
+/// Prints what would happen if a campaign were launched now.
+pub async fn preflight(client: &Client, id: CampaignId, json: bool) -> Result<(), CommandError> {
+    let preflight = client.preflight(id).await?;
+    Ok(if json { out::json(&preflight) } else { out::line(&preflight::text(&preflight)) }?)
 }
 
 /// Sends the message of a campaign to a few numbers.

@@ -21,6 +21,7 @@ pub mod out;
 mod pages;
 pub mod pause;
 pub mod person;
+mod preflight;
 pub mod progress;
 pub mod reconnect;
 pub mod source;

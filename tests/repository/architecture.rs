@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Each room, and exactly the rooms that it uses. No room uses `app`, which connects the others into one program.
-const ARROWS: [(&str, &[&str]); 23] = [
+const ARROWS: [(&str, &[&str]); 24] = [
     (
         "api",
         &[
@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
             "http",
             "intake",
             "json",
+            "preflight",
             "redis",
             "rules",
             "stats",
@@ -64,6 +65,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("http", &["api_types", "coding", "config", "domain", "telemetry"]),
     ("intake", &["api_types", "domain", "json", "redis", "rules", "telemetry", "templates"]),
     ("json", &[]),
+    ("preflight", &["api_types", "domain", "redis", "stats"]),
     ("redis", &["domain", "telemetry"]),
     ("rules", &["domain"]),
     ("sim", &["domain", "telemetry"]),

@@ -37,6 +37,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
         lines: context.lines.clone(),
         businesses: config.businesses.iter().map(|business| business.id.clone()).collect(),
         wabas: config.wabas.iter().map(|waba| (waba.id.clone(), waba.business.clone())).collect(),
+        prices: config.prices.clone(),
         lease: config.dispatch.lease,
         subscribers: config.subscribers.clone().into(),
         keys: config.http.api_keys.clone().into(),

@@ -43,6 +43,7 @@ async fn a_key_is_limited_to_its_scopes() {
         (Method::GET, of_campaign("/recipients"), Read),
         (Method::GET, of_campaign("/recipients/+5491100000000"), Read),
         (Method::GET, of_campaign("/report.csv"), Read),
+        (Method::GET, of_campaign("/preflight"), Read),
         (Method::GET, "/v1/lines".to_owned(), Read),
         (Method::GET, "/v1/lines/3001".to_owned(), Read),
         (Method::GET, "/v1/templates".to_owned(), Read),

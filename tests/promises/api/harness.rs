@@ -13,8 +13,8 @@ use pregon::{
     api::{self, ApiState, UnpauseFailure},
     config::{ApiKey, KeyScope},
     domain::{
-        BusinessId, CampaignId, ClaimedRow, Fact, Hold, HoldScope, Line, LineId, Lines, MetaCode, News, PartId, Secret,
-        Settled, Template, UnixMs, WabaId,
+        BusinessId, CampaignId, ClaimedRow, Fact, Hold, HoldScope, Line, LineId, Lines, MetaCode, News, PartId,
+        PriceList, Secret, Settled, Template, UnixMs, WabaId, prices::CountryPrices,
     },
     endpoint::Endpoint,
     http::listener::{self, ConnectionLimits},
@@ -175,6 +175,7 @@ impl Api {
             lines,
             businesses: BUSINESSES.map(BusinessId::from).into(),
             wabas: [("2001".into(), "1001".into()), ("2002".into(), "1002".into())].into(),
+            prices: Some(Arc::new(prices(clock.now()))),
             lease: LEASE,
             subscribers: subscribers.into(),
             keys: keys.into(),
@@ -343,6 +344,19 @@ pub async fn answer(request: RequestBuilder) -> Answer {
     let answer = Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or_default() };
     document::check(&method, &path, &answer);
     answer
+}
+
+/// What messages to Argentina and the USA cost from `now` on.
+fn prices(now: UnixMs) -> PriceList {
+    let country = |country: &str, prefix| CountryPrices {
+        country: country.into(),
+        prefixes: vec![prefix],
+        marketing: Some(60_000),
+        utility: Some(20_000),
+        authentication: None,
+    };
+    let today = now.to_string()[..10].parse().expect("a day");
+    PriceList::new("USD".into(), today, vec![country("AR", 54), country("US", 1)])
 }
 
 pub fn campaign(name: &str, lines: &[&str]) -> Value {

@@ -15,6 +15,7 @@ mod jobs;
 mod lines;
 mod pauses;
 mod people;
+mod preflight;
 mod recipients;
 mod retries;
 mod suppressions;

@@ -72,6 +72,41 @@ async fn a_campaign_is_changed_in_the_values_that_are_named() {
 }
 
 #[tokio::test]
+async fn a_preflight_is_shown_as_text_or_as_complete_json() {
+    let line = json!({ "id": "3001", "waba": "2001", "name": "sales", "state": "held", "messages_per_second": 80.0 });
+    let row = json!({ "country": "AR", "category": "MARKETING", "messages": 1_188, "price": 0.06, "cost": 71.28 });
+    let preflight = json!({
+        "campaign": ID, "state": "draft", "ready": false, "recipients": 1_200, "left": 1_200,
+        "skips": { "suppressed": 12, "marketing_us": 0 }, "to_send": 1_188, "estimated": false,
+        "problems": [
+            { "code": "line_held", "blocking": true, "line": "3001", "text": "line 3001 is held: locked" },
+            { "code": "rows_rejected", "blocking": false, "text": "3 rows were rejected by uploads, and are no recipients" },
+        ],
+        "rejects": { "count": 3, "by_reason": { "not_e164": 3 }, "complete": true },
+        "template": { "name": "spring", "language": "es_AR", "category": "MARKETING", "status": "APPROVED", "quality": "GREEN" },
+        "lines": [line], "rate": null, "send_window": null, "late": "send", "starts_at": null, "ends_at": null, "waiting_for": [],
+        "budget": { "business": "1001", "limit": 2_000, "used_24h": 500, "remaining": 1_500, "needed": 1_188 },
+        "cost": { "currency": "USD", "valid_from": "2026-10-01", "total": 71.28, "by_country": [row], "without_price": 0 },
+    });
+    let call = format!("GET /v1/campaigns/{ID}/preflight");
+    let server = Server::start([(&call, Answer::Json(200, preflight.clone()))]).await;
+    let ran = server.run(&["campaign", "preflight", ID]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for part in [
+        &format!("Campaign {ID} is not ready.\n problem: line 3001 is held: locked\n warning: 3 rows were rejected"),
+        "skipped     suppressed 12",
+        "to send     1,188",
+        "business 1001: 2,000 people in 24 hours, 1,500 more now",
+        "not_e164             3",
+        "71.28 by the prices of 2026-10-01",
+    ] {
+        assert!(ran.out.contains(part), "{part}: {}", ran.out);
+    }
+    let ran = server.run(&["campaign", "preflight", ID, "--json"]).await;
+    assert_eq!(ran.json(), [preflight]);
+}
+
+#[tokio::test]
 async fn a_campaign_is_tested_with_a_few_numbers() {
     let test = "01JD8Z2V3W4X5Y6Z7A8B9C0D1F";
     let created = json!({ "id": test, "state": "running", "accepted": 2, "rejected_count": 0, "rejected": [] });

@@ -1,0 +1,199 @@
+//! Who of the recipients that are left would be skipped, and where the others are.
+//!
+//! At most a million recipients are looked at, as 16 bytes each. Of a larger campaign it is a sample: every second chunk, or
+//! every third, and so on.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    domain::{
+        BusinessId, PersonHash, Phone, PriceList, SkipReason, State, Suppression, template::Category, us_numbers,
+    },
+    redis::{Result, Store, campaigns::CampaignRecord, chunk::Chunk},
+};
+
+/// The most recipients that are looked at.
+const LOOKED_AT_MAX: u64 = 1_000_000;
+/// Chunks that are read in one round trip: at most 8,192 recipients.
+const CHUNKS_AT_ONCE: usize = 32;
+/// From how many people on all suppressed people are read, and not only those with the same first bytes of their hashes.
+const READ_ALL_FROM: usize = 1 << 15;
+/// People that are looked up in one command.
+const LOOKED_UP_AT_ONCE: usize = 1_000;
+/// Suppressed people that are read in one step.
+const SUPPRESSED_AT_ONCE: usize = 100_000;
+
+/// The recipients that are left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct People {
+    /// How many would be skipped, by reason; each reason that was looked for has an entry.
+    pub skips: BTreeMap<SkipReason, u64>,
+    /// How many would get the message.
+    pub to_send: u64,
+    /// How many of these have a number of each country of the price list, by its position; `None`: of no country in it.
+    pub by_country: BTreeMap<Option<u16>, u64>,
+    /// Whether the counts come from a sample.
+    pub is_estimated: bool,
+}
+
+/// A recipient who was not forgotten.
+struct Seen {
+    hash: PersonHash,
+    country: Option<u16>,
+    is_us: bool,
+}
+
+/// Counts the `left` recipients of a campaign of `business`; `None`: it is not known whose the campaign is.
+pub async fn count(
+    store: &Store,
+    business: Option<&BusinessId>,
+    record: &CampaignRecord,
+    prices: Option<&PriceList>,
+    left: u64,
+) -> Result<People> {
+    let key = store.token_key().await?.get();
+    let look = |phone: Phone| Seen {
+        hash: PersonHash::of(phone.into(), &key),
+        country: prices.and_then(|prices| prices.position(phone)),
+        is_us: us_numbers::is_us(phone),
+    };
+    let (mut seen, forgotten) = look_at(store, record, left, look).await?;
+    seen.sort_unstable_by_key(|seen| seen.hash);
+    let is_marketing = record.campaign.template.category == Category::Marketing;
+    let suppressed = suppressed(store, business, &seen, is_marketing).await?;
+    let mut people = People { is_estimated: left > LOOKED_AT_MAX, ..People::default() };
+    people.skips =
+        [(SkipReason::Suppressed, 0), (SkipReason::MarketingUs, 0), (SkipReason::Forgotten, forgotten)].into();
+    for (seen, is_suppressed) in seen.iter().zip(suppressed) {
+        let skip = if is_suppressed {
+            Some(SkipReason::Suppressed)
+        } else {
+            (is_marketing && seen.is_us).then_some(SkipReason::MarketingUs)
+        };
+        match skip {
+            Some(reason) => *people.skips.entry(reason).or_default() += 1,
+            None => *people.by_country.entry(seen.country).or_default() += 1,
+        }
+    }
+    Ok(people.scaled(seen.len() as u64 + forgotten, left))
+}
+
+impl People {
+    /// The counts of `left` recipients, of whom these are the counts of `seen`.
+    fn scaled(mut self, seen: u64, left: u64) -> Self {
+        if self.is_estimated && seen > 0 {
+            let scale = |n: &mut u64| *n = (*n as f64 * left as f64 / seen as f64).round() as u64;
+            self.skips.values_mut().chain(self.by_country.values_mut()).for_each(scale);
+        }
+        self.to_send = self.by_country.values().sum();
+        self
+    }
+}
+
+/// Looks at the recipients that are left: at all of them, or at a sample. Also returns how many of them were forgotten.
+async fn look_at<T>(
+    store: &Store,
+    record: &CampaignRecord,
+    left: u64,
+    look: impl Fn(Phone) -> T,
+) -> Result<(Vec<T>, u64)> {
+    let every = usize::try_from(left.div_ceil(LOOKED_AT_MAX)).unwrap_or(usize::MAX).max(1);
+    let (mut seen, mut forgotten, mut nth) = (Vec::new(), 0, 0);
+    for &(part, _) in &record.parts {
+        let states = store.state_bytes(part).await?;
+        let mut starts = store.chunks_with(part, &states, is_left).await?;
+        starts.retain(|_| {
+            nth += 1;
+            nth % every == 0
+        });
+        for starts in starts.chunks(CHUNKS_AT_ONCE) {
+            for (start, chunk) in starts.iter().zip(store.chunks(part, starts).await?) {
+                for number in left_of(&chunk, &states[usize::from(*start)..]) {
+                    match number {
+                        Some(phone) => seen.push(look(phone)),
+                        None => forgotten += 1,
+                    }
+                }
+            }
+        }
+    }
+    Ok((seen, forgotten))
+}
+
+/// The numbers of a chunk that are left, whose state bytes are `states`; `None` for a recipient who was forgotten.
+fn left_of(chunk: &Chunk, states: &[u8]) -> impl Iterator<Item = Option<Phone>> {
+    chunk.numbers().iter().zip(states).filter(|(_, byte)| is_left(**byte)).map(|(phone, _)| *phone)
+}
+
+fn is_left(byte: u8) -> bool {
+    matches!(State::of(byte), Some(State::Pending | State::Retrying))
+}
+
+/// Which of the people, who are sorted by their hashes, are suppressed.
+async fn suppressed(
+    store: &Store,
+    business: Option<&BusinessId>,
+    people: &[Seen],
+    is_marketing: bool,
+) -> Result<Vec<bool>> {
+    let nobody = vec![false; people.len()];
+    let Some(business) = business else { return Ok(nobody) };
+    if store.suppressed_count(business).await? == 0 {
+        return Ok(nobody);
+    }
+    let covers = |entry: Suppression| entry.covers(is_marketing);
+    if people.len() >= READ_ALL_FROM {
+        return among_all(store, business, people, covers).await;
+    }
+    let mut suppressed = Vec::with_capacity(people.len());
+    for people in people.chunks(LOOKED_UP_AT_ONCE) {
+        let hashes: Vec<PersonHash> = people.iter().map(|person| person.hash).collect();
+        let found = store.suppressions(business, &hashes).await?;
+        suppressed.extend(found.into_iter().map(|entry| entry.is_some_and(covers)));
+    }
+    Ok(suppressed)
+}
+
+/// As [`suppressed`], by reading all suppressed people once, in the order of their hashes.
+async fn among_all(
+    store: &Store,
+    business: &BusinessId,
+    people: &[Seen],
+    covers: impl Fn(Suppression) -> bool,
+) -> Result<Vec<bool>> {
+    let mut suppressed = vec![false; people.len()];
+    let (mut next, mut last, mut more) = (0, None, true);
+    while more && next < people.len() {
+        let (found, has_more) = store.suppressed_after(business, last, SUPPRESSED_AT_ONCE).await?;
+        for (hash, entry) in &found {
+            while people.get(next).is_some_and(|person| person.hash < *hash) {
+                next += 1;
+            }
+            if people.get(next).is_some_and(|person| person.hash == *hash) {
+                suppressed[next] = covers(*entry);
+            }
+        }
+        (last, more) = (found.last().map(|(hash, _)| *hash), has_more);
+    }
+    Ok(suppressed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_a_sample_are_scaled_to_all() {
+        let sample = People {
+            skips: [(SkipReason::Suppressed, 10), (SkipReason::MarketingUs, 0)].into(),
+            by_country: [(Some(0), 85), (None, 5)].into(),
+            is_estimated: true,
+            ..People::default()
+        };
+        let all = sample.clone().scaled(100, 3_000);
+        assert_eq!(all.skips, [(SkipReason::Suppressed, 300), (SkipReason::MarketingUs, 0)].into());
+        assert_eq!((all.by_country, all.to_send), ([(Some(0), 2_550), (None, 150)].into(), 2_700));
+        let exact = People { is_estimated: false, ..sample.clone() };
+        assert_eq!((exact.scaled(100, 100).to_send, sample.scaled(0, 3_000).to_send), (90, 90));
+    }
+}

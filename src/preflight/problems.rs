@@ -1,0 +1,192 @@
+//! What is wrong with a campaign before its launch, in sentences with their remedy.
+
+use super::people::People;
+use crate::{
+    api_types::{PreflightCost, PreflightProblem, PreflightRejects, ProblemCode, WaitReason, Waiting},
+    domain::{BusinessId, Campaign, LineId, PriceList, Template, UnixMs, template::TemplateError},
+    redis::{installation::StoredTemplate, places::LimitedPlaces, registry::UNLISTED_REMEDY},
+    stats::Forecast,
+};
+
+/// What is known about a campaign.
+pub struct Facts<'a> {
+    /// The campaign.
+    pub campaign: &'a Campaign,
+    /// What it would do.
+    pub forecast: &'a Forecast,
+    /// Who is left.
+    pub people: &'a People,
+    /// What its uploads rejected.
+    pub rejects: &'a PreflightRejects,
+    /// Its template in Meta's list.
+    pub listed: &'a StoredTemplate,
+    /// Those of its lines that are not configured.
+    pub unknown_lines: &'a [LineId],
+    /// Its business, and the places that are left, if that has a messaging limit.
+    pub limited: Option<(&'a BusinessId, LimitedPlaces)>,
+    /// The price list, and what the messages cost by it.
+    pub cost: Option<(&'a PriceList, &'a PreflightCost)>,
+    /// The time.
+    pub now: UnixMs,
+}
+
+/// The problems, the blocking ones first.
+pub fn of(facts: &Facts<'_>) -> Vec<PreflightProblem> {
+    let mut problems: Vec<PreflightProblem> = recipients(facts).into_iter().collect();
+    problems.extend(expiry(facts));
+    let template = template(facts);
+    let is_listed_as_held = template.iter().any(|problem| problem.code == ProblemCode::TemplateNotApproved);
+    problems.extend(template);
+    problems.extend(facts.unknown_lines.iter().map(line_not_configured));
+    let waits = facts.forecast.waiting_for.iter().filter_map(of_wait);
+    problems.extend(waits.filter(|problem| !(is_listed_as_held && problem.code == ProblemCode::TemplateHeld)));
+    problems.extend(limit(facts));
+    problems.extend(rejected(facts.rejects));
+    problems.extend(facts.cost.into_iter().flat_map(|(prices, cost)| prices_lack(prices, cost, facts.now)));
+    problems.sort_by_key(|problem| !problem.blocking);
+    problems
+}
+
+fn blocking(code: ProblemCode, text: impl Into<String>) -> PreflightProblem {
+    PreflightProblem { code, blocking: true, line: None, text: text.into() }
+}
+
+fn warning(code: ProblemCode, text: impl Into<String>) -> PreflightProblem {
+    PreflightProblem { blocking: false, ..blocking(code, text) }
+}
+
+fn recipients(Facts { forecast, people, .. }: &Facts<'_>) -> Option<PreflightProblem> {
+    if forecast.recipients == 0 {
+        return Some(blocking(ProblemCode::NoRecipients, "the campaign has no recipients: upload some first"));
+    }
+    if forecast.left == 0 {
+        return Some(blocking(ProblemCode::NoRecipients, "no recipient is left to send to"));
+    }
+    let text = "everybody who is left would be skipped: nobody would get the message";
+    (people.to_send == 0).then(|| blocking(ProblemCode::AllSkipped, text))
+}
+
+fn expiry(Facts { campaign, forecast, now, .. }: &Facts<'_>) -> Option<PreflightProblem> {
+    let at = campaign.expires_at?;
+    if at <= *now {
+        let text = format!("the campaign expired at {at} (its expires_at), so nothing would be sent: set a later one");
+        return Some(blocking(ProblemCode::Expired, text));
+    }
+    let end = forecast.ends_at.filter(|end| *end > at)?;
+    let text = format!(
+        "the last message would be sent at {end}, and the campaign expires at {at} (its expires_at): whoever is left then \
+        gets no message"
+    );
+    Some(warning(ProblemCode::EndsAfterExpiry, text))
+}
+
+fn template(Facts { campaign, listed, .. }: &Facts<'_>) -> Vec<PreflightProblem> {
+    let listed = match listed {
+        StoredTemplate::NotSynced => {
+            let text =
+                "the templates of its WABA have not been read from Meta yet: read them (POST /v1/templates/sync)";
+            return vec![blocking(ProblemCode::TemplatesNotSynced, text)];
+        }
+        StoredTemplate::Missing => None,
+        StoredTemplate::Found(template) => Some(&**template),
+    };
+    let fit = campaign.template.check_still_fits(listed).err();
+    let fit = fit.map(|error| blocking(code_of(&error), error.to_string()));
+    let status = listed.and_then(Template::status_problem);
+    let status = status.map(|text| blocking(ProblemCode::TemplateNotApproved, text));
+    let quality = listed.filter(|template| ["YELLOW", "RED"].contains(&template.quality_score.as_str()));
+    let quality = quality.map(|template| {
+        let text = format!(
+            "people react badly to template {template}: its quality is {}, and Meta pauses templates of low quality",
+            template.quality_score
+        );
+        warning(ProblemCode::TemplateQuality, text)
+    });
+    fit.into_iter().chain(status).chain(quality).collect()
+}
+
+fn code_of(error: &TemplateError) -> ProblemCode {
+    match error {
+        TemplateError::Changed { .. } => ProblemCode::TemplateChanged,
+        TemplateError::Gone { .. } => ProblemCode::TemplateMissing,
+        TemplateError::Unsupported { .. }
+        | TemplateError::SubCategory { .. }
+        | TemplateError::NotOnlyTheCode { .. }
+        | TemplateError::Unreadable { .. }
+        | TemplateError::NotANumber { .. } => ProblemCode::TemplateUnsupported,
+    }
+}
+
+fn line_not_configured(line: &LineId) -> PreflightProblem {
+    let text = format!("line {line} is not in the configuration: {UNLISTED_REMEDY}");
+    PreflightProblem { line: Some(line.clone()), ..blocking(ProblemCode::LineNotConfigured, text) }
+}
+
+/// The problem for which a campaign would wait, if it is one. Whatever ends by itself, at a known time, is a warning.
+fn of_wait(Waiting { reason, line, until, text, .. }: &Waiting) -> Option<PreflightProblem> {
+    let code = match reason {
+        // What every campaign waits for.
+        WaitReason::Schedule
+        | WaitReason::SendWindow
+        | WaitReason::ContactHours
+        | WaitReason::LineRate
+        | WaitReason::CampaignRate
+        | WaitReason::PairSpacing => return None,
+        // A retry has a time.
+        WaitReason::BackingOff if until.is_some() => return None,
+        WaitReason::BackingOff => ProblemCode::Unreachable,
+        WaitReason::Paused => ProblemCode::LinePaused,
+        WaitReason::AllPaused => ProblemCode::AllPaused,
+        WaitReason::WarmUp => ProblemCode::LineWarmUp,
+        WaitReason::PathBroken => ProblemCode::PathBroken,
+        WaitReason::TemplatePaused => ProblemCode::TemplateHeld,
+        WaitReason::LineBlocked => ProblemCode::LineHeld,
+        WaitReason::BusinessBlocked => ProblemCode::BusinessHeld,
+        WaitReason::PortfolioLimit => ProblemCode::LimitReached,
+        WaitReason::Platform => ProblemCode::PlatformHeld,
+        WaitReason::Token => ProblemCode::TokenHeld,
+        WaitReason::NoWorker => ProblemCode::NoWorker,
+        WaitReason::NewerRelease => ProblemCode::NewerRelease,
+        WaitReason::Redis | WaitReason::Other => return None,
+    };
+    let ends = until.is_some() || code == ProblemCode::LimitReached;
+    Some(PreflightProblem { code, blocking: !ends, line: line.clone(), text: text.clone() })
+}
+
+fn limit(Facts { people, limited, .. }: &Facts<'_>) -> Option<PreflightProblem> {
+    let (business, LimitedPlaces { limit, places }) = limited.as_ref()?;
+    if places.left == 0 || people.to_send <= places.left {
+        return None;
+    }
+    let text = format!(
+        "business {business} may message {limit} people in 24 hours, and {} more now; the campaign sends to {}, so it takes \
+        longer",
+        places.left, people.to_send
+    );
+    Some(warning(ProblemCode::LimitTooSmall, text))
+}
+
+fn rejected(rejects: &PreflightRejects) -> Option<PreflightProblem> {
+    let text = match rejects.count {
+        0 => return None,
+        1 => "1 row was rejected by an upload, and is no recipient".to_owned(),
+        n => format!("{n} rows were rejected by uploads, and are no recipients"),
+    };
+    Some(warning(ProblemCode::RowsRejected, text))
+}
+
+fn prices_lack(prices: &PriceList, cost: &PreflightCost, now: UnixMs) -> Vec<PreflightProblem> {
+    let mut problems = Vec::new();
+    if cost.without_price > 0 {
+        let text = format!("the price list has no price for {} of the messages (prices.file)", cost.without_price);
+        problems.push(warning(ProblemCode::PriceMissing, text));
+    }
+    if prices.is_old(now) {
+        let text = format!(
+            "the price list is that of {}, and Meta may change its prices every quarter: bring it up to date (prices.file)",
+            cost.valid_from
+        );
+        problems.push(warning(ProblemCode::PricesOld, text));
+    }
+    problems
+}

@@ -253,6 +253,7 @@ fn line(id: &str) -> Line {
         messages_per_second: Some(1e6),
         warm_up: Arc::default(),
         marketing_api: false,
+        frequency_cap: None,
     }
 }
 

@@ -57,6 +57,7 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
         on_doubt: campaign.on_doubt,
         on_withheld: campaign.on_withheld,
         opt_out_buttons: campaign.opt_out_buttons,
+        frequency_cap: campaign.frequency_cap,
         start_at: campaign.start_at,
         expires_at: campaign.expires_at,
         created_at: Some(campaign.created_at),

@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 use super::{Listed, Page, Rejection, Statistics};
 use crate::{
     domain::{
-        CampaignId, CampaignState, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone, RawRecipient, SendWindow,
+        CampaignId, CampaignState, FrequencyCap, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone, RawRecipient,
+        SendWindow,
         UnixMs,
         campaign::{OptOutButton, PauseReason, RetriedState},
     },
@@ -60,6 +61,9 @@ pub struct NewCampaign {
     /// The quick-reply buttons of the template with which people opt out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub opt_out_buttons: Vec<OptOutButton>,
+    /// Whoever has had so much marketing of the business is skipped, beside those whom the business's own cap skips.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_cap: Option<FrequencyCap>,
     /// Recipients to create the campaign with: one JSON object each, not parsed yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<RawRecipient>)]
@@ -252,6 +256,9 @@ pub struct CampaignView {
     #[serde(default)]
     #[schema(required)]
     pub opt_out_buttons: Vec<OptOutButton>,
+    /// Whoever has had so much marketing of the business is skipped; null: only the business's own cap holds.
+    #[schema(required)]
+    pub frequency_cap: Option<FrequencyCap>,
     /// Sending starts no earlier than this time.
     #[schema(required)]
     pub start_at: Option<UnixMs>,

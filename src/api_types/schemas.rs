@@ -10,8 +10,8 @@ use utoipa::{
 
 use super::{ProblemCode, WaitReason};
 use crate::domain::{
-    BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone,
-    RawRecipient, SendWindow, State, SubscriberId, Template, UnixMs, WabaId, Wamid,
+    BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, FrequencyCap, Late, LineId, MetaCode, OnDoubt,
+    OnWithheld, Phone, RawRecipient, SendWindow, State, SubscriberId, Template, UnixMs, WabaId, Wamid,
     campaign::{PauseReason, RetriedState},
 };
 
@@ -152,6 +152,20 @@ schema_of!(
         "type": "string", "enum": [OnWithheld::Fail, OnWithheld::Retry], "default": OnWithheld::default(),
         "description": "What happens to a message that Meta withholds because its recipient gets much marketing (131049). \
             `fail`: it fails. `retry`: it is sent once more, 24 to 25 hours later, and fails if Meta withholds it again.",
+    })
+);
+schema_of!(
+    FrequencyCap,
+    "FrequencyCap",
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["messages", "days"],
+        "description": "At most so many marketing messages to a person in so many days, of 24 hours each.",
+        "properties": {
+            "messages": {
+                "type": "integer", "minimum": FrequencyCap::MESSAGES.start(), "maximum": FrequencyCap::MESSAGES.end(),
+            },
+            "days": { "type": "integer", "minimum": FrequencyCap::DAYS.start(), "maximum": FrequencyCap::DAYS.end() },
+        },
     })
 );
 schema_of!(

@@ -28,7 +28,7 @@ use std::{
 pub use redis_url::RedisUrl;
 
 use crate::{
-    domain::{BusinessId, LineId, PriceList, Secret, SecretDigest, WabaId},
+    domain::{BusinessId, FrequencyCap, LineId, PriceList, Secret, SecretDigest, WabaId},
     graph,
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     rules::{contact_hours::ContactHours, stop_words::StopWords},
@@ -255,6 +255,8 @@ pub struct IntakeConfig {
 pub struct BusinessConfig {
     /// Meta's id of the portfolio.
     pub id: BusinessId,
+    /// How much marketing a person may get. The marketing of a business with a cap is counted.
+    pub frequency_cap: Option<FrequencyCap>,
 }
 
 /// `[[waba]]`

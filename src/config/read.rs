@@ -18,7 +18,7 @@ use super::{
     subscriber,
 };
 use crate::{
-    domain::{LINE_RATE_MAX, LINE_RATE_MIN, Secret, SuppressionScope},
+    domain::{FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN, Secret, SuppressionScope},
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     rules::stop_words::StopWords,
     telemetry::logging::{LogConfig, LogFormat},
@@ -291,9 +291,21 @@ fn intake(mut section: Section<'_>) -> IntakeConfig {
 }
 
 fn business(mut section: Section<'_>) -> BusinessConfig {
-    let config = BusinessConfig { id: section.id("id").as_str().into() };
+    let config = BusinessConfig {
+        id: section.id("id").as_str().into(),
+        frequency_cap: section.optional("frequency_cap").map(frequency_cap),
+    };
     section.finish();
     config
+}
+
+fn frequency_cap(mut section: Section<'_>) -> FrequencyCap {
+    let cap = FrequencyCap {
+        messages: section.required_integer("messages", FrequencyCap::MESSAGES),
+        days: section.required_integer("days", FrequencyCap::DAYS),
+    };
+    section.finish();
+    cap
 }
 
 fn waba(mut section: Section<'_>) -> WabaConfig {

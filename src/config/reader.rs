@@ -172,6 +172,18 @@ impl<'a> Section<'a> {
         value.unwrap_or(*range.start())
     }
 
+    /// Reads a required whole number within `range`.
+    pub(super) fn required_integer<T: FromStr + PartialOrd + Display + Copy>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<T>,
+    ) -> T {
+        if !self.values.contains_key(key) {
+            self.problem(key, format!("must be given: a whole number, {}..{}", range.start(), range.end()));
+        }
+        self.integer(key, range)
+    }
+
     /// Reads an address to listen on.
     pub(super) fn address(&mut self, key: &'static str) -> SocketAddr {
         let value = self.parsed(key, "an address and a port, such as 0.0.0.0:8080", |text| text.parse().ok());

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    domain::{EventType, LINE_RATE_MAX, LINE_RATE_MIN},
+    domain::{EventType, FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN},
     telemetry::logging::LogFormat,
 };
 
@@ -10,6 +10,7 @@ http.api_keys = [{ name = "backend", secret = { env = "K" } }]
 webhook = { verify_token = { env = "A" }, app_secret = { env = "B" } }
 [[business]]
 id = "1001"
+frequency_cap = { messages = 2, days = 7 }
 [[waba]]
 id = "2001"
 business = "1001"
@@ -127,6 +128,7 @@ fn a_complete_configuration_is_read() {
     assert_eq!(config.http.api_keys[0].digest, SecretDigest::of("key"));
     assert_eq!(config.http.api_keys[0].scopes, KeyScope::ALL, "a key without scopes may do everything");
     assert_eq!(config.webhook.app_secret, Some(Secret::new("app")));
+    assert_eq!(config.businesses[0].frequency_cap, Some(FrequencyCap { messages: 2, days: 7 }));
     assert_eq!(config.wabas[0].business, "1001".into());
     assert_eq!((config.wabas[0].access_token.expose(), config.wabas[0].marketing_api), ("EAAG", true));
     let [sales, plain] = &config.lines[..] else { panic!("{:?}", config.lines) };
@@ -476,6 +478,23 @@ fn ids_must_be_unique_and_refer_to_existing_entries() {
             "line[1].id (3) occurs twice: remove one, or correct it",
             "waba[0].business (9) is the id of no [[business]]: list that one, or correct the id",
             "line[1].waba (8) is the id of no [[waba]]: list that one, or correct the id",
+        ]
+    );
+}
+
+#[test]
+fn a_frequency_cap_needs_both_numbers_within_their_ranges() {
+    let of = |cap: &str| problems(&format!("business = [{{ id = \"1\", frequency_cap = {cap} }}]"));
+    let key = "business[0].frequency_cap";
+    assert_eq!(of("{ messages = 2 }"), [format!("{key}.days must be given: a whole number, 1..30")]);
+    let ranges = ["messages (21) must be a whole number, 1..20", "days (0) must be a whole number, 1..30"];
+    assert_eq!(of("{ messages = 21, days = 0 }"), ranges.map(|range| format!("{key}.{range}")));
+    assert_eq!(
+        of("3"),
+        [
+            format!("{key} must be a table, written as [{key}]"),
+            format!("{key}.messages must be given: a whole number, 1..20"),
+            format!("{key}.days must be given: a whole number, 1..30"),
         ]
     );
 }

@@ -53,6 +53,9 @@ const LAUNCH_MAX: Duration = Duration::from_secs(3600);
 /// How often the inbound streams are trimmed. New messages of a line trim its stream too.
 const TRIM_INBOUND_EVERY: Duration = Duration::from_secs(600);
 
+/// How often the marketing messages that no frequency cap counts any more are dropped.
+const DROP_MARKETING_EVERY: Duration = Duration::from_hours(24);
+
 /// How often a hold without an end is probed.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 
@@ -99,6 +102,7 @@ impl Housekeeping {
     async fn run_duty(&self, stop: &CancellationToken) {
         let mut probed_at = self.clock.now();
         let mut trimmed_at: Option<Instant> = None;
+        let mut dropped_at: Option<Instant> = None;
         let mut synced_at: Option<Instant> = None;
         let mut template_reads = TemplateReads::default();
         let mut unlisted = self.unlisted();
@@ -132,6 +136,12 @@ impl Housekeeping {
                     warn!(%error, "inbound streams could not be trimmed");
                 }
             }
+            if dropped_at.is_none_or(|at| at.elapsed() >= DROP_MARKETING_EVERY) {
+                dropped_at = Some(Instant::now());
+                if let Err(error) = self.drop_old_marketing().await {
+                    warn!(%error, "old marketing messages could not be dropped");
+                }
+            }
             let pause = next_start.map_or(pause, |at| pause.min(at.since(self.clock.now())));
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
@@ -143,6 +153,14 @@ impl Housekeeping {
             self.store.end_feed(&lines).await?;
         }
         self.store.trim_inbound(&lines, self.inbound).await
+    }
+
+    async fn drop_old_marketing(&self) -> Result<(), StoreError> {
+        let capped = self.lines.iter().filter_map(|line| Some((&line.business, line.frequency_cap?)));
+        for (business, cap) in capped.collect::<BTreeMap<_, _>>() {
+            self.store.drop_old_marketing(business, cap, self.clock.now()).await?;
+        }
+        Ok(())
     }
 
     /// Reads the templates of the WABAs for which Meta announced a change, as soon as `reads` allows it.

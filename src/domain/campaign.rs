@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    CampaignId, LineId, MetaCode, SendWindow, SuppressionScope, UnixMs, failure::code_or_zero, template::Template,
+    CampaignId, FrequencyCap, LineId, MetaCode, SendWindow, SuppressionScope, UnixMs, failure::code_or_zero,
+    template::Template,
 };
 
 /// The priority of a campaign that sets none.
@@ -24,8 +25,11 @@ const LATE: &str = "late";
 /// The feature of a campaign that sends only at some hours.
 const SEND_WINDOW: &str = "send_window";
 
+/// The feature of a campaign with a frequency cap of its own.
+const FREQUENCY_CAP: &str = "frequency_cap";
+
 /// The features of this release that a campaign can require.
-pub const FEATURES: &[&str] = &[RATE, LATE, SEND_WINDOW, WITHHELD_AGAIN];
+pub const FEATURES: &[&str] = &[RATE, LATE, SEND_WINDOW, WITHHELD_AGAIN, FREQUENCY_CAP];
 
 /// A campaign as submitted, with the template as it was then, and with the values that were changed since.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +73,9 @@ pub struct Campaign {
     /// The buttons of its template with which people opt out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub opt_out_buttons: Vec<OptOutButton>,
+    /// Who gets too much marketing of the business is skipped, beside those whom the business's own cap skips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency_cap: Option<FrequencyCap>,
     /// When the campaign was submitted.
     pub created_at: UnixMs,
     /// The features that a worker must have to send the campaign, such as `rate`. Any other worker leaves it to
@@ -102,6 +109,7 @@ impl Campaign {
             on_doubt: OnDoubt::default(),
             on_withheld: OnWithheld::default(),
             opt_out_buttons: Vec::new(),
+            frequency_cap: None,
             created_at,
             requires: Vec::new(),
         }
@@ -115,6 +123,7 @@ impl Campaign {
             (LATE, self.late != Late::default()),
             (SEND_WINDOW, self.send_window.is_some()),
             (WITHHELD_AGAIN, self.on_withheld != OnWithheld::default()),
+            (FREQUENCY_CAP, self.frequency_cap.is_some()),
         ];
         self.requires.retain(|feature| !FEATURES.contains(&feature.as_str()));
         self.requires.extend(needed.into_iter().filter(|(_, is_needed)| *is_needed).map(|(name, _)| name.to_owned()));

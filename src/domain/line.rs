@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BusinessId, LineId, Secret, WabaId};
+use super::{BusinessId, FrequencyCap, LineId, Secret, WabaId};
 
 /// The minimum rate of a line, in messages per second: one message in 100 seconds. To stop a line, pause it.
 pub const LINE_RATE_MIN: f64 = 0.01;
@@ -31,6 +31,8 @@ pub struct Line {
     pub warm_up: Arc<[u32]>,
     /// Whether marketing goes through the Marketing Messages API, as the configuration says.
     pub marketing_api: bool,
+    /// The frequency cap of the business, which then counts its marketing.
+    pub frequency_cap: Option<FrequencyCap>,
 }
 
 /// What Meta allows on a line, in messages per second, inbound and outbound together.
@@ -86,6 +88,7 @@ pub(crate) mod tests {
             messages_per_second: Some(80.0),
             warm_up: Arc::default(),
             marketing_api: false,
+            frequency_cap: None,
         }
     }
 }

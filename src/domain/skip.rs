@@ -11,11 +11,13 @@ pub enum SkipReason {
     MarketingUs,
     /// The person was forgotten: the number is not known any more.
     Forgotten,
+    /// The person has had as many marketing messages as a frequency cap allows.
+    FrequencyCap,
 }
 
 impl SkipReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Suppressed, Self::MarketingUs, Self::Forgotten];
+    pub const ALL: [Self; 4] = [Self::Suppressed, Self::MarketingUs, Self::Forgotten, Self::FrequencyCap];
 
     /// The byte under which the reason is stored, above 0. It never changes.
     pub fn byte(self) -> u8 {
@@ -23,6 +25,7 @@ impl SkipReason {
             SkipReason::Suppressed => 1,
             SkipReason::MarketingUs => 2,
             SkipReason::Forgotten => 3,
+            SkipReason::FrequencyCap => 4,
         }
     }
 
@@ -37,6 +40,7 @@ impl SkipReason {
             SkipReason::Suppressed => "suppressed",
             SkipReason::MarketingUs => "marketing_us",
             SkipReason::Forgotten => "forgotten",
+            SkipReason::FrequencyCap => "frequency_cap",
         }
     }
 }

@@ -16,8 +16,9 @@ use super::{CampaignAction, Intake, IntakeError, Submitted, TemplateProblem, row
 use crate::{
     api_types::{CampaignChange, NewCampaign, TemplateName, UploadResult},
     domain::{
-        Campaign, CampaignId, CampaignState, Form, LINE_RATE_MAX, LINE_RATE_MIN, Language, LineId, RawRecipient,
-        SendWindow, Template, UnixMs, WabaId, campaign::OptOutButton, reject::redacted,
+        Campaign, CampaignId, CampaignState, Form, FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN, Language, LineId,
+        RawRecipient, SendWindow, Template, UnixMs, WabaId, campaign::OptOutButton, reject::redacted,
+        template::Category,
     },
     redis::{
         campaigns::{CampaignRecord, StateChange},
@@ -50,9 +51,9 @@ impl Intake {
     /// undone. A campaign whose recipients were all rejected stays a draft.
     ///
     /// Errors: `Invalid` with all problems, `Template`, or `Conflict` if the campaign with this `external_id` has
-    /// another template, other lines, or another `on_doubt`, `on_withheld`, `opt_out_buttons`, `expires_at`, `rate`,
-    /// `send_window` or `late`, or `Taken` if the caller may not know that campaign: nothing was changed. `Store`: submit
-    /// again.
+    /// another template, other lines, or another `on_doubt`, `on_withheld`, `opt_out_buttons`, `frequency_cap`,
+    /// `expires_at`, `rate`, `send_window` or `late`, or `Taken` if the caller may not know that campaign: nothing was
+    /// changed. `Store`: submit again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_incarnation();
         let submitted = intake.submit_undurably(new).await?;
@@ -279,6 +280,7 @@ impl Intake {
         check_priority(new.priority, &mut problems);
         check_rate(new.rate, &mut problems);
         check_window(new.send_window.as_ref(), &mut problems);
+        self.check_cap(new, &mut problems);
         check_expiry(new.expires_at, new.start_at, now, &mut problems);
         if new.launch && new.recipients.is_empty() {
             problems.push("launch needs recipients: include them here, or launch after you upload them".to_owned());
@@ -297,6 +299,11 @@ impl Intake {
         if let Ok(template) = &template {
             check_opt_out_buttons(&new.opt_out_buttons, template, &mut problems);
         }
+        if let (Ok(template), Some(_)) = (&template, new.frequency_cap)
+            && template.category != Category::Marketing
+        {
+            problems.push(format!("frequency_cap is for marketing, and {template} is not: leave it out"));
+        }
         match template {
             Ok(template) if problems.is_empty() => {
                 let id = CampaignId(Ulid::from_parts(now.0, rand::random()));
@@ -312,6 +319,7 @@ impl Intake {
                     on_doubt: new.on_doubt,
                     on_withheld: new.on_withheld,
                     opt_out_buttons: new.opt_out_buttons.clone(),
+                    frequency_cap: new.frequency_cap,
                     ..defaults
                 }
                 .with_requirements())
@@ -357,6 +365,29 @@ impl Intake {
                 ));
                 None
             }
+        }
+    }
+
+    /// Validates the frequency cap. The business has to count its marketing for as long as the cap looks back.
+    fn check_cap(&self, new: &NewCampaign, problems: &mut Vec<String>) {
+        let Some(cap) = new.frequency_cap else { return };
+        if let Some(problem) = cap.problem() {
+            problems.push(problem);
+            return;
+        }
+        let Some(line) = self.lines.first_of(&new.lines) else { return };
+        match line.frequency_cap {
+            None => problems.push(format!(
+                "frequency_cap is {cap}, but the marketing of business {} is not counted: give the business a frequency_cap in \
+                the configuration first, such as 20 messages in 30 days",
+                line.business
+            )),
+            Some(counted) if counted.days < cap.days => problems.push(format!(
+                "frequency_cap is {cap}, but the marketing of business {} is counted for {} days (business.frequency_cap): name \
+                at most as many",
+                line.business, counted.days
+            )),
+            Some(_) => {}
         }
     }
 
@@ -478,6 +509,7 @@ fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), Int
         if buttons.is_empty() { "none".to_owned() } else { buttons.join(", ") }
     };
     let time = |at: Option<UnixMs>| at.map_or_else(|| "none".to_owned(), |at| at.to_string());
+    let cap = |cap: Option<FrequencyCap>| cap.map_or_else(|| "none".to_owned(), |cap| cap.to_string());
     let compared = [
         (
             "template is",
@@ -488,6 +520,7 @@ fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), Int
         ("on_doubt is", existing.on_doubt.name().to_owned(), new.on_doubt.name().to_owned()),
         ("on_withheld is", existing.on_withheld.name().to_owned(), new.on_withheld.name().to_owned()),
         ("opt_out_buttons are", buttons(&existing.opt_out_buttons), buttons(&new.opt_out_buttons)),
+        ("frequency_cap is", cap(existing.frequency_cap), cap(new.frequency_cap)),
     ];
     let rate = |rate: Option<f64>| rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
     let window = |window: Option<&SendWindow>| window.map_or_else(|| "none".to_owned(), |window| window.to_string());

@@ -154,6 +154,8 @@ keys! {
     suppressed(business: &BusinessId) => "{{b:{business}}}:suppressed";
     /// STRING: a generation, and the hashes of the people who became suppressed in it, in that order.
     suppressed_news(business: &BusinessId) => "{{b:{business}}}:suppressed:news";
+    /// HASH: 2 bytes of a hash → the marketing messages that frequency caps count, to people with such hashes. Expires.
+    marketing(business: &BusinessId) => "{{b:{business}}}:marketing";
 
     /// STRING with an expiry: the worker that may send on the line, and its epoch.
     lease(line: &LineId) => "{{l:{line}}}:lease";

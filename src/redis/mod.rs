@@ -26,6 +26,7 @@ pub mod jobs;
 pub mod keys;
 pub mod last_sends;
 pub mod lines;
+pub mod marketing;
 pub mod message_ids;
 pub mod messaging_limits;
 pub mod pages;

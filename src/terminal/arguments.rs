@@ -13,9 +13,9 @@ use crate::{
     client::{Client, ClientError},
     config::Role,
     domain::{
-        BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
-        LineId, OnDoubt, OnWithheld, Phone, Secret, SendWindow, SuppressionReason, SuppressionScope, TimeOfDay, UnixMs,
-        WabaId,
+        BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN,
+        Language, Late, LineId, OnDoubt, OnWithheld, Phone, Secret, SendWindow, SuppressionReason, SuppressionScope,
+        TimeOfDay, UnixMs, WabaId,
         campaign::{OptOutButton, RetriedState},
         phone::NotE164,
     },
@@ -436,6 +436,10 @@ pub struct SubmitOptions {
     /// with `all:` before the text, all messages of campaigns
     #[arg(long = "opt-out-button", value_name = "TEXT", value_parser = opt_out_button)]
     pub opt_out_buttons: Vec<OptOutButton>,
+    /// Skip whoever has had so many marketing messages of the business in so many days, such as 2/7 for 2 in 7 days
+    /// [default: only the cap of the business, if it has one]
+    #[arg(long, value_name = "MESSAGES/DAYS", value_parser = frequency_cap)]
+    pub frequency_cap: Option<FrequencyCap>,
     /// Columns of a CSV to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,
@@ -788,6 +792,13 @@ fn window(text: &str) -> Result<SendWindow, String> {
     let rest = words.next();
     let (Some(from), Some(to), Some(days), None) = (from, to, days, rest) else { return Err(wrong()) };
     Ok(SendWindow { from, to, days, zone: zone.to_owned() })
+}
+
+fn frequency_cap(text: &str) -> Result<FrequencyCap, String> {
+    let numbers = text.split_once('/').and_then(|(messages, days)| Some((messages.parse().ok()?, days.parse().ok()?)));
+    let cap = numbers.map(|(messages, days)| FrequencyCap { messages, days });
+    let cap = cap.ok_or_else(|| "not like 2/7, for 2 messages in 7 days".to_owned())?;
+    cap.problem().map_or(Ok(cap), Err)
 }
 
 fn rate_or_none(text: &str) -> Result<Setting<f64>, String> {

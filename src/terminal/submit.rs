@@ -186,6 +186,7 @@ fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source
         on_doubt: options.on_doubt.unwrap_or_default(),
         on_withheld: options.on_withheld.unwrap_or_default(),
         opt_out_buttons: options.opt_out_buttons.clone(),
+        frequency_cap: options.frequency_cap,
         ..NewCampaign::default()
     }
 }

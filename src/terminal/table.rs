@@ -89,6 +89,7 @@ pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
         ("expires", campaign.expires_at.map(words::time).unwrap_or_default()),
         ("window", campaign.send_window.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("rate", campaign.rate.map(|rate| format!("at most {rate} a second")).unwrap_or_default()),
+        ("cap", campaign.frequency_cap.map(|cap| format!("at most {cap} a person")).unwrap_or_default()),
     ])];
     if let Some(of) = &campaign.statistics {
         parts.push(statistics(of));

@@ -68,6 +68,11 @@ impl KnownLines {
         self.own.by_id(line).map(|line| &line.business)
     }
 
+    /// The business of a line that this process lists, if the business has a frequency cap.
+    pub fn capped_business(&self, line: &LineId) -> Option<&BusinessId> {
+        self.own.by_id(line).filter(|line| line.frequency_cap.is_some()).map(|line| &line.business)
+    }
+
     /// The business of a WABA of which this process lists a line.
     pub fn business_of_waba(&self, waba: &WabaId) -> Option<&BusinessId> {
         self.own.of_waba(waba).next().map(|line| &line.business)

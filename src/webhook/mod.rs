@@ -22,6 +22,7 @@
 
 pub mod account;
 pub mod apply;
+pub mod caps;
 pub mod directory;
 pub mod faults;
 pub mod fields;

@@ -16,6 +16,7 @@ use std::{
 use super::{
     Unavailable, account,
     apply::{Changes, Committer, LineMessage, LocatedFact},
+    caps::Unreached,
     faults::{FailedMessage, FailureCause, FailureJudge},
     fields::{
         WebhookChange,
@@ -253,7 +254,7 @@ impl Receiver {
         self.add_tapped_opt_outs(&facts, &mut wishes).await.map_err(|cause| Unavailable::because(&cause))?;
         wishes.store(&self.store, &self.token_key).await.map_err(|cause| Unavailable::because(&cause))?;
         let were_held = self.were_held(&facts).await.map_err(|cause| Unavailable::because(&cause))?;
-        let mut judged = Vec::with_capacity(facts.len());
+        let (mut judged, mut unreached) = (Vec::with_capacity(facts.len()), Unreached::default());
         for ((item, mut located), was_held) in facts.into_iter().zip(were_held) {
             let waba = WabaId::from(item.waba);
             let origin = self.origin(&item, &waba);
@@ -265,8 +266,13 @@ impl Receiver {
             if let (Some(business), Some(recipient)) = (business(&item.line), item.recipient) {
                 places.add_fate(business, &item.line, recipient.into(), &located);
             }
+            if let (Some(business), Some(recipient)) = (self.lines.capped_business(&item.line), item.recipient) {
+                unreached.add(business, recipient, &located, &self.token_key.get());
+            }
             judged.push(located);
         }
+        // Before: a message that is sent again must not find the place of this send taken.
+        unreached.give_back(&self.store).await.map_err(|cause| Unavailable::because(&cause))?;
         self.committer.commit(Changes { facts: judged, messages }).await?;
         self.limited.note(places, now).await.map_err(|cause| Unavailable::because(&cause))
     }

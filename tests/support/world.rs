@@ -19,8 +19,8 @@ use pregon::{
         worker::Worker,
     },
     domain::{
-        Campaign, CampaignId, CampaignState, Line, LineId, MessagingLimit, OnDoubt, OnWithheld, Phone, Recipient,
-        RetryPolicy, Secret, State, Template, UnixMs, campaign::FEATURES,
+        Campaign, CampaignId, CampaignState, FrequencyCap, Line, LineId, MessagingLimit, OnDoubt, OnWithheld, Phone,
+        Recipient, RetryPolicy, Secret, State, Template, UnixMs, campaign::FEATURES, template::Category,
     },
     feed::Feed,
     graph::{GraphClient, GraphClientConfig},
@@ -65,6 +65,7 @@ pub fn line(id: &str, messages_per_second: f64) -> Line {
         messages_per_second: Some(messages_per_second),
         warm_up: Arc::default(),
         marketing_api: false,
+        frequency_cap: None,
     }
 }
 
@@ -125,6 +126,13 @@ pub async fn campaign_of(store: &Store, category: &str, lines: &[&str], n: u64) 
     let category = serde_json::from_value(category.into()).expect("a category");
     let template = Template { name: "of_category".into(), category, ..template() };
     fill(store, &new_campaign(store, template, lines).await, n).await
+}
+
+/// A marketing campaign with `n` recipients and this frequency cap of its own; not yet launched.
+pub async fn capped_campaign(store: &Store, frequency_cap: Option<FrequencyCap>, lines: &[&str], n: u64) -> CampaignId {
+    let template = Template { category: Category::Marketing, ..template() };
+    let campaign = Campaign { frequency_cap, ..new_campaign(store, template, lines).await };
+    fill(store, &campaign.with_requirements(), n).await
 }
 
 /// A campaign with `n` recipients and this choice for what Meta withholds; not yet launched.

@@ -243,10 +243,11 @@ impl Context<'_> {
     }
 }
 
-/// The configured lines, each with the business and the token of its WABA.
+/// The configured lines, each with what it has from its WABA and its business.
 fn lines(config: &Config) -> Lines {
     let line = |line: &LineConfig| {
         let waba = config.wabas.iter().find(|waba| waba.id == line.waba)?;
+        let business = config.businesses.iter().find(|business| business.id == waba.business)?;
         Some(Line {
             id: line.id.clone(),
             waba: line.waba.clone(),
@@ -257,6 +258,7 @@ fn lines(config: &Config) -> Lines {
             messages_per_second: line.messages_per_second,
             warm_up: line.warm_up.clone(),
             marketing_api: waba.marketing_api,
+            frequency_cap: business.frequency_cap,
         })
     };
     config.lines.iter().filter_map(line).collect()

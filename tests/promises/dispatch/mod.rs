@@ -4,6 +4,7 @@ mod allowances;
 mod broken_path;
 mod ceilings;
 pub mod codes;
+mod frequency_caps;
 mod holds;
 mod hostile;
 mod housekeeping;

@@ -5,7 +5,7 @@ use std::{convert::Infallible, fs, path::Path};
 use bytes::Bytes;
 use deadpool_redis::redis::{cmd, pipe};
 use pregon::{
-    domain::{CampaignState, State, SuppressionScope, UnixMs, WabaId, campaign::OptOutButton},
+    domain::{CampaignState, FrequencyCap, Line, State, SuppressionScope, UnixMs, WabaId, campaign::OptOutButton},
     intake::{CampaignAction, Format, IntakeError, TemplateProblem},
     redis::parts::Claim,
 };
@@ -15,6 +15,9 @@ use crate::support::{
     self,
     intake::{World, body, intake, minutes_from, new_campaign, row, rows},
 };
+
+/// A template of the category marketing.
+const MARKETING: &str = "spring_sale/es_AR";
 
 #[tokio::test]
 async fn an_invalid_submission_reports_all_problems_and_stores_nothing() {
@@ -62,6 +65,39 @@ async fn lines_of_two_wabas_and_an_empty_list_are_rejected() {
         let error = world.intake.submit(new).await.expect_err("refused");
         assert!(matches!(error, IntakeError::Invalid(_)) && error.to_string().contains(text), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_frequency_cap_is_for_marketing_that_the_business_counts() {
+    let mut world = World::start().await;
+    let refuse = async |world: &World, template: &str, cap: Value| {
+        let new = new_campaign(template, json!({ "frequency_cap": cap }));
+        let Err(IntakeError::Invalid(problems)) = world.intake.submit(new).await else { panic!("{cap} is accepted") };
+        problems.join("; ")
+    };
+    let cap = json!({ "messages": 2, "days": 14 });
+    let text = refuse(&world, MARKETING, cap.clone()).await;
+    assert!(
+        text.starts_with("frequency_cap is 2 in 14 days, but the marketing of business 1001 is not counted"),
+        "{text}"
+    );
+    let frequency_cap = Some(FrequencyCap { messages: 20, days: 7 });
+    world.intake.lines = world.intake.lines.iter().map(|line| Line { frequency_cap, ..line.clone() }).collect();
+    let text = refuse(&world, MARKETING, cap).await;
+    assert!(text.contains("is counted for 7 days (business.frequency_cap): name at most as many"), "{text}");
+    let text = refuse(&world, MARKETING, json!({ "messages": 0, "days": 7 })).await;
+    assert_eq!(text, "frequency_cap is 0 in 7 days: `messages` must be 1 to 20, and `days` 1 to 30");
+    let cap = json!({ "messages": 2, "days": 7 });
+    let text = refuse(&world, "order_update/es_AR", cap.clone()).await;
+    assert_eq!(text, "frequency_cap is for marketing, and order_update (es_AR) is not: leave it out");
+
+    let new = |cap: &Value| new_campaign(MARKETING, json!({ "external_id": "capped", "frequency_cap": cap }));
+    let id = world.intake.submit(new(&cap)).await.expect("accepted").id;
+    let campaign = world.store().campaign(id).await.expect("redis").expect("a campaign").campaign;
+    assert_eq!(campaign.frequency_cap, Some(FrequencyCap { messages: 2, days: 7 }));
+    assert_eq!(campaign.requires, ["frequency_cap"]);
+    let error = world.intake.submit(new(&Value::Null)).await.expect_err("another one");
+    assert!(error.to_string().contains("its frequency_cap is 2 in 7 days there and none here"), "{error}");
 }
 
 #[tokio::test]

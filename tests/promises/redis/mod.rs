@@ -3,6 +3,7 @@
 mod deletion;
 mod empty;
 mod forgetting;
+mod marketing;
 mod people;
 mod places;
 mod spawn;

@@ -11,7 +11,8 @@ use std::{
 
 use super::{plans::SendPlan, share::Shares};
 use crate::{
-    domain::{CampaignId, Due, FailureReason, HoldScope, PartId, UnixMs, WabaId, template::Category},
+    domain::{CampaignId, Due, FailureReason, FrequencyCap, HoldScope, PartId, UnixMs, WabaId, template::Category},
+    redis::marketing::FrequencyCaps,
     rules::{
         ceiling::{self, Ceiling},
         windows::Opening,
@@ -259,6 +260,12 @@ impl Backlog {
     /// Whether the template of a campaign is marketing.
     pub fn is_marketing(&self, id: CampaignId) -> bool {
         self.campaigns.get(&id).is_some_and(|work| work.is_marketing)
+    }
+
+    /// The frequency caps that hold for the messages of a campaign, whose business has the cap `of_business`.
+    pub fn frequency_caps(&self, id: CampaignId, of_business: Option<FrequencyCap>) -> Option<FrequencyCaps> {
+        let work = self.campaigns.get(&id).filter(|work| work.is_marketing)?;
+        FrequencyCaps::of(of_business, work.plan.campaign.frequency_cap)
     }
 
     /// Adds a campaign without parts, or gives a campaign of the backlog a new plan.

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::{LocalBoxFuture, join_all};
@@ -26,6 +26,8 @@ use crate::{
     redis::{
         Store, StoreError,
         campaigns::CampaignWorkState,
+        marketing::{FrequencyCaps, MarketingMessage},
+        message_ids::RowRef,
         parts::{Claim, ClaimRequest, DoubtsEnded, SettledPart, ToSend},
         places::{PlaceNews, Places},
     },
@@ -51,8 +53,15 @@ pub enum Reply {
 pub enum ClaimReply {
     /// The claim, and what is to be done with its rows.
     Prepared(Claim, Prepared),
-    /// Rows were claimed, and either their recipients could not be read, or no places could be taken for them.
-    Unprepared(Vec<ToSend>, StoreError),
+    /// Rows were claimed, and their messages could not be prepared: none of them may be sent.
+    Unprepared {
+        /// The rows.
+        rows: Vec<ToSend>,
+        /// The messages that may be counted towards frequency caps.
+        counted: Vec<(RowRef, MarketingMessage)>,
+        /// What failed.
+        error: StoreError,
+    },
 }
 
 /// What is to be done with the rows of a claim.
@@ -66,6 +75,8 @@ pub struct Prepared {
     pub refused: Vec<ToSend>,
     /// The places that are left, if the business has a limit.
     pub places: Option<Places>,
+    /// The messages that are counted towards frequency caps, or may be if the preparation failed.
+    pub counted: Vec<(RowRef, MarketingMessage)>,
 }
 
 impl Prepared {
@@ -81,6 +92,38 @@ impl Prepared {
         let skips = screening.skips(store, business, &self.messages, is_marketing, claimed_at).await?;
         self.skipped.extend(skips.iter().map(|&(index, reason)| (self.messages[index].claimed, reason)));
         skips.iter().rev().for_each(|&(index, _)| drop(self.messages.remove(index)));
+        Ok(())
+    }
+
+    /// Counts each message towards `caps`, and sets those apart whose people have had enough.
+    async fn count(
+        &mut self,
+        screening: &Screening,
+        store: &Store,
+        business: &BusinessId,
+        caps: FrequencyCaps,
+        now: UnixMs,
+        lease: Duration,
+    ) -> Result<(), StoreError> {
+        if self.messages.is_empty() {
+            return Ok(());
+        }
+        let store = store.in_this_incarnation();
+        if store.in_grace_period(lease) {
+            return Err(StoreError::NotApplied("other workers may not have replayed what they counted".to_owned()));
+        }
+        let messages: Vec<MarketingMessage> = self
+            .messages
+            .iter()
+            .map(|message| MarketingMessage::new(screening.person(message), message.row()))
+            .collect();
+        self.counted = self.messages.iter().map(Message::row).zip(messages.iter().copied()).collect();
+        let mut may_be_sent = store.count_marketing(business, caps, &messages, now).await?.into_iter();
+        let over = self.messages.extract_if(.., |_| !may_be_sent.next().unwrap_or(false));
+        let over: Vec<ClaimedRow> = over.map(|message| message.claimed).collect();
+        self.skipped.extend(over.iter().map(|claimed| (*claimed, SkipReason::FrequencyCap)));
+        let mut left = self.messages.iter().map(Message::row).peekable();
+        self.counted.retain(|(row, _)| left.next_if_eq(row).is_some());
         Ok(())
     }
 
@@ -113,6 +156,8 @@ pub type OutcomesByPart = BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>;
 pub struct Settlement {
     /// The outcomes.
     pub outcomes: OutcomesByPart,
+    /// The messages whose places could not be given back.
+    pub unsent: Vec<MarketingMessage>,
     /// The number of open recipients of each part, if it succeeded.
     pub result: Result<Vec<SettledPart>, StoreError>,
 }
@@ -131,17 +176,19 @@ pub struct Calls {
 
 impl Calls {
     /// Claims rows of a part, and builds their messages from `plan`, with whether its template is marketing. Without a
-    /// plan there are no messages. With a `limit`, that of the line's business in people, takes a place for each message.
+    /// plan there are no messages. Counts the messages towards `caps`. With a `limit`, that of the line's business in
+    /// people, takes a place for each of those that are left.
     pub fn claim(
         &self,
         part: PartId,
         request: ClaimRequest,
         plan: Option<(Rc<SendPlan>, bool)>,
+        caps: Option<FrequencyCaps>,
         limit: Option<u32>,
         line: &LineState,
     ) -> LocalBoxFuture<'static, Reply> {
         let (store, recipients, screening) = (self.store.clone(), self.recipients.clone(), self.screening.clone());
-        let line = line.line.clone();
+        let (line, lease) = (line.line.clone(), line.settings.lease);
         Box::pin(async move {
             let prefetched = async {
                 if request.limit > 0 {
@@ -156,9 +203,9 @@ impl Calls {
             let (Claim::Rows { rows, erased, .. }, Some((plan, is_marketing))) = (&claim, plan) else {
                 return Reply::Claimed(part, Ok(ClaimReply::Prepared(claim, Prepared::default())));
             };
+            let mut prepared = Prepared::default();
             let prepare = async {
                 let found = recipients.locate(&store, part, *erased, rows.iter().map(|row| row.claimed.row)).await?;
-                let mut prepared = Prepared::default();
                 for (&ToSend { claimed, attempt }, (chunk, index)) in rows.iter().zip(found) {
                     let Some(to) = chunk.numbers()[usize::from(index)] else {
                         prepared.skipped.push((claimed, SkipReason::Forgotten));
@@ -167,17 +214,21 @@ impl Calls {
                     let (part, plan) = (part.number, plan.clone());
                     prepared.messages.push(Message { part, claimed, attempt, plan, chunk, index, to });
                 }
-                if !rows.is_empty() {
-                    prepared.skip(&screening, &store, &line.business, is_marketing, claimed_at).await?;
-                    if let Some(limit) = limit {
-                        prepared.take_places(&store, &line, limit, request.now).await?;
-                    }
+                if rows.is_empty() {
+                    return Ok(());
                 }
-                Ok(prepared)
+                prepared.skip(&screening, &store, &line.business, is_marketing, claimed_at).await?;
+                if let Some(caps) = caps {
+                    prepared.count(&screening, &store, &line.business, caps, request.now, lease).await?;
+                }
+                if let Some(limit) = limit {
+                    prepared.take_places(&store, &line, limit, request.now).await?;
+                }
+                Ok(())
             };
             let reply = match prepare.await {
-                Ok(prepared) => ClaimReply::Prepared(claim, prepared),
-                Err(error) => ClaimReply::Unprepared(rows.clone(), error),
+                Ok(()) => ClaimReply::Prepared(claim, prepared),
+                Err(error) => ClaimReply::Unprepared { rows: rows.clone(), counted: prepared.counted, error },
             };
             Reply::Claimed(part, Ok(reply))
         })
@@ -214,13 +265,24 @@ impl Calls {
         })
     }
 
-    /// Settles outcomes of claims that were made under the lease of `line`.
-    pub fn settle(&self, outcomes: OutcomesByPart, line: &LineState) -> LocalBoxFuture<'static, Settlement> {
+    /// Settles outcomes of claims that were made under the lease of `line`. Before, gives back the places of the `unsent`
+    /// messages: their rows may be claimed again right after.
+    pub fn settle(
+        &self,
+        outcomes: OutcomesByPart,
+        unsent: Vec<MarketingMessage>,
+        line: &LineState,
+    ) -> LocalBoxFuture<'static, Settlement> {
         let (store, now, id_retention) = (self.store.clone(), line.clock.now(), line.settings.id_retention);
-        let epoch = line.clearance.lease.epoch;
+        let (epoch, business) = (line.clearance.lease.epoch, line.line.business.clone());
         Box::pin(async move {
+            if !unsent.is_empty()
+                && let Err(error) = store.uncount_marketing(&business, &unsent).await
+            {
+                return Settlement { outcomes, unsent, result: Err(error) };
+            }
             let result = store.settle(&outcomes, epoch, now, id_retention).await;
-            Settlement { outcomes, result }
+            Settlement { outcomes, unsent: Vec::new(), result }
         })
     }
 

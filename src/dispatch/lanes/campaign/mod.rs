@@ -7,6 +7,7 @@
 
 pub mod backlog;
 pub mod calls;
+pub mod caps;
 pub mod message;
 mod outcomes;
 pub mod places;
@@ -33,6 +34,7 @@ use futures_util::{
 use self::{
     backlog::Backlog,
     calls::{Calls, Reply, Settlement},
+    caps::CapKeeper,
     message::Message,
     outcomes::PendingOutcomes,
     places::PlaceKeeper,
@@ -81,6 +83,7 @@ pub struct CampaignLane {
     in_flight: usize,
     outcomes: BTreeMap<PartId, PendingOutcomes>,
     places: PlaceKeeper,
+    caps: CapKeeper,
     /// The open call to Redis, of all but settlements.
     call: Option<LocalBoxFuture<'static, Reply>>,
     settling: Option<LocalBoxFuture<'static, Settlement>>,
@@ -126,6 +129,7 @@ impl CampaignLane {
             in_flight: 0,
             outcomes: BTreeMap::new(),
             places: PlaceKeeper::default(),
+            caps: CapKeeper::default(),
             call: None,
             settling: None,
             background: FuturesUnordered::new(),
@@ -212,7 +216,7 @@ impl Lane for CampaignLane {
         if self.settling.is_none()
             && let Some(outcomes) = self.outcomes_to_settle(now, line)
         {
-            self.settling = Some(self.calls.settle(outcomes, line));
+            self.settling = Some(self.calls.settle(outcomes, self.caps.take_unsent(), line));
             let ended = self.places.take_ended();
             if !ended.is_empty() {
                 self.background.push(self.calls.note_places(ended, line));

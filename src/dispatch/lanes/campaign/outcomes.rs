@@ -114,6 +114,7 @@ impl CampaignLane {
     /// Queues an outcome to be settled.
     pub(super) fn queue_outcome(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled, line: &LineState) {
         self.places.ended((part, claimed), &settled);
+        self.caps.ended((part, claimed), &settled);
         match settled {
             Settled::Retry { at, .. } | Settled::Withheld { at, .. } => {
                 self.backlog.note_due(part, Due::At(at));
@@ -156,7 +157,8 @@ impl CampaignLane {
         (!due.is_empty()).then_some(due)
     }
 
-    pub(super) fn apply_settlement(&mut self, Settlement { outcomes, result }: Settlement, line: &LineState) {
+    pub(super) fn apply_settlement(&mut self, settlement: Settlement, line: &LineState) {
+        let Settlement { outcomes, unsent, result } = settlement;
         match result {
             Ok(settled) => {
                 (self.redis_retry_at, self.redis_failing) = (None, false);
@@ -166,6 +168,7 @@ impl CampaignLane {
             Err(error) => {
                 // Settling is idempotent, so outcomes that may have been settled are settled again.
                 self.redis_failed("outcomes could not be settled", &error, line);
+                self.caps.not_given_back(unsent);
                 for (part, unsettled) in outcomes {
                     self.pending_outcomes(part, line).extend(unsettled);
                 }

@@ -17,6 +17,8 @@ use crate::{
     domain::{CampaignState, Due, OnDoubt, PartId, Settled},
     redis::{
         StoreError,
+        marketing::{FrequencyCaps, MarketingMessage},
+        message_ids::RowRef,
         parts::{Claim, ClaimRequest, DoubtsEnded, ToSend},
     },
 };
@@ -81,6 +83,14 @@ impl CampaignLane {
         }
         match self.backlog.next(clock, line.may_claim(now), |template| line.is_held(template, clock)) {
             Next::Inspect(part) => Some(self.claim(part, 0, None, line)),
+            // Other workers may still have to replay whom they have sent to.
+            Next::Claim(part)
+                if self.frequency_caps(part, line).is_some()
+                    && self.calls.store.in_grace_period(line.settings.lease) =>
+            {
+                self.idle_until = Some(now + TAKEOVER_RETRY);
+                None
+            }
             Next::Claim(part) => {
                 let rows = self.backlog.room(part.campaign).map_or(rows, |room| rows.min(room));
                 match self.allowance(now, line) {
@@ -120,7 +130,9 @@ impl CampaignLane {
                 self.refresh_at = Some(Instant::now());
                 self.redis_failed("the work of the line could not be read", &error, line);
             }
-            Reply::Claimed(part, Ok(ClaimReply::Prepared(claim, Prepared { messages, skipped, refused, places }))) => {
+            Reply::Claimed(part, Ok(ClaimReply::Prepared(claim, prepared))) => {
+                let Prepared { messages, skipped, refused, places, counted } = prepared;
+                self.note_counted(counted);
                 if let Some(places) = places {
                     self.places.learned(places, Instant::now(), now);
                     for message in &messages {
@@ -133,7 +145,8 @@ impl CampaignLane {
                 }
                 self.return_rows(part, refused, line);
             }
-            Reply::Claimed(part, Ok(ClaimReply::Unprepared(rows, error))) => {
+            Reply::Claimed(part, Ok(ClaimReply::Unprepared { rows, counted, error })) => {
+                self.note_counted(counted);
                 self.redis_failed("messages could not be prepared", &error, line);
                 self.return_rows(part, rows, line);
             }
@@ -192,6 +205,17 @@ impl CampaignLane {
         self.redis_retry_at = Some(Instant::now() + REDIS_PAUSE);
     }
 
+    fn note_counted(&mut self, counted: Vec<(RowRef, MarketingMessage)>) {
+        for (row, message) in counted {
+            self.caps.counted(row, message);
+        }
+    }
+
+    /// The frequency caps that hold for the messages of a part.
+    fn frequency_caps(&self, part: PartId, line: &LineState) -> Option<FrequencyCaps> {
+        self.backlog.frequency_caps(part.campaign, line.line.frequency_cap)
+    }
+
     /// How many messages may be claimed, as far as the messaging limit of the business goes.
     fn allowance(&self, now: Instant, line: &LineState) -> Allowance {
         match self.places.allowance(line.messaging_limit(), now) {
@@ -223,7 +247,8 @@ impl CampaignLane {
             // restarted, or its lease ends and it stops.
             in_grace_period: self.calls.store.in_grace_period(line.settings.lease),
         };
-        self.calls.claim(part, request, self.backlog.plan(part.campaign), limit, line)
+        let caps = self.frequency_caps(part, line);
+        self.calls.claim(part, request, self.backlog.plan(part.campaign), caps, limit, line)
     }
 
     fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<Message>, line: &LineState) {

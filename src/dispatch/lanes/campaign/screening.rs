@@ -84,6 +84,11 @@ impl Screening {
         Ok(skips.into_iter().collect())
     }
 
+    /// The person whom a message is for.
+    pub fn person(&self, message: &Message) -> PersonHash {
+        PersonHash::of(message.to.into(), &self.token_key.get())
+    }
+
     /// The messages whose recipients the filter takes for suppressed.
     async fn suspects(
         &self,

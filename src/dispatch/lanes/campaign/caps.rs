@@ -1,0 +1,88 @@
+//! The messages of a lane that count towards frequency caps, and may have to give their places back. Pure.
+//!
+//! If the process dies: what it had counted and not sent keeps its place.
+
+use std::collections::HashMap;
+
+use crate::{
+    domain::Settled,
+    redis::{marketing::MarketingMessage, message_ids::RowRef},
+};
+
+/// The messages that were counted.
+#[derive(Debug, Default)]
+pub struct CapKeeper {
+    /// Those that have not ended.
+    counted: HashMap<RowRef, MarketingMessage>,
+    /// Those that ended without being sent. To be given back before their rows are settled.
+    unsent: Vec<MarketingMessage>,
+}
+
+impl CapKeeper {
+    /// Notes that a claimed message is counted, or may be.
+    pub fn counted(&mut self, row: RowRef, message: MarketingMessage) {
+        self.counted.insert(row, message);
+    }
+
+    /// Notes how a message ended.
+    pub fn ended(&mut self, row: RowRef, settled: &Settled) {
+        if self.counted.is_empty() {
+            return;
+        }
+        let Some(message) = self.counted.remove(&row) else { return };
+        match settled {
+            // What is in doubt, or held by Meta, may be delivered.
+            Settled::Accepted(_) | Settled::Held(_) | Settled::InDoubt { .. } => {}
+            Settled::Retry { .. }
+            | Settled::Withheld { .. }
+            | Settled::Back { .. }
+            | Settled::Refused { .. }
+            | Settled::Skipped { .. } => self.unsent.push(message),
+        }
+    }
+
+    /// The messages to give back, once.
+    pub fn take_unsent(&mut self) -> Vec<MarketingMessage> {
+        std::mem::take(&mut self.unsent)
+    }
+
+    /// Notes that messages could not be given back.
+    pub fn not_given_back(&mut self, messages: Vec<MarketingMessage>) {
+        self.unsent.extend(messages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        CampaignId, ClaimedRow, Due, FailureReason, MetaCode, PartId, PersonHash, SkipReason, UnixMs, Wamid,
+    };
+
+    #[test]
+    fn what_was_certainly_not_sent_is_given_back_once() {
+        let (at, reason) = (UnixMs(1), FailureReason::Meta(MetaCode(131_026)));
+        let ends = [
+            (Settled::Accepted(Wamid::from("wamid.1")), false),
+            (Settled::Held(Wamid::from("wamid.2")), false),
+            (Settled::InDoubt { until: at }, false),
+            (Settled::Retry { at, reason }, true),
+            (Settled::Withheld { at, reason }, true),
+            (Settled::Back { at: Due::AtOnce }, true),
+            (Settled::Refused { reason }, true),
+            (Settled::Skipped { reason: SkipReason::Suppressed }, true),
+        ];
+        let part = PartId { campaign: CampaignId(ulid::Ulid(1)), number: 0 };
+        for (row, (settled, is_given_back)) in (0..).zip(ends) {
+            let mut caps = CapKeeper::default();
+            let row = (part, ClaimedRow { row, send: 1 });
+            let message = MarketingMessage::new(PersonHash(7), row);
+            caps.counted(row, message);
+            caps.ended(row, &settled);
+            caps.ended(row, &settled);
+            assert_eq!(caps.take_unsent(), if is_given_back { vec![message] } else { Vec::new() }, "{settled:?}");
+            caps.not_given_back(vec![message]);
+            assert_eq!((caps.take_unsent(), caps.take_unsent()), (vec![message], Vec::new()));
+        }
+    }
+}

@@ -36,9 +36,14 @@ use pregon::{
         lanes::campaign::{CampaignLane, screening::Screening},
         line::runner::Runner,
     },
-    domain::{ClaimedRow, Fact, News, PartId, Settled, SharedTokenKey, State, UnixMs, Wamid},
+    domain::{ClaimedRow, Fact, FrequencyCap, News, PartId, PersonHash, Settled, SharedTokenKey, State, UnixMs, Wamid},
     graph::{GraphClient, GraphClientConfig},
-    redis::{Store, clock::Clock, parts::Claim},
+    redis::{
+        Store,
+        clock::Clock,
+        marketing::{FrequencyCaps, MarketingMessage},
+        parts::Claim,
+    },
 };
 use support::{claim_request, redis::TestRedis, world};
 use tokio::task::LocalSet;
@@ -171,6 +176,31 @@ async fn bytes(redis: &mut MultiplexedConnection) -> u64 {
         bytes += usage.unwrap_or_else(|error| panic!("{key}: {error}"));
     }
     bytes
+}
+
+#[tokio::test]
+async fn a_person_under_a_cap_stays_within_the_bound_of_redis_memory() {
+    const PEOPLE: u64 = 65_536;
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let mut inspect = redis.connection().await;
+    let empty = bytes(&mut inspect).await;
+    let caps = FrequencyCaps::of(Some(FrequencyCap { messages: 2, days: 7 }), None).expect("a cap");
+    let (campaign, now) = (stored::draft(&store, &["3001"]).await, store.time().await.expect("the time"));
+    let drafted = bytes(&mut inspect).await - empty;
+    for row in 0..2 {
+        let claimed = (PartId { campaign, number: 0 }, ClaimedRow { row, send: 1 });
+        let message = |n: u64| MarketingMessage::new(PersonHash(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)), claimed);
+        for people in (0..PEOPLE).collect::<Vec<_>>().chunks(256) {
+            let messages: Vec<_> = people.iter().map(|n| message(*n)).collect();
+            let sent = store.count_marketing(&"1001".into(), caps, &messages, now).await.expect("counted");
+            assert!(sent.into_iter().all(|may_be_sent| may_be_sent));
+        }
+    }
+    let mut counted = Counted::default();
+    let used = bytes(&mut inspect).await - empty - drafted;
+    counted.add("two messages under a cap: bytes of a person", used as f64 / PEOPLE as f64, 40.0);
+    counted.check();
 }
 
 #[tokio::test]

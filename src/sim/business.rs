@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::pacing::Pacing;
+use crate::domain::FrequencyCap;
 
 /// The business of the WABAs that name none: unlimited, unless the scenario lists it.
 pub(super) const DEFAULT_BUSINESS: &str = "1001";
@@ -19,6 +20,8 @@ pub struct Business {
     /// Portfolio pacing of all its templates together; without it, none of its messages is held. When it drops messages,
     /// the business may not send any more.
     pub pacing: Option<Pacing>,
+    /// How much marketing the business wants a person to get. Meta does not ask for that: only the referee looks at it.
+    pub frequency_cap: Option<FrequencyCap>,
 }
 
 /// The number of unique people to whom the lines of a business may deliver messages outside a service window in any 24

@@ -71,6 +71,7 @@ pub struct Tally {
     /// * `after_stop`: marketing to a person who has stopped it for the business.
     /// * `us_marketing`: marketing to a number of the USA.
     /// * `contact_hours`: marketing to a number outside its hours, if the scenario has `referee.contact_hours` for it.
+    /// * `frequency_cap`: marketing to a person beyond the frequency cap of the business.
     ///
     /// Of what a webhook tells, only what it answered with 200 at least `referee.grace` ago counts.
     pub violations: BTreeMap<String, u64>,

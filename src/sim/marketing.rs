@@ -1,4 +1,5 @@
-//! People to whom marketing must not be sent: those of a recent 131049, and those who stopped it. Callers pass the time.
+//! People to whom marketing must not be sent: those of a recent 131049, those who stopped it, and those who had enough.
+//! Callers pass the time.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use super::{lock, notice::NoticeId};
-use crate::domain::Phone;
+use crate::domain::{FrequencyCap, Phone};
 
 /// How long Meta asks to wait after 131049.
 /// Source: developers.facebook.com/docs/whatsapp/per-user-marketing-limits, read in a copy of 29 Apr 2026.
@@ -54,6 +55,36 @@ impl Withheld {
     pub(super) fn reset(&self) {
         lock(&self.people).clear();
         self.any.store(false, Ordering::Release);
+    }
+}
+
+/// The marketing messages of a business with a frequency cap.
+pub(super) struct Capped {
+    cap: FrequencyCap,
+    /// When each person's messages were accepted.
+    accepted: Mutex<HashMap<Phone, Vec<Duration>>>,
+}
+
+impl Capped {
+    pub(super) fn new(cap: FrequencyCap) -> Self {
+        Self { cap, accepted: Mutex::default() }
+    }
+
+    /// Notes a message that was accepted and does not fail.
+    pub(super) fn accepted(&self, person: Phone, now: Duration) {
+        lock(&self.accepted).entry(person).or_default().push(now);
+    }
+
+    /// Whether the person has had as many messages as the cap allows.
+    pub(super) fn forbids(&self, person: Phone, now: Duration) -> bool {
+        let days = Duration::from_hours(24) * u32::from(self.cap.days);
+        let accepted = lock(&self.accepted);
+        let recent = accepted.get(&person).into_iter().flatten().filter(|at| **at + days > now);
+        recent.count() >= usize::from(self.cap.messages)
+    }
+
+    pub(super) fn reset(&self) {
+        lock(&self.accepted).clear();
     }
 }
 

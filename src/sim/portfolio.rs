@@ -10,7 +10,7 @@ use std::{
 use super::{
     business::{Business, MessagingLimit},
     lock,
-    marketing::Stops,
+    marketing::{Capped, Stops},
     millis,
     pacing::Pacer,
 };
@@ -25,6 +25,7 @@ pub(super) struct Portfolio {
     places: Option<Mutex<Places>>,
     pub(super) pacer: Option<Pacer>,
     pub(super) stops: Stops,
+    pub(super) capped: Option<Capped>,
 }
 
 /// The messaging limit of a business, and the people who occupy its places.
@@ -37,7 +38,8 @@ impl Portfolio {
     /// `listed`: the scenario lists the business.
     pub(super) fn new(spec: Business, listed: bool) -> Self {
         let places = listed.then(|| Mutex::new(Places::new(spec.limit)));
-        Self { pacer: spec.pacing.clone().map(Pacer::new), spec, places, stops: Stops::default() }
+        let (pacer, capped) = (spec.pacing.clone().map(Pacer::new), spec.frequency_cap.map(Capped::new));
+        Self { pacer, spec, places, stops: Stops::default(), capped }
     }
 
     pub(super) fn places(&self) -> Option<MutexGuard<'_, Places>> {
@@ -48,10 +50,11 @@ impl Portfolio {
         self.places().map_or(self.spec.limit, |places| places.limit)
     }
 
-    /// Restores the limit of the scenario. Nobody occupies a place, and nobody has stopped marketing.
+    /// Restores the limit of the scenario. Nobody occupies a place, has stopped marketing, or has had any.
     pub(super) fn reset(&self) {
         self.stops.reset();
         self.pacer.iter().for_each(Pacer::reset);
+        self.capped.iter().for_each(Capped::reset);
         if let Some(mut places) = self.places() {
             *places = Places::new(self.spec.limit);
         }

@@ -65,7 +65,10 @@ fn judge_marketing(world: &World, line: &SimLine, state: &mut LineState, to: Pho
     if account.withheld.forbids(to, now, world.referee.grace) {
         state.violations.count(Rule::Resend131049);
     }
-    let stop = world.businesses[account.business].stops.of(to);
+    let business = &world.businesses[account.business];
+    let is_capped = business.capped.as_ref().is_some_and(|capped| capped.forbids(to, now));
+    state.violations.count_if(Rule::FrequencyCap, is_capped);
+    let stop = business.stops.of(to);
     if stop.is_some_and(|stop| was_told(world, stop.notice, now)) {
         state.violations.count(Rule::AfterStop);
     }

@@ -60,10 +60,12 @@ pub(super) enum Rule {
     UsMarketing,
     /// No marketing outside the contact hours of a number.
     ContactHours,
+    /// No marketing to a person beyond the frequency cap of the business.
+    FrequencyCap,
 }
 
 impl Rule {
-    const ALL: [Rule; 9] = [
+    const ALL: [Rule; 10] = [
         Rule::Rate,
         Rule::Pair,
         Rule::PortfolioLimit,
@@ -73,6 +75,7 @@ impl Rule {
         Rule::AfterStop,
         Rule::UsMarketing,
         Rule::ContactHours,
+        Rule::FrequencyCap,
     ];
 
     /// The key in [`super::Tally::violations`].
@@ -87,6 +90,7 @@ impl Rule {
             Rule::AfterStop => "after_stop",
             Rule::UsMarketing => "us_marketing",
             Rule::ContactHours => "contact_hours",
+            Rule::FrequencyCap => "frequency_cap",
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{
     delivery,
     ledger::Answer,
     line::{LineState, NewMessage, SimLine},
+    marketing::Capped,
     message::wamid,
     millis,
     pacing::Hold,
@@ -174,6 +175,13 @@ impl Attempt<'_> {
         self.world.businesses[self.world.wabas[self.line.waba].business].places()
     }
 
+    /// The marketing messages of the line's business, if it has a frequency cap and the message is one of them.
+    fn capped(&self, message: &ValidMessage<'_>) -> Option<&Capped> {
+        let world = self.world;
+        let capped = world.businesses[world.wabas[self.line.waba].business].capped.as_ref()?;
+        world.templates[message.template()?].state().is_marketing().then_some(capped)
+    }
+
     fn accept(
         &self,
         message: &ValidMessage<'_>,
@@ -212,6 +220,11 @@ impl Attempt<'_> {
         state.answered(self.fault.map_or(held_or_accepted, Answer::Fault));
         if let (Some(places), Some(at)) = (&mut places, plan.delivered_at()) {
             places.occupy(message.to, at);
+        }
+        if plan.delivered_at().is_some()
+            && let Some(capped) = self.capped(message)
+        {
+            capped.accepted(message.to, now);
         }
         if let Some(tap) = tap {
             state.plan_tap(number, tap);

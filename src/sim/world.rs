@@ -294,6 +294,7 @@ impl World {
 fn businesses(scenario: &Scenario) -> Vec<Portfolio> {
     let listed = scenario.businesses.iter().map(|spec| Portfolio::new(spec.clone(), true));
     let is_listed = scenario.businesses.iter().any(|business| business.id == DEFAULT_BUSINESS);
-    let unnamed = Business { id: DEFAULT_BUSINESS.into(), limit: MessagingLimit::Unlimited, pacing: None };
+    let unnamed =
+        Business { id: DEFAULT_BUSINESS.into(), limit: MessagingLimit::Unlimited, pacing: None, frequency_cap: None };
     listed.chain((!is_listed).then(|| Portfolio::new(unnamed, false))).collect()
 }

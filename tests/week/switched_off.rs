@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
-use pregon::sim::{
-    Scenario,
-    scenario::{Business, MessagingLimit},
+use pregon::{
+    domain::FrequencyCap,
+    sim::{
+        Scenario,
+        scenario::{Business, MessagingLimit},
+    },
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -73,7 +76,8 @@ async fn with_a_rate_above_that_of_the_line_the_referee_counts_rate() {
 async fn with_a_wrong_messaging_limit_the_referee_counts_portfolio_limit() {
     let mut scenario = scenario();
     scenario.lines[0].messages_per_second = 1_000;
-    scenario.businesses = vec![Business { id: "1001".into(), limit: MessagingLimit::Tier250, pacing: None }];
+    scenario.businesses =
+        vec![Business { id: "1001".into(), limit: MessagingLimit::Tier250, pacing: None, frequency_cap: None }];
     let stage = Stage::start(scenario, "").await;
     until("the limit is known", async || {
         stage.store.messaging_limits().await.is_ok_and(|limits| limits.contains_key(&"1001".into()))
@@ -141,4 +145,21 @@ async fn without_the_contact_hours_of_a_number_the_referee_counts_contact_hours(
     campaign(&stage, "order_update", 20).await;
     until_broken(&stage, "contact_hours").await;
     only(&stage, "contact_hours");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_cap_of_the_business_the_referee_counts_frequency_cap() {
+    let mut scenario = scenario();
+    let frequency_cap = Some(FrequencyCap { messages: 1, days: 7 });
+    scenario.businesses =
+        vec![Business { id: "1001".into(), limit: MessagingLimit::Unlimited, pacing: None, frequency_cap }];
+    for template in &mut scenario.templates {
+        template.category = "MARKETING".into();
+    }
+    let stage = Stage::start(scenario, "").await;
+    for _ in 0..2 {
+        let id = campaign(&stage, "order_update", 20).await;
+        completes(&stage, &id).await;
+    }
+    only(&stage, "frequency_cap");
 }

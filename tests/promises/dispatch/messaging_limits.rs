@@ -33,7 +33,8 @@ impl Stage {
     async fn start(statuses: Statuses) -> Self {
         let hooks = Hooks::start().await;
         let mut scenario = with_webhook(&Webhook::start().await, statuses);
-        scenario.businesses = vec![Business { id: "1001".into(), limit: SimLimit::Tier250, pacing: None }];
+        scenario.businesses =
+            vec![Business { id: "1001".into(), limit: SimLimit::Tier250, pacing: None, frequency_cap: None }];
         scenario.wabas[0].business = "1001".into();
         scenario.wabas[0].webhook = Some(Target { url: hooks.url.clone(), app_secret: APP_SECRET.into() });
         let sim = SimServer::start(scenario).await;

@@ -160,7 +160,8 @@ async fn a_restricted_business_affects_all_its_wabas() {
     let mut other = scenario.wabas[0].clone();
     (other.id, other.business) = ("2002".into(), "1000".into());
     scenario.wabas.push(other);
-    scenario.businesses = vec![Business { id: "1000".into(), limit: MessagingLimit::Unlimited, pacing: None }];
+    scenario.businesses =
+        vec![Business { id: "1000".into(), limit: MessagingLimit::Unlimited, pacing: None, frequency_cap: None }];
     scenario.lines[1].waba = "2002".into();
     let server = SimServer::start(scenario).await;
     let ban = json!({"business": "1000", "event": "DISABLED_UPDATE", "state": "DISABLE"});
@@ -190,7 +191,8 @@ async fn a_restricted_business_affects_all_its_wabas() {
 /// The scenario with portfolio pacing: one message, then 200 ms of assessment.
 fn paced(mut scenario: Scenario, outcome: PacingOutcome) -> Scenario {
     let pacing = Some(Pacing { after: 1, release_after: Duration::from_millis(200), outcome });
-    scenario.businesses = vec![Business { id: "1000".into(), limit: MessagingLimit::Unlimited, pacing }];
+    scenario.businesses =
+        vec![Business { id: "1000".into(), limit: MessagingLimit::Unlimited, pacing, frequency_cap: None }];
     scenario.wabas[0].business = "1000".into();
     scenario
 }

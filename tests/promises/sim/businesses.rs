@@ -12,7 +12,8 @@ use super::kit::{SimServer, Webhook, number, order, quiet, text, with_webhook};
 
 /// The scenario of [`quiet`] whose WABA belongs to business 1000 with a limit of 250 people.
 fn limited(mut scenario: Scenario) -> Scenario {
-    scenario.businesses = vec![Business { id: "1000".into(), limit: MessagingLimit::Tier250, pacing: None }];
+    scenario.businesses =
+        vec![Business { id: "1000".into(), limit: MessagingLimit::Tier250, pacing: None, frequency_cap: None }];
     scenario.wabas[0].business = "1000".into();
     scenario
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pregon::{
-    domain::State,
+    domain::{FrequencyCap, State},
     sim::{
         Scenario,
         scenario::{Business, Limits, MessagingLimit, Odds, Statuses},
@@ -49,7 +49,7 @@ async fn every_rule_starts_at_0() {
     assert_eq!(server.code(&order(1, "")).await, 0);
     let ledger = server.ledger();
     let account = ["rate", "portfolio_limit", "template_not_approved", "restricted"];
-    let people = ["pair", "resend_131049", "after_stop", "us_marketing", "contact_hours"];
+    let people = ["pair", "resend_131049", "after_stop", "us_marketing", "contact_hours", "frequency_cap"];
     for rule in account.into_iter().chain(people) {
         assert_eq!((ledger.total.violations[rule], ledger.lines["3001"].violations[rule]), (0, 0), "{rule}");
     }
@@ -93,7 +93,8 @@ async fn a_second_send_within_6_s_breaks_the_pair_rule() {
 #[tokio::test]
 async fn a_new_person_beyond_the_limit_breaks_the_portfolio_limit() {
     let mut scenario = quiet();
-    scenario.businesses = vec![Business { id: "1000".into(), limit: MessagingLimit::Tier250, pacing: None }];
+    scenario.businesses =
+        vec![Business { id: "1000".into(), limit: MessagingLimit::Tier250, pacing: None, frequency_cap: None }];
     scenario.wabas[0].business = "1000".into();
     let server = SimServer::start(scenario).await;
     for person in 0..250 {
@@ -170,6 +171,22 @@ async fn marketing_to_the_usa_is_withheld_and_breaks_a_rule() {
     assert_eq!(broken(&server), counts(&[("us_marketing", 1)]));
     let failed: Vec<_> = server.sim.messages().into_iter().filter(|message| message.state == State::Failed).collect();
     assert_eq!(failed.iter().map(|message| message.code).collect::<Vec<_>>(), [Some(131_049)]);
+}
+
+#[tokio::test]
+async fn marketing_beyond_the_cap_of_the_business_breaks_a_rule() {
+    let mut scenario = quiet();
+    let frequency_cap = Some(FrequencyCap { messages: 2, days: 7 });
+    scenario.businesses =
+        vec![Business { id: "1000".into(), limit: MessagingLimit::Unlimited, pacing: None, frequency_cap }];
+    scenario.wabas[0].business = "1000".into();
+    let server = SimServer::start(scenario).await;
+    for message in [sale(1), order(1, ""), sale(1), sale(2), order(1, "")] {
+        assert_eq!(server.code(&message).await, 0);
+    }
+    assert_eq!(broken(&server), []);
+    assert_eq!(server.code(&sale(1)).await, 0, "Meta does not mind");
+    assert_eq!(broken(&server), counts(&[("frequency_cap", 1)]));
 }
 
 #[tokio::test]

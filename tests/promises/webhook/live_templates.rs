@@ -200,7 +200,8 @@ async fn messages_dropped_by_template_pacing_are_sent_after_an_unpause() {
 async fn messages_dropped_by_portfolio_pacing_hold_the_business() {
     let mut scenario = calm();
     let pacing = pacing(PacingOutcome::Drop, Duration::from_secs(4));
-    scenario.businesses = vec![Business { id: "1001".into(), limit: MessagingLimit::Unlimited, pacing }];
+    scenario.businesses =
+        vec![Business { id: "1001".into(), limit: MessagingLimit::Unlimited, pacing, frequency_cap: None }];
     let stage = Stage::start(scenario, 500.0).await;
     let id = stage.campaign().await;
     let hold = stage.wait_for_hold("business:1001", |hold| hold["code"] == 135_000).await;

@@ -42,7 +42,9 @@ use self::{
     error::LoadError,
     report::{Findings, Report, StartClocks},
     scenario::{Scenario, Workload},
-    workloads::{bytes, dispatch, feed, growth, inbound, progress, rates, start, suppression, upload, webhooks},
+    workloads::{
+        bytes, dispatch, feed, frequency_cap, growth, inbound, progress, rates, start, suppression, upload, webhooks,
+    },
 };
 use pregon::terminal::{CommandError, out};
 
@@ -87,6 +89,9 @@ async fn run_workload(scenario: &Scenario) -> Result<Findings, LoadError> {
         }
         Workload::Suppression { people, recipients, rounds } => {
             suppression::run(setup, *people, *recipients, *rounds).await
+        }
+        Workload::FrequencyCap { people, recipients, rounds } => {
+            frequency_cap::run(setup, *people, *recipients, *rounds).await
         }
         Workload::Feed { recipients, rounds, duration } => feed::run(setup, *recipients, *rounds, *duration).await,
         Workload::Inbound { recipients, batch, connections, rounds } => {

@@ -42,10 +42,13 @@ const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 const HEADERS_MAX: usize = 32;
 
-/// The template that load tests send.
+/// The template of the category marketing.
+pub const MARKETING_TEMPLATE: (&str, &str) = ("spring_sale", "es_AR");
+
+/// The template that load tests send otherwise.
 pub const TEMPLATE: (&str, &str) = ("order_update", "es_AR");
 
-const TEMPLATES: &str = r#"{"data":[{"id":"1","name":"order_update","language":"es_AR","status":"APPROVED","category":"UTILITY","parameter_format":"POSITIONAL","components":[{"type":"BODY","text":"Hola {{1}}, tu pedido {{2}} llega el {{3}}."}]}],"paging":{}}"#;
+const TEMPLATES: &str = r#"{"data":[{"id":"1","name":"order_update","language":"es_AR","status":"APPROVED","category":"UTILITY","parameter_format":"POSITIONAL","components":[{"type":"BODY","text":"Hola {{1}}, tu pedido {{2}} llega el {{3}}."}]},{"id":"2","name":"spring_sale","language":"es_AR","status":"APPROVED","category":"MARKETING","parameter_format":"POSITIONAL","components":[{"type":"BODY","text":"Hola {{1}}, tu oferta {{2}} termina el {{3}}."}]}],"paging":{}}"#;
 const LINE: &str = r#"{"id":"3001","display_phone_number":"+54 9 11 5555 0001","verified_name":"load","status":"CONNECTED","quality_rating":"GREEN"}"#;
 const NOT_FOUND: &str = r#"{"error":{"message":"Unknown path","type":"OAuthException","code":100}}"#;
 

@@ -1,8 +1,8 @@
 //! A scenario of a load test, as TOML: its stage, its workload and its goals.
 //!
 //! The scenarios are in `loadtest/scenarios`. A scenario has `about`, `[stage]`, exactly one workload (`[dispatch]`,
-//! `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]`, `[suppression]` or
-//! `[start]`) and any number of `[[goal]]`.
+//! `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]`, `[suppression]`, `[frequency_cap]`
+//! or `[start]`) and any number of `[[goal]]`.
 //! Unknown keys and goals for figures that the workload does not measure are errors. All problems are reported together.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration};
@@ -15,7 +15,7 @@ use pregon::domain::{LINE_RATE_MAX, LINE_RATE_MIN};
 
 /// The most recipients of one campaign: the default of `intake.recipients_max`.
 const RECIPIENTS_MAX: u64 = 10_000_000;
-/// The most suppressed people.
+/// The most people beside the recipients.
 const PEOPLE_MAX: u64 = 100_000_000;
 /// The longest latency of the fake Meta: the maximum of `graph.timeout`.
 const LATENCY_MAX: Duration = Duration::from_secs(120);
@@ -141,6 +141,15 @@ pub enum Workload {
         /// Number of rounds. Each round runs both campaigns once.
         rounds: usize,
     },
+    /// `[frequency_cap]`: campaigns of a business with a cap, in alternation with campaigns without.
+    FrequencyCap {
+        /// People who have had messages before, none of whom is a recipient.
+        people: u64,
+        /// Recipients of each campaign.
+        recipients: u64,
+        /// Number of rounds. Each round runs both campaigns once.
+        rounds: usize,
+    },
     /// `[start]`: time to the first message after a start and after a launch.
     Start {
         /// Number of starts.
@@ -224,6 +233,7 @@ impl Workload {
             Workload::Upload { .. } => "upload",
             Workload::Bytes { .. } => "bytes",
             Workload::Suppression { .. } => "suppression",
+            Workload::FrequencyCap { .. } => "frequency_cap",
             Workload::Start { .. } => "start",
         }
     }
@@ -318,6 +328,14 @@ impl Workload {
                 "cpu_us_per_message",
                 "redis_cpu_us_per_message",
             ],
+            Workload::FrequencyCap { .. } => &[
+                "bytes_per_person",
+                "messages_per_second",
+                "plain_per_second",
+                "ratio",
+                "cpu_us_per_message",
+                "redis_cpu_us_per_message",
+            ],
             Workload::Start { .. } => &["start_to_first_send_ms", "launch_to_first_send_ms"],
         }
     }
@@ -370,8 +388,19 @@ fn setup(keys: &mut Keys<'_>) -> Setup {
 }
 
 fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
-    const WORKLOADS: [&str; 10] =
-        ["dispatch", "rates", "growth", "webhooks", "inbound", "feed", "upload", "bytes", "suppression", "start"];
+    const WORKLOADS: [&str; 11] = [
+        "dispatch",
+        "rates",
+        "growth",
+        "webhooks",
+        "inbound",
+        "feed",
+        "upload",
+        "bytes",
+        "suppression",
+        "frequency_cap",
+        "start",
+    ];
     let present: Vec<&str> = WORKLOADS.into_iter().filter(|workload| keys.table.contains_key(*workload)).collect();
     let &[name] = present.as_slice() else {
         keys.problem("", &format!("exactly one of these tables is required: {}", WORKLOADS.join(", ")));
@@ -429,6 +458,11 @@ fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
         },
         "bytes" => Workload::Bytes { recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX) },
         "suppression" => Workload::Suppression {
+            people: keys.number("people", None, 1..=PEOPLE_MAX),
+            recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),
+            rounds: keys.number("rounds", Some(3), 1..=100),
+        },
+        "frequency_cap" => Workload::FrequencyCap {
             people: keys.number("people", None, 1..=PEOPLE_MAX),
             recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),
             rounds: keys.number("rounds", Some(3), 1..=100),

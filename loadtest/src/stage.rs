@@ -74,6 +74,8 @@ pub struct Stage {
     workers: Vec<Worker>,
     redis: PrivateRedis,
     folder: Folder,
+    /// Name and language of the template of its campaigns.
+    pub template: (&'static str, &'static str),
     /// The number of rows in all drafts.
     drafted: AtomicU64,
 }
@@ -148,6 +150,7 @@ impl Stage {
             workers,
             redis,
             folder,
+            template: TEMPLATE,
             drafted: AtomicU64::new(0),
         })
     }
@@ -164,7 +167,7 @@ impl Stage {
     /// Creates a draft without recipients. A worker reads the templates from Meta just after its start and rejects
     /// drafts until then, so this retries.
     pub async fn create(&self, lines: &[LineId]) -> Result<CampaignId, LoadError> {
-        let (name, language) = TEMPLATE;
+        let (name, language) = self.template;
         let new = NewCampaign {
             name: "load".into(),
             template: TemplateName { name: name.into(), language: language.into() },

@@ -3,6 +3,7 @@
 pub mod bytes;
 pub mod dispatch;
 pub mod feed;
+pub mod frequency_cap;
 pub mod growth;
 pub mod inbound;
 pub mod rates;

@@ -1,0 +1,92 @@
+//! Frequency caps: what counting marketing messages costs dispatch, and Redis.
+//!
+//! Cost: a marketing campaign of a business with a cap whose people have had messages before, in alternation with one of a
+//! business without a cap, each on a stage of its own. Nobody is at the cap, so that both send the same messages. Memory: the
+//! growth of `used_memory` by the earlier messages.
+
+use pregon::{
+    domain::{ClaimedRow, FrequencyCap, PartId, PersonHash},
+    redis::{
+        Store,
+        marketing::{FrequencyCaps, MarketingMessage},
+    },
+};
+
+use super::{bytes::used_memory, dispatch::send, progress, us_each};
+use crate::{error::LoadError, meta::MARKETING_TEMPLATE, report::Findings, scenario::Setup, stage::Stage};
+
+const WARM_UP: u64 = 10_000;
+const CAP: FrequencyCap = FrequencyCap { messages: 3, days: 7 };
+/// Earlier messages to each person.
+const MESSAGES: u16 = 2;
+/// People in one call.
+const PEOPLE_AT_ONCE: u64 = 250;
+
+/// Runs the workload.
+pub async fn run(setup: &Setup, people: u64, recipients: u64, rounds: usize) -> Result<Findings, LoadError> {
+    let mut findings = Findings::default();
+    let mut without = Stage::start(setup, false).await?;
+    let mut with = Stage::start(&capped(setup), false).await?;
+    for stage in [&mut without, &mut with] {
+        stage.template = MARKETING_TEMPLATE;
+        send(stage, WARM_UP).await?;
+    }
+    let store = with.store().await?;
+    let before = used_memory(&store).await?;
+    count(&store, people).await?;
+    let after = used_memory(&store).await?;
+    findings.one("bytes_per_person", "", (after as f64 - before as f64) / people as f64);
+    let (mut rates, mut plain, mut ratios, mut cost, mut redis) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let (took, _) = send(&mut without, recipients).await?;
+        plain.push(recipients as f64 / took);
+        let (took, usage) = send(&mut with, recipients).await?;
+        rates.push(recipients as f64 / took);
+        ratios.push(rates[round] / plain[round]);
+        cost.push(us_each(usage.workers + usage.redis, recipients));
+        redis.push(us_each(usage.redis, recipients));
+        progress(&format!(
+            "round {} of {rounds}: {:.0}/s without a cap, {:.0}/s with one, ratio {:.3}",
+            round + 1,
+            plain[round],
+            rates[round],
+            ratios[round]
+        ));
+    }
+    without.stop().await?;
+    with.stop().await?;
+    findings.rounds("messages_per_second", rates);
+    findings.rounds("plain_per_second", plain);
+    findings.rounds("ratio", ratios);
+    findings.rounds("cpu_us_per_message", cost);
+    findings.rounds("redis_cpu_us_per_message", redis);
+    Ok(findings)
+}
+
+/// The same stage with a cap of its business.
+fn capped(setup: &Setup) -> Setup {
+    let mut setup = setup.clone();
+    for (key, value) in [("MESSAGES", CAP.messages), ("DAYS", CAP.days)] {
+        setup.environment.insert(format!("PREGON__BUSINESS__0__FREQUENCY_CAP__{key}"), value.to_string());
+    }
+    setup
+}
+
+/// Counts two earlier messages to each of as many people, none of whom is a recipient.
+async fn count(store: &Store, people: u64) -> Result<(), LoadError> {
+    let caps = FrequencyCaps::of(Some(CAP), None).ok_or_else(|| LoadError::Failed("no cap".into()))?;
+    let campaign = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().map_err(|_| LoadError::Failed("no id".into()))?;
+    let (part, now) = (PartId { campaign, number: 0 }, store.time().await?);
+    for row in 0..MESSAGES {
+        for from in (0..people).step_by(PEOPLE_AT_ONCE as usize) {
+            let people = from..people.min(from + PEOPLE_AT_ONCE);
+            // Spread as a hash is, by a multiplication that no two people share.
+            let hash = |n: u64| PersonHash(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let message = |n| MarketingMessage::new(hash(n), (part, ClaimedRow { row, send: 1 }));
+            let messages: Vec<MarketingMessage> = people.map(message).collect();
+            store.count_marketing(&"1001".into(), caps, &messages, now).await?;
+        }
+    }
+    Ok(())
+}

@@ -158,6 +158,9 @@ impl Numbers {
 /// How many people of a business stop marketing in each way.
 pub const STOPPING: u64 = 20;
 
+/// How many people get more marketing than the cap of their business allows, unless it is kept.
+pub const CAPPED: u64 = 60;
+
 /// How many numbers of a business several campaigns share.
 const SHARED: u64 = 1_000_000;
 
@@ -258,6 +261,10 @@ fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
     let (in_whatsapp, by_word) = (Numbers::stopping("1001", 0), Numbers::stopping("1001", 1));
     for (slot, template) in [(0, "order_update"), (4, "spring_sale"), (8, "order_update"), (10, "spring_sale")] {
         moments[slot].campaigns.push(lines.campaign("2001", template, in_whatsapp.start..by_word.end));
+    }
+    // Marketing to the same people, more than a day apart: a cap allows two messages in seven days.
+    for slot in [5, 8, 11] {
+        moments[slot].campaigns.push(lines.campaign("2002", "spring_sale", Numbers::shared("1002", CAPPED)));
     }
     // To people who have just written.
     let mut answer = lines.campaign("2012", "order_update", Numbers::shared("1012", 20));

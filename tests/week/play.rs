@@ -47,7 +47,7 @@ pub struct Week {
 
 /// Plays the week, and checks its result.
 pub async fn week(plan: Plan) {
-    let stage = Stage::start(plan.scenario, &plan.contact_hours).await;
+    let stage = Stage::start_capped(plan.scenario, &plan.contact_hours).await;
     let start = stage.now().await;
     let mut week =
         Week { stage, began: Instant::now(), start, open: Vec::new(), ended: Vec::new(), reasons: BTreeSet::new() };

@@ -71,9 +71,18 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts everything. The businesses, WABAs and lines of the scenario become those of the workers. `more`: further keys of
-    /// `[dispatch]`, and tables, as TOML.
-    pub async fn start(mut scenario: Scenario, more: &str) -> Self {
+    /// Starts everything. The businesses, WABAs and lines of the scenario become those of the workers, without the frequency
+    /// caps. `more`: further keys of `[dispatch]`, and tables, as TOML.
+    pub async fn start(scenario: Scenario, more: &str) -> Self {
+        Self::start_with(scenario, more, false).await
+    }
+
+    /// Like [`Stage::start`], with the frequency caps.
+    pub async fn start_capped(scenario: Scenario, more: &str) -> Self {
+        Self::start_with(scenario, more, true).await
+    }
+
+    async fn start_with(mut scenario: Scenario, more: &str, is_capped: bool) -> Self {
         let (redis, clock) = clock::redis().await;
         // The webhooks have to find the process again after it was killed.
         let port = free_port();
@@ -83,7 +92,7 @@ impl Stage {
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let meta = format!("http://{}", listener.local_addr().expect("an address"));
-        let text = configuration(&redis, &meta, &scenario, more);
+        let text = configuration(&redis, &meta, &scenario, more, is_capped);
         let mut environment = vec![("PREGON__HTTP__LISTEN".to_owned(), format!("127.0.0.1:{port}"))];
         environment.extend(scenario.wabas.iter().map(|waba| (token_name(&waba.id), waba.token.clone())));
         let sim = Sim::start(scenario, listener, CancellationToken::new()).await.expect("a simulator");
@@ -253,7 +262,7 @@ fn token_name(waba: &str) -> String {
     format!("PREGON_TEST_TOKEN_{waba}")
 }
 
-fn configuration(redis: &TestRedis, meta: &str, scenario: &Scenario, more: &str) -> String {
+fn configuration(redis: &TestRedis, meta: &str, scenario: &Scenario, more: &str, is_capped: bool) -> String {
     let mut text = format!(
         r#"
 [redis]
@@ -276,6 +285,10 @@ format = "json"
         scenario.wabas.iter().map(|waba| waba.business.as_str()).collect();
     for id in businesses {
         text += &format!("[[business]]\nid = \"{id}\"\n");
+        let listed = scenario.businesses.iter().find(|business| business.id == id);
+        if let Some(cap) = listed.and_then(|business| business.frequency_cap).filter(|_| is_capped) {
+            text += &format!("frequency_cap = {{ messages = {}, days = {} }}\n", cap.messages, cap.days);
+        }
     }
     for waba in &scenario.wabas {
         let (id, business, token) = (&waba.id, &waba.business, token_name(&waba.id));

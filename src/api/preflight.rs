@@ -45,7 +45,7 @@ impl Shared {
         let forecast = self.reader.forecast(&record, &stops, now).await?;
         let prices = self.state.prices.as_deref();
         let business = line.map(|line| &line.business);
-        let people = people::count(store, business, &record, prices, forecast.left).await?;
+        let people = people::count(store, line, &record, prices, forecast.left, now).await?;
         let rejects = rejects::count(store, &record).await?;
         let listed = self.listed(campaign, line).await?;
         let cost = prices.map(|prices| (prices, cost::of(prices, &campaign.template.category, &people.by_country)));

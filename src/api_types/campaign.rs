@@ -8,8 +8,7 @@ use super::{Listed, Page, Rejection, Statistics};
 use crate::{
     domain::{
         CampaignId, CampaignState, FrequencyCap, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone, RawRecipient,
-        SendWindow,
-        UnixMs,
+        SendWindow, UnixMs,
         campaign::{OptOutButton, PauseReason, RetriedState},
     },
     json,

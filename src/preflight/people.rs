@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     domain::{
-        BusinessId, PersonHash, Phone, PriceList, SkipReason, State, Suppression, template::Category, us_numbers,
+        BusinessId, Line, PersonHash, Phone, PriceList, SkipReason, State, Suppression, UnixMs, template::Category,
+        us_numbers,
     },
-    redis::{Result, Store, campaigns::CampaignRecord, chunk::Chunk},
+    redis::{Result, Store, campaigns::CampaignRecord, chunk::Chunk, marketing::FrequencyCaps},
 };
 
 /// The most recipients that are looked at.
@@ -43,13 +44,14 @@ struct Seen {
     is_us: bool,
 }
 
-/// Counts the `left` recipients of a campaign of `business`; `None`: it is not known whose the campaign is.
+/// Counts the `left` recipients of a campaign on `line` at `now`; `None`: it is not known whose the campaign is.
 pub async fn count(
     store: &Store,
-    business: Option<&BusinessId>,
+    line: Option<&Line>,
     record: &CampaignRecord,
     prices: Option<&PriceList>,
     left: u64,
+    now: UnixMs,
 ) -> Result<People> {
     let key = store.token_key().await?.get();
     let look = |phone: Phone| Seen {
@@ -60,15 +62,26 @@ pub async fn count(
     let (mut seen, forgotten) = look_at(store, record, left, look).await?;
     seen.sort_unstable_by_key(|seen| seen.hash);
     let is_marketing = record.campaign.template.category == Category::Marketing;
+    let business = line.map(|line| &line.business);
     let suppressed = suppressed(store, business, &seen, is_marketing).await?;
+    let caps = line.and_then(|line| FrequencyCaps::of(line.frequency_cap, record.campaign.frequency_cap));
+    let capped = match (business, caps.filter(|_| is_marketing)) {
+        (Some(business), Some(caps)) => {
+            let hashes: Vec<PersonHash> = seen.iter().map(|person| person.hash).collect();
+            store.capped(business, caps, &hashes, now).await?
+        }
+        _ => vec![false; seen.len()],
+    };
     let mut people = People { is_estimated: left > LOOKED_AT_MAX, ..People::default() };
-    people.skips =
-        [(SkipReason::Suppressed, 0), (SkipReason::MarketingUs, 0), (SkipReason::Forgotten, forgotten)].into();
-    for (seen, is_suppressed) in seen.iter().zip(suppressed) {
+    let skips = [SkipReason::Suppressed, SkipReason::MarketingUs, SkipReason::FrequencyCap].map(|reason| (reason, 0));
+    people.skips = skips.into_iter().chain([(SkipReason::Forgotten, forgotten)]).collect();
+    for ((seen, is_suppressed), is_capped) in seen.iter().zip(suppressed).zip(capped) {
         let skip = if is_suppressed {
             Some(SkipReason::Suppressed)
+        } else if is_marketing && seen.is_us {
+            Some(SkipReason::MarketingUs)
         } else {
-            (is_marketing && seen.is_us).then_some(SkipReason::MarketingUs)
+            is_capped.then_some(SkipReason::FrequencyCap)
         };
         match skip {
             Some(reason) => *people.skips.entry(reason).or_default() += 1,

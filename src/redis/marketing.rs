@@ -18,6 +18,8 @@ use crate::domain::{BusinessId, FrequencyCap, PersonHash, UnixMs, frequency_cap:
 const FIELD_BITS: u32 = 14;
 /// Fields from which old messages are dropped in one call of the script.
 const FIELDS_AT_ONCE: u16 = 64;
+/// People about whom one call of the script asks.
+const PEOPLE_AT_ONCE: usize = 500;
 
 /// The frequency caps that hold for a message: that of its business, and that of its campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,16 +55,19 @@ pub struct MarketingMessage([u8; 9]);
 
 impl MarketingMessage {
     /// The message `row` to a person.
-    pub fn new(PersonHash(person): PersonHash, (part, claimed): RowRef) -> Self {
-        let field = ((person >> (u64::BITS - FIELD_BITS)) as u16).to_be_bytes();
-        let rest = ((person >> (u32::BITS - FIELD_BITS)) as u32).to_be_bytes();
+    pub fn new(person: PersonHash, (part, claimed): RowRef) -> Self {
         let mut message = [0; 21];
         message[..16].copy_from_slice(&part.campaign.0.to_bytes());
         message[16..18].copy_from_slice(&part.number.to_le_bytes());
         message[18..20].copy_from_slice(&claimed.row.to_le_bytes());
         message[20] = claimed.send;
         let [a, b, c, ..] = SipHasher24::new().hash(&message).to_be_bytes();
-        let ([f1, f2], [r1, r2, r3, r4]) = (field, rest);
+        Self::tagged(person, [a, b, c])
+    }
+
+    fn tagged(PersonHash(person): PersonHash, [a, b, c]: [u8; 3]) -> Self {
+        let [f1, f2] = ((person >> (u64::BITS - FIELD_BITS)) as u16).to_be_bytes();
+        let [r1, r2, r3, r4] = ((person >> (u32::BITS - FIELD_BITS)) as u32).to_be_bytes();
         Self([f1, f2, r1, r2, r3, r4, a, b, c])
     }
 }
@@ -95,6 +100,23 @@ impl Store {
             self.incarnations.record(incarnation, [replayed.into_journal_entry()])?;
         }
         Ok(may_be_sent)
+    }
+
+    /// Which people have had as many messages at `now` as one of `caps` allows. Returns one result per person, in order.
+    pub async fn capped(
+        &self,
+        business: &BusinessId,
+        caps: FrequencyCaps,
+        people: &[PersonHash],
+        now: UnixMs,
+    ) -> Result<Vec<bool>> {
+        let mut capped = Vec::with_capacity(people.len());
+        for people in people.chunks(PEOPLE_AT_ONCE) {
+            let messages = people.iter().flat_map(|person| MarketingMessage::tagged(*person, [0; 3]).0).collect();
+            let call = self.count_call(business, caps.hours(), caps.iter(), messages, now).arg(1);
+            capped.extend(self.call::<Vec<u8>>(call).await?.into_iter().map(|may_be_sent| may_be_sent == 0));
+        }
+        Ok(capped)
     }
 
     fn count_call(

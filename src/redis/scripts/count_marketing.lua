@@ -4,6 +4,7 @@
 -- ARGV     1 now (hours since 1970) · 2 how long a message is kept (hours after its own)
 --          3 caps, 3 bytes each: u8 messages, u16 hours after its own in which a message counts, at most ARGV 2
 --          4 messages, 9 bytes each: 2 bytes field, 7 bytes as stored · 5 more fields from which to drop old messages
+--          6 1: changes nothing, and only says which messages may be sent
 -- Returns  a byte for each message: 1 if it is counted and may be sent, 0 if its person has had as many as a cap allows.
 -- If repeated: changes nothing. A message that was counted in the same hour is not counted again.
 --
@@ -79,6 +80,7 @@ for pos = 1, #messages, 9 do
   results[#results + 1] = string.char(result)
 end
 
+if ARGV[6] == '1' then return table.concat(results) end
 local changed, emptied = {}, {}
 for i, field in ipairs(fields) do
   local records = buckets[field]

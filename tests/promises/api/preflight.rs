@@ -60,7 +60,7 @@ async fn a_good_draft_is_ready_and_has_a_start_an_end_and_a_cost() {
         ("state", json!("draft")),
         ("recipients", json!(100)),
         ("left", json!(100)),
-        ("skips", json!({ "suppressed": 0, "marketing_us": 0, "forgotten": 0 })),
+        ("skips", json!({ "suppressed": 0, "marketing_us": 0, "frequency_cap": 0, "forgotten": 0 })),
         ("to_send", json!(100)),
         ("estimated", json!(false)),
         ("rejects", json!({ "count": 0, "by_reason": {}, "complete": true })),
@@ -157,7 +157,7 @@ async fn people_who_would_be_skipped_are_counted_by_reason_and_cost_nothing() {
     api.suppress_person(6, "all").await;
     api.assign_line("3001", "w1", 10.0).await;
     let preflight = api.preflight(id).await;
-    assert_eq!(preflight["skips"], json!({ "suppressed": 4, "marketing_us": 2, "forgotten": 0 }));
+    assert_eq!(preflight["skips"], json!({ "suppressed": 4, "marketing_us": 2, "frequency_cap": 0, "forgotten": 0 }));
     assert_eq!((&preflight["left"], &preflight["to_send"]), (&json!(53), &json!(47)));
     assert_eq!(codes(&preflight), ([].into(), ["price_missing"].into()), "there is no price for +44");
     let cost = &preflight["cost"];
@@ -167,7 +167,7 @@ async fn people_who_would_be_skipped_are_counted_by_reason_and_cost_nothing() {
     api.put_template(|_| ()).await;
     let id = api.draft("orders", &["3001"], 50).await;
     let preflight = api.preflight(id).await;
-    assert_eq!(preflight["skips"], json!({ "suppressed": 1, "marketing_us": 0, "forgotten": 0 }));
+    assert_eq!(preflight["skips"], json!({ "suppressed": 1, "marketing_us": 0, "frequency_cap": 0, "forgotten": 0 }));
     let id = api.draft("nobody", &["3001"], 0).await;
     api.upload(id, "text/csv", format!("to,1,2\n{},Ana,A-6\n", phone(6))).await;
     assert_eq!(codes(&api.preflight(id).await).0, ["all_skipped"].into());

@@ -25,11 +25,15 @@ fn cap(messages: u8, days: u8) -> FrequencyCap {
     FrequencyCap { messages, days }
 }
 
-/// The message to a person, of whom all in a hundred share a field, by its row.
+/// The hash of a person. All in a hundred share a field.
+fn hash(person: u64) -> PersonHash {
+    PersonHash(((person / 100) << 50) | ((person % 100) << 18))
+}
+
+/// The message to a person, by its row.
 fn message(person: u64, row: u16) -> MarketingMessage {
     let campaign = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id");
-    let hash = PersonHash(((person / 100) << 50) | ((person % 100) << 18));
-    MarketingMessage::new(hash, (PartId { campaign, number: 0 }, ClaimedRow { row, send: 1 }))
+    MarketingMessage::new(hash(person), (PartId { campaign, number: 0 }, ClaimedRow { row, send: 1 }))
 }
 
 async fn count(store: &Store, caps: FrequencyCaps, messages: &[MarketingMessage], now: UnixMs) -> Vec<bool> {
@@ -41,6 +45,24 @@ async fn counted_bytes(store: &Store) -> usize {
     let key = store.keys.marketing(&business());
     let values: Vec<Vec<u8>> = store.query("HVALS", cmd("HVALS").arg(key)).await.expect("redis");
     values.iter().map(Vec::len).sum()
+}
+
+#[tokio::test]
+async fn asking_who_has_had_enough_counts_nothing() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let caps = FrequencyCaps::of(Some(cap(2, 7)), None).expect("a cap");
+    count(&store, caps, &[message(1, 1), message(1, 2), message(2, 3)], START).await;
+    let people: Vec<PersonHash> = (0..1_200).map(hash).collect();
+    let counted = counted_bytes(&store).await;
+    for _ in 0..3 {
+        let capped = store.capped(&business(), caps, &people, START.after(HOUR)).await.expect("redis");
+        let capped: Vec<usize> = (0..people.len()).filter(|person| capped[*person]).collect();
+        assert_eq!(capped, [1]);
+    }
+    assert_eq!(counted_bytes(&store).await, counted);
+    let later = START.after(HOUR * 24 * 8);
+    assert!(!store.capped(&business(), caps, &people[..2], later).await.expect("redis").contains(&true));
 }
 
 #[tokio::test]

@@ -59,6 +59,20 @@ pub enum Settled {
     },
 }
 
+impl Settled {
+    /// Whether Meta certainly delivers nothing. What is in doubt, or held by Meta, may be delivered.
+    pub fn is_undelivered(&self) -> bool {
+        match self {
+            Settled::Accepted(_) | Settled::Held(_) | Settled::InDoubt { .. } => false,
+            Settled::Retry { .. }
+            | Settled::Withheld { .. }
+            | Settled::Back { .. }
+            | Settled::Refused { .. }
+            | Settled::Skipped { .. } => true,
+        }
+    }
+}
+
 /// News from Meta about one send of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {

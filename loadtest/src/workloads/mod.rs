@@ -1,5 +1,6 @@
 //! The workloads, one per file. A workload starts its stage, measures, and returns figures and plots.
 
+pub mod alternation;
 pub mod bytes;
 pub mod dispatch;
 pub mod feed;

@@ -9,7 +9,7 @@ use reqwest::Body;
 
 use pregon::{client::ImportTarget, domain::SuppressionScope, intake::Format};
 
-use super::{bytes::used_memory, check_equal, dispatch::send, progress, us_each};
+use super::{alternation, bytes::used_memory, check_equal, dispatch::send};
 use crate::{error::LoadError, recipients, report::Findings, scenario::Setup, stage::Stage};
 
 const WARM_UP: u64 = 10_000;
@@ -28,31 +28,16 @@ pub async fn run(setup: &Setup, people: u64, recipients: u64, rounds: usize) -> 
     findings.one("imported_per_second", "", people as f64 / began.elapsed().as_secs_f64());
     let after = used_memory(&store).await?;
     findings.one("bytes_per_person", "", (after as f64 - before as f64) / people as f64);
-    let (mut rates, mut plain, mut ratios, mut cost, mut redis) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for round in 0..rounds {
-        let (took, _) = send(&mut without, recipients).await?;
-        plain.push(recipients as f64 / took);
-        let (took, usage) = send(&mut with, recipients).await?;
-        rates.push(recipients as f64 / took);
-        ratios.push(rates[round] / plain[round]);
-        cost.push(us_each(usage.workers + usage.redis, recipients));
-        redis.push(us_each(usage.redis, recipients));
-        progress(&format!(
-            "round {} of {rounds}: {:.0}/s with nobody suppressed, {:.0}/s with {people} people, ratio {:.3}",
-            round + 1,
-            plain[round],
-            rates[round],
-            ratios[round]
-        ));
-    }
+    alternation::compare(
+        (&mut without, "with nobody suppressed"),
+        (&mut with, "with them suppressed"),
+        recipients,
+        rounds,
+        &mut findings,
+    )
+    .await?;
     without.stop().await?;
     with.stop().await?;
-    findings.rounds("messages_per_second", rates);
-    findings.rounds("plain_per_second", plain);
-    findings.rounds("ratio", ratios);
-    findings.rounds("cpu_us_per_message", cost);
-    findings.rounds("redis_cpu_us_per_message", redis);
     Ok(findings)
 }
 

@@ -30,14 +30,8 @@ impl CapKeeper {
             return;
         }
         let Some(message) = self.counted.remove(&row) else { return };
-        match settled {
-            // What is in doubt, or held by Meta, may be delivered.
-            Settled::Accepted(_) | Settled::Held(_) | Settled::InDoubt { .. } => {}
-            Settled::Retry { .. }
-            | Settled::Withheld { .. }
-            | Settled::Back { .. }
-            | Settled::Refused { .. }
-            | Settled::Skipped { .. } => self.unsent.push(message),
+        if settled.is_undelivered() {
+            self.unsent.push(message);
         }
     }
 

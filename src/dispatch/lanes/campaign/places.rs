@@ -94,16 +94,8 @@ impl PlaceKeeper {
     /// Notes how a message ended.
     pub fn ended(&mut self, message: RowRef, settled: &Settled) {
         let Some(person) = self.taken.remove(&message) else { return };
-        match settled {
-            // What is in doubt, or held by Meta, may be delivered.
-            Settled::Accepted(_) | Settled::Held(_) | Settled::InDoubt { .. } => {}
-            Settled::Retry { .. }
-            | Settled::Withheld { .. }
-            | Settled::Back { .. }
-            | Settled::Refused { .. }
-            | Settled::Skipped { .. } => {
-                self.ended.push(PlaceNews { person, message, fate: Fate::NotDelivered });
-            }
+        if settled.is_undelivered() {
+            self.ended.push(PlaceNews { person, message, fate: Fate::NotDelivered });
         }
     }
 

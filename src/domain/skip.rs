@@ -13,11 +13,14 @@ pub enum SkipReason {
     Forgotten,
     /// The person has had as many marketing messages as a frequency cap allows.
     FrequencyCap,
+    /// Meta withheld marketing from the person lately.
+    Withheld,
 }
 
 impl SkipReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Suppressed, Self::MarketingUs, Self::Forgotten, Self::FrequencyCap];
+    pub const ALL: [Self; 5] =
+        [Self::Suppressed, Self::MarketingUs, Self::Forgotten, Self::FrequencyCap, Self::Withheld];
 
     /// The byte under which the reason is stored, above 0. It never changes.
     pub fn byte(self) -> u8 {
@@ -26,6 +29,7 @@ impl SkipReason {
             SkipReason::MarketingUs => 2,
             SkipReason::Forgotten => 3,
             SkipReason::FrequencyCap => 4,
+            SkipReason::Withheld => 5,
         }
     }
 
@@ -41,6 +45,7 @@ impl SkipReason {
             SkipReason::MarketingUs => "marketing_us",
             SkipReason::Forgotten => "forgotten",
             SkipReason::FrequencyCap => "frequency_cap",
+            SkipReason::Withheld => "withheld",
         }
     }
 }

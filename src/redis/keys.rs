@@ -152,8 +152,12 @@ keys! {
     windows(business: &BusinessId) => "{{b:{business}}}:windows";
     /// HASH: 2 bytes of a hash → the people with such hashes who want no messages.
     suppressed(business: &BusinessId) => "{{b:{business}}}:suppressed";
-    /// STRING: a generation, and the hashes of the people who became suppressed in it, in that order.
+    /// STRING: a generation, and the hashes of the people who in it became suppressed, or had marketing withheld, in that
+    /// order.
     suppressed_news(business: &BusinessId) => "{{b:{business}}}:suppressed:news";
+    /// ZSET of the people from whom Meta withheld marketing, as 8 bytes each, score = time in ms from which on they may get
+    /// some again. Expires.
+    withheld_people(business: &BusinessId) => "{{b:{business}}}:withheld";
     /// HASH: 2 bytes of a hash → the marketing messages that frequency caps count, to people with such hashes. Expires.
     marketing(business: &BusinessId) => "{{b:{business}}}:marketing";
 

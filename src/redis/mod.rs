@@ -48,6 +48,7 @@ pub mod untold;
 pub mod uploads;
 pub mod wamids;
 pub mod warm_up;
+pub mod withheld;
 
 use std::{sync::Arc, time::Instant};
 

@@ -50,7 +50,7 @@ scripts! {
     KEEP_INBOUND "keep_inbound",
     TAKE_PLACES "take_places", NOTE_PLACES "note_places",
     SUPPRESS "suppress", UNSUPPRESS "unsuppress", ERASE_SUPPRESSED "erase_suppressed", ERASE_PLACES "erase_places",
-    COUNT_MARKETING "count_marketing", UNCOUNT_MARKETING "uncount_marketing",
+    WITHHOLD "withhold", COUNT_MARKETING "count_marketing", UNCOUNT_MARKETING "uncount_marketing",
     APPEND_EVENTS "append_events", NEWEST_EVENT "newest_event", MARK_CHANGED "mark_changed", READ_CHANGES "read_changes",
     READ_INBOUND "read_inbound", SKIP_INBOUND "skip_inbound", TOLD "told",
     BEGIN_DELIVERY "begin_delivery", CHANGE_SUBSCRIBER "change_subscriber",

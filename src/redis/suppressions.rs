@@ -16,7 +16,7 @@ use crate::domain::{
 /// People in one call of the script, so that no call keeps Redis busy for long.
 const PEOPLE_AT_ONCE: usize = 500;
 /// The length of the news from which on they begin again, in bytes: half a million people.
-const NEWS_BYTES_MAX: usize = 4 << 20;
+pub(super) const NEWS_BYTES_MAX: usize = 4 << 20;
 /// Length of a person in a value, in bytes.
 const RECORD_BYTES: usize = 18;
 /// The most fields that are read in one command.
@@ -42,7 +42,7 @@ pub struct NewsPosition {
     incarnation: u64,
 }
 
-/// The people who became suppressed after a position.
+/// The people who became suppressed, or had marketing withheld, after a position.
 #[derive(Debug)]
 pub enum SuppressionNews {
     /// These people, in the order in which they became known.
@@ -157,7 +157,7 @@ impl Store {
         Ok(NewsPosition { generation, bytes: length.saturating_sub(GENERATION_BYTES), incarnation })
     }
 
-    /// The people who became suppressed after `position`. Moves `position` behind them.
+    /// The people who became suppressed, or had marketing withheld, after `position`. Moves `position` behind them.
     pub async fn suppression_news(
         &self,
         business: &BusinessId,

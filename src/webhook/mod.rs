@@ -41,6 +41,7 @@ pub mod signature;
 pub mod tally;
 mod templates;
 mod wishes;
+mod withheld;
 
 use std::{
     convert::Infallible,

@@ -36,6 +36,7 @@ use super::{
     tally::StatusTally,
     templates,
     wishes::{Wish, Wishes},
+    withheld::WithheldPeople,
 };
 use crate::{
     domain::{
@@ -228,7 +229,8 @@ impl Receiver {
         }
         let limited = self.limited.get().await;
         let business = |line: &LineId| self.lines.business(line).filter(|business| limited.contains(*business));
-        let mut places = PlaceChanges::default();
+        let (mut places, mut withheld, key) =
+            (PlaceChanges::default(), WithheldPeople::default(), self.token_key.get());
         for item in &news {
             if let (Some(business), Some(sender)) = (business(&item.line), item.sender) {
                 places.add_wrote(business, &item.line, sender.into(), item.at);
@@ -236,7 +238,15 @@ impl Receiver {
             if let (Some(business), Some((phone, wish))) = (self.lines.business(&item.line), Self::wish(item)) {
                 wishes.add(business, phone, wish, item.at);
             }
+            if let (Some(business), Some(recipient)) = (self.lines.business(&item.line), item.recipient)
+                && WithheldPeople::is_concerned(item.news)
+            {
+                // A time in the future would prolong the day.
+                withheld.add(business, recipient, item.at.min(now), &key);
+            }
         }
+        // Before the facts: a message that is sent again a day later must find the people of today noted.
+        withheld.store(&self.store, now).await.map_err(|cause| Unavailable::because(&cause))?;
         let (mut facts, mut without_token) = (Vec::with_capacity(news.len()), Vec::new());
         for item in news {
             match item.token {

@@ -10,8 +10,8 @@
 --
 -- A field of `suppressed` is the first two bytes of the hash. Its value has 18 bytes for each person: the other six, and
 -- the entry. The field `n` counts the people. `suppressed_news` begins with the generation, and then has the hashes of the
--- people in the order in which they became known, so that a worker reads only those that are new to it. Once it is too
--- long it begins again with a new generation, and workers read all people.
+-- people in the order in which they became known, so that a worker reads only those that are new to it. It also has those
+-- of withhold.lua. Once it is too long it begins again with a new generation, and workers read all people.
 local suppressed, news = KEYS[1], KEYS[2]
 local only_widens, people = ARGV[1] == '1', ARGV[4]
 local RECORD, ALL_MESSAGES = 18, 128

@@ -1,24 +1,28 @@
-//! Marketing that Meta withholds from a person (131049): sent once more, a day later, if the campaign asks for that.
+//! Marketing that Meta withholds from a person (131049): sent once more, a day later, if the campaign asks for that. Until
+//! then no campaign of the business sends any to the person.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
 use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{CampaignId, CampaignState, ClaimedRow, Fact, News, OnWithheld, PartId, Settled, State, UnixMs, policy},
+    domain::{
+        CampaignId, CampaignState, ClaimedRow, Fact, Line, News, OnWithheld, PartId, Settled, SkipReason, State,
+        UnixMs, policy, template::Category,
+    },
     redis::{Store, parts::Claim},
 };
 
 use crate::support::{
     claim_request, clock,
     hooks::{Hooks, now, status_without_token, statuses},
-    hostile::{Conduct, Courier, Meta, Reply, Sent, accepted, refused, wamid},
+    hostile::{AcceptAll, Conduct, Courier, Meta, Reply, Sent, accepted, refused, wamid},
     meta_code,
     redis::TestRedis,
     until,
-    world::{self, TestWorker, address, line, settings},
+    world::{self, TestWorker, address, line, recipient, settings},
 };
 
 const KEPT: Duration = Duration::from_secs(3_600);
@@ -217,5 +221,120 @@ async fn a_withheld_status_follows_the_choice_of_the_campaign() {
         until("nothing is left", async || hooks.by_state(id).await == HashMap::from([(State::Failed, 3)])).await;
         assert_eq!(hooks.counts(id).await.failures, HashMap::from([(meta_code(131_049), 3)]));
     }
+    hooks.stop().await;
+}
+
+/// Withholds the first message to each person.
+#[derive(Default)]
+struct WithholdsFirst(HashSet<String>);
+
+impl Conduct for WithholdsFirst {
+    fn send(&mut self, sent: Sent, _: &Courier) -> Reply {
+        let answer = match self.0.insert(sent.to.clone()) {
+            true => refused(400, 131_049),
+            false => accepted(&sent.to, &wamid(&sent.to, 2)),
+        };
+        Reply::of(answer, Duration::from_millis(2))
+    }
+}
+
+/// Launches a campaign to [`RECIPIENTS`] people.
+async fn launched(store: &Store, category: Category, on_withheld: OnWithheld, line: &str) -> CampaignId {
+    let set = |campaign: &mut pregon::domain::Campaign| {
+        (campaign.template.category, campaign.on_withheld) = (category, on_withheld);
+    };
+    let id = world::campaign_with(store, &[line], RECIPIENTS, set).await;
+    world::launch(store, id).await;
+    id
+}
+
+/// Launches a marketing campaign, waits for its end, and returns how many were skipped because Meta withheld marketing, and
+/// how many messages Meta accepted.
+async fn marketing(store: &Store, line: &str) -> (u64, u64) {
+    let id = launched(store, Category::Marketing, OnWithheld::Fail, line).await;
+    let record = world::wait_for_state(store, id, CampaignState::Completed).await;
+    let counts = world::counts(store, &record).await;
+    let skipped = counts.skips.get(&SkipReason::Withheld).copied().unwrap_or(0);
+    assert_eq!(counts.by_state[&State::Skipped], skipped);
+    (skipped, counts.by_state[&State::Accepted])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_had_marketing_withheld_gets_none_of_the_business_for_a_day() {
+    let (redis, clock) = clock::redis().await;
+    let Some(clock) = clock else { return };
+    let store = Store::connect(&address(&redis)).await.expect("a store");
+    let meta = Meta::start(WithholdsFirst::default(), 0);
+    let other = Line { waba: "2002".into(), business: "1002".into(), ..line("3009", 200.0) };
+    let lines = [line("3001", 200.0), line("3002", 200.0), other];
+    let first = TestWorker::start("w1", &redis, &meta.url(), &lines, settings()).await;
+    let began = store.time().await.expect("redis");
+    let again = launched(&store, Category::Marketing, OnWithheld::Retry, "3001").await;
+    let retrying = HashMap::from([(State::Retrying, RECIPIENTS)]);
+    until("Meta has withheld all", async || by_state(&store, again).await == retrying).await;
+
+    // Another line of the business skips them, and only marketing. Another business does not.
+    assert_eq!(marketing(&store, "3002").await, (RECIPIENTS, 0));
+    assert_eq!(marketing(&store, "3009").await, (0, RECIPIENTS));
+    let utility = launched(&store, Category::Utility, OnWithheld::Fail, "3002").await;
+    let accepted = HashMap::from([(State::Accepted, RECIPIENTS)]);
+    until("no other message is withheld", async || by_state(&store, utility).await == accepted).await;
+
+    // A campaign that sends withheld messages again waits for the end of the day.
+    let waiting = launched(&store, Category::Marketing, OnWithheld::Retry, "3002").await;
+    let part = store.campaign(waiting).await.expect("redis").expect("a campaign").parts[0].0;
+    let range = cmd("ZRANGE").arg(store.keys.retry(part)).arg(&["0", "-1", "WITHSCORES"]).clone();
+    let due = async || store.query::<Vec<(u16, f64)>>("ZRANGE retry", &range).await.expect("redis");
+    until("all wait", async || due().await.len() as u64 == RECIPIENTS).await;
+    let earliest = began.after(policy::WITHHELD_FOR).0 as f64;
+    assert!(due().await.iter().all(|(_, at)| *at >= earliest), "not before {earliest}");
+
+    // A worker that reads all people anew knows them too.
+    first.stop().await;
+    let second = TestWorker::start("w2", &redis, &meta.url(), &lines, settings()).await;
+    assert_eq!(marketing(&store, "3001").await, (RECIPIENTS, 0));
+    let sent = meta.requests() as u64;
+    assert_eq!(sent, 3 * RECIPIENTS);
+
+    second.stop().await;
+    clock.step(26 * HOUR_MS).await;
+    let third = TestWorker::start("w3", &redis, &meta.url(), &lines, settings()).await;
+    for id in [again, waiting] {
+        until("the day is over", async || by_state(&store, id).await == accepted).await;
+    }
+    assert_eq!(marketing(&store, "3001").await, (0, RECIPIENTS));
+    assert_eq!(meta.requests() as u64, sent + 3 * RECIPIENTS);
+    third.stop().await;
+}
+
+/// A failed status of a message to the `n`th person, which may be another app's.
+fn failed(n: u64, code: u32, at: UnixMs) -> serde_json::Value {
+    let mut status = status_without_token(&format!("wamid.{n}"), &format!("failed {code}"));
+    status["recipient_id"] = recipient(n).to.digits().to_string().into();
+    status["timestamp"] = at.seconds().to_string().into();
+    status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_acknowledged_withheld_status_no_marketing_is_claimed() {
+    let mut hooks = Hooks::start().await;
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, 0);
+    let lines = [line("3001", 200.0), line("3002", 200.0)];
+    let worker = TestWorker::start("w1", &hooks.redis, &meta.url(), &lines, settings()).await;
+    assert_eq!(marketing(&hooks.store, "3001").await, (0, RECIPIENTS));
+    let day_ago = UnixMs(now().0 - 25 * HOUR_MS as u64);
+    let reported = [failed(0, 131_049, now()), failed(1, 131_026, now()), failed(2, 131_049, day_ago)];
+    for _ in 0..2 {
+        assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200);
+        assert_eq!(marketing(&hooks.store, "3002").await, (1, RECIPIENTS - 1));
+    }
+
+    // Redis loses what the receiver was told last, and the receiver replays it before marketing is claimed again.
+    let kept = hooks.redis.written();
+    assert_eq!(hooks.deliver(&statuses("3002", &[failed(3, 131_049, now())])).await, 200);
+    hooks.redis.lose_power(kept).await;
+    hooks.redis.restart().await;
+    assert_eq!(marketing(&hooks.store, "3002").await, (2, RECIPIENTS - 2));
+    worker.stop().await;
     hooks.stop().await;
 }

@@ -15,13 +15,13 @@ use super::{
     message::Message,
     plans::{SendPlan, SendPlans, WantedPlan},
     recipients::ChunkCache,
-    screening::Screening,
+    screening::{Bar, Claimed, Screening},
 };
 use crate::{
     dispatch::line::state::LineState,
     domain::{
-        BusinessId, CampaignId, ClaimedRow, Line, PartId, PersonHash, Phone, Settled, SkipReason, State, Suppression,
-        SuppressionReason, SuppressionScope, SuppressionSource, TokenKey, UnixMs,
+        BusinessId, CampaignId, ClaimedRow, Due, Line, OnWithheld, PartId, PersonHash, Phone, Settled, SkipReason,
+        State, Suppression, SuppressionReason, SuppressionScope, SuppressionSource, TokenKey, UnixMs,
     },
     redis::{
         Store, StoreError,
@@ -69,8 +69,8 @@ pub enum ClaimReply {
 pub struct Prepared {
     /// A message for each row that may be sent.
     pub messages: Vec<Message>,
-    /// The rows that must not be sent, and why.
-    pub skipped: Vec<(ClaimedRow, SkipReason)>,
+    /// The rows that must not be sent now, because of their people.
+    pub barred: Vec<(ClaimedRow, Settled)>,
     /// The rows for which the messaging limit has no place left.
     pub refused: Vec<ToSend>,
     /// The places that are left, if the business has a limit.
@@ -80,18 +80,22 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Sets the messages apart that must not be sent.
-    async fn skip(
+    /// Sets the messages apart that must not be sent now. `on_withheld` is that of their campaign.
+    async fn screen(
         &mut self,
         screening: &Screening,
         store: &Store,
-        business: &BusinessId,
-        is_marketing: bool,
-        claimed_at: Instant,
+        claimed: Claimed<'_>,
+        on_withheld: OnWithheld,
     ) -> Result<(), StoreError> {
-        let skips = screening.skips(store, business, &self.messages, is_marketing, claimed_at).await?;
-        self.skipped.extend(skips.iter().map(|&(index, reason)| (self.messages[index].claimed, reason)));
-        skips.iter().rev().for_each(|&(index, _)| drop(self.messages.remove(index)));
+        let barred = screening.barred(store, &self.messages, claimed).await?;
+        let settled = |bar| match (bar, on_withheld) {
+            (Bar::Skip(reason), _) => Settled::Skipped { reason },
+            (Bar::Until(_), OnWithheld::Fail) => Settled::Skipped { reason: SkipReason::Withheld },
+            (Bar::Until(at), OnWithheld::Retry) => Settled::Back { at: Due::At(at) },
+        };
+        self.barred.extend(barred.iter().map(|&(index, bar)| (self.messages[index].claimed, settled(bar))));
+        barred.iter().rev().for_each(|&(index, _)| drop(self.messages.remove(index)));
         Ok(())
     }
 
@@ -103,14 +107,9 @@ impl Prepared {
         business: &BusinessId,
         caps: FrequencyCaps,
         now: UnixMs,
-        lease: Duration,
     ) -> Result<(), StoreError> {
         if self.messages.is_empty() {
             return Ok(());
-        }
-        let store = store.in_this_incarnation();
-        if store.in_grace_period(lease) {
-            return Err(StoreError::NotApplied("other workers may not have replayed what they counted".to_owned()));
         }
         let messages: Vec<MarketingMessage> = self
             .messages
@@ -120,8 +119,8 @@ impl Prepared {
         self.counted = self.messages.iter().map(Message::row).zip(messages.iter().copied()).collect();
         let mut may_be_sent = store.count_marketing(business, caps, &messages, now).await?.into_iter();
         let over = self.messages.extract_if(.., |_| !may_be_sent.next().unwrap_or(false));
-        let over: Vec<ClaimedRow> = over.map(|message| message.claimed).collect();
-        self.skipped.extend(over.iter().map(|claimed| (*claimed, SkipReason::FrequencyCap)));
+        let over = over.map(|message| (message.claimed, Settled::Skipped { reason: SkipReason::FrequencyCap }));
+        self.barred.extend(over);
         let mut left = self.messages.iter().map(Message::row).peekable();
         self.counted.retain(|(row, _)| left.next_if_eq(row).is_some());
         Ok(())
@@ -152,14 +151,46 @@ pub struct Refresh {
 /// Outcomes by part.
 pub type OutcomesByPart = BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>;
 
+/// What attempts say about people. It is stored before their outcomes are settled.
+#[derive(Default)]
+pub struct OfPeople {
+    /// The messages that give their places back.
+    pub unsent: Vec<MarketingMessage>,
+    /// The people from whom Meta withheld marketing, each with the time from which on they may get some again.
+    pub withheld: Vec<(PersonHash, UnixMs)>,
+}
+
 /// A settlement of outcomes.
 pub struct Settlement {
     /// The outcomes.
     pub outcomes: OutcomesByPart,
-    /// The messages whose places could not be given back.
-    pub unsent: Vec<MarketingMessage>,
+    /// What may not be stored yet.
+    pub of_people: OfPeople,
     /// The number of open recipients of each part, if it succeeded.
     pub result: Result<Vec<SettledPart>, StoreError>,
+}
+
+impl OfPeople {
+    async fn store(&self, store: &Store, business: &BusinessId, now: UnixMs) -> Result<(), StoreError> {
+        if !self.unsent.is_empty() {
+            store.uncount_marketing(business, &self.unsent).await?;
+        }
+        if !self.withheld.is_empty() {
+            store.withhold(business, &self.withheld, now).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The store in this incarnation of Redis.
+///
+/// Errors: transient in its grace period, because other processes may not have replayed what they know about people.
+fn after_replays(store: &Store, lease: Duration) -> Result<Store, StoreError> {
+    let store = store.in_this_incarnation();
+    if store.in_grace_period(lease) {
+        return Err(StoreError::NotApplied("other processes may not have replayed what they know".to_owned()));
+    }
+    Ok(store)
 }
 
 /// The Redis calls of one line.
@@ -203,12 +234,12 @@ impl Calls {
             let (Claim::Rows { rows, erased, .. }, Some((plan, is_marketing))) = (&claim, plan) else {
                 return Reply::Claimed(part, Ok(ClaimReply::Prepared(claim, Prepared::default())));
             };
-            let mut prepared = Prepared::default();
+            let (mut prepared, on_withheld) = (Prepared::default(), plan.campaign.on_withheld);
             let prepare = async {
                 let found = recipients.locate(&store, part, *erased, rows.iter().map(|row| row.claimed.row)).await?;
                 for (&ToSend { claimed, attempt }, (chunk, index)) in rows.iter().zip(found) {
                     let Some(to) = chunk.numbers()[usize::from(index)] else {
-                        prepared.skipped.push((claimed, SkipReason::Forgotten));
+                        prepared.barred.push((claimed, Settled::Skipped { reason: SkipReason::Forgotten }));
                         continue;
                     };
                     let (part, plan) = (part.number, plan.clone());
@@ -217,9 +248,11 @@ impl Calls {
                 if rows.is_empty() {
                     return Ok(());
                 }
-                prepared.skip(&screening, &store, &line.business, is_marketing, claimed_at).await?;
+                let store = if is_marketing { after_replays(&store, lease)? } else { store.clone() };
+                let claimed = Claimed { business: &line.business, is_marketing, at: claimed_at, now: request.now };
+                prepared.screen(&screening, &store, claimed, on_withheld).await?;
                 if let Some(caps) = caps {
-                    prepared.count(&screening, &store, &line.business, caps, request.now, lease).await?;
+                    prepared.count(&screening, &store, &line.business, caps, request.now).await?;
                 }
                 if let Some(limit) = limit {
                     prepared.take_places(&store, &line, limit, request.now).await?;
@@ -265,24 +298,22 @@ impl Calls {
         })
     }
 
-    /// Settles outcomes of claims that were made under the lease of `line`. Before, gives back the places of the `unsent`
-    /// messages: their rows may be claimed again right after.
+    /// Settles outcomes of claims that were made under the lease of `line`. Before, stores what they say about people: the
+    /// rows may be claimed again right after.
     pub fn settle(
         &self,
         outcomes: OutcomesByPart,
-        unsent: Vec<MarketingMessage>,
+        of_people: OfPeople,
         line: &LineState,
     ) -> LocalBoxFuture<'static, Settlement> {
         let (store, now, id_retention) = (self.store.clone(), line.clock.now(), line.settings.id_retention);
         let (epoch, business) = (line.clearance.lease.epoch, line.line.business.clone());
         Box::pin(async move {
-            if !unsent.is_empty()
-                && let Err(error) = store.uncount_marketing(&business, &unsent).await
-            {
-                return Settlement { outcomes, unsent, result: Err(error) };
+            if let Err(error) = of_people.store(&store, &business, now).await {
+                return Settlement { outcomes, of_people, result: Err(error) };
             }
             let result = store.settle(&outcomes, epoch, now, id_retention).await;
-            Settlement { outcomes, unsent: Vec::new(), result }
+            Settlement { outcomes, of_people: OfPeople::default(), result }
         })
     }
 

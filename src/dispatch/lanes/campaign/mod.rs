@@ -45,8 +45,8 @@ use super::{Addressee, Lane};
 use crate::{
     dispatch::line::state::LineState,
     domain::{
-        CallingCode, CampaignId, ClaimedRow, Due, FailureReason, HoldScope, Outcome, PartId, Phone, Settled,
-        SharedTokenKey,
+        CallingCode, CampaignId, ClaimedRow, Due, FailureReason, HoldScope, Outcome, PartId, PersonHash, Phone,
+        Settled, SharedTokenKey, UnixMs,
     },
     graph::client::{Edge, SendRequest},
     redis::Store,
@@ -84,6 +84,8 @@ pub struct CampaignLane {
     outcomes: BTreeMap<PartId, PendingOutcomes>,
     places: PlaceKeeper,
     caps: CapKeeper,
+    /// The people from whom Meta withheld marketing, until when. To be stored before the outcomes of their rows.
+    withheld: Vec<(PersonHash, UnixMs)>,
     /// The open call to Redis, of all but settlements.
     call: Option<LocalBoxFuture<'static, Reply>>,
     settling: Option<LocalBoxFuture<'static, Settlement>>,
@@ -130,6 +132,7 @@ impl CampaignLane {
             outcomes: BTreeMap::new(),
             places: PlaceKeeper::default(),
             caps: CapKeeper::default(),
+            withheld: Vec::new(),
             call: None,
             settling: None,
             background: FuturesUnordered::new(),
@@ -216,7 +219,8 @@ impl Lane for CampaignLane {
         if self.settling.is_none()
             && let Some(outcomes) = self.outcomes_to_settle(now, line)
         {
-            self.settling = Some(self.calls.settle(outcomes, self.caps.take_unsent(), line));
+            let of_people = self.take_of_people();
+            self.settling = Some(self.calls.settle(outcomes, of_people, line));
             let ended = self.places.take_ended();
             if !ended.is_empty() {
                 self.background.push(self.calls.note_places(ended, line));

@@ -7,14 +7,14 @@ use tracing::warn;
 use super::{
     CampaignLane, CampaignUnit,
     backlog::FailureStreak,
-    calls::{OutcomesByPart, Settlement},
+    calls::{OfPeople, OutcomesByPart, Settlement},
     settle::{self, SettleContext},
 };
 use crate::{
     dispatch::{batch, line::state::LineState},
     domain::{
-        CampaignId, CampaignState, Cause, ClaimedRow, Due, ErrorScope, Outcome, PartId, Settled, campaign::PauseReason,
-        policy,
+        CampaignId, CampaignState, Cause, ClaimedRow, Due, ErrorScope, Outcome, PartId, PersonHash, Settled,
+        campaign::PauseReason, policy,
     },
 };
 
@@ -32,6 +32,10 @@ impl CampaignLane {
         let now = line.clock.now();
         if outcome.cause().is_some_and(|cause| policy::stops_marketing(cause.reason())) {
             self.background.push(self.calls.stop_marketing(to, &self.token_key.get(), line));
+        }
+        if matches!(outcome, Outcome::Withheld(_)) {
+            let person = PersonHash::of(to.into(), &self.token_key.get());
+            self.withheld.push((person, now.after(policy::WITHHELD_FOR)));
         }
         let on_withheld = self.backlog.campaign(part.campaign).map(|work| work.plan.campaign.on_withheld);
         let on_withheld = on_withheld.unwrap_or_default();
@@ -157,8 +161,13 @@ impl CampaignLane {
         (!due.is_empty()).then_some(due)
     }
 
+    /// What attempts that have ended say about people, once.
+    pub(super) fn take_of_people(&mut self) -> OfPeople {
+        OfPeople { unsent: self.caps.take_unsent(), withheld: std::mem::take(&mut self.withheld) }
+    }
+
     pub(super) fn apply_settlement(&mut self, settlement: Settlement, line: &LineState) {
-        let Settlement { outcomes, unsent, result } = settlement;
+        let Settlement { outcomes, of_people, result } = settlement;
         match result {
             Ok(settled) => {
                 (self.redis_retry_at, self.redis_failing) = (None, false);
@@ -168,7 +177,8 @@ impl CampaignLane {
             Err(error) => {
                 // Settling is idempotent, so outcomes that may have been settled are settled again.
                 self.redis_failed("outcomes could not be settled", &error, line);
-                self.caps.not_given_back(unsent);
+                self.caps.not_given_back(of_people.unsent);
+                self.withheld.extend(of_people.withheld);
                 for (part, unsettled) in outcomes {
                     self.pending_outcomes(part, line).extend(unsettled);
                 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     dispatch::{batch, lanes::Lane as _, line::state::LineState},
-    domain::{CampaignState, Due, OnDoubt, PartId, Settled},
+    domain::{CampaignState, Due, OnDoubt, PartId},
     redis::{
         StoreError,
         marketing::{FrequencyCaps, MarketingMessage},
@@ -83,9 +83,9 @@ impl CampaignLane {
         }
         match self.backlog.next(clock, line.may_claim(now), |template| line.is_held(template, clock)) {
             Next::Inspect(part) => Some(self.claim(part, 0, None, line)),
-            // Other workers may still have to replay whom they have sent to.
+            // Other processes may still have to replay who got marketing, and from whom Meta withheld it.
             Next::Claim(part)
-                if self.frequency_caps(part, line).is_some()
+                if self.backlog.is_marketing(part.campaign)
                     && self.calls.store.in_grace_period(line.settings.lease) =>
             {
                 self.idle_until = Some(now + TAKEOVER_RETRY);
@@ -131,7 +131,7 @@ impl CampaignLane {
                 self.redis_failed("the work of the line could not be read", &error, line);
             }
             Reply::Claimed(part, Ok(ClaimReply::Prepared(claim, prepared))) => {
-                let Prepared { messages, skipped, refused, places, counted } = prepared;
+                let Prepared { messages, barred, refused, places, counted } = prepared;
                 self.note_counted(counted);
                 if let Some(places) = places {
                     self.places.learned(places, Instant::now(), now);
@@ -140,8 +140,8 @@ impl CampaignLane {
                     }
                 }
                 self.claimed(part, claim, messages, line);
-                for (claimed, reason) in skipped {
-                    self.queue_outcome(part, claimed, Settled::Skipped { reason }, line);
+                for (claimed, settled) in barred {
+                    self.queue_outcome(part, claimed, settled, line);
                 }
                 self.return_rows(part, refused, line);
             }

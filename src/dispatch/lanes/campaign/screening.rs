@@ -1,11 +1,12 @@
 //! Decides which claimed messages must not be sent, and why.
 //!
-//! Nearly nobody is suppressed, so each business has a filter in memory that holds the hashes of all suppressed people and
-//! knows for nearly everybody else that they are not among them. The rest is looked up in Redis. Before the messages of a
-//! claim are checked, the people who became suppressed before it are added to the filter. Lines of one business that claim
-//! at the same time share that read.
+//! Nearly nobody is suppressed, or had marketing withheld by Meta, so each business has a filter in memory that holds the
+//! hashes of all such people and knows for nearly everybody else that they are not among them. The rest is looked up in
+//! Redis. Before the messages of a claim are checked, the people who became known before it are added to the filter. Lines
+//! of one business that claim at the same time share that read.
 //!
-//! Promises: no message is sent to a person whose suppression was stored before its row was claimed.
+//! Promises: no message is sent to a person whose suppression was stored before its row was claimed, and no marketing to one
+//! from whom Meta had withheld it less than a day before.
 
 use std::{
     cell::RefCell,
@@ -20,19 +21,41 @@ use tracing::info;
 
 use super::message::Message;
 use crate::{
-    domain::{BusinessId, PersonHash, SharedTokenKey, SkipReason, us_numbers},
+    domain::{BusinessId, PersonHash, SharedTokenKey, SkipReason, UnixMs, us_numbers},
     redis::{
         Store, StoreError,
         suppressions::{NewsPosition, SuppressionNews},
     },
 };
 
-/// The share of people whom the filter takes for suppressed although they are not: each costs a lookup in Redis.
+/// The share of people whom the filter suspects although nothing is known about them: each costs a lookup in Redis.
 const FALSE_POSITIVES: f64 = 0.01;
 /// The least number of people that a new filter has room for beyond those it begins with.
 const ROOM_MIN: usize = 10_000;
 /// People that are read in one step while a filter is built.
 const READ_AT_ONCE: usize = 10_000;
+
+/// What was claimed.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimed<'a> {
+    /// Whose messages.
+    pub business: &'a BusinessId,
+    /// Whether their template is marketing.
+    pub is_marketing: bool,
+    /// When their rows were claimed, at the latest.
+    pub at: Instant,
+    /// The time of the claim.
+    pub now: UnixMs,
+}
+
+/// Why a message must not be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bar {
+    /// Its recipient gets none.
+    Skip(SkipReason),
+    /// Meta withheld marketing from the person, who may get some again from this time on.
+    Until(UnixMs),
+}
 
 /// Whom the campaigns of a shard must not send to.
 pub struct Screening {
@@ -40,10 +63,10 @@ pub struct Screening {
     filters: RefCell<HashMap<BusinessId, Rc<Mutex<Filter>>>>,
 }
 
-/// The suppressed people of a business.
+/// The people of a business who are suppressed, or had marketing withheld.
 #[derive(Default)]
 struct Filter {
-    /// `None` while nobody is suppressed.
+    /// `None` while there is nobody.
     people: Option<BloomFilter>,
     /// How many more people the filter has room for.
     room: usize,
@@ -58,30 +81,29 @@ impl Screening {
         Self { token_key, filters: RefCell::default() }
     }
 
-    /// Which of `messages` must not be sent, by their index in order, and why. Their rows were claimed by `claimed_at`.
+    /// Which of `messages` must not be sent now, by their index in order, and why.
     ///
     /// Errors: send none of them.
-    pub async fn skips(
+    pub async fn barred(
         &self,
         store: &Store,
-        business: &BusinessId,
         messages: &[Message],
-        is_marketing: bool,
-        claimed_at: Instant,
-    ) -> Result<Vec<(usize, SkipReason)>, StoreError> {
-        let suspects = self.suspects(store, business, messages, claimed_at).await?;
-        let mut skips = BTreeMap::new();
+        claimed: Claimed<'_>,
+    ) -> Result<Vec<(usize, Bar)>, StoreError> {
+        let Claimed { business, is_marketing, at, now } = claimed;
+        let (indices, hashes): (Vec<_>, Vec<_>) =
+            self.suspects(store, business, messages, at).await?.into_iter().unzip();
+        // What a person wants comes before what Meta delivers, and that before what Meta withholds for a time.
+        let mut barred = BTreeMap::new();
         if is_marketing {
-            skips.extend(undeliverable(messages).map(|index| (index, SkipReason::MarketingUs)));
+            let withheld = indices.iter().zip(store.withheld_until(business, &hashes, now).await?);
+            barred.extend(withheld.filter_map(|(index, until)| Some((*index, Bar::Until(until?)))));
+            barred.extend(undeliverable(messages).map(|index| (index, Bar::Skip(SkipReason::MarketingUs))));
         }
-        if !suspects.is_empty() {
-            let hashes: Vec<PersonHash> = suspects.iter().map(|(_, hash)| *hash).collect();
-            let found = suspects.into_iter().zip(store.suppressions(business, &hashes).await?);
-            let suppressed = found.filter(|(_, entry)| entry.is_some_and(|entry| entry.covers(is_marketing)));
-            // What a person wants comes before what Meta delivers.
-            skips.extend(suppressed.map(|((index, _), _)| (index, SkipReason::Suppressed)));
-        }
-        Ok(skips.into_iter().collect())
+        let found = indices.into_iter().zip(store.suppressions(business, &hashes).await?);
+        let suppressed = found.filter(|(_, entry)| entry.is_some_and(|entry| entry.covers(is_marketing)));
+        barred.extend(suppressed.map(|(index, _)| (index, Bar::Skip(SkipReason::Suppressed))));
+        Ok(barred.into_iter().collect())
     }
 
     /// The person whom a message is for.
@@ -89,7 +111,7 @@ impl Screening {
         PersonHash::of(message.to.into(), &self.token_key.get())
     }
 
-    /// The messages whose recipients the filter takes for suppressed.
+    /// The messages whose recipients the filter suspects.
     async fn suspects(
         &self,
         store: &Store,
@@ -117,7 +139,7 @@ fn undeliverable(messages: &[Message]) -> impl Iterator<Item = usize> {
 }
 
 impl Filter {
-    /// Adds everybody who became suppressed before `until`.
+    /// Adds everybody who became known before `until`.
     async fn follow(&mut self, store: &Store, business: &BusinessId, until: Instant) -> Result<(), StoreError> {
         if self.followed_at.is_some_and(|at| at >= until) {
             return Ok(());
@@ -141,7 +163,8 @@ impl Filter {
         // Not followed any more if this fails in the middle.
         self.position = NewsPosition::default();
         let position = store.suppression_news_end(business).await?;
-        let count = usize::try_from(store.suppressed_count(business).await?).unwrap_or(usize::MAX);
+        let count = store.suppressed_count(business).await? + store.withheld_count(business).await?;
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
         self.people = None;
         if count > 0 {
             self.room = ROOM_MIN.max(count / 2);
@@ -153,6 +176,14 @@ impl Filter {
                     people.insert_hash(*hash);
                 }
                 (last, more) = (found.last().map(|(hash, _)| *hash), has_more);
+            }
+            let (mut read, mut more) = (0, true);
+            while more {
+                let found = store.withheld_people(business, read, READ_AT_ONCE).await?;
+                (read, more) = (read + found.len(), found.len() == READ_AT_ONCE);
+                for PersonHash(hash) in found {
+                    people.insert_hash(hash);
+                }
             }
             info!(business.id = %business, n = count, bytes = people.num_bits() / 8, "suppressed people loaded");
             self.people = Some(people);

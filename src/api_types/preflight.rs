@@ -33,7 +33,7 @@ pub struct Preflight {
     pub left: u64,
     /// How many of those left would be skipped, by reason.
     #[serde(default)]
-    #[schema(required, example = json!({ "suppressed": 812, "marketing_us": 0, "frequency_cap": 41 }))]
+    #[schema(required, example = json!({ "suppressed": 812, "marketing_us": 0, "withheld": 3, "frequency_cap": 41 }))]
     pub skips: BTreeMap<String, u64>,
     /// How many messages would be sent: those left without the skipped ones.
     #[serde(default)]

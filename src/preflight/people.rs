@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     domain::{
-        BusinessId, Line, PersonHash, Phone, PriceList, SkipReason, State, Suppression, UnixMs, template::Category,
-        us_numbers,
+        BusinessId, Line, OnWithheld, PersonHash, Phone, PriceList, SkipReason, State, Suppression, UnixMs,
+        template::Category, us_numbers,
     },
     redis::{Result, Store, campaigns::CampaignRecord, chunk::Chunk, marketing::FrequencyCaps},
 };
@@ -64,6 +64,9 @@ pub async fn count(
     let is_marketing = record.campaign.template.category == Category::Marketing;
     let business = line.map(|line| &line.business);
     let suppressed = suppressed(store, business, &seen, is_marketing).await?;
+    // Otherwise they wait for the day to end, and are sent to.
+    let is_skipped = is_marketing && record.campaign.on_withheld == OnWithheld::Fail;
+    let withheld = withheld(store, business.filter(|_| is_skipped), &seen, now).await?;
     let caps = line.and_then(|line| FrequencyCaps::of(line.frequency_cap, record.campaign.frequency_cap));
     let capped = match (business, caps.filter(|_| is_marketing)) {
         (Some(business), Some(caps)) => {
@@ -73,13 +76,16 @@ pub async fn count(
         _ => vec![false; seen.len()],
     };
     let mut people = People { is_estimated: left > LOOKED_AT_MAX, ..People::default() };
-    let skips = [SkipReason::Suppressed, SkipReason::MarketingUs, SkipReason::FrequencyCap].map(|reason| (reason, 0));
+    let reasons = [SkipReason::Suppressed, SkipReason::MarketingUs, SkipReason::Withheld, SkipReason::FrequencyCap];
+    let skips = reasons.map(|reason| (reason, 0));
     people.skips = skips.into_iter().chain([(SkipReason::Forgotten, forgotten)]).collect();
-    for ((seen, is_suppressed), is_capped) in seen.iter().zip(suppressed).zip(capped) {
+    for (((seen, is_suppressed), is_withheld), is_capped) in seen.iter().zip(suppressed).zip(withheld).zip(capped) {
         let skip = if is_suppressed {
             Some(SkipReason::Suppressed)
         } else if is_marketing && seen.is_us {
             Some(SkipReason::MarketingUs)
+        } else if is_withheld {
+            Some(SkipReason::Withheld)
         } else {
             is_capped.then_some(SkipReason::FrequencyCap)
         };
@@ -165,6 +171,21 @@ async fn suppressed(
         suppressed.extend(found.into_iter().map(|entry| entry.is_some_and(covers)));
     }
     Ok(suppressed)
+}
+
+/// From which of the people Meta withheld marketing of the business less than a day ago.
+async fn withheld(store: &Store, business: Option<&BusinessId>, people: &[Seen], now: UnixMs) -> Result<Vec<bool>> {
+    let nobody = vec![false; people.len()];
+    let Some(business) = business else { return Ok(nobody) };
+    if store.withheld_count(business).await? == 0 {
+        return Ok(nobody);
+    }
+    let mut withheld = Vec::with_capacity(people.len());
+    for people in people.chunks(LOOKED_UP_AT_ONCE) {
+        let hashes: Vec<PersonHash> = people.iter().map(|person| person.hash).collect();
+        withheld.extend(store.withheld_until(business, &hashes, now).await?.iter().map(Option::is_some));
+    }
+    Ok(withheld)
 }
 
 /// As [`suppressed`], by reading all suppressed people once, in the order of their hashes.

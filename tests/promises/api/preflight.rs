@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{CampaignId, HoldScope, MessagingLimit, Template, TemplateStatus, UnixMs, template::Category},
+    domain::{
+        CampaignId, HoldScope, MessagingLimit, PersonHash, Phone, Template, TemplateStatus, UnixMs, template::Category,
+    },
     redis::messaging_limits::KnownLimit,
 };
 use reqwest::Method;
@@ -23,6 +25,14 @@ impl Api {
         let mut template = template("positional");
         change(&mut template);
         self.store.put_templates(&"2001".into(), &[template], self.now()).await.expect("redis");
+    }
+
+    /// Notes that Meta withheld marketing from a person.
+    async fn withhold(&self, number: u64) {
+        let person: Phone = phone(number).parse().expect("a number");
+        let hash = PersonHash::of(person.into(), &self.store.token_key().await.expect("a key").get());
+        let people = [(hash, self.now().after(HOUR))];
+        self.store.withhold(&"1001".into(), &people, self.now()).await.expect("redis");
     }
 
     async fn suppress_person(&self, number: u64, scope: &str) {
@@ -60,7 +70,7 @@ async fn a_good_draft_is_ready_and_has_a_start_an_end_and_a_cost() {
         ("state", json!("draft")),
         ("recipients", json!(100)),
         ("left", json!(100)),
-        ("skips", json!({ "suppressed": 0, "marketing_us": 0, "frequency_cap": 0, "forgotten": 0 })),
+        ("skips", json!({ "suppressed": 0, "marketing_us": 0, "withheld": 0, "frequency_cap": 0, "forgotten": 0 })),
         ("to_send", json!(100)),
         ("estimated", json!(false)),
         ("rejects", json!({ "count": 0, "by_reason": {}, "complete": true })),
@@ -155,19 +165,26 @@ async fn people_who_would_be_skipped_are_counted_by_reason_and_cost_nothing() {
         api.suppress_person(number, "marketing").await;
     }
     api.suppress_person(6, "all").await;
+    api.withhold(7).await;
     api.assign_line("3001", "w1", 10.0).await;
     let preflight = api.preflight(id).await;
-    assert_eq!(preflight["skips"], json!({ "suppressed": 4, "marketing_us": 2, "frequency_cap": 0, "forgotten": 0 }));
-    assert_eq!((&preflight["left"], &preflight["to_send"]), (&json!(53), &json!(47)));
+    assert_eq!(
+        preflight["skips"],
+        json!({ "suppressed": 4, "marketing_us": 2, "withheld": 1, "frequency_cap": 0, "forgotten": 0 })
+    );
+    assert_eq!((&preflight["left"], &preflight["to_send"]), (&json!(53), &json!(46)));
     assert_eq!(codes(&preflight), ([].into(), ["price_missing"].into()), "there is no price for +44");
     let cost = &preflight["cost"];
-    assert_eq!((&cost["total"], &cost["without_price"]), (&json!(2.76), &json!(1)));
+    assert_eq!((&cost["total"], &cost["without_price"]), (&json!(2.7), &json!(1)));
 
     // A utility template reaches those who only stopped marketing, and numbers of the USA.
     api.put_template(|_| ()).await;
     let id = api.draft("orders", &["3001"], 50).await;
     let preflight = api.preflight(id).await;
-    assert_eq!(preflight["skips"], json!({ "suppressed": 1, "marketing_us": 0, "frequency_cap": 0, "forgotten": 0 }));
+    assert_eq!(
+        preflight["skips"],
+        json!({ "suppressed": 1, "marketing_us": 0, "withheld": 0, "frequency_cap": 0, "forgotten": 0 })
+    );
     let id = api.draft("nobody", &["3001"], 0).await;
     api.upload(id, "text/csv", format!("to,1,2\n{},Ana,A-6\n", phone(6))).await;
     assert_eq!(codes(&api.preflight(id).await).0, ["all_skipped"].into());

@@ -161,6 +161,9 @@ pub const STOPPING: u64 = 20;
 /// How many people get more marketing than the cap of their business allows, unless it is kept.
 pub const CAPPED: u64 = 60;
 
+/// The WABA whose business has a frequency cap.
+const CAPPED_WABA: &str = "2002";
+
 /// How many numbers of a business several campaigns share.
 const SHARED: u64 = 1_000_000;
 
@@ -220,10 +223,9 @@ fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
             let business = format!("1{}", &waba[1..]);
             let n = per_line * lines.fast[waba].len() as u64;
             let template = ["order_update", "spring_sale", "login_code"][(slot + index) % 3];
-            // Marketing is only sent to people who got none before: Pregón does not wait for a day after 131049 if
-            // another campaign sends to the person.
-            let people =
-                if template == "spring_sale" { numbers.fresh(&business, n) } else { Numbers::shared(&business, n) };
+            // Otherwise more people than [`CAPPED`] would have enough marketing.
+            let is_capped = template == "spring_sale" && waba == CAPPED_WABA;
+            let people = if is_capped { numbers.fresh(&business, n) } else { Numbers::shared(&business, n) };
             moment.campaigns.push(lines.campaign(waba, template, people));
         }
         let slow = Audience {
@@ -264,7 +266,12 @@ fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
     }
     // Marketing to the same people, more than a day apart: a cap allows two messages in seven days.
     for slot in [5, 8, 11] {
-        moments[slot].campaigns.push(lines.campaign("2002", "spring_sale", Numbers::shared("1002", CAPPED)));
+        moments[slot].campaigns.push(lines.campaign(CAPPED_WABA, "spring_sale", Numbers::shared("1002", CAPPED)));
+    }
+    // Marketing to the people of a campaign of less than a day before: Meta has withheld it from some.
+    for slot in [2, 5, 8, 11] {
+        let again = Numbers::shared("1001", per_line * lines.fast["2001"].len() as u64);
+        moments[slot].campaigns.push(lines.campaign("2001", "spring_sale", again));
     }
     // To people who have just written.
     let mut answer = lines.campaign("2012", "order_update", Numbers::shared("1012", 20));

@@ -109,6 +109,9 @@ impl Week {
             if waiting.has_pairs && sending_since.elapsed() < PAIRS_WITHIN {
                 continue;
             }
+            if self.stage.is_in_grace_period() {
+                continue;
+            }
             if waiting.has_due && jumped_at.max(sending_since).elapsed() < DUE_WITHIN {
                 continue;
             }

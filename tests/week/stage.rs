@@ -62,6 +62,8 @@ pub struct Stage {
     pub store: Store,
     pub counts: Counts,
     redis: TestRedis,
+    /// When Redis was started again last.
+    restarted_at: Option<Instant>,
     clock: Clock,
     workers: Vec<Server>,
     installation: Installation,
@@ -104,6 +106,7 @@ impl Stage {
             store,
             counts: Counts::default(),
             redis,
+            restarted_at: None,
             clock: clock.expect("a clock that can be set"),
             workers: Vec::new(),
             installation,
@@ -173,6 +176,12 @@ impl Stage {
         let api = self.api.clone();
         until("the API answers again", async || api.try_get("lines").await.is_some()).await;
         self.counts.restarts += 1;
+        self.restarted_at = Some(Instant::now());
+    }
+
+    /// Whether workers claim no marketing yet, because Redis restarted.
+    pub fn is_in_grace_period(&self) -> bool {
+        self.restarted_at.is_some_and(|at| at.elapsed() < LEASE + Duration::from_secs(1))
     }
 
     /// Calls the control API of the simulator. Panics if it refuses.

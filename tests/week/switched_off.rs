@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use deadpool_redis::redis::cmd;
 use pregon::{
     domain::FrequencyCap,
     sim::{
@@ -116,9 +117,8 @@ async fn with_holds_of_the_account_lifted_the_referee_counts_restricted() {
     with_holds_lifted(("account", change), "restricted").await;
 }
 
-/// Pregón does not keep this rule between campaigns yet (docs/meta-rules.md).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_marketing_again_at_once_the_referee_counts_resend_131049() {
+async fn with_withheld_people_forgotten_the_referee_counts_resend_131049() {
     let mut scenario = scenario();
     scenario.statuses.failed.0.insert(131_049, 1.0);
     for template in &mut scenario.templates {
@@ -128,6 +128,8 @@ async fn with_marketing_again_at_once_the_referee_counts_resend_131049() {
     let id = campaign(&stage, "order_update", 20).await;
     completes(&stage, &id).await;
     until("Meta has withheld all", async || stage.ledger().webhooks_pending == 0).await;
+    let key = stage.store.keys.withheld_people(&"1001".into());
+    assert_eq!(stage.store.query::<u64>("DEL withheld", cmd("DEL").arg(key)).await.expect("redis"), 1);
     campaign(&stage, "order_update", 20).await;
     until_broken(&stage, "resend_131049").await;
     only(&stage, "resend_131049");

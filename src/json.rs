@@ -110,6 +110,25 @@ pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) ->
     json.deserialize_map(Fields(PhantomData))
 }
 
+/// A `T` in an object: see [`object`].
+struct InObject<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for InObject<T> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        object(json).map(Self)
+    }
+}
+
+/// Like [`object`], for a field that may be null.
+pub(crate) fn optional_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
+    Ok(Option::<InObject<T>>::deserialize(json)?.map(|InObject(value)| value))
+}
+
+/// Like [`object`], for each item of a list.
+pub(crate) fn list_of_objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Vec<T>, D::Error> {
+    Ok(Vec::<InObject<T>>::deserialize(json)?.into_iter().map(|InObject(value)| value).collect())
+}
+
 /// Visitor methods that treat the given types as a missing value.
 macro_rules! missing {
     ($($kind:ident)*) => { $(missing!(@ $kind);)* };

@@ -46,7 +46,7 @@ pub struct NewCampaign {
     #[schema(minimum = 0.01, maximum = 1_000_000)]
     pub rate: Option<f64>,
     /// The hours in which messages leave. Without it, they leave at all hours.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::optional_object", skip_serializing_if = "Option::is_none")]
     pub send_window: Option<SendWindow>,
     /// What happens if no worker runs at `start_at` and for `dispatch.late_after` from then on.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -58,10 +58,10 @@ pub struct NewCampaign {
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_withheld: OnWithheld,
     /// The quick-reply buttons of the template with which people opt out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "json::list_of_objects", skip_serializing_if = "Vec::is_empty")]
     pub opt_out_buttons: Vec<OptOutButton>,
     /// Whoever has had so much marketing of the business is skipped, beside those whom the business's own cap skips.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::optional_object", skip_serializing_if = "Option::is_none")]
     pub frequency_cap: Option<FrequencyCap>,
     /// Recipients to create the campaign with: one JSON object each, not parsed yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -93,7 +93,7 @@ pub struct CampaignChange {
     #[schema(value_type = Option<f64>, minimum = 0.01, maximum = 1_000_000)]
     pub rate: Option<Option<f64>>,
     /// The hours in which messages leave; null: at all hours.
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given_object", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SendWindow>)]
     pub send_window: Option<Option<SendWindow>>,
     /// What happens if the start is missed. Only before the campaign starts.
@@ -105,6 +105,11 @@ pub struct CampaignChange {
 /// A field that is there, whose value may be `null`.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
     T::deserialize(json).map(Some)
+}
+
+/// A field that is there, whose value is an object or `null`.
+fn given_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<Option<T>>, D::Error> {
+    json::optional_object(json).map(Some)
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

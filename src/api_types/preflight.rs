@@ -115,6 +115,8 @@ pub enum ProblemCode {
     Expired,
     /// The last message would be sent after `expires_at`.
     EndsAfterExpiry,
+    /// The contact hours of the recipients are not in the configuration, or never open together with the send window.
+    ContactHoursClosed,
     /// Rows were rejected by uploads.
     RowsRejected,
     /// Meta does not list the template any more.
@@ -170,11 +172,12 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// Every problem that a server of this version finds.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::NoRecipients,
         Self::AllSkipped,
         Self::Expired,
         Self::EndsAfterExpiry,
+        Self::ContactHoursClosed,
         Self::RowsRejected,
         Self::TemplateMissing,
         Self::TemplateChanged,

@@ -72,6 +72,13 @@ fn expiry(Facts { campaign, forecast, now, .. }: &Facts<'_>) -> Option<Preflight
         let text = format!("the campaign expired at {at} (its expires_at), so nothing would be sent: set a later one");
         return Some(blocking(ProblemCode::Expired, text));
     }
+    if let Some(start) = forecast.starts_at.filter(|start| *start >= at) {
+        let text = format!(
+            "the first message would be sent at {start}, and the campaign expires at {at} (its expires_at), so nobody would \
+            get it: set a later one"
+        );
+        return Some(blocking(ProblemCode::EndsAfterExpiry, text));
+    }
     let end = forecast.ends_at.filter(|end| *end > at)?;
     let text = format!(
         "the last message would be sent at {end}, and the campaign expires at {at} (its expires_at): whoever is left then \
@@ -128,10 +135,12 @@ fn of_wait(Waiting { reason, line, until, text, .. }: &Waiting) -> Option<Prefli
         // What every campaign waits for.
         WaitReason::Schedule
         | WaitReason::SendWindow
-        | WaitReason::ContactHours
         | WaitReason::LineRate
         | WaitReason::CampaignRate
         | WaitReason::PairSpacing => return None,
+        // The hours of a rule that the configuration has open some time.
+        WaitReason::ContactHours if until.is_some() => return None,
+        WaitReason::ContactHours => ProblemCode::ContactHoursClosed,
         // A retry has a time.
         WaitReason::BackingOff if until.is_some() => return None,
         WaitReason::BackingOff => ProblemCode::Unreachable,

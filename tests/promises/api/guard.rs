@@ -214,9 +214,19 @@ async fn a_list_in_place_of_an_object_is_rejected() {
     });
     let mut new = campaign("spring", &["3001"]);
     new["recipients"] = json!([recipient]);
-    let rate = json!({ "messages_per_second": 40 });
+    let window = json!({ "from": "09:00", "to": "20:00", "days": ["mon"], "zone": "UTC" });
+    let mut with_options = campaign("summer", &["3001"]);
+    with_options["send_window"] = window.clone();
+    with_options["opt_out_buttons"] = json!([{ "text": "No", "scope": "all" }]);
+    with_options["frequency_cap"] = json!({ "messages": 2, "days": 7 });
+    let (change, rate) = (json!({ "send_window": window }), json!({ "messages_per_second": 40 }));
     let mut n = 0;
-    for (method, path, body) in [(Method::POST, "/v1/campaigns", new), (Method::PATCH, "/v1/lines/3001", rate)] {
+    for (method, path, body) in [
+        (Method::POST, "/v1/campaigns", new),
+        (Method::POST, "/v1/campaigns", with_options),
+        (Method::PATCH, "/v1/campaigns/01J9ZK3V5T8R7Q6P5N4M3K2J1H", change),
+        (Method::PATCH, "/v1/lines/3001", rate),
+    ] {
         for (at, listed) in with_lists(&body) {
             let answer = answer(api.request(method.clone(), path).json(&listed)).await;
             if at.starts_with("/recipients/") {
@@ -227,7 +237,7 @@ async fn a_list_in_place_of_an_object_is_rejected() {
             n += 1;
         }
     }
-    assert_eq!(n, 7, "two bodies, the template, a recipient, and three objects in the recipient");
+    assert_eq!(n, 14, "four bodies, two templates, two windows, a button, a cap, a recipient, and three objects in it");
 }
 
 /// Copies of `json`, each with one of its objects replaced by a list of the object's values, and the JSON pointer of

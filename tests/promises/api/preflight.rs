@@ -259,6 +259,9 @@ async fn a_preflight_considers_start_window_rate_and_expiry() {
         "60 at 1 a second"
     );
     assert_eq!(codes(&preflight), ([].into(), ["ends_after_expiry"].into()));
+    let early = json!({ "expires_at": midnight.after(9 * HOUR) });
+    assert_eq!(api.patch_json(&format!("/v1/campaigns/{id}"), &early).await.status, 200);
+    assert_eq!(codes(&api.preflight(id).await), (["ends_after_expiry"].into(), [].into()), "before the window opens");
     assert_eq!((&preflight["rate"], &preflight["send_window"]["from"]), (&json!(1.0), &json!("10:00")));
 }
 

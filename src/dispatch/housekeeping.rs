@@ -1,8 +1,8 @@
 //! Housekeeping: the work that belongs to no line. It is a duty of one worker at a time, and all of it is idempotent.
 //!
 //! Starts campaigns at their time, finishes what a crash left half done, completes campaigns, deletes recipients when
-//! their retention ends, finishes the forgetting of people, reads the templates from Meta, probes holds without an end, and maintains lines that no
-//! process lists ([`super::unlisted`]).
+//! their retention ends, finishes the forgetting of people, reads the templates from Meta, probes holds without an end, and
+//! maintains lines that no process lists ([`super::unlisted`]).
 //!
 //! If the process dies: another worker takes the duty over when its lease has expired.
 

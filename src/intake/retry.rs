@@ -3,7 +3,7 @@
 //! If the process dies during a retry: the campaign runs again or not, as its record says, and housekeeping finishes what
 //! was begun. The repeated call finds that out.
 
-use super::{Intake, IntakeError, submit::is_external_id};
+use super::{Intake, IntakeError, submit::check_external_id};
 use crate::{
     domain::{CampaignId, CampaignState, campaign::CampaignRetry},
     redis::{StoreError, campaigns::CampaignRecord, retries::RetryChange},
@@ -116,8 +116,6 @@ fn check(retry: &CampaignRetry) -> Result<(), IntakeError> {
     if retry.states.is_empty() {
         problems.push("states is empty: name failed, unknown or both".to_owned());
     }
-    if retry.external_id.as_ref().is_some_and(|external_id| !is_external_id(external_id)) {
-        problems.push("external_id must have 1 to 200 characters, none of them a control character".to_owned());
-    }
+    check_external_id(retry.external_id.as_deref(), &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(IntakeError::Invalid(problems)) }
 }

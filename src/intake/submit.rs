@@ -546,7 +546,7 @@ fn truncated_id(line: &LineId) -> String {
     line.as_str().chars().take(ID_CHARS_SHOWN_MAX).collect()
 }
 
-pub(super) fn is_external_id(text: &str) -> bool {
+fn is_external_id(text: &str) -> bool {
     (1..=EXTERNAL_ID_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 

@@ -381,6 +381,29 @@ mod tests {
         )
     }
 
+    /// Checks that the windows are open at `now` (ms) if `shown` says so, and that this changes when they say; for some days if
+    /// they name no time.
+    fn opens_as_shown(
+        windows: &Windows,
+        now: u64,
+        days: u64,
+        shown: impl Fn(u64) -> bool,
+    ) -> Result<(), TestCaseError> {
+        let Opening { is_open, until } = windows.at(UnixMs(now));
+        prop_assert_eq!(is_open, shown(now));
+        let end = until.map_or(now + days * 1_440 * MINUTE, |until| until.0);
+        // Every minute up to the change, at whole minutes: edges and changes of the clocks are at such.
+        let mut minute = (now / MINUTE + 1) * MINUTE;
+        while minute < end {
+            prop_assert_eq!(shown(minute), is_open, "at {}", UnixMs(minute));
+            minute += MINUTE;
+        }
+        if until.is_some() {
+            prop_assert_ne!(shown(end), is_open);
+        }
+        Ok(())
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -403,19 +426,7 @@ mod tests {
                 let minute = local.hour() as u16 * 60 + local.minute() as u16;
                 minute >= from && minute < to && days.contains(&Day::ALL[local.weekday().to_monday_zero_offset() as usize])
             });
-            let now = seconds * 1_000 + 500;
-            let Opening { is_open, until } = windows.at(UnixMs(now));
-            prop_assert_eq!(is_open, shown(now));
-            let end = until.map_or(now + 8 * 1_440 * MINUTE, |until| until.0);
-            // Every minute up to the change, at whole minutes: edges and changes of the clocks are at such.
-            let mut minute = (now / MINUTE + 1) * MINUTE;
-            while minute < end {
-                prop_assert_eq!(shown(minute), is_open, "at {}", UnixMs(minute));
-                minute += MINUTE;
-            }
-            if until.is_some() {
-                prop_assert_ne!(shown(end), is_open);
-            }
+            opens_as_shown(&windows, seconds * 1_000 + 500, 8, shown)?;
         }
 
         #[test]
@@ -449,18 +460,8 @@ mod tests {
             let windows = Windows::of_part(window.as_ref(), Some(&format!("co|{zone}")), Some(&hours));
             let windows = windows.expect("a zone").expect("hours");
             let now = seconds * 1_000 + 500;
-            let Opening { is_open, until } = windows.at(UnixMs(now));
-            prop_assert_eq!(is_open, shown(now));
-            prop_assert_eq!(windows.closed_by(UnixMs(now)).is_none(), is_open);
-            let end = until.map_or(now + 14 * 1_440 * MINUTE, |until| until.0);
-            let mut minute = (now / MINUTE + 1) * MINUTE;
-            while minute < end {
-                prop_assert_eq!(shown(minute), is_open, "at {}", UnixMs(minute));
-                minute += MINUTE;
-            }
-            if until.is_some() {
-                prop_assert_ne!(shown(end), is_open);
-            }
+            opens_as_shown(&windows, now, 14, shown)?;
+            prop_assert_eq!(windows.closed_by(UnixMs(now)).is_none(), shown(now));
         }
     }
 }

@@ -111,12 +111,11 @@ impl Prepared {
         if self.messages.is_empty() {
             return Ok(());
         }
-        let messages: Vec<MarketingMessage> = self
-            .messages
-            .iter()
-            .map(|message| MarketingMessage::new(screening.person(message), message.row()))
-            .collect();
-        self.counted = self.messages.iter().map(Message::row).zip(messages.iter().copied()).collect();
+        let rows = || self.messages.iter().map(Message::row);
+        let people = screening.people(&self.messages);
+        let messages: Vec<MarketingMessage> =
+            people.zip(rows()).map(|(person, row)| MarketingMessage::new(person, row)).collect();
+        self.counted = rows().zip(messages.iter().copied()).collect();
         let mut may_be_sent = store.count_marketing(business, caps, &messages, now).await?.into_iter();
         let over = self.messages.extract_if(.., |_| !may_be_sent.next().unwrap_or(false));
         let over = over.map(|message| (message.claimed, Settled::Skipped { reason: SkipReason::FrequencyCap }));

@@ -106,9 +106,10 @@ impl Screening {
         Ok(barred.into_iter().collect())
     }
 
-    /// The person whom a message is for.
-    pub fn person(&self, message: &Message) -> PersonHash {
-        PersonHash::of(message.to.into(), &self.token_key.get())
+    /// The people whom messages are for, in order.
+    pub fn people<'m>(&self, messages: &'m [Message]) -> impl Iterator<Item = PersonHash> + use<'m> {
+        let key = self.token_key.get();
+        messages.iter().map(move |message| PersonHash::of(message.to.into(), &key))
     }
 
     /// The messages whose recipients the filter suspects.
@@ -124,8 +125,7 @@ impl Screening {
         let mut filter = filter.lock().await;
         filter.follow(store, business, claimed_at).await?;
         let Some(people) = &filter.people else { return Ok(Vec::new()) };
-        let key = self.token_key.get();
-        let hashes = messages.iter().map(|message| PersonHash::of(message.to.into(), &key)).enumerate();
+        let hashes = self.people(messages).enumerate();
         Ok(hashes.filter(|(_, PersonHash(hash))| people.contains_hash(*hash)).collect())
     }
 }

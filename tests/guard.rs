@@ -180,7 +180,7 @@ async fn bytes(redis: &mut MultiplexedConnection) -> u64 {
 
 #[tokio::test]
 async fn a_person_under_a_cap_stays_within_the_bound_of_redis_memory() {
-    const PEOPLE: u64 = 65_536;
+    const PEOPLE: u64 = 262_144;
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let mut inspect = redis.connection().await;

@@ -13,7 +13,8 @@
 -- after seven years; old messages are dropped long before.
 local marketing = KEYS[1]
 local now, keep, caps, messages, more = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
-local RECORD, HOURS = 9, 65536
+local RECORD, HOURS, MAY, MAY_NOT = 9, 65536, string.char(1), string.char(0)
+local sub, find = string.sub, string.find
 local hour = struct.pack('<I2', now % HOURS)
 
 -- The hours since the message at `at`; below 0 if the clock of the worker that counted it was ahead.
@@ -43,41 +44,34 @@ for pos = 1, #caps, 3 do
   allowed[#allowed + 1] = { messages_max, hours }
 end
 
--- Whether the person of `message` has had as many messages as a cap allows, without this one.
-local function is_capped(records, message)
-  local person, ages = string.sub(message, 1, 4), {}
-  local at = string.find(records, person, 1, true)
+-- Whether `record` is among `records`, and whether its person has had as many messages as a cap allows without it. `at` is
+-- where the hash of the person is found first.
+local function judge(records, record, at)
+  local person, ages = string.sub(record, 1, 4), {}
   while at do
     local is_record = (at - 1) % RECORD == 0
-    if is_record then ages[#ages + 1] = age(records, at) end
+    if is_record then
+      if string.sub(records, at, at + RECORD - 1) == record then return true, false end
+      ages[#ages + 1] = age(records, at)
+    end
     at = string.find(records, person, is_record and at + RECORD or at + 1, true)
   end
   for _, cap in ipairs(allowed) do
     local n = 0
     for _, hours in ipairs(ages) do n = n + (hours <= cap[2] and 1 or 0) end
-    if n >= cap[1] then return true end
+    if n >= cap[1] then return false, true end
   end
-  return false
-end
-
-local function is_counted(records, record)
-  local at = string.find(records, record, 1, true)
-  while at and (at - 1) % RECORD ~= 0 do at = string.find(records, record, at + 1, true) end
-  return at ~= nil
+  return false, false
 end
 
 local results, counted = {}, false
 for pos = 1, #messages, 9 do
-  local field, message = string.sub(messages, pos, pos + 1), string.sub(messages, pos + 2, pos + 8)
-  local records, result = buckets[field], 1
-  if not is_counted(records, message .. hour) then
-    if is_capped(records, message) then
-      result = 0
-    else
-      buckets[field], counted = records .. message .. hour, true
-    end
-  end
-  results[#results + 1] = string.char(result)
+  local field, record = sub(messages, pos, pos + 1), sub(messages, pos + 2, pos + 8) .. hour
+  local records, is_counted, is_capped = buckets[field], false, false
+  local at = find(records, sub(record, 1, 4), 1, true)
+  if at then is_counted, is_capped = judge(records, record, at) end
+  if not is_counted and not is_capped then buckets[field], counted = records .. record, true end
+  results[#results + 1] = is_capped and MAY_NOT or MAY
 end
 
 if ARGV[6] == '1' then return table.concat(results) end

@@ -62,7 +62,7 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
         let path_id = matched.and_then(|matched| path_id(matched, request.uri().path()));
         AuditEntry::open(caller, &call.id, path_id.as_deref(), request.headers())
     });
-    request.extensions_mut().insert(Access::of(key));
+    request.extensions_mut().insert(Access::of(&key));
     if let Some(entry) = &entry {
         request.extensions_mut().insert(entry.audit());
     }

@@ -108,7 +108,7 @@ fn configuration(config: &Config, options: &ConfigOptions) -> Check {
 
 /// Checks the certificate, if the roles serve HTTP and `http.tls` is set.
 fn certificate(config: &Config, roles: &[Role]) -> Option<Check> {
-    let files = config.http.tls.clone().filter(|_| roles.contains(&Role::Api) || roles.contains(&Role::Webhook))?;
+    let files = config.http.tls.as_ref().filter(|_| roles.contains(&Role::Api) || roles.contains(&Role::Webhook))?;
     let found = files.certificate.display().to_string();
     Some(match Tls::load(files) {
         Ok(_) => Check::ok("http.tls", found),

@@ -5,7 +5,7 @@
 //! parses them into one struct per section, so that other modules receive only the settings that they need. All
 //! problems are reported together, and a configuration with a problem starts nothing.
 //!
-//! Never: writes a secret into a log, an error or `Debug`; reads anything after startup.
+//! Never: writes a secret into a log, an error or `Debug`; reads anything after it was loaded.
 
 mod contact_hours;
 mod endpoint;
@@ -13,6 +13,7 @@ mod prices;
 mod read;
 mod reader;
 mod redis_url;
+mod settings;
 mod subscriber;
 
 use std::{
@@ -26,6 +27,7 @@ use std::{
 };
 
 pub use redis_url::RedisUrl;
+pub use settings::Settings;
 
 use crate::{
     domain::{BusinessId, FrequencyCap, LineId, PriceList, Secret, SecretDigest, WabaId},
@@ -83,6 +85,20 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// `[log]`
     pub log: LogConfig,
+    /// The values of all keys.
+    pub settings: Settings,
+    /// Where the configuration comes from.
+    source: Source,
+}
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default)]
+enum Source {
+    /// The file, if there is one, and the environment of the process.
+    Process(Option<PathBuf>),
+    /// A text, which does not change.
+    #[default]
+    Text,
 }
 
 /// `[redis]`
@@ -160,7 +176,7 @@ pub struct HttpConfig {
 }
 
 /// An API key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
     /// The name of the caller, for the logs.
     pub name: String,
@@ -370,7 +386,18 @@ impl Config {
             None => String::new(),
         };
         let environment = process_environment();
-        read::config(&name, &file, &environment, &environment)
+        let config = read::config(&name, &file, &environment, &environment)?;
+        Ok(Self { source: Source::Process(path.map(Path::to_owned)), ..config })
+    }
+
+    /// Loads the configuration again from where it comes from.
+    ///
+    /// Errors: all problems.
+    pub fn load_again(&self) -> Result<Self, ConfigError> {
+        match &self.source {
+            Source::Process(path) => Self::load(path.as_deref()),
+            Source::Text => Ok(self.clone()),
+        }
     }
 
     /// Loads the defaults, overridden by `text`. `PREGON__…` variables are ignored, but secrets in `text` may name

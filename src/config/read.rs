@@ -12,9 +12,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
-    KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, TlsConfig, WabaConfig,
+    KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, Source, TlsConfig, WabaConfig,
     WebhookConfig, contact_hours, endpoint, prices,
-    reader::{Environment, PREFIX, Problems, Section, is_plain},
+    reader::{Environment, Findings, PREFIX, Section, is_plain},
+    settings::Settings,
     subscriber,
 };
 use crate::{
@@ -33,13 +34,13 @@ pub(super) fn config(
     overrides: &Environment,
     environment: &Environment,
 ) -> Result<Config, ConfigError> {
-    let problems = Problems::default();
     let values = merge(name, file, overrides)?;
-    let config = root(Section::root(values, &problems, environment));
-    check_relations(&config, &problems);
-    match problems.into_lines() {
-        problems if problems.is_empty() => Ok(config),
-        problems => Err(ConfigError { problems }),
+    let findings = Findings::of(&values);
+    let config = root(Section::root(values, &findings, environment));
+    check_relations(&config, &findings);
+    match findings.into_parts() {
+        (settings, problems) if problems.is_empty() => Ok(Config { settings, ..config }),
+        (_, problems) => Err(ConfigError { problems }),
     }
 }
 
@@ -89,6 +90,8 @@ fn root(mut root: Section<'_>) -> Config {
         dispatch: dispatch(root.section("dispatch")),
         shutdown: shutdown(root.section("shutdown")),
         log: log(root.section("log")),
+        settings: Settings::default(),
+        source: Source::default(),
     };
     root.finish();
     config
@@ -214,7 +217,7 @@ fn api_key(mut section: Section<'_>) -> ApiKey {
 }
 
 fn tls(mut section: Section<'_>) -> TlsConfig {
-    let config = TlsConfig { certificate: section.required("certificate").into(), key: section.required("key").into() };
+    let config = TlsConfig { certificate: section.path_of_content("certificate"), key: section.path_of_content("key") };
     section.finish();
     config
 }
@@ -414,7 +417,7 @@ fn is_log_level(text: &str) -> bool {
 }
 
 /// Checks the relations between keys. A relation is skipped if one of its keys has a problem already.
-fn check_relations(config: &Config, problems: &Problems) {
+fn check_relations(config: &Config, problems: &Findings) {
     let Config { redis, graph, dispatch, .. } = config;
     problems.relation(
         &["redis.timeout", "dispatch.lease"],
@@ -528,7 +531,7 @@ fn check_relations(config: &Config, problems: &Problems) {
 }
 
 /// Reports each entry of a list that has the same `key` as an earlier one.
-fn check_unique<'a>(problems: &Problems, list: &str, key: &str, values: impl Iterator<Item = &'a str>) {
+fn check_unique<'a>(problems: &Findings, list: &str, key: &str, values: impl Iterator<Item = &'a str>) {
     let mut seen = HashSet::new();
     for (number, value) in values.enumerate() {
         let name = format!("{list}[{number}].{key}");

@@ -3,11 +3,14 @@
 //! A getter that finds a problem records it and returns a placeholder value, so that reading continues and finds all
 //! problems. Placeholders are never used, because a configuration with a problem is rejected.
 
-use std::{cell::RefCell, fmt::Display, fs, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{
+    cell::RefCell, fmt::Display, fs, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
+};
 
 use config::{File, FileFormat, Map, Value, ValueKind};
 use jiff::{Span, SpanRelativeTo};
 
+use super::settings::Settings;
 use crate::domain::Secret;
 
 /// Prefix of the variables that set a key.
@@ -16,14 +19,23 @@ pub(super) const PREFIX: &str = "PREGON__";
 /// The maximum length of an id that the operator chose.
 const ID_LEN_MAX: usize = 64;
 
-/// The problems found so far. Each is a key, and the rest of a sentence that begins with the key.
+/// What reading has found so far.
 #[derive(Default)]
-pub(super) struct Problems(RefCell<Vec<(String, String)>>);
+pub(super) struct Findings {
+    /// The problems. Each is a key, and the rest of a sentence that begins with the key.
+    problems: RefCell<Vec<(String, String)>>,
+    settings: RefCell<Settings>,
+}
 
-impl Problems {
+impl Findings {
+    /// Nothing is read yet of the configuration with these values.
+    pub(super) fn of(values: &Map<String, Value>) -> Self {
+        Self { problems: RefCell::default(), settings: RefCell::new(Settings::of(values)) }
+    }
+
     /// Records a problem with `key`. `text` is the rest of the sentence.
     pub(super) fn add(&self, key: impl Into<String>, text: impl Into<String>) {
-        self.0.borrow_mut().push((key.into(), text.into()));
+        self.problems.borrow_mut().push((key.into(), text.into()));
     }
 
     /// Records `text` as a problem with the first of `keys`, unless the relation is `valid`. If one of `keys`, or a
@@ -32,15 +44,16 @@ impl Problems {
         let within = |key: &str, table: &str| {
             key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        let has_problem = self.0.borrow().iter().any(|(faulty, _)| keys.iter().any(|key| within(key, faulty)));
+        let has_problem = self.problems.borrow().iter().any(|(faulty, _)| keys.iter().any(|key| within(key, faulty)));
         if !has_problem && !valid {
             self.add(keys[0], text.to_string());
         }
     }
 
-    /// One line per problem, in the order in which they were found.
-    pub(super) fn into_lines(self) -> Vec<String> {
-        self.0.into_inner().into_iter().map(|(key, text)| format!("{key} {text}")).collect()
+    /// The values, and one line per problem, in the order in which they were found.
+    pub(super) fn into_parts(self) -> (Settings, Vec<String>) {
+        let problems = self.problems.into_inner().into_iter().map(|(key, text)| format!("{key} {text}")).collect();
+        (self.settings.into_inner(), problems)
     }
 }
 
@@ -52,14 +65,14 @@ pub(super) struct Section<'a> {
     path: String,
     values: Map<String, Value>,
     known: Vec<&'static str>,
-    problems: &'a Problems,
+    findings: &'a Findings,
     environment: &'a Environment,
 }
 
 impl<'a> Section<'a> {
     /// The whole configuration.
-    pub(super) fn root(values: Map<String, Value>, problems: &'a Problems, environment: &'a Environment) -> Self {
-        Self { path: String::new(), values, known: Vec::new(), problems, environment }
+    pub(super) fn root(values: Map<String, Value>, findings: &'a Findings, environment: &'a Environment) -> Self {
+        Self { path: String::new(), values, known: Vec::new(), findings, environment }
     }
 
     /// The full name of a key of this table.
@@ -69,7 +82,7 @@ impl<'a> Section<'a> {
 
     /// Records a problem with a key of this table.
     pub(super) fn problem(&self, key: &str, text: impl Into<String>) {
-        self.problems.add(self.name(key), text);
+        self.findings.add(self.name(key), text);
     }
 
     /// Whether the table has this key.
@@ -247,18 +260,35 @@ impl<'a> Section<'a> {
             path: self.name(key),
             values,
             known: Vec::new(),
-            problems: self.problems,
+            findings: self.findings,
             environment: self.environment,
         };
         let (env, file) = (source.text("env"), source.text("file"));
         source.finish();
         match resolve(env, file, self.environment) {
-            Ok(secret) => Some(secret),
+            Ok(secret) => {
+                self.note_content(key, secret.expose().as_bytes());
+                Some(secret)
+            }
             Err(text) => {
                 self.problem(key, text);
                 None
             }
         }
+    }
+
+    fn note_content(&self, key: &str, content: &[u8]) {
+        self.findings.settings.borrow_mut().add_content(&self.name(key), content);
+    }
+
+    /// Reads the path of a file whose content counts as a part of the configuration. Whether it can be used is checked where
+    /// it is used.
+    pub(super) fn path_of_content(&mut self, key: &'static str) -> PathBuf {
+        let path = PathBuf::from(self.required(key));
+        if let Ok(content) = fs::read(&path) {
+            self.note_content(key, &content);
+        }
+        path
     }
 
     /// Reads a required secret.
@@ -296,6 +326,7 @@ impl<'a> Section<'a> {
         let path = self.text(key)?;
         let unusable = |error: String| format!("({path}) can't be read: {error}");
         let values = fs::read_to_string(&path).map_err(|error| error.to_string()).and_then(|text| {
+            self.note_content(key, text.as_bytes());
             let file = config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml));
             let parsed = file.build().and_then(|file| file.cache.into_table());
             parsed.map_err(|error| error.to_string())
@@ -307,7 +338,7 @@ impl<'a> Section<'a> {
                     path,
                     values,
                     known: Vec::new(),
-                    problems: self.problems,
+                    findings: self.findings,
                     environment: self.environment,
                 })
             }
@@ -330,7 +361,7 @@ impl<'a> Section<'a> {
                 .collect(),
             Some(_) => {
                 let text = format!("must be a list of tables, each written as [[{path}]]");
-                self.problems.add(path, text);
+                self.findings.add(path, text);
                 Vec::new()
             }
         }
@@ -341,11 +372,11 @@ impl<'a> Section<'a> {
             Some(ValueKind::Table(values)) => values,
             None => Map::new(),
             Some(_) => {
-                self.problems.add(&path, format!("must be a table, written as [{path}]"));
+                self.findings.add(&path, format!("must be a table, written as [{path}]"));
                 Map::new()
             }
         };
-        Section { path, values, known: Vec::new(), problems: self.problems, environment: self.environment }
+        Section { path, values, known: Vec::new(), findings: self.findings, environment: self.environment }
     }
 
     /// Ends the reading of this table. Records each key that no getter asked for as a problem: it is unknown.

@@ -1,10 +1,8 @@
 //! TLS for the listener, so that HTTPS needs no proxy in front.
 //!
-//! The certificate and its key are read at startup and again on SIGHUP, so that a renewal needs no restart. If a reload
-//! fails, the previous certificate stays in use.
+//! The certificate can be replaced while connections are open, so that a renewal needs no restart.
 
 use std::{
-    convert::Infallible,
     io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
@@ -18,24 +16,17 @@ use rustls::{
         pem::{self, PemObject as _},
     },
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    signal::unix::Signal,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
 
 use crate::config::TlsConfig;
 
 /// The TLS configuration of the listener. Clones share it.
 #[derive(Clone)]
-pub struct Tls(Arc<Shared>);
+pub struct Tls(Arc<RwLock<Arc<ServerConfig>>>);
 
-struct Shared {
-    files: TlsConfig,
-    config: RwLock<Arc<ServerConfig>>,
-}
+/// A certificate that was read and can be used.
+pub struct Certificate(ServerConfig);
 
 /// Why the TLS files can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,28 +53,26 @@ impl Tls {
     /// Reads the certificate and its key.
     ///
     /// Errors: [`TlsError`], which names the file and the cause.
-    pub fn load(files: TlsConfig) -> Result<Self, TlsError> {
-        let config = RwLock::new(Arc::new(read(&files)?));
-        Ok(Self(Arc::new(Shared { files, config })))
+    pub fn load(files: &TlsConfig) -> Result<Self, TlsError> {
+        let Certificate(config) = Self::read(files)?;
+        Ok(Self(Arc::new(RwLock::new(Arc::new(config)))))
     }
 
-    /// Reloads the files on each SIGHUP, which `hangups` reports, until `stop` is cancelled.
-    pub async fn reload_on(self, mut hangups: Signal, stop: CancellationToken) -> Result<(), Infallible> {
-        while stop.run_until_cancelled(hangups.recv()).await.flatten().is_some() {
-            match read(&self.0.files) {
-                Ok(config) => {
-                    *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-                    info!("certificate reloaded");
-                }
-                Err(error) => error!(%error, "certificate not reloaded; the previous one stays in use"),
-            }
-        }
-        Ok(())
+    /// Reads a certificate and its key.
+    ///
+    /// Errors: [`TlsError`], which names the file and the cause.
+    pub fn read(files: &TlsConfig) -> Result<Certificate, TlsError> {
+        read(files).map(Certificate)
+    }
+
+    /// Uses another certificate for the connections that come.
+    pub fn replace(&self, Certificate(config): Certificate) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
     /// Performs the TLS handshake.
     pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
-        let config = self.0.config.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         TlsAcceptor::from(config).accept(stream).await
     }
 }

@@ -2,13 +2,17 @@
 //!
 //! Each line is understandable alone and has fields. Never in a log: tokens, bodies, full phone numbers.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::OnceLock,
+};
 
 use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter,
+    EnvFilter, Registry,
     fmt::{self, MakeWriter},
     layer::SubscriberExt as _,
+    reload,
 };
 
 /// `[log]`
@@ -31,13 +35,29 @@ pub enum LogFormat {
     Json,
 }
 
+type Level = reload::Handle<EnvFilter, Registry>;
+
+/// The level of the log of this process, once it is started.
+static LEVEL: OnceLock<Level> = OnceLock::new();
+
+/// Changes the level of the log to `directives`, as of `log.level`. A subscriber that was set before [`init`] keeps its own.
+///
+/// Errors: the directives are not valid. The level stays as it was.
+pub fn set_level(directives: &str) -> Result<(), BadLevel> {
+    let filter = EnvFilter::try_new(directives)?;
+    // The handle fails only if the subscriber is gone, which is there as long as the process.
+    LEVEL.get().map_or(Ok(()), |level| level.reload(filter)).unwrap_or_default();
+    Ok(())
+}
+
 /// Starts logging for the whole process. A subscriber that is set already, such as a test's own, stays.
 ///
 /// Errors: `log.level` is not a valid list of directives.
 pub fn init(config: &LogConfig) -> Result<(), BadLevel> {
-    let subscriber = subscriber(config, io::stderr().is_terminal(), io::stderr)?;
-    if tracing::subscriber::set_global_default(subscriber).is_err() {
-        tracing::debug!("a log subscriber is already set; keeping it");
+    let (subscriber, level) = subscriber(config, io::stderr().is_terminal(), io::stderr)?;
+    match tracing::subscriber::set_global_default(subscriber) {
+        Ok(()) => drop(LEVEL.set(level)),
+        Err(_) => tracing::debug!("a log subscriber is already set; keeping it"),
     }
     Ok(())
 }
@@ -47,21 +67,27 @@ pub fn init(config: &LogConfig) -> Result<(), BadLevel> {
 #[error("log.level: {0}")]
 pub struct BadLevel(#[from] tracing_subscriber::filter::ParseError);
 
-fn subscriber<W>(config: &LogConfig, terminal: bool, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, BadLevel>
+fn subscriber<W>(
+    config: &LogConfig,
+    terminal: bool,
+    writer: W,
+) -> Result<(Box<dyn Subscriber + Send + Sync>, Level), BadLevel>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let registry = tracing_subscriber::registry().with(EnvFilter::try_new(&config.level)?);
+    let (filter, level) = reload::Layer::new(EnvFilter::try_new(&config.level)?);
+    let registry = tracing_subscriber::registry().with(filter);
     let as_text = match config.format {
         LogFormat::Auto => terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
     let layer = fmt::layer().with_writer(writer);
-    Ok(match as_text {
+    let subscriber: Box<dyn Subscriber + Send + Sync> = match as_text {
         true => Box::new(registry.with(layer.with_ansi(terminal))),
         false => Box::new(registry.with(layer.json().flatten_event(true))),
-    })
+    };
+    Ok((subscriber, level))
 }
 
 #[cfg(test)]
@@ -91,7 +117,7 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let config = LogConfig { format, level: level.into() };
-        let subscriber = subscriber(&config, terminal, move || writer.clone()).expect("a good level");
+        let (subscriber, _) = subscriber(&config, terminal, move || writer.clone()).expect("a good level");
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(line.id = "3001", "attempt accepted");
             tracing::debug!("detail");

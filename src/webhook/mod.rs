@@ -64,7 +64,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{Semaphore, SemaphorePermit, watch},
     time::timeout,
 };
 use tracing::{error, info, warn};
@@ -136,12 +136,23 @@ impl Unavailable {
     }
 }
 
+/// What shows that a request is Meta's.
+pub struct WebhookSecrets {
+    verify_token: SecretDigest,
+    verifier: Verifier,
+}
+
+impl WebhookSecrets {
+    /// `verify_token`: what Meta's handshake must carry. `app_secrets`: what signs webhooks, two during a rotation.
+    pub fn new<'s>(verify_token: &Secret, app_secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
+        Self { verify_token: SecretDigest::of(verify_token.expose()), verifier: Verifier::new(app_secrets) }
+    }
+}
+
 /// The configuration of the webhooks.
 pub struct WebhookSettings {
-    /// The verify token that Meta's handshake must carry.
-    pub verify_token: Secret,
-    /// The app secrets that sign webhooks: two during a rotation.
-    pub app_secrets: Vec<Secret>,
+    /// What shows that a request is Meta's, as it is now.
+    pub secrets: watch::Receiver<WebhookSecrets>,
     /// Limit on the size of a body.
     pub body_bytes_max: usize,
     /// How long message ids can be looked up.
@@ -163,8 +174,7 @@ pub struct WebhookSettings {
 pub struct WebhookState(Arc<Shared>);
 
 struct Shared {
-    verify_token: SecretDigest,
-    verifier: Verifier,
+    secrets: watch::Receiver<WebhookSecrets>,
     body_bytes_max: usize,
     /// One permit per byte of a body.
     body_permits: Semaphore,
@@ -184,17 +194,8 @@ impl WebhookState {
         token_key: SharedTokenKey,
         settings: WebhookSettings,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let WebhookSettings {
-            verify_token,
-            app_secrets,
-            body_bytes_max,
-            id_retention,
-            inbound,
-            lines,
-            health,
-            forwards,
-            stop_words,
-        } = settings;
+        let WebhookSettings { secrets, body_bytes_max, id_retention, inbound, lines, health, forwards, stop_words } =
+            settings;
         let (follow_up, follow_ups) = FollowUp::new(store.clone(), clock.clone());
         let (committer, commits) =
             Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, inbound, follow_up);
@@ -202,25 +203,15 @@ impl WebhookState {
         let (inbound_counter, counts) = InboundCounter::new(store.clone());
         let receiver = Receiver::new(store, clock, token_key, lines, committer, finder, inbound_counter)
             .with_stop_words(stop_words);
-        let verifier = Verifier::new(&app_secrets);
         let task = async {
             tokio::join!(commits, searches, follow_ups, counts);
             Ok(())
         };
-        let (verify_token, is_failing) = (SecretDigest::of(verify_token.expose()), AtomicBool::new(false));
+        let is_failing = AtomicBool::new(false);
         let body_permits = Semaphore::new(BODIES_BYTES_MAX);
         let refusals = Refusals::new(health);
         (
-            Self(Arc::new(Shared {
-                verify_token,
-                verifier,
-                body_bytes_max,
-                body_permits,
-                receiver,
-                refusals,
-                forwards,
-                is_failing,
-            })),
+            Self(Arc::new(Shared { secrets, body_bytes_max, body_permits, receiver, refusals, forwards, is_failing })),
             task,
         )
     }
@@ -248,7 +239,8 @@ async fn handshake(
     query: Result<Query<Handshake>, QueryRejection>,
 ) -> Response {
     let asked = query.map_or_else(|_| Handshake::default(), |Query(asked)| asked);
-    if asked.mode == "subscribe" && SecretDigest::of(&asked.verify_token) == shared.verify_token {
+    let is_known = SecretDigest::of(&asked.verify_token) == shared.secrets.borrow().verify_token;
+    if asked.mode == "subscribe" && is_known {
         metrics::webhook(WebhookKind::Handshake, WebhookResult::Taken, 1);
         return asked.challenge.into_response();
     }
@@ -281,7 +273,7 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
         Ok(Err(status)) => return unread(WebhookResult::Refused, status),
         Err(_) => return unread(WebhookResult::Refused, StatusCode::REQUEST_TIMEOUT),
     };
-    if !shared.verifier.accepts(&signature, &body) {
+    if !shared.secrets.borrow().verifier.accepts(&signature, &body) {
         return unsigned(RefusalReason::WrongSignature);
     }
     shared.refusals.accepted();

@@ -33,11 +33,11 @@ pub struct Verifier(Vec<Hmac<Sha256>>);
 
 impl Verifier {
     /// A verifier that accepts any of `app_secrets`.
-    pub fn new(app_secrets: &[Secret]) -> Self {
+    pub fn new<'s>(app_secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
         let mac = |secret: &Secret| {
             Hmac::new_from_slice(secret.expose().as_bytes()).expect("an HMAC accepts a key of any length")
         };
-        Self(app_secrets.iter().map(mac).collect())
+        Self(app_secrets.into_iter().map(mac).collect())
     }
 
     /// Whether `signature` is valid for exactly these bytes. Compares in constant time.

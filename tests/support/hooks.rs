@@ -22,11 +22,11 @@ use pregon::{
     },
     rules::stop_words::StopWords,
     telemetry::health::Health,
-    webhook::{self, WebhookSettings, WebhookState, forward::Forwards},
+    webhook::{self, WebhookSecrets, WebhookSettings, WebhookState, forward::Forwards},
 };
 use serde_json::{Value, json};
 use sha2::Sha256;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{redis::TestRedis, world};
@@ -85,8 +85,7 @@ impl Hooks {
         let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
         let key = store.token_key().await.expect("a key");
         let settings = WebhookSettings {
-            verify_token: Secret::new(VERIFY_TOKEN),
-            app_secrets: vec![Secret::new(APP_SECRET)],
+            secrets: watch::channel(WebhookSecrets::new(&Secret::new(VERIFY_TOKEN), [&Secret::new(APP_SECRET)])).1,
             body_bytes_max: BODY_BYTES_MAX,
             id_retention: ID_RETENTION,
             inbound: world::INBOUND,

@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
+use tokio::sync::watch;
 
 use super::{Context, ServeError};
 use crate::{
     api::{self, ApiState, SyncTemplates, UnpauseFailure, UnpauseTemplate},
+    config::ApiKey,
     domain::RetryPolicy,
     graph::GraphClient,
     intake::{Intake, jobs},
@@ -24,7 +26,7 @@ const DELIVERY_RETRY: (Duration, f64, Duration) = (Duration::from_secs(5), 2.0, 
 const DELIVERY_POLL: Duration = Duration::from_millis(200);
 
 /// Starts reading jobs and delivering events, and returns the routes of the API.
-pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
+pub(super) fn start(context: &Context<'_>, keys: watch::Receiver<Arc<[ApiKey]>>) -> Result<Router, ServeError> {
     let config = context.config;
     let stopping = context.shutdown.stopping();
     let jobs = jobs::read_jobs(intake(context), context.worker.clone(), stopping.clone(), config.dispatch.lease);
@@ -40,7 +42,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
         prices: config.prices.clone(),
         lease: config.dispatch.lease,
         subscribers: config.subscribers.clone().into(),
-        keys: config.http.api_keys.clone().into(),
+        keys,
         key_failures_per_minute: config.http.key_failures_per_minute,
         sync_templates: sync_templates(context)?,
         unpause_template: unpause_template(context)?,

@@ -4,11 +4,7 @@ use std::{convert::Infallible, net::SocketAddr};
 
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
@@ -56,7 +52,7 @@ impl Ops {
 pub(super) struct Http {
     pub(super) address: SocketAddr,
     listener: TcpListener,
-    tls: Option<Tls>,
+    pub(super) tls: Option<Tls>,
 }
 
 impl Http {
@@ -68,20 +64,15 @@ impl Http {
             None => listen(key, config.http.listen).await?,
         };
         let address = bound(key, &listener, config.http.listen)?;
-        let tls = config.http.tls.clone().map(Tls::load).transpose()?;
+        let tls = config.http.tls.as_ref().map(Tls::load).transpose()?;
         Ok(Self { address, listener, tls })
     }
 
-    /// Serves `router` until the process stops. SIGHUP reloads the certificate.
-    pub(super) fn serve(self, config: &Config, shutdown: &Shutdown, router: Router) -> Result<(), ServeError> {
-        if let Some(tls) = self.tls.clone() {
-            let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
-            shutdown.core("certificate", tls.reload_on(hangups, shutdown.stopping()));
-        }
+    /// Serves `router` until the process stops.
+    pub(super) fn serve(self, config: &Config, shutdown: &Shutdown, router: Router) {
         let open = metrics::http_connections();
         let stopping = shutdown.stopping();
         shutdown.core("http", listener::serve(self.listener, router, limits(config), self.tls, open, stopping));
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ mod dispatch;
 mod listeners;
 mod ready;
 mod redis;
+mod reload;
 mod webhook;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -19,12 +20,14 @@ use axum::Router;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
 };
 use tracing::{info, warn};
 
 use self::{
     listeners::{Http, Ops},
     ready::{Ready, ReadyFile},
+    reload::{Live, Reload},
 };
 use super::shutdown::{Shutdown, Signals, StopError};
 use crate::{
@@ -118,8 +121,7 @@ pub struct Service {
 pub async fn run(config: Config, roles: &[Role], ready_file: Option<PathBuf>) -> Result<(), ServeError> {
     let failed = |source| ServeError::ReadyFile { path: ready_file.clone().unwrap_or_default(), source };
     let file = ready_file.clone().map(ReadyFile::new).transpose().map_err(failed)?;
-    // A registered handler replaces SIGHUP's default action, which ends the process. SIGHUP only reloads the
-    // certificate.
+    // A registered handler replaces SIGHUP's default action, which ends the process. It reloads the configuration.
     let _ignored = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
     let mut signals = Signals::of_process().map_err(ServeError::Signals)?;
     let service = tokio::select! {
@@ -173,14 +175,17 @@ impl Service {
         for outdated in config.contact_hours.outdated(context.clock.now()) {
             warn!("{outdated}");
         }
-        let http = context.start_http(roles, http).await?;
+        let (http, live) = context.start_http(roles, http).await?;
         let open = OpenAttempts::default();
         if dispatching {
             dispatch::start(&context, open.clone())?;
         }
         let watch = redis::watch(context.store.clone(), context.clock.clone(), health, shutdown.stopping());
         shutdown.core("redis watch", watch);
-        info!(worker = context.worker, http = http.map(display), ops = %ops.address, lines = context.lines.len(), "serving");
+        let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
+        let reload = Reload { config: config.clone(), roles: roles.to_vec(), live };
+        shutdown.core("reload", reload.run(hangups, shutdown.stopping()));
+        info!(version = env!("CARGO_PKG_VERSION"), config = %config.settings, worker = context.worker, http = http.map(display), ops = %ops.address, lines = context.lines.len(), "serving");
         let grace = config.shutdown.grace;
         let worker = context.worker;
         Ok(Self { worker, http, ops: ops.address, shutdown, ops_listener: ops, redis, grace, open })
@@ -217,29 +222,34 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Starts the roles that serve HTTP. Returns their address; `None` without such a role.
+    /// Starts the roles that serve HTTP. Returns their address, `None` without such a role, and what a reload can replace.
     async fn start_http(
         &self,
         roles: &[Role],
         listener: Option<TcpListener>,
-    ) -> Result<Option<SocketAddr>, ServeError> {
+    ) -> Result<(Option<SocketAddr>, Live), ServeError> {
+        let mut live = Live::default();
         if !roles.iter().any(|role| matches!(role, Role::Api | Role::Webhook)) {
-            return Ok(None);
+            return Ok((None, live));
         }
         let http = Http::bind(self.config, listener).await?;
         let mut router = Router::new();
         if roles.contains(&Role::Api) {
-            router = router.merge(api::start(self)?);
+            let (sender, keys) = watch::channel(self.config.http.api_keys.clone().into());
+            live.api_keys = Some(sender);
+            router = router.merge(api::start(self, keys)?);
         }
-        let webhook = &self.config.webhook;
         if roles.contains(&Role::Webhook)
-            && let (Some(verify_token), Some(app_secret)) = (&webhook.verify_token, &webhook.app_secret)
+            && let Some(secrets) = webhook::secrets(self.config)
         {
-            router = router.merge(webhook::start(self, verify_token, app_secret)?);
+            let (sender, secrets) = watch::channel(secrets);
+            live.webhook_secrets = Some(sender);
+            router = router.merge(webhook::start(self, secrets)?);
         }
         let address = http.address;
-        http.serve(self.config, self.shutdown, router)?;
-        Ok(Some(address))
+        live.tls.clone_from(&http.tls);
+        http.serve(self.config, self.shutdown, router);
+        Ok((Some(address), live))
     }
 }
 

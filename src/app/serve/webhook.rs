@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use axum::Router;
+use tokio::sync::watch;
 
 use super::{Context, ServeError};
 use crate::{
-    domain::{RetryPolicy, Secret},
+    config::Config,
+    domain::RetryPolicy,
     webhook::{
-        self, WebhookSettings, WebhookState,
+        self, WebhookSecrets, WebhookSettings, WebhookState,
         forward::{ForwardSettings, Forwards},
     },
 };
@@ -25,12 +27,10 @@ const FORWARD_ATTEMPTS: u8 = 10;
 const FORWARD_BYTES_MAX: usize = 32 << 20;
 
 /// Starts the tasks that commit statuses and forward webhooks, and returns the route for Meta's requests.
-pub(super) fn start(context: &Context<'_>, verify_token: &Secret, app_secret: &Secret) -> Result<Router, ServeError> {
+pub(super) fn start(context: &Context<'_>, secrets: watch::Receiver<WebhookSecrets>) -> Result<Router, ServeError> {
     let config = context.config;
-    let previous = config.webhook.app_secret_previous.iter();
     let settings = WebhookSettings {
-        verify_token: verify_token.clone(),
-        app_secrets: std::iter::once(app_secret).chain(previous).cloned().collect(),
+        secrets,
         body_bytes_max: config.webhook.body_bytes_max,
         id_retention: config.id_retention,
         inbound: config.inbound,
@@ -43,6 +43,13 @@ pub(super) fn start(context: &Context<'_>, verify_token: &Secret, app_secret: &S
     let (state, commits) = WebhookState::new(store, clock, key, settings);
     context.shutdown.core("webhook commits", commits);
     Ok(webhook::router(state))
+}
+
+/// What the webhooks of `config` are checked with; `None` if it lacks that.
+pub(super) fn secrets(config: &Config) -> Option<WebhookSecrets> {
+    let webhook = &config.webhook;
+    let app_secrets = [webhook.app_secret.as_ref()?].into_iter().chain(&webhook.app_secret_previous);
+    Some(WebhookSecrets::new(webhook.verify_token.as_ref()?, app_secrets))
 }
 
 /// Starts a task for each target, so that none waits for another.

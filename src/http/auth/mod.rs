@@ -11,6 +11,7 @@ use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use governor::clock::DefaultClock;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+use tokio::sync::watch;
 
 use self::throttle::Throttle;
 use super::problem::Problem;
@@ -19,9 +20,9 @@ use crate::{
     domain::SecretDigest,
 };
 
-/// The configured API keys, and the throttle for unknown ones.
+/// The configured API keys, which a reload can replace, and the throttle for unknown ones.
 pub struct ApiKeys {
-    keys: Arc<[ApiKey]>,
+    keys: watch::Receiver<Arc<[ApiKey]>>,
     throttle: Throttle,
 }
 
@@ -48,31 +49,32 @@ pub enum AuthError {
 
 impl ApiKeys {
     /// `failures_per_minute`: requests with an unknown key that each network may make per minute.
-    pub fn new(keys: Arc<[ApiKey]>, failures_per_minute: NonZeroU32) -> Self {
+    pub fn new(keys: watch::Receiver<Arc<[ApiKey]>>, failures_per_minute: NonZeroU32) -> Self {
         Self { keys, throttle: Throttle::new(failures_per_minute, DefaultClock::default()) }
     }
 
     /// Checks the key of a request from `client`, and returns it as configured. `scope` is the scope that the key needs.
-    pub fn admit(&self, headers: &HeaderMap, client: IpAddr, scope: Option<KeyScope>) -> Result<&ApiKey, AuthError> {
-        let found = self.find(bearer(headers).ok_or(AuthError::NoKey)?);
+    pub fn admit(&self, headers: &HeaderMap, client: IpAddr, scope: Option<KeyScope>) -> Result<ApiKey, AuthError> {
+        let keys = self.keys.borrow().clone();
+        let found = find(&keys, bearer(headers).ok_or(AuthError::NoKey)?);
         self.throttle.check(client, found).map_err(|wait| AuthError::RateLimited { wait })?;
-        let key = found.and_then(|index| self.keys.get(index)).ok_or(AuthError::UnknownKey)?;
+        let key = found.and_then(|index| keys.get(index)).ok_or(AuthError::UnknownKey)?;
         match scope {
             Some(scope) if !key.scopes.contains(&scope) => Err(AuthError::NoScope { name: key.name.clone(), scope }),
-            _ => Ok(key),
+            _ => Ok(key.clone()),
         }
     }
+}
 
-    /// The index of `key` in `keys`. Compares with all of them, without an early exit.
-    fn find(&self, key: &str) -> Option<usize> {
-        let digest = SecretDigest::of(key);
-        let mut found = u64::MAX;
-        for (index, configured) in (0u64..).zip(self.keys.iter()) {
-            let same: Choice = configured.digest.ct_eq(&digest);
-            found.conditional_assign(&index, same);
-        }
-        usize::try_from(found).ok().filter(|&index| index < self.keys.len())
+/// The index of `key` in `keys`. Compares with all of them, without an early exit.
+fn find(keys: &[ApiKey], key: &str) -> Option<usize> {
+    let digest = SecretDigest::of(key);
+    let mut found = u64::MAX;
+    for (index, configured) in (0u64..).zip(keys) {
+        let same: Choice = configured.digest.ct_eq(&digest);
+        found.conditional_assign(&index, same);
     }
+    usize::try_from(found).ok().filter(|&index| index < keys.len())
 }
 
 impl From<AuthError> for Problem {
@@ -114,20 +116,20 @@ mod tests {
 
     fn keys(of: &[(&str, &str)]) -> ApiKeys {
         let key = |(name, secret): &(&str, &str)| ApiKey::new(*name, &Secret::new(*secret));
-        ApiKeys::new(of.iter().map(key).collect(), NonZeroU32::MAX)
+        ApiKeys::new(watch::channel(of.iter().map(key).collect()).1, NonZeroU32::MAX)
     }
 
-    fn admit<'a>(keys: &'a ApiKeys, authorization: &str, scope: KeyScope) -> Result<&'a str, AuthError> {
+    fn admit(keys: &ApiKeys, authorization: &str, scope: KeyScope) -> Result<String, AuthError> {
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, authorization.parse().expect("a value"))]);
-        keys.admit(&headers, Ipv4Addr::LOCALHOST.into(), Some(scope)).map(|key| key.name.as_str())
+        keys.admit(&headers, Ipv4Addr::LOCALHOST.into(), Some(scope)).map(|key| key.name)
     }
 
     #[test]
     fn a_configured_key_returns_its_name() {
         let keys = keys(&[("backend", "k-1"), ("office", "k-2")]);
         let admit = |authorization: &str| admit(&keys, authorization, KeyScope::Read);
-        assert_eq!(admit("Bearer k-1"), Ok("backend"));
-        assert_eq!(admit("bearer k-2"), Ok("office"));
+        assert_eq!(admit("Bearer k-1"), Ok("backend".into()));
+        assert_eq!(admit("bearer k-2"), Ok("office".into()));
         for no_key in ["", "Bearer", "Bearer ", "Basic k-1", "k-1"] {
             assert_eq!(admit(no_key), Err(AuthError::NoKey), "{no_key}");
         }
@@ -135,7 +137,7 @@ mod tests {
             assert_eq!(admit(wrong), Err(AuthError::UnknownKey), "{wrong}");
         }
         let without = keys.admit(&HeaderMap::new(), Ipv4Addr::LOCALHOST.into(), None);
-        assert_eq!(without.map(|key| &*key.name), Err(AuthError::NoKey));
+        assert_eq!(without.map(|key| key.name), Err(AuthError::NoKey));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use pregon::{
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::document;
@@ -178,7 +179,7 @@ impl Api {
             prices: Some(Arc::new(prices(clock.now()))),
             lease: LEASE,
             subscribers: subscribers.into(),
-            keys: keys.into(),
+            keys: watch::channel(keys.into()).1,
             key_failures_per_minute: NonZeroU32::new(KEY_FAILURES_PER_MINUTE).expect("not 0"),
             sync_templates: Arc::new(move |lines| {
                 let synced = answers.lock().expect("no panic under the lock").clone();

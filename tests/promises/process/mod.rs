@@ -2,4 +2,5 @@
 
 mod killed;
 mod lines_change;
+mod reload;
 mod starting;

@@ -56,7 +56,7 @@ struct Server {
 impl Server {
     async fn start(router: Router, limits: ConnectionLimits) -> Self {
         let files = Files::of("first");
-        let tls = Tls::load(files.config()).expect("a certificate");
+        let tls = Tls::load(&files.config()).expect("a certificate");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let (address, stop) = (listener.local_addr().expect("an address"), CancellationToken::new());
         let task = tokio::spawn(listener::serve(listener, router, limits, Some(tls), Gauge::noop(), stop.clone()));

@@ -1,0 +1,122 @@
+//! Reloads the configuration while the service runs: on SIGHUP, and when the file or one that it names has changed.
+//!
+//! All or nothing: if the new configuration has a problem, or changes a key that needs a restart, everything stays as it
+//! was, and the log names each such key.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use tokio::{signal::unix::Signal, sync::watch, task, time};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::webhook;
+use crate::{
+    config::{ApiKey, Config, ConfigError, Role, Settings},
+    http::tls::{Tls, TlsError},
+    telemetry::logging::{self, BadLevel},
+    webhook::WebhookSecrets,
+};
+
+/// How often the files are compared with what was loaded. Reading them takes a millisecond.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The beginnings of the keys that a reload can change. Further keys of `http.tls` can change if HTTPS is served already.
+const LIVE: [&str; 4] = ["http.api_keys", "webhook.verify_token", "webhook.app_secret", "log.level"];
+const TLS: &str = "http.tls.";
+
+/// The parts of a running service that a reload replaces. Each is there if a role of the process uses it.
+#[derive(Default)]
+pub(super) struct Live {
+    pub(super) api_keys: Option<watch::Sender<Arc<[ApiKey]>>>,
+    pub(super) webhook_secrets: Option<watch::Sender<WebhookSecrets>>,
+    pub(super) tls: Option<Tls>,
+}
+
+/// Reloads the configuration of a service.
+pub(super) struct Reload {
+    pub(super) config: Config,
+    pub(super) roles: Vec<Role>,
+    pub(super) live: Live,
+}
+
+/// Why a configuration was not reloaded.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("these keys need a restart: {}", .0.join(", "))]
+    NeedsRestart(Vec<String>),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Level(#[from] BadLevel),
+}
+
+impl Reload {
+    /// Reloads whenever that is asked for on `hangups` or a file has changed, until `stop` is cancelled.
+    pub(super) async fn run(mut self, mut hangups: Signal, stop: CancellationToken) -> Result<(), Infallible> {
+        // What was looked at last, so that a file with a problem is reported once.
+        let mut seen = Ok(self.config.settings.clone());
+        loop {
+            let is_asked_for = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = hangups.recv() => true,
+                () = time::sleep(LOOK_EVERY) => false,
+            };
+            let loaded = self.load().await;
+            let found = loaded.as_ref().map(|config| config.settings.clone()).map_err(Clone::clone);
+            if is_asked_for || found != seen {
+                self.reload(loaded);
+            }
+            seen = found;
+        }
+    }
+
+    async fn load(&self) -> Result<Config, ConfigError> {
+        let config = self.config.clone();
+        // Files may be on a slow disk.
+        task::spawn_blocking(move || config.load_again()).await.unwrap_or_else(|_| Ok(self.config.clone()))
+    }
+
+    fn reload(&mut self, loaded: Result<Config, ConfigError>) {
+        match loaded.map_err(ReloadError::from).and_then(|config| self.apply(config)) {
+            Ok(changed) => {
+                let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
+                info!(changed, config = %self.config.settings, "configuration reloaded");
+            }
+            Err(error) => error!(%error, "configuration not reloaded; everything stays as it was"),
+        }
+    }
+
+    /// Replaces what differs in `config`. Returns the keys that have changed.
+    fn apply(&mut self, config: Config) -> Result<Vec<String>, ReloadError> {
+        let changed = Settings::changed(&self.config.settings, &config.settings);
+        config.check_roles(&self.roles)?;
+        let fixed: Vec<String> = changed.iter().filter(|key| !self.is_live(key, &config)).cloned().collect();
+        if !fixed.is_empty() {
+            return Err(ReloadError::NeedsRestart(fixed));
+        }
+        let tls = self.live.tls.as_ref().zip(config.http.tls.as_ref());
+        let certificate = tls.map(|(tls, files)| Ok::<_, TlsError>((tls, Tls::read(files)?))).transpose()?;
+        // Only this can fail and changes something, so it comes first.
+        if config.log.level != self.config.log.level {
+            logging::set_level(&config.log.level)?;
+        }
+        if let Some((tls, certificate)) = certificate {
+            tls.replace(certificate);
+        }
+        if let Some(keys) = &self.live.api_keys {
+            keys.send_replace(config.http.api_keys.clone().into());
+        }
+        if let Some((live, secrets)) = self.live.webhook_secrets.as_ref().zip(webhook::secrets(&config)) {
+            live.send_replace(secrets);
+        }
+        self.config = config;
+        Ok(changed)
+    }
+
+    fn is_live(&self, key: &str, config: &Config) -> bool {
+        let serves_tls = self.live.tls.is_some() && config.http.tls.is_some();
+        LIVE.iter().any(|live| key.starts_with(live)) || key.starts_with(TLS) && serves_tls
+    }
+}

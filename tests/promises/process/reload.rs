@@ -1,0 +1,141 @@
+//! What a running process takes over from its configuration: on SIGHUP, and when a file has changed.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::json;
+
+use crate::support::{
+    hooks::{APP_SECRET, signature_with},
+    http_client,
+    redis::TestRedis,
+    server::{Installation, KEY, Server},
+    until,
+};
+
+/// A process whose configuration and app secret are files.
+struct Reloadable {
+    server: Server,
+    installation: Installation,
+}
+
+impl Reloadable {
+    async fn start(redis: &TestRedis, secrets: &tempfile::TempDir) -> Self {
+        let app_secret = secrets.path().join("app-secret");
+        fs::write(&app_secret, APP_SECRET).expect("a secret");
+        let text = format!(
+            r#"redis.url = "{}"
+[http]
+listen = "127.0.0.1:0"
+api_keys = [{{ name = "test", secret = {{ env = "PREGON_TEST_KEY" }} }}]
+[ops]
+listen = "127.0.0.1:0"
+[webhook]
+verify_token = {{ env = "PREGON_TEST_VERIFY_TOKEN" }}
+app_secret = {{ file = "{}" }}
+[log]
+format = "json"
+level = "info"
+"#,
+            redis.url(),
+            app_secret.display(),
+        );
+        let installation = Installation::of(&text);
+        Self { server: installation.serve("worker", "api,webhook").await, installation }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.installation.dir().join("worker.toml")
+    }
+
+    /// Replaces `from` in the configuration file.
+    fn edit(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(self.config()).expect("the configuration");
+        assert!(text.contains(from), "{from}");
+        fs::write(self.config(), text.replace(from, to)).expect("written");
+    }
+
+    /// Waits until the log has `text` `n` times.
+    async fn logged(&self, n: usize, text: &str) {
+        until(text, async || self.server.log().matches(text).count() >= n).await;
+    }
+
+    async fn status_with(&self, key: &str) -> u16 {
+        let request = http_client().get(format!("{}/v1/lines", self.server.url())).bearer_auth(key);
+        request.send().await.expect("an answer").status().as_u16()
+    }
+
+    async fn status_signed_with(&self, secret: &str) -> u16 {
+        let body = json!({"object": "whatsapp_business_account", "entry": []}).to_string();
+        let signature = signature_with(secret, body.as_bytes());
+        let request = http_client().post(self.server.webhook()).header("x-hub-signature-256", signature);
+        request.body(body).send().await.expect("an answer").status().as_u16()
+    }
+}
+
+#[tokio::test]
+async fn sighup_takes_over_keys_secrets_and_the_log_level() {
+    let (redis, secrets) = (TestRedis::start().await, tempfile::tempdir().expect("a directory"));
+    let process = Reloadable::start(&redis, &secrets).await;
+    let key = secrets.path().join("office");
+    fs::write(&key, "key-of-the-office").expect("a key");
+    assert_eq!((process.status_with(KEY).await, process.status_with("key-of-the-office").await), (200, 401));
+
+    let office = format!(r#"api_keys = [{{ name = "office", secret = {{ file = "{}" }} }}]"#, key.display());
+    process.edit(r#"api_keys = [{ name = "test", secret = { env = "PREGON_TEST_KEY" } }]"#, &office);
+    process.edit(r#"level = "info""#, r#"level = "info,pregon=debug""#);
+    process.server.signal("HUP");
+    process.logged(1, "configuration reloaded").await;
+    assert_eq!((process.status_with(KEY).await, process.status_with("key-of-the-office").await), (401, 200));
+    // A GET is logged at the level debug.
+    process.logged(1, r#""level":"DEBUG""#).await;
+    let log = process.server.log();
+    let reloaded = log.lines().find(|line| line.contains("configuration reloaded")).expect("its line");
+    for key in ["http.api_keys[0].name", "http.api_keys[0].secret.file", "log.level"] {
+        assert!(reloaded.contains(key), "{key}: {reloaded}");
+    }
+    assert!(!log.contains("key-of-the-office"), "{log}");
+}
+
+#[tokio::test]
+async fn two_app_secrets_are_valid_during_a_rotation_and_no_webhook_is_refused() {
+    let (redis, secrets) = (TestRedis::start().await, tempfile::tempdir().expect("a directory"));
+    let process = Reloadable::start(&redis, &secrets).await;
+    let old = secrets.path().join("app-secret-previous");
+    fs::write(&old, APP_SECRET).expect("a secret");
+    process.edit("[log]", &format!("app_secret_previous = {{ file = \"{}\" }}\n[log]", old.display()));
+    process.server.signal("HUP");
+    process.logged(1, "configuration reloaded").await;
+    // No signal for the change of the file: it is noticed.
+    fs::write(secrets.path().join("app-secret"), "the-next-app-secret").expect("a secret");
+    process.logged(2, "configuration reloaded").await;
+    for secret in [APP_SECRET, "the-next-app-secret"] {
+        assert_eq!(process.status_signed_with(secret).await, 200, "{secret}");
+    }
+    process.edit(&format!("app_secret_previous = {{ file = \"{}\" }}\n", old.display()), "");
+    process.server.signal("HUP");
+    process.logged(3, "configuration reloaded").await;
+    assert_eq!(process.status_signed_with(APP_SECRET).await, 401);
+    assert_eq!(process.status_signed_with("the-next-app-secret").await, 200);
+}
+
+#[tokio::test]
+async fn a_configuration_with_a_problem_or_a_key_that_needs_a_restart_changes_nothing() {
+    let (redis, secrets) = (TestRedis::start().await, tempfile::tempdir().expect("a directory"));
+    let process = Reloadable::start(&redis, &secrets).await;
+    process.edit(r#"name = "test""#, r#"name = "other", scopes = ["operate"]"#);
+    process.edit("redis.url", "redis.pool = 3\nredis.url");
+    process.server.signal("HUP");
+    process.logged(1, "these keys need a restart: redis.pool").await;
+    assert_eq!(process.status_with(KEY).await, 200, "the key still has the scope read");
+
+    process.edit("redis.pool = 3", "redis.timeout = \"1h\"\nredis.foo = 1");
+    process.server.signal("HUP");
+    process.logged(1, "redis.foo is not a key").await;
+    process.logged(1, "redis.timeout (1h) must be a duration").await;
+    assert_eq!(process.status_with(KEY).await, 200, "the key still has the scope read");
+
+    process.edit("redis.timeout = \"1h\"\nredis.foo = 1\n", "");
+    process.server.signal("HUP");
+    process.logged(1, "configuration reloaded").await;
+    assert_eq!(process.status_with(KEY).await, 403, "the key has the scope operate only");
+}

@@ -124,9 +124,14 @@ pub(crate) fn optional_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(js
     Ok(Option::<InObject<T>>::deserialize(json)?.map(|InObject(value)| value))
 }
 
-/// Like [`object`], for each item of a list.
+/// Like [`object`], for each item of a list that may be null, which counts as an empty one.
 pub(crate) fn list_of_objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Vec<T>, D::Error> {
-    Ok(Vec::<InObject<T>>::deserialize(json)?.into_iter().map(|InObject(value)| value).collect())
+    Ok(list::<InObject<T>, D>(json)?.into_iter().map(|InObject(value)| value).collect())
+}
+
+/// A list that may be null, which counts as an empty one.
+pub(crate) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(json)?.unwrap_or_default())
 }
 
 /// Visitor methods that treat the given types as a missing value.

@@ -59,13 +59,14 @@ pub struct NewCampaign {
     pub on_withheld: OnWithheld,
     /// The quick-reply buttons of the template with which people opt out.
     #[serde(default, deserialize_with = "json::list_of_objects", skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Option<Vec<OptOutButton>>)]
     pub opt_out_buttons: Vec<OptOutButton>,
     /// Whoever has had so much marketing of the business is skipped, beside those whom the business's own cap skips.
     #[serde(default, deserialize_with = "json::optional_object", skip_serializing_if = "Option::is_none")]
     pub frequency_cap: Option<FrequencyCap>,
     /// Recipients to create the campaign with: one JSON object each, not parsed yet.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<RawRecipient>)]
+    #[serde(default, deserialize_with = "json::list", skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Option<Vec<RawRecipient>>)]
     pub recipients: Vec<Box<RawValue>>,
     /// Whether to launch the campaign at once with the recipients of this call.
     #[serde(default, skip_serializing_if = "is_default")]

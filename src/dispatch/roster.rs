@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use tracing::warn;
 
 use crate::{
-    domain::LineId,
+    domain::{LineId, listing::listed},
     redis::{Result, Store},
 };
 
@@ -122,11 +122,7 @@ impl Roster {
 
 /// `3001, 3002 and 7 more`; empty for no lines.
 fn summarize(lines: &[LineId]) -> String {
-    let mut text = lines.iter().take(NAMED_MAX).map(LineId::as_str).collect::<Vec<_>>().join(", ");
-    if lines.len() > NAMED_MAX {
-        text.push_str(&format!(" and {} more", lines.len() - NAMED_MAX));
-    }
-    text
+    listed(lines.iter().map(LineId::as_str), NAMED_MAX)
 }
 
 #[cfg(test)]

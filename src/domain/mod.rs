@@ -10,6 +10,7 @@ pub mod ids;
 pub mod inbound;
 pub mod line;
 pub mod lines;
+pub mod listing;
 pub mod messaging_limit;
 pub mod number_plans;
 pub mod outcome;

@@ -7,7 +7,7 @@ use serde_json::error::Category;
 /// The longest excerpt of the caller's own text in a reason, in characters.
 const QUOTED_CHARS_MAX: usize = 64;
 
-/// A text with at least this many digits may contain a phone number; only the last four digits are shown.
+/// A text with at least this many digits may be a phone number; only the last four digits are shown.
 const MASKED_DIGITS_MIN: usize = 7;
 
 /// Why a row of an upload is rejected, a recipient or a suppression. The other rows are accepted.
@@ -409,12 +409,12 @@ fn data_fault(why: &str) -> String {
 }
 
 fn backticked(word: &str) -> String {
-    format!("`{}`", redacted(word.trim_matches('`')))
+    format!("`{}`", quoted(word.trim_matches('`')))
 }
 
 fn describe_found(found: &str) -> String {
     match found.split_once(' ') {
-        Some(("string", text)) => format!("the text {}", redacted(text)),
+        Some(("string", text)) => format!("the text {}", quoted(text)),
         Some(("integer" | "number", number)) => format!("the number {}", backticked(number)),
         Some(("floating", number)) => format!("the number {}", backticked(number.trim_start_matches("point "))),
         Some(("boolean", value)) => value.to_owned(),
@@ -446,28 +446,100 @@ fn truncated(text: &str) -> String {
     }
 }
 
-/// The caller's value as it may appear in a log or a response: truncated, control characters escaped, and of a
-/// possible phone number only the last four digits.
+/// A value that is meant as a phone number, as it may appear in a log or a response: truncated, control characters escaped,
+/// and of the digits only the last four.
 pub fn redacted(text: &str) -> String {
     let text = truncated(text.trim());
-    let n_digits = text.bytes().filter(u8::is_ascii_digit).count();
     // A number that a spreadsheet rounded identifies no one any more.
-    let is_rounded = PhoneFault::of(&text) == PhoneFault::Rounded;
-    let mut hidden = if n_digits >= MASKED_DIGITS_MIN && !is_rounded { n_digits - 4 } else { 0 };
-    let mut redacted = String::with_capacity(text.len());
+    if PhoneFault::of(&text) == PhoneFault::Rounded { escaped(&text) } else { masked(&text) }
+}
+
+/// Any other value of the caller, as it may appear in a log or a response: as given, but truncated, control characters
+/// escaped, and of each phone number in it only the last four digits.
+pub fn quoted(text: &str) -> String {
+    let text = truncated(text);
+    let (mut quoted, mut rest) = (String::with_capacity(text.len()), text.as_str());
+    while !rest.is_empty() {
+        let (plain, behind) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
+        quoted += &escaped(plain);
+        let (number, behind) = behind.split_at(date_len(behind).unwrap_or_else(|| number_len(behind)));
+        quoted += &if date_len(number).is_some() { number.to_owned() } else { masked(number) };
+        rest = behind;
+    }
+    quoted
+}
+
+/// The length of the date with which a text begins, such as `2026-11-22`.
+fn date_len(text: &str) -> Option<usize> {
+    const FORM: &[u8] = b"0000-00-00";
+    let is_form = |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form };
+    let date = text.as_bytes().get(..FORM.len())?;
+    let ends = text.as_bytes().get(FORM.len()).is_none_or(|next| !next.is_ascii_digit());
+    (ends && date.iter().zip(FORM).all(is_form)).then_some(FORM.len())
+}
+
+/// The length of the number with which a text begins: digits, and what people write between them in phone numbers.
+fn number_len(text: &str) -> usize {
+    const MARKS: &str = "-–—‑().\u{200b}\u{200e}\u{202a}\u{202c}\u{feff}";
+    let is_part = |c: char| c.is_ascii_digit() || c == ' ' || c == '\u{a0}' || MARKS.contains(c);
+    let end = text.find(|c: char| !is_part(c)).unwrap_or(text.len());
+    text[..end].rfind(|c: char| c.is_ascii_digit()).map_or(0, |last| last + 1)
+}
+
+/// The text with its control characters as escapes.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+    }
+    escaped
+}
+
+/// The text with only the last four of its digits, if it has as many as a phone number.
+fn masked(text: &str) -> String {
+    let n_digits = text.bytes().filter(u8::is_ascii_digit).count();
+    let mut hidden = if n_digits >= MASKED_DIGITS_MIN { n_digits - 4 } else { 0 };
+    let mut masked = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             _ if hidden > 0 && c.is_ascii_digit() => {
                 hidden -= 1;
-                if !redacted.ends_with('…') {
-                    redacted.push('…');
+                if !masked.ends_with('…') {
+                    masked.push('…');
                 }
             }
             // Characters between hidden digits are hidden too.
-            _ if hidden > 0 && redacted.ends_with('…') => {}
-            _ if c.is_control() => redacted.extend(c.escape_default()),
-            _ => redacted.push(c),
+            _ if hidden > 0 && masked.ends_with('…') => {}
+            _ if c.is_control() => masked.extend(c.escape_default()),
+            _ => masked.push(c),
         }
     }
-    redacted
+    masked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_value_only_phone_numbers_are_masked() {
+        for (value, expected) in [
+            ("promo2026-v10b33x7", "promo2026-v10b33x7"),
+            ("2027-01-01T00:00:00Z", "2027-01-01T00:00:00Z"),
+            ("2026-11-30 10:00, 2026-12-01", "2026-11-30 10:00, 2026-12-01"),
+            ("  no more  ", "  no more  "),
+            ("10, 20, 30, 40", "10, 20, 30, 40"),
+            ("order 123456", "order 123456"),
+            ("tab\there", "tab\\there"),
+            ("call +54 9 11 5555-0001 now", "call +…-0001 now"),
+            ("5491155550001,5491155550002", "…0001,…0002"),
+            ("tel5491155550001x", "tel…0001x"),
+            ("2026-11-301155550001", "…0001"),
+            ("", ""),
+        ] {
+            assert_eq!(quoted(value), expected, "{value}");
+        }
+        assert_eq!(redacted(" 54911 5555-O0O1 "), "…55-O0O1", "a value that should be a number is masked as a whole");
+        assert_eq!(quoted(&"ñ".repeat(100)), format!("{}…", "ñ".repeat(QUOTED_CHARS_MAX)));
+    }
 }

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::{
     BusinessId, Phone, Reject, Suppression, SuppressionReason, SuppressionScope, SuppressionSource, UnixMs,
     recipient::{Text, json_row},
-    reject::redacted,
+    reject::{quoted, redacted},
 };
 
 /// How far ahead of the clock of Redis a `since` may be, because the clock of its writer may be fast.
@@ -102,7 +102,7 @@ impl RawSuppression {
     pub fn fit(&self, defaults: &SuppressionDefaults) -> Result<(Phone, Suppression), Reject> {
         let phone: Phone = self.phone.parse().map_err(|_| Reject::not_e164("phone", &self.phone))?;
         if let Some(other) = given(&self.business).filter(|business| *business != defaults.business.as_str()) {
-            return Err(Reject::OtherBusiness(redacted(other)));
+            return Err(Reject::OtherBusiness(quoted(other)));
         }
         let scope = word("scope", &self.scope, SuppressionScope::ALL, SuppressionScope::name)?;
         let reason = word("reason", &self.reason, SuppressionReason::ALL, SuppressionReason::name)?;
@@ -119,9 +119,9 @@ impl RawSuppression {
 
     fn since(&self, now: UnixMs) -> Result<UnixMs, Reject> {
         let Some(text) = given(&self.since) else { return Ok(now) };
-        let since = UnixMs::parse(text).ok_or_else(|| Reject::NotATime(redacted(text)))?;
+        let since = UnixMs::parse(text).ok_or_else(|| Reject::NotATime(quoted(text)))?;
         if since > now.after(AHEAD_MAX) {
-            return Err(Reject::InTheFuture(redacted(text)));
+            return Err(Reject::InTheFuture(quoted(text)));
         }
         Ok(since)
     }
@@ -141,8 +141,7 @@ fn word<T: Copy, const N: usize>(
 ) -> Result<Option<T>, Reject> {
     let Some(text) = given(text) else { return Ok(None) };
     let value = values.into_iter().find(|value| name(*value) == text);
-    let unknown =
-        || Reject::UnknownWord { field, value: redacted(text), words: values.into_iter().map(&name).collect() };
+    let unknown = || Reject::UnknownWord { field, value: quoted(text), words: values.into_iter().map(&name).collect() };
     value.map(Some).ok_or_else(unknown)
 }
 
@@ -195,7 +194,7 @@ mod tests {
             ),
             (all(r#""reason":"stop""#), "unknown_word: reason is stop, and it is one of opt_out, complaint"),
             (all(r#""source":"crm""#), "unknown_word: source is crm, and it is one of api, import"),
-            (all(r#""since":"2026-11-22""#), "not_a_time: since is …-11-22, which is not a time with its offset"),
+            (all(r#""since":"2026-11-22""#), "not_a_time: since is 2026-11-22, which is not a time with its offset"),
             (all(r#""since":"2099-11-22T00:00:00Z""#), "in_the_future: since is "),
             (all(r#""business":"1002""#), "other_business: the row is of business 1002, and the import is not"),
             (all(r#""to":"+1""#), "malformed: the row cannot be read: there is no field `to`"),

@@ -9,7 +9,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 
 use super::problem::{Problem, Result};
-use crate::{coding::Coding, domain::reject::redacted};
+use crate::{coding::Coding, domain::reject::quoted};
 
 /// The query parameters as a `T`, which should reject unknown ones (`deny_unknown_fields`).
 pub struct Params<T>(pub T);
@@ -73,8 +73,7 @@ pub fn content_coding(headers: &HeaderMap, codings: &[Coding]) -> Result<Option<
         [] => ("a body that is not compressed: leave the header out".to_owned(), "identity".to_owned()),
         accepted => (format!("one of {}, or none", accepted.join(", ")), accepted.join(", ")),
     };
-    let detail =
-        format!("the header Content-Encoding is {}; this call accepts {expected}", redacted(&names.join(", ")));
+    let detail = format!("the header Content-Encoding is {}; this call accepts {expected}", quoted(&names.join(", ")));
     let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-encoding", detail);
     Err(problem.with_header(header::ACCEPT_ENCODING, HeaderValue::try_from(header).expect("names of codings")))
 }

@@ -16,7 +16,7 @@ pub enum IntakeError {
     /// There is no such dead letter. Nothing was changed.
     #[error("there is no dead letter {0}: it was retried or deleted, or never existed")]
     NoDeadLetter(EntryId),
-    /// The request has problems, all of which are listed. Nothing was changed.
+    /// The request has problems, which are listed. Nothing was changed. Made by [`IntakeError::invalid`], which bounds them.
     #[error("{}", .0.join("; "))]
     Invalid(Vec<String>),
     /// The template can't be sent. Nothing was changed.
@@ -162,7 +162,18 @@ pub enum TemplateProblem {
     Unsupported(#[from] TemplateError),
 }
 
+/// How many problems of a request are listed.
+const PROBLEMS_MAX: usize = 20;
+
 impl IntakeError {
+    /// The request has these problems. Of many, only the first are listed, with the number of the others.
+    pub(super) fn invalid(mut problems: Vec<String>) -> Self {
+        let more = problems.len().saturating_sub(PROBLEMS_MAX);
+        problems.truncate(PROBLEMS_MAX);
+        problems.extend((more > 0).then(|| format!("there are {more} more problems")));
+        Self::Invalid(problems)
+    }
+
     /// Whether the same call can succeed later without any change: Redis was unavailable, the upload was interrupted,
     /// or the same upload is running on another connection.
     pub fn is_transient(&self) -> bool {

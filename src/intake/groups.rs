@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    domain::{Campaign, Phone, Reject, SendWindow, UnixMs, reject::redacted, template::Category},
+    domain::{Campaign, Phone, Reject, SendWindow, UnixMs, listing::listed, reject::quoted, template::Category},
     rules::{
         contact_hours::ContactHours,
         windows::{Group, Opening, Windows},
@@ -82,7 +82,7 @@ impl Groups {
         if let Some(zones) = self.named.get(&plain) {
             return Ok(zones);
         }
-        let zones = zones::of_name(&plain).ok_or_else(|| Reject::ZoneUnknown(redacted(name)))?;
+        let zones = zones::of_name(&plain).ok_or_else(|| Reject::ZoneUnknown(quoted(name.trim())))?;
         self.named.insert(plain, zones);
         Ok(zones)
     }
@@ -100,7 +100,10 @@ impl CampaignHours {
         let windows = Windows::of_part(self.send_window.as_ref(), Some(&name), contact_hours);
         let is_never_open = |windows: Windows| windows.at(self.now) == Opening::NEVER;
         if windows.is_ok_and(|windows| windows.is_some_and(is_never_open)) {
-            return Err(Reject::NeverOpen { hours: self.described(group.rule), zones: listed(group.zones) });
+            return Err(Reject::NeverOpen {
+                hours: self.described(group.rule),
+                zones: listed(zones::names(group.zones), ZONES_SHOWN_MAX),
+            });
         }
         Ok(name.into())
     }
@@ -111,15 +114,5 @@ impl CampaignHours {
         let rule = rule.filter(|_| self.is_marketing).map(|name| format!("in the contact hours {name}"));
         let hours: Vec<String> = window.into_iter().chain(rule).collect();
         hours.join(" and ")
-    }
-}
-
-/// The names of the zones as text.
-fn listed(zones: &str) -> String {
-    let names: Vec<&str> = zones::names(zones).collect();
-    let shown = names[..names.len().min(ZONES_SHOWN_MAX)].join(", ");
-    match names.len().saturating_sub(ZONES_SHOWN_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }

@@ -117,5 +117,5 @@ fn check(retry: &CampaignRetry) -> Result<(), IntakeError> {
         problems.push("states is empty: name failed, unknown or both".to_owned());
     }
     check_external_id(retry.external_id.as_deref(), &mut problems);
-    if problems.is_empty() { Ok(()) } else { Err(IntakeError::Invalid(problems)) }
+    if problems.is_empty() { Ok(()) } else { Err(IntakeError::invalid(problems)) }
 }

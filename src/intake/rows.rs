@@ -11,7 +11,7 @@ mod ndjson;
 
 use std::fmt;
 
-use crate::domain::{Form, RawRecipient, RawSuppression, Reject, reject::redacted, template::Column};
+use crate::domain::{Form, RawRecipient, RawSuppression, Reject, reject::quoted, template::Column};
 
 pub use self::csv::{CsvColumn, HeaderField};
 
@@ -117,7 +117,7 @@ pub struct Names(Vec<String>);
 impl fmt::Display for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown: Vec<String> =
-            self.0.iter().take(NAMES_SHOWN_MAX).map(|name| format!("`{}`", redacted(name))).collect();
+            self.0.iter().take(NAMES_SHOWN_MAX).map(|name| format!("`{}`", quoted(name))).collect();
         f.write_str(&shown.join(", "))?;
         let more = self.0.len() - shown.len();
         if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
@@ -207,7 +207,7 @@ fn it(names: &Names) -> &'static str {
 
 /// The names as the value of `?ignore=`.
 fn list(names: &Names) -> String {
-    let names: Vec<String> = names.0.iter().take(NAMES_SHOWN_MAX).map(|name| redacted(name)).collect();
+    let names: Vec<String> = names.0.iter().take(NAMES_SHOWN_MAX).map(|name| quoted(name)).collect();
     names.join(",")
 }
 

@@ -16,8 +16,8 @@ use super::{CampaignAction, Intake, IntakeError, Submitted, TemplateProblem, row
 use crate::{
     api_types::{CampaignChange, NewCampaign, TemplateName, UploadResult},
     domain::{
-        Campaign, CampaignId, CampaignState, Form, FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN, Language, LineId,
-        RawRecipient, SendWindow, Template, UnixMs, WabaId, campaign::OptOutButton, reject::redacted,
+        Campaign, CampaignId, CampaignState, Form, LINE_RATE_MAX, LINE_RATE_MIN, Language, LineId, RawRecipient,
+        SendWindow, Template, UnixMs, WabaId, campaign::OptOutButton, listing::listed, reject::quoted,
         template::Category,
     },
     redis::{
@@ -33,8 +33,10 @@ use crate::{
 pub(super) const NAME_CHARS_MAX: usize = 200;
 /// How many characters of an unknown line id an error message shows.
 const ID_CHARS_SHOWN_MAX: usize = 64;
-/// How many lines an error message lists.
-const LINES_SHOWN_MAX: usize = 20;
+/// How many characters of a value an error message shows that compares two definitions.
+const VALUE_CHARS_SHOWN_MAX: usize = 600;
+/// How many lines, or other values, an error message lists.
+const VALUES_SHOWN_MAX: usize = 20;
 /// The longest `external_id`.
 const EXTERNAL_ID_CHARS_MAX: usize = 200;
 
@@ -50,10 +52,9 @@ impl Intake {
     /// If a campaign with the same `external_id` exists, the submission continues what an interrupted one left
     /// undone. A campaign whose recipients were all rejected stays a draft.
     ///
-    /// Errors: `Invalid` with all problems, `Template`, or `Conflict` if the campaign with this `external_id` has
-    /// another template, other lines, or another `on_doubt`, `on_withheld`, `opt_out_buttons`, `frequency_cap`,
-    /// `expires_at`, `rate`, `send_window` or `late`, or `Taken` if the caller may not know that campaign: nothing was
-    /// changed. `Store`: submit again.
+    /// Errors: `Invalid`, `Template`, or `Conflict` if the campaign with this `external_id` has another template, other lines,
+    /// or another `on_doubt`, `on_withheld`, `opt_out_buttons`, `frequency_cap`, `expires_at`, `rate`, `send_window` or `late`,
+    /// or `Taken` if the caller may not know that campaign: nothing was changed. `Store`: submit again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_incarnation();
         let submitted = intake.submit_undurably(new).await?;
@@ -273,7 +274,7 @@ impl Intake {
         if !has_name || new.name.chars().any(char::is_control) {
             problems.push(format!(
                 "name is “{}”: it must have 1 to {NAME_CHARS_MAX} characters, none of them a control character",
-                redacted(&new.name)
+                quoted(&new.name)
             ));
         }
         check_external_id(new.external_id.as_deref(), &mut problems);
@@ -294,7 +295,7 @@ impl Intake {
         }
         let template = match self.check_lines(&new.lines, &mut problems) {
             Some(waba) => self.check_template(&waba, &new.template).await,
-            None => return Err(IntakeError::Invalid(problems)),
+            None => return Err(IntakeError::invalid(problems)),
         };
         if let Ok(template) = &template {
             check_opt_out_buttons(&new.opt_out_buttons, template, &mut problems);
@@ -324,11 +325,11 @@ impl Intake {
                 }
                 .with_requirements())
             }
-            Ok(_) => Err(IntakeError::Invalid(problems)),
+            Ok(_) => Err(IntakeError::invalid(problems)),
             // Alone, a template problem keeps its own problem type.
             Err(IntakeError::Template(problem)) if !problems.is_empty() => {
                 problems.push(problem.to_string());
-                Err(IntakeError::Invalid(problems))
+                Err(IntakeError::invalid(problems))
             }
             Err(error) => Err(error),
         }
@@ -343,7 +344,7 @@ impl Intake {
         let mut wabas: Vec<(&LineId, &WabaId)> = Vec::new();
         for line in lines {
             if !seen.insert(line) {
-                problems.push(format!("line {line} is named twice in lines: leave one out"));
+                problems.push(format!("line {} is named twice in lines: leave one out", truncated_id(line)));
                 continue;
             }
             match self.lines.by_id(line).map(|line| &line.waba) {
@@ -391,14 +392,11 @@ impl Intake {
         }
     }
 
-    /// The configured lines as text, at most [`LINES_SHOWN_MAX`] of them.
+    /// The configured lines as text, at most [`VALUES_SHOWN_MAX`] of them.
     fn configured(&self) -> String {
         let mut lines: Vec<&str> = self.lines.iter().map(|line| line.id.as_str()).collect();
         lines.sort_unstable();
-        let more = lines.len().saturating_sub(LINES_SHOWN_MAX);
-        lines.truncate(LINES_SHOWN_MAX);
-        let named = lines.join(", ");
-        if more > 0 { format!("{named} and {more} more") } else { named }
+        listed(lines, VALUES_SHOWN_MAX)
     }
 
     /// Checks that the template still exists and the campaign's recipients still fit it.
@@ -488,7 +486,7 @@ fn amended(record: &CampaignRecord, change: &CampaignChange, now: UnixMs) -> Res
     if amended.start_at != campaign.start_at || amended.expires_at != campaign.expires_at {
         check_expiry(amended.expires_at, amended.start_at, now, &mut problems);
     }
-    if problems.is_empty() { Ok(amended) } else { Err(IntakeError::Invalid(problems)) }
+    if problems.is_empty() { Ok(amended) } else { Err(IntakeError::invalid(problems)) }
 }
 
 /// Compares `new` with the existing campaign of the same `external_id`. The order of lines does not matter, and neither
@@ -497,19 +495,10 @@ fn amended(record: &CampaignRecord, change: &CampaignChange, now: UnixMs) -> Res
 /// Errors: `Conflict` if `new` would be sent differently.
 fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), IntakeError> {
     let existing = &record.campaign;
-    let template = |name: &str, language: &Language| format!("{name} ({language})");
-    let lines = |lines: &[LineId]| {
-        let mut ids: Vec<&str> = lines.iter().map(LineId::as_str).collect();
-        ids.sort_unstable();
-        ids.join(", ")
-    };
-    let buttons = |buttons: &[OptOutButton]| {
-        let mut buttons: Vec<String> = buttons.iter().map(OptOutButton::to_string).collect();
-        buttons.sort_unstable();
-        if buttons.is_empty() { "none".to_owned() } else { buttons.join(", ") }
-    };
-    let time = |at: Option<UnixMs>| at.map_or_else(|| "none".to_owned(), |at| at.to_string());
-    let cap = |cap: Option<FrequencyCap>| cap.map_or_else(|| "none".to_owned(), |cap| cap.to_string());
+    let template = |name: &str, language: &Language| vec![format!("{name} ({language})")];
+    let lines = |lines: &[LineId]| sorted(lines.iter().map(ToString::to_string));
+    let buttons = |buttons: &[OptOutButton]| sorted(buttons.iter().map(OptOutButton::to_string));
+    let name = |name: &str| vec![name.to_owned()];
     let compared = [
         (
             "template is",
@@ -517,23 +506,22 @@ fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), Int
             template(&new.template.name, &Language::from(new.template.language.as_str())),
         ),
         ("lines are", lines(&existing.lines), lines(&new.lines)),
-        ("on_doubt is", existing.on_doubt.name().to_owned(), new.on_doubt.name().to_owned()),
-        ("on_withheld is", existing.on_withheld.name().to_owned(), new.on_withheld.name().to_owned()),
+        ("on_doubt is", name(existing.on_doubt.name()), name(new.on_doubt.name())),
+        ("on_withheld is", name(existing.on_withheld.name()), name(new.on_withheld.name())),
         ("opt_out_buttons are", buttons(&existing.opt_out_buttons), buttons(&new.opt_out_buttons)),
-        ("frequency_cap is", cap(existing.frequency_cap), cap(new.frequency_cap)),
+        ("frequency_cap is", text(existing.frequency_cap), text(new.frequency_cap)),
     ];
-    let rate = |rate: Option<f64>| rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
-    let window = |window: Option<&SendWindow>| window.map_or_else(|| "none".to_owned(), |window| window.to_string());
     let changeable = [
-        ("expires_at is", time(existing.expires_at), time(new.expires_at)),
-        ("rate is", rate(existing.rate), rate(new.rate)),
-        ("send_window is", window(existing.send_window.as_ref()), window(new.send_window.as_ref())),
-        ("late is", existing.late.name().to_owned(), new.late.name().to_owned()),
+        ("expires_at is", text(existing.expires_at), text(new.expires_at)),
+        ("rate is", text(existing.rate), text(new.rate)),
+        ("send_window is", text(existing.send_window.as_ref()), text(new.send_window.as_ref())),
+        ("late is", name(existing.late.name()), name(new.late.name())),
     ];
     let changeable = changeable.into_iter().filter(|_| record.changes == 0);
     let differing = compared.into_iter().chain(changeable).filter(|(_, there, here)| there != here);
-    let differences: Vec<String> =
-        differing.map(|(what, there, here)| format!("{what} {there} there and {here} here")).collect();
+    let differences: Vec<String> = differing
+        .map(|(what, there, here)| format!("{what} {} there and {} here", shown(&there), shown(&here)))
+        .collect();
     if differences.is_empty() {
         return Ok(());
     }
@@ -541,9 +529,32 @@ fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), Int
     Err(IntakeError::Conflict { id: existing.id, external_id, differences })
 }
 
+fn sorted(texts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut texts: Vec<String> = texts.collect();
+    texts.sort_unstable();
+    texts
+}
+
+/// A value as text; nothing for none.
+fn text(value: Option<impl ToString>) -> Vec<String> {
+    value.iter().map(ToString::to_string).collect()
+}
+
+/// Values of a definition in an error message.
+fn shown(values: &[String]) -> String {
+    if values.is_empty() {
+        return "none".to_owned();
+    }
+    listed(values.iter().map(|value| truncated(value, VALUE_CHARS_SHOWN_MAX)), VALUES_SHOWN_MAX)
+}
+
 /// A line id from a request, of at most [`ID_CHARS_SHOWN_MAX`] characters.
 fn truncated_id(line: &LineId) -> String {
-    line.as_str().chars().take(ID_CHARS_SHOWN_MAX).collect()
+    truncated(line.as_str(), ID_CHARS_SHOWN_MAX)
+}
+
+fn truncated(text: &str, chars_max: usize) -> String {
+    text.chars().take(chars_max).collect()
 }
 
 fn is_external_id(text: &str) -> bool {
@@ -554,7 +565,7 @@ pub(super) fn check_external_id(external_id: Option<&str>, problems: &mut Vec<St
     if let Some(external_id) = external_id.filter(|external_id| !is_external_id(external_id)) {
         problems.push(format!(
             "external_id is “{}”: it must have 1 to {EXTERNAL_ID_CHARS_MAX} characters, none of them a control character",
-            redacted(external_id)
+            quoted(external_id)
         ));
     }
 }
@@ -573,15 +584,17 @@ fn check_rate(rate: Option<f64>, problems: &mut Vec<String>) {
 
 /// Adds a problem for each button that `template` does not have, and for each that is named twice.
 fn check_opt_out_buttons(buttons: &[OptOutButton], template: &Template, problems: &mut Vec<String>) {
-    for (index, OptOutButton { text, .. }) in buttons.iter().enumerate() {
-        let known: Vec<&str> = template.quick_replies().collect();
-        if !known.contains(&text.as_str()) {
-            let known = if known.is_empty() { "none".to_owned() } else { format!("“{}”", known.join("”, “")) };
-            let text = redacted(text);
+    let known: Vec<&str> = template.quick_replies().collect();
+    let has = if known.is_empty() { "none".to_owned() } else { format!("“{}”", known.join("”, “")) };
+    let mut seen = HashSet::new();
+    for OptOutButton { text, .. } in buttons {
+        let (is_first, text) = (seen.insert(text), text.as_str());
+        if !known.contains(&text) {
             problems.push(format!(
-                "opt_out_buttons has “{text}”, which is no quick-reply button of template {template}: it has {known}"
+                "opt_out_buttons has “{}”, which is no quick-reply button of template {template}: it has {has}",
+                quoted(text)
             ));
-        } else if buttons[..index].iter().any(|earlier| earlier.text == *text) {
+        } else if !is_first {
             problems.push(format!("opt_out_buttons has “{text}” twice: name each button once"));
         }
     }

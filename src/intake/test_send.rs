@@ -154,7 +154,7 @@ impl Intake {
     }
 }
 
-/// Errors: `Invalid` with all problems.
+/// Errors: `Invalid`.
 fn check(test: &NewTest) -> Result<(), IntakeError> {
     let mut problems = Vec::new();
     let n = test.to.len();
@@ -166,7 +166,7 @@ fn check(test: &NewTest) -> Result<(), IntakeError> {
         problems.push("to names a person twice: leave one of the numbers out".to_owned());
     }
     check_external_id(test.external_id.as_deref(), &mut problems);
-    if problems.is_empty() { Ok(()) } else { Err(IntakeError::Invalid(problems)) }
+    if problems.is_empty() { Ok(()) } else { Err(IntakeError::invalid(problems)) }
 }
 
 fn conflict(id: CampaignId, test: &NewTest, difference: String) -> IntakeError {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     api_types::{Rejection, UploadResult},
-    domain::{CampaignId, CampaignState, EntryId, Form, Line, LineId, Recipient, Reject, reject::redacted},
+    domain::{CampaignId, CampaignState, EntryId, Form, Line, LineId, Recipient, Reject, reject::quoted},
     redis::{
         StoreError,
         campaigns::CampaignRecord,
@@ -67,7 +67,7 @@ impl UploadId {
         }
         Err(IntakeError::Invalid(vec![format!(
             "the upload id is “{}”: it must have 1 to {UPLOAD_ID_CHARS_MAX} characters, all of them visible ASCII",
-            redacted(id)
+            quoted(id)
         )]))
     }
 

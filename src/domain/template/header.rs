@@ -9,7 +9,7 @@ use super::{
 use crate::domain::{
     Reject,
     recipient::{HeaderFields, RawHeader},
-    reject::{HeaderNeeds, RejectedField, redacted},
+    reject::{HeaderNeeds, RejectedField, quoted},
 };
 
 /// The value to store for a header slot.
@@ -21,7 +21,7 @@ pub(super) fn value(slot: &Slot, raw: RawHeader) -> Result<String, Reject> {
         (Slot::HeaderMedia(media), RawHeader::Text(text)) => medium(*media, HeaderFields::medium(text)),
         (Slot::HeaderLocation, RawHeader::Fields(fields)) => location(*fields),
         (Slot::HeaderLocation, RawHeader::Text(text)) => {
-            Err(Reject::HeaderForm { value: format!("“{}”", redacted(&text)), needs: HeaderNeeds::Location })
+            Err(Reject::HeaderForm { value: format!("“{}”", quoted(&text)), needs: HeaderNeeds::Location })
         }
         (_, RawHeader::Text(text)) => Ok(text),
         (_, RawHeader::Fields(fields)) => Err(misfit(&fields, HeaderNeeds::Text)),
@@ -39,7 +39,7 @@ fn misfit(fields: &HeaderFields, needs: HeaderNeeds) -> Reject {
         ("name", name),
         ("address", address),
     ];
-    let given = given.into_iter().filter_map(|(name, value)| Some(format!("{name} “{}”", redacted(value.as_deref()?))));
+    let given = given.into_iter().filter_map(|(name, value)| Some(format!("{name} “{}”", quoted(value.as_deref()?))));
     let given: Vec<String> = given.collect();
     let value = if given.is_empty() { "an empty object".to_owned() } else { given.join(", ") };
     Reject::HeaderForm { value, needs }

@@ -2,7 +2,7 @@
 
 use crate::domain::{
     Reject,
-    reject::{RejectedField, redacted},
+    reject::{RejectedField, quoted},
 };
 
 /// The maximum length of a rendered URL (of a button or of media), in characters.
@@ -48,7 +48,7 @@ pub(super) fn check_text(value: &str, place: impl Fn() -> RejectedField) -> Resu
     for byte in value.bytes() {
         spaces = if byte == b' ' { spaces + 1 } else { 0 };
         if spaces > 4 || matches!(byte, b'\n' | b'\r' | b'\t') {
-            return Err(Reject::Whitespace { place: place(), value: redacted(value) });
+            return Err(Reject::Whitespace { place: place(), value: quoted(value) });
         }
     }
     Ok(())
@@ -66,5 +66,5 @@ pub(super) fn check_length(
 }
 
 pub(super) fn too_long(place: RejectedField, value: &str, length: usize, limit: usize) -> Reject {
-    Reject::TooLong { place, value: redacted(value), length, limit }
+    Reject::TooLong { place, value: quoted(value), length, limit }
 }

@@ -33,7 +33,7 @@ async fn an_invalid_submission_reports_all_problems_and_stores_nothing() {
     );
     let Err(IntakeError::Invalid(problems)) = world.intake.submit(new).await else { panic!("not refused") };
     let expected = [
-        "name is “”: it must have 1 to 200 characters, none of them a control character",
+        "name is “ ”: it must have 1 to 200 characters, none of them a control character",
         "external_id is “a\\nb”: it must have 1 to 200 characters, none of them a control character",
         "priority is 11: it must be 1 to 10",
         "rate is -1: it must be 0.01 to 1000000 messages per second",
@@ -237,6 +237,33 @@ async fn a_stored_external_id_with_another_definition_is_a_conflict() {
 }
 
 #[tokio::test]
+async fn of_many_problems_the_first_are_named_and_the_others_counted() {
+    let world = World::start().await;
+    let buttons: Vec<Value> = (0..50_000).map(|n| json!({ "text": format!("No {n}") })).collect();
+    let lines: Vec<String> = (0..50_000).map(|n| format!("line-{n}")).chain(["3001".to_owned()]).collect();
+    for more in [json!({ "opt_out_buttons": buttons }), json!({ "lines": lines })] {
+        let error = world.intake.submit(new_campaign("survey/es_AR", more)).await.expect_err("problems");
+        let IntakeError::Invalid(problems) = &error else { panic!("{error}") };
+        assert_eq!((problems.len(), problems[20].as_str()), (21, "there are 49980 more problems"));
+    }
+    let first = json!({ "external_id": "survey" });
+    world.intake.submit(new_campaign("survey/es_AR", first)).await.expect("accepted");
+    let other = json!({ "external_id": "survey", "opt_out_buttons": buttons, "lines": lines });
+    let error = world.intake.submit(new_campaign("survey/es_AR", other)).await.expect_err("another definition");
+    let text = error.to_string();
+    assert!(text.contains("and 49981 more here, its opt_out_buttons are none there") && text.len() < 4_000, "{text}");
+}
+
+#[tokio::test]
+async fn lists_that_may_be_left_out_may_be_null() {
+    let world = World::start().await;
+    let nulls = json!({ "opt_out_buttons": null, "recipients": null });
+    let id = world.intake.submit(new_campaign("survey/es_AR", nulls)).await.expect("accepted").id;
+    let record = world.store().campaign(id).await.expect("redis").expect("the campaign");
+    assert!(record.campaign.opt_out_buttons.is_empty() && record.numbers == 0);
+}
+
+#[tokio::test]
 async fn people_opt_out_with_quick_reply_buttons_of_the_template() {
     let world = World::start().await;
     let submit = async |template: &str, buttons: Value| {
@@ -254,6 +281,7 @@ async fn people_opt_out_with_quick_reply_buttons_of_the_template() {
         ),
         ("survey/es_AR", json!([{"text": "No"}, {"text": "No"}]), "opt_out_buttons has “No” twice"),
         ("order_update/es_AR", json!([{"text": "No"}]), "it has none"),
+        ("survey/es_AR", json!([{"text": " No "}]), "opt_out_buttons has “ No ”, which is no quick-reply button"),
     ] {
         let error = submit(template, buttons).await.expect_err(problem).to_string();
         assert!(error.contains(problem), "{error}");

@@ -44,7 +44,7 @@ impl Intake {
             return self.begun(record).await;
         }
         self.check_is_retriable(&record).await?;
-        if !self.store.may_retry(&record, retry).await? {
+        if !self.store.has_retriable(&record, retry).await? {
             return Ok(Retried { record, recipients: 0, changed: false });
         }
         match self.store.retry_campaign(id, retry, self.clock.now()).await? {

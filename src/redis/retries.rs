@@ -16,8 +16,8 @@ use crate::domain::{
     campaign::{CampaignRetry, RetriedState},
 };
 
-/// Maximum number of recipients that one call of `reopen.lua` looks at: about a millisecond of Redis.
-const REOPENED_AT_ONCE: usize = 1_000;
+/// Maximum number of recipients that one call of a script looks at: about a millisecond of Redis.
+const LOOKED_AT_ONCE: usize = 1_000;
 
 /// The result of a request to send again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,13 @@ impl CampaignRetry {
         self.states.iter().flat_map(states).copied()
     }
 
+    /// Adds the states and the error codes of the rows to reopen to a call.
+    fn add_to(&self, call: Call) -> Call {
+        let states: Vec<u8> = self.rows().map(State::code).collect();
+        let codes = self.codes.iter().map(|code| number_of(FailureReason::Meta(*code)));
+        codes.fold(call.arg(states), Call::arg)
+    }
+
     /// Whether a part with `counts` may have recipients to reopen.
     fn may_match(&self, counts: &PartCounts) -> bool {
         let failed_with = |code| counts.failures.contains_key(&FailureReason::Meta(code));
@@ -53,10 +60,29 @@ impl CampaignRetry {
 }
 
 impl Store {
-    /// Whether a campaign may have recipients that `retry` would send to again.
-    pub async fn may_retry(&self, record: &CampaignRecord, retry: &CampaignRetry) -> Result<bool> {
+    /// Whether a campaign has recipients that `retry` would send to again.
+    pub async fn has_retriable(&self, record: &CampaignRecord, retry: &CampaignRetry) -> Result<bool> {
         let parts: Vec<PartId> = record.parts.iter().map(|(part, _)| *part).collect();
-        Ok(self.part_counts(&parts).await?.iter().any(|counts| retry.may_match(counts)))
+        for (part, counts) in parts.iter().zip(self.part_counts(&parts).await?) {
+            // The counters include recipients who were forgotten.
+            if retry.may_match(&counts) && self.part_has_retriable(*part, retry).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn part_has_retriable(&self, part: PartId, retry: &CampaignRetry) -> Result<bool> {
+        let keys = [self.keys.part(part), self.keys.states(part), self.keys.error_codes(part)];
+        let mut first = 0;
+        loop {
+            let call = Call::new(&script::FIND_RETRIABLE, &keys).arg(first).arg(LOOKED_AT_ONCE);
+            let (found, next): (u8, i64) = self.call(retry.add_to(call)).await?;
+            if found == 1 || next < 0 {
+                return Ok(found == 1);
+            }
+            first = next;
+        }
     }
 
     /// Sets a completed campaign running again and reopens recipients of it. Returns when its parts follow.
@@ -112,7 +138,7 @@ impl Store {
 
     /// Reopens the recipients of a part whose gate is held with `version`.
     async fn reopen_part(&self, part: PartId, retry: &CampaignRetry, version: u64, now: UnixMs) -> Result<()> {
-        while self.reopen_some(part, retry, version, now, REOPENED_AT_ONCE).await?.0 {}
+        while self.reopen_some(part, retry, version, now, LOOKED_AT_ONCE).await?.0 {}
         Ok(())
     }
 
@@ -136,10 +162,8 @@ impl Store {
             keys.error_codes(part),
             keys.tries(part),
         ];
-        let states: Vec<u8> = retry.rows().map(State::code).collect();
-        let call = Call::new(&script::REOPEN, &keys).arg(version).arg(now.0).arg(limit).arg(states);
-        let codes = retry.codes.iter().map(|code| number_of(FailureReason::Meta(*code)));
-        let (more, reopened): (u8, u64) = self.call_noting(codes.fold(call, Call::arg), Untold::Part(part)).await?;
+        let call = retry.add_to(Call::new(&script::REOPEN, &keys).arg(version).arg(now.0).arg(limit));
+        let (more, reopened): (u8, u64) = self.call_noting(call, Untold::Part(part)).await?;
         Ok((more == 1, reopened))
     }
 }

@@ -57,7 +57,7 @@ scripts! {
     }
     of_a_part {
     ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",
-    REOPEN "reopen", ERASE "erase",
+    FIND_RETRIABLE "find_retriable", REOPEN "reopen", ERASE "erase",
     }
 }
 

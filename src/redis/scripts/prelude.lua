@@ -239,6 +239,29 @@ local function is_erased(erased, row)
   return at ~= nil
 end
 
+-- Iterates over the rows from `first` on that are in one of the states in ARGV[arg], which has a byte for the code of each.
+-- Returns each row, and whether a retry of its campaign sends to it again: it has one of the error codes that follow in ARGV,
+-- if there are any, and its recipient was not forgotten.
+local function retriable(state, codes, erased, first, arg)
+  local class, wanted_codes = {}, nil
+  for i = 1, #ARGV[arg] do
+    for send = 0, 15 do class[#class + 1] = string.char(send * 16 + string.byte(ARGV[arg], i)) end
+  end
+  for i = arg + 1, #ARGV do
+    wanted_codes = wanted_codes or {}
+    wanted_codes[ARGV[i]] = true
+  end
+  local pattern = '[' .. string.gsub(table.concat(class), '%W', '%%%0') .. ']'
+  local bytes, found = redis.call('GETRANGE', state, first, -1), 0
+  return function()
+    found = found and string.find(bytes, pattern, found + 1)
+    if not found then return nil end
+    local row = first + found - 1
+    local is_wanted = not wanted_codes or wanted_codes[redis.call('HGET', codes, row) or '']
+    return row, is_wanted and not is_erased(erased, row)
+  end
+end
+
 -- `blocks` as below, without the ids of recipients who were forgotten: Meta's ids contain the number. An id is u8 row in its
 -- block, u8 send, and the id in its binary form: half bytes if the highest bit of its first byte is set, else as long as
 -- the u16 that follows says.

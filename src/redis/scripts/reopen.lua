@@ -19,27 +19,13 @@ local version, first, n = string.match(record[3] or '', '^(%d+) (%d+) (%d+)$')
 if version == ARGV[1] then first, n = tonumber(first), tonumber(n) else first, n = 0, 0 end
 if record[1] ~= ARGV[1] or record[2] then return { 0, n } end
 
-local wanted_codes
-for i = 5, #ARGV do
-  wanted_codes = wanted_codes or {}
-  wanted_codes[ARGV[i]] = true
-end
--- The state bytes to reopen, as a class of a pattern.
-local class = {}
-for i = 1, #ARGV[4] do
-  for send = 0, 15 do class[#class + 1] = string.char(send * 16 + string.byte(ARGV[4], i)) end
-end
-local pattern = '[' .. string.gsub(table.concat(class), '%W', '%%%0') .. ']'
-
 local DUE = { [STATE.unknown] = 0.25, [STATE.failed] = RETURNED_DUE, [STATE.refused] = 0.75 }
 local m = moves(meta, state, history, sends)
-local bytes, looked_at = redis.call('GETRANGE', state, first, -1), 0
-local found = string.find(bytes, pattern)
-while found and looked_at < limit do
-  local row = first + found - 1
-  local is_wanted = not wanted_codes or wanted_codes[redis.call('HGET', codes, row) or '']
-  -- Whose number is not known any more is not sent to.
-  if is_wanted and not is_erased(record[4], row) then
+local next_row = retriable(state, codes, record[4], first, 4)
+local row, is_retriable = next_row()
+for _ = 1, limit do
+  if not row then break end
+  if is_retriable then
     local byte = m.byte(row)
     local was = byte % 16
     if was ~= STATE.unknown then count_failure(m, codes, row, -1) end
@@ -48,9 +34,8 @@ while found and looked_at < limit do
     m.move(row, byte, STATE.pending, m.send(row, byte), math.floor(now / 1000))
     n = n + 1
   end
-  looked_at = looked_at + 1
-  found = string.find(bytes, pattern, found + 1)
+  row, is_retriable = next_row()
 end
-m.set('reopened', ARGV[1] .. ' ' .. (found and first + found - 1 or first + #bytes) .. ' ' .. n)
+m.set('reopened', ARGV[1] .. ' ' .. (row or redis.call('STRLEN', state)) .. ' ' .. n)
 m.commit()
-return { found and 1 or 0, n }
+return { row and 1 or 0, n }

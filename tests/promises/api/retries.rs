@@ -86,6 +86,13 @@ impl Ended {
         (by_state.map(|(state, n)| (script::counter(*state), *n)).collect(), counts.failures.into_iter().collect())
     }
 
+    /// Forgets a recipient to whom a message was sent.
+    async fn forget(&self, n: u64) {
+        let removed = answer(self.api.request(Method::DELETE, &format!("/v1/people/{}", phone(n)))).await;
+        assert_eq!((removed.status.as_u16(), &removed.body["recipients"]), (200, &json!(1)), "{}", removed.body);
+        assert_eq!(removed.body["skipped"], 0, "a message was sent");
+    }
+
     async fn recipient(&self, n: u64) -> Value {
         self.api.read(&format!("/v1/campaigns/{}/recipients/{}", self.id, phone(n))).await
     }
@@ -126,11 +133,25 @@ async fn a_retry_that_names_nobody_changes_nothing() {
     assert_eq!(ended.retried(json!({ "states": ["failed"], "codes": [130_472] })).await, (0, "completed".to_owned()));
     let after = ended.record().await;
     assert_eq!((before.version, before.ended_at), (after.version, after.ended_at));
-    // An unknown recipient has no code. Only its row can tell, so the campaign runs, and ends at once.
+    // An unknown recipient has no code, as only its row can tell.
     let unknown = json!({ "states": ["unknown"], "codes": [131_042] });
-    assert_eq!(ended.retried(unknown).await, (0, "running".to_owned()));
-    assert_eq!(ended.api.claim(ended.part, 6).await, []);
-    assert!(ended.complete().await);
+    assert_eq!(ended.retried(unknown).await, (0, "completed".to_owned()));
+}
+
+#[tokio::test]
+async fn a_retry_of_people_who_were_all_forgotten_changes_nothing() {
+    let ended = Ended::start().await;
+    for n in [1, 2, 3] {
+        ended.forget(n).await;
+    }
+    let before = ended.record().await;
+    for body in [json!({ "states": ["failed"], "codes": [131_042] }), json!({ "states": ["unknown"] })] {
+        assert_eq!(ended.retried(body).await, (0, "completed".to_owned()));
+    }
+    let after = ended.record().await;
+    assert_eq!((before.version, before.ended_at), (after.version, after.ended_at));
+    assert_eq!(ended.retried(json!({ "states": ["failed", "unknown"] })).await, (1, "running".to_owned()));
+    assert_eq!(ended.api.claim(ended.part, 6).await, [row(0, 2)]);
 }
 
 #[tokio::test]
@@ -354,23 +375,18 @@ async fn a_retried_campaign_can_be_paused_and_its_events_tell_the_new_state() {
 #[tokio::test]
 async fn a_retry_leaves_out_who_was_forgotten_before_and_ends_who_is_forgotten_in_it() {
     let ended = Ended::start().await;
-    let forget = async |n: u64| {
-        let removed = answer(ended.api.request(Method::DELETE, &format!("/v1/people/{}", phone(n)))).await;
-        assert_eq!((removed.status.as_u16(), &removed.body["recipients"]), (200, &json!(1)), "{}", removed.body);
-        assert_eq!(removed.body["skipped"], 0, "a message was sent");
-    };
     let by_state = async || {
         let read = ended.api.read(&format!("/v1/campaigns/{}", ended.id)).await;
         ["pending", "failed", "unknown"].map(|state| read["statistics"]["by_state"][state].as_u64().expect("a count"))
     };
-    forget(1).await;
+    ended.forget(1).await;
     assert_eq!(by_state().await, [0, 3, 1]);
     let retry = json!({ "states": ["failed", "unknown"] });
     assert_eq!(ended.retried(retry).await, (3, "running".to_owned()));
     assert_eq!(by_state().await, [3, 1, 0]);
     // Each becomes again what it was.
     for n in [0, 2, 3] {
-        forget(n).await;
+        ended.forget(n).await;
     }
     assert_eq!(by_state().await, [0, 3, 1]);
     assert!(ended.complete().await);

@@ -58,7 +58,8 @@ impl Shared {
             listed: &listed,
             unknown_lines: &unknown_lines,
             limited,
-            cost: cost.as_ref().map(|(prices, cost)| (*prices, cost)),
+            business_cap: line.and_then(|line| line.frequency_cap),
+            cost: cost.as_ref().map(|(prices, (cost, lacking))| (*prices, cost, lacking.as_slice())),
             now,
         });
         let budget = line.map(|line| budget(line, limited.map(|(_, limited)| limited), people.to_send));
@@ -82,7 +83,7 @@ impl Shared {
             starts_at: forecast.starts_at,
             ends_at: forecast.ends_at,
             waiting_for: forecast.waiting_for,
-            cost: cost.map(|(_, cost)| cost),
+            cost: cost.map(|(_, (cost, _))| cost),
         })
     }
 

@@ -161,6 +161,8 @@ pub enum ProblemCode {
     LimitReached,
     /// The campaign has more people than the messaging limit of the business leaves now, so it takes longer than a day.
     LimitTooSmall,
+    /// The campaign's frequency cap has no effect, because that of its business is at least as strict.
+    FrequencyCapIdle,
     /// The price list has no price for some recipients.
     PriceMissing,
     /// The price list is older than a quarter of a year.
@@ -172,7 +174,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// Every problem that a server of this version finds.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::NoRecipients,
         Self::AllSkipped,
         Self::Expired,
@@ -200,6 +202,7 @@ impl ProblemCode {
         Self::AllPaused,
         Self::LimitReached,
         Self::LimitTooSmall,
+        Self::FrequencyCapIdle,
         Self::PriceMissing,
         Self::PricesOld,
     ];

@@ -35,6 +35,11 @@ impl FrequencyCap {
         (!is_valid).then(text)
     }
 
+    /// Whether whoever has had as much as this cap allows has had at least as much as `other` allows.
+    pub fn is_implied_by(self, other: Self) -> bool {
+        self.messages >= other.messages && self.days <= other.days
+    }
+
     /// How long a message counts, in whole hours after the hour of its claim.
     ///
     /// Neither the hour of the claim nor the one of the question is over when a message is asked about, so this many hours
@@ -73,6 +78,14 @@ mod tests {
                 format!("frequency_cap is {messages} in {days} days: `messages` must be 1 to 20, and `days` 1 to 30")
             );
         }
+    }
+
+    #[test]
+    fn a_cap_has_no_effect_beside_one_that_is_as_strict() {
+        let cap = |messages, days| FrequencyCap { messages, days };
+        let of_business = cap(3, 7);
+        assert!([cap(3, 7), cap(4, 7), cap(3, 1)].into_iter().all(|own| own.is_implied_by(of_business)));
+        assert!(![cap(2, 7), cap(2, 1), cap(3, 8)].into_iter().any(|own| own.is_implied_by(of_business)));
     }
 
     proptest! {

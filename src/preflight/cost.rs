@@ -2,33 +2,47 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
+use super::people::Country;
 use crate::{
     api_types::{CostRow, PreflightCost},
     domain::{PriceList, template::Category},
 };
 
-/// What messages of this category cost. `messages` has their number by the position of their country in the list; `None`
-/// stands for numbers of no country in it.
-pub fn of(prices: &PriceList, category: &Category, messages: &BTreeMap<Option<u16>, u64>) -> PreflightCost {
-    let (mut rows, mut total, mut without_price) = (Vec::new(), 0, 0);
-    for (position, &n) in messages {
-        let country = position.and_then(|position| prices.country(position));
-        let Some((country, price)) = country.and_then(|country| Some((&country.country, country.of(category)?))) else {
-            without_price += n;
+/// What messages of this category cost, and the countries for which the list has no price, those with the most messages
+/// first. `messages` has their number by country.
+pub fn of(prices: &PriceList, category: &Category, messages: &BTreeMap<Country, u64>) -> (PreflightCost, Vec<String>) {
+    let (mut rows, mut total, mut lacking) = (Vec::new(), 0, Vec::new());
+    for (country, &n) in messages {
+        let (country, price) = priced(prices, category, *country);
+        let Some(price) = price else {
+            lacking.push((n, country));
             continue;
         };
         let cost = n.saturating_mul(price);
         total += cost;
-        let (country, category) = (country.clone(), name(category));
+        let category = name(category);
         rows.push((cost, CostRow { country, category, messages: n, price: units(price), cost: units(cost) }));
     }
+    lacking.sort_by_key(|(n, _)| Reverse(*n));
+    let without_price = lacking.iter().map(|(n, _)| n).sum();
     rows.sort_by_key(|(cost, _)| Reverse(*cost));
-    PreflightCost {
+    let cost = PreflightCost {
         currency: prices.currency().to_owned(),
         valid_from: prices.valid_from().to_string(),
         total: units(total),
         by_country: rows.into_iter().map(|(_, row)| row).collect(),
         without_price,
+    };
+    (cost, lacking.into_iter().map(|(_, country)| country).collect())
+}
+
+/// The name of a country, or its calling code such as `+44`, and the price of a message to it in millionths, if there is one.
+fn priced(prices: &PriceList, category: &Category, country: Country) -> (String, Option<u64>) {
+    match country {
+        Country::Other(code) => (format!("+{code}"), None),
+        Country::Listed(position) => prices
+            .country(position)
+            .map_or_else(Default::default, |country| (country.country.clone(), country.of(category))),
     }
 }
 
@@ -65,12 +79,15 @@ mod tests {
         };
         let countries = vec![country("AR", 54, 100_100, None), country("BR", 55, 62_500, Some(6_800))];
         let list = PriceList::new("USD".into(), Date::constant(2026, 10, 1), countries);
-        let messages = [(Some(0), 3), (Some(1), 1_000), (None, 7)].into();
-        let cost = of(&list, &Category::Marketing, &messages);
+        let other = Country::Other("44".parse().expect("a code"));
+        let messages = [(Country::Listed(0), 3), (Country::Listed(1), 1_000), (other, 7)].into();
+        let (cost, lacking) = of(&list, &Category::Marketing, &messages);
+        assert_eq!(lacking, ["+44"]);
         assert_eq!((cost.total, cost.without_price, cost.valid_from.as_str()), (62.8003, 7, "2026-10-01"));
         let rows: Vec<_> = cost.by_country.iter().map(|row| (row.country.as_str(), row.messages, row.cost)).collect();
         assert_eq!(rows, [("BR", 1_000, 62.5), ("AR", 3, 0.3003)]);
-        let cost = of(&list, &Category::Utility, &messages);
+        let (cost, lacking) = of(&list, &Category::Utility, &messages);
+        assert_eq!(lacking, ["+44", "AR"], "the one with the most messages first");
         assert_eq!((cost.total, cost.without_price), (6.8, 10));
     }
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     domain::{
-        BusinessId, Line, OnWithheld, PersonHash, Phone, PriceList, SkipReason, State, Suppression, UnixMs,
-        template::Category, us_numbers,
+        BusinessId, CallingCode, Line, OnWithheld, PersonHash, Phone, PriceList, SkipReason, State, Suppression,
+        UnixMs, template::Category, us_numbers,
     },
     redis::{Result, Store, campaigns::CampaignRecord, chunk::Chunk, marketing::FrequencyCaps},
 };
@@ -31,16 +31,32 @@ pub struct People {
     pub skips: BTreeMap<SkipReason, u64>,
     /// How many would get the message.
     pub to_send: u64,
-    /// How many of these have a number of each country of the price list, by its position; `None`: of no country in it.
-    pub by_country: BTreeMap<Option<u16>, u64>,
+    /// How many of these have a number of each country.
+    pub by_country: BTreeMap<Country, u64>,
     /// Whether the counts come from a sample.
     pub is_estimated: bool,
+}
+
+/// The country of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Country {
+    /// By its position in the price list.
+    Listed(u16),
+    /// By its calling code: the price list does not have it, or there is none.
+    Other(CallingCode),
+}
+
+impl Country {
+    fn of(phone: Phone, prices: Option<&PriceList>) -> Self {
+        let position = prices.and_then(|prices| prices.position(phone));
+        position.map_or_else(|| Self::Other(CallingCode::of(phone)), Self::Listed)
+    }
 }
 
 /// A recipient who was not forgotten.
 struct Seen {
     hash: PersonHash,
-    country: Option<u16>,
+    country: Country,
     is_us: bool,
 }
 
@@ -56,7 +72,7 @@ pub async fn count(
     let key = store.token_key().await?.get();
     let look = |phone: Phone| Seen {
         hash: PersonHash::of(phone.into(), &key),
-        country: prices.and_then(|prices| prices.position(phone)),
+        country: Country::of(phone, prices),
         is_us: us_numbers::is_us(phone),
     };
     let (mut seen, forgotten) = look_at(store, record, left, look).await?;
@@ -218,15 +234,16 @@ mod tests {
 
     #[test]
     fn the_counts_of_a_sample_are_scaled_to_all() {
+        let other = Country::Other("44".parse().expect("a code"));
         let sample = People {
             skips: [(SkipReason::Suppressed, 10), (SkipReason::MarketingUs, 0)].into(),
-            by_country: [(Some(0), 85), (None, 5)].into(),
+            by_country: [(Country::Listed(0), 85), (other, 5)].into(),
             is_estimated: true,
             ..People::default()
         };
         let all = sample.clone().scaled(100, 3_000);
         assert_eq!(all.skips, [(SkipReason::Suppressed, 300), (SkipReason::MarketingUs, 0)].into());
-        assert_eq!((all.by_country, all.to_send), ([(Some(0), 2_550), (None, 150)].into(), 2_700));
+        assert_eq!((all.by_country, all.to_send), ([(Country::Listed(0), 2_550), (other, 150)].into(), 2_700));
         let exact = People { is_estimated: false, ..sample.clone() };
         assert_eq!((exact.scaled(100, 100).to_send, sample.scaled(0, 3_000).to_send), (90, 90));
     }

@@ -3,10 +3,16 @@
 use super::people::People;
 use crate::{
     api_types::{PreflightCost, PreflightProblem, PreflightRejects, ProblemCode, WaitReason, Waiting},
-    domain::{BusinessId, Campaign, LineId, PriceList, Template, UnixMs, template::TemplateError},
+    domain::{
+        BusinessId, Campaign, FrequencyCap, LineId, PriceList, Template, UnixMs, listing::listed,
+        template::TemplateError,
+    },
     redis::{installation::StoredTemplate, places::LimitedPlaces, registry::UNLISTED_REMEDY},
     stats::Forecast,
 };
+
+/// How many countries without a price are named.
+const COUNTRIES_NAMED_MAX: usize = 10;
 
 /// What is known about a campaign.
 pub struct Facts<'a> {
@@ -24,8 +30,10 @@ pub struct Facts<'a> {
     pub unknown_lines: &'a [LineId],
     /// Its business, and the places that are left, if that has a messaging limit.
     pub limited: Option<(&'a BusinessId, LimitedPlaces)>,
-    /// The price list, and what the messages cost by it.
-    pub cost: Option<(&'a PriceList, &'a PreflightCost)>,
+    /// The frequency cap of its business.
+    pub business_cap: Option<FrequencyCap>,
+    /// The price list, what the messages cost by it, and the countries for which it has no price.
+    pub cost: Option<(&'a PriceList, &'a PreflightCost, &'a [String])>,
     /// The time.
     pub now: UnixMs,
 }
@@ -41,8 +49,11 @@ pub fn of(facts: &Facts<'_>) -> Vec<PreflightProblem> {
     let waits = facts.forecast.waiting_for.iter().filter_map(of_wait);
     problems.extend(waits.filter(|problem| !(is_listed_as_held && problem.code == ProblemCode::TemplateHeld)));
     problems.extend(limit(facts));
+    problems.extend(idle_cap(facts));
     problems.extend(rejected(facts.rejects));
-    problems.extend(facts.cost.into_iter().flat_map(|(prices, cost)| prices_lack(prices, cost, facts.now)));
+    problems.extend(
+        facts.cost.into_iter().flat_map(|(prices, cost, lacking)| prices_lack(prices, cost, lacking, facts.now)),
+    );
     problems.sort_by_key(|problem| !problem.blocking);
     problems
 }
@@ -175,6 +186,18 @@ fn limit(Facts { people, limited, .. }: &Facts<'_>) -> Option<PreflightProblem> 
     Some(warning(ProblemCode::LimitTooSmall, text))
 }
 
+/// A cap of the campaign that never skips anybody, because the business's own cap skips everybody first.
+fn idle_cap(Facts { campaign, business_cap, .. }: &Facts<'_>) -> Option<PreflightProblem> {
+    let (own, of_business) = campaign.frequency_cap.zip(*business_cap)?;
+    let text = || {
+        format!(
+            "frequency_cap is {own}, and the business allows {of_business} anyway (business.frequency_cap), so the campaign's \
+            cap has no effect: name fewer messages, or leave it out"
+        )
+    };
+    own.is_implied_by(of_business).then(|| warning(ProblemCode::FrequencyCapIdle, text()))
+}
+
 fn rejected(rejects: &PreflightRejects) -> Option<PreflightProblem> {
     let text = match rejects.count {
         0 => return None,
@@ -184,10 +207,14 @@ fn rejected(rejects: &PreflightRejects) -> Option<PreflightProblem> {
     Some(warning(ProblemCode::RowsRejected, text))
 }
 
-fn prices_lack(prices: &PriceList, cost: &PreflightCost, now: UnixMs) -> Vec<PreflightProblem> {
+fn prices_lack(prices: &PriceList, cost: &PreflightCost, lacking: &[String], now: UnixMs) -> Vec<PreflightProblem> {
     let mut problems = Vec::new();
     if cost.without_price > 0 {
-        let text = format!("the price list has no price for {} of the messages (prices.file)", cost.without_price);
+        let text = format!(
+            "the price list has no price for {} of the messages, to {}: add prices (prices.file)",
+            cost.without_price,
+            listed(lacking, COUNTRIES_NAMED_MAX)
+        );
         problems.push(warning(ProblemCode::PriceMissing, text));
     }
     if prices.is_old(now) {

@@ -25,7 +25,7 @@ pub fn first_send(waiting_for: &[Waiting], work: &[LineWork], from: UnixMs) -> O
     let limit = waiting_for.iter().find(|waiting| is_limit(waiting)).and_then(|waiting| waiting.until);
     let from = starts_at(waiting_for, from)?.max(limit.unwrap_or(from));
     let first = |work: &LineWork| {
-        let at = work.now.sends_from(from).filter(|_| work.to_send() > 0)?;
+        let at = work.due_from(work.now.sends_from(from).filter(|_| work.to_send() > 0)?);
         work.closing(at).map_or(Some(at), |closing| closing.until)
     };
     work.iter().filter_map(first).min()
@@ -123,6 +123,15 @@ mod tests {
         assert_eq!(first(&[work(9, held(Some(LATER))), work(0, sending(1.0))], &[]), Some(LATER));
         assert_eq!(first(&[work(9, held(None))], &[]), None);
         assert_eq!(first(&[], &[]), None);
+        let schedule = Schedule { rows: 9, next_due: Some(LATER), last_due: Some(LATER) };
+        let waiting = |pending| LineWork { schedule, ..work(pending, sending(1.0)) };
+        assert_eq!(first(&[waiting(9)], &[]), Some(LATER), "all wait for their next attempt");
+        assert_eq!(
+            first_send(&[], &[waiting(9)], UnixMs(LATER.0 + 1)),
+            Some(UnixMs(LATER.0 + 1)),
+            "the start is later"
+        );
+        assert_eq!(first(&[waiting(10)], &[]), Some(NOW), "one does not wait");
         let limit = Waiting { until: Some(LATER), ..Waiting::new(WaitReason::PortfolioLimit, "") };
         assert_eq!(first(&[work(9, sending(1.0))], &[limit]), Some(LATER));
     }

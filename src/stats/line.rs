@@ -179,10 +179,22 @@ impl LineWork {
         LineShare { work: self.to_send(), weight }
     }
 
-    /// What keeps back everything that is left, if all windows are closed at `now`: that which opens first.
+    /// What keeps back everything that is left, if all windows are closed at `now`: one for each window.
+    pub fn closings(&self, now: UnixMs) -> Option<Vec<Closing<'_>>> {
+        self.windows.iter().map(|windows| Closing::of(windows.as_ref()?, now)).collect()
+    }
+
+    /// The one of [`LineWork::closings`] that ends first.
     pub fn closing(&self, now: UnixMs) -> Option<Closing<'_>> {
-        let closings: Option<Vec<_>> = self.windows.iter().map(|windows| Closing::of(windows.as_ref()?, now)).collect();
-        Closing::first(closings?)
+        Closing::first(self.closings(now)?)
+    }
+
+    /// When the first message may leave that is left at `now`, as far as waiting for a retry goes.
+    pub fn due_from(&self, now: UnixMs) -> UnixMs {
+        match self.schedule.next_due {
+            Some(due) if self.to_send() <= self.schedule.rows => due.max(now),
+            _ => now,
+        }
     }
 
     /// When `time` of sending is over that begins at `from`; `None` if that is years away.

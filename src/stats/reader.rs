@@ -14,7 +14,7 @@ use super::{
     StateCounts, counts, eta,
     line::{self, LineSnapshot, LineWork, Silence, Stops},
     share::LineShare,
-    waiting::waiting_for,
+    waiting::{waiting_for, would_wait_for},
 };
 use crate::{
     api_types::{Statistics, Waiting},
@@ -123,7 +123,6 @@ impl StatisticsReader {
 
     /// What a campaign that has not ended would do if it were launched or resumed at `now`: it then waits for its start.
     pub async fn forecast(&self, record: &CampaignRecord, stops: &Stops, now: UnixMs) -> Result<Forecast> {
-        let record = CampaignRecord { state: CampaignState::Running, ..record.clone() };
         let parts: Vec<PartId> = record.parts.iter().map(|&(part, _)| part).collect();
         let counts = self.store.part_counts(&parts).await?;
         let (recipients, left) = (counts::totals(&counts).0, StateCounts::of(&counts).to_send());
@@ -131,10 +130,10 @@ impl StatisticsReader {
             return Ok(Forecast { recipients, ..Forecast::default() });
         }
         let from = record.campaign.start_at.map_or(now, |start_at| start_at.max(now));
-        let work = self.work(&record, &counts, stops, now).await?;
+        let work = self.work(record, &counts, stops, now).await?;
         let line = self.lines.first_of(&record.campaign.lines);
-        let waiting_for = waiting_for(&record, line, stops, &work, from);
-        let ends_at = self.eta(&record, stops, &waiting_for, &work, now, from).await?;
+        let waiting_for = would_wait_for(record, line, stops, &work, now);
+        let ends_at = self.eta(record, stops, &waiting_for, &work, now, from).await?;
         let starts_at = eta::first_send(&waiting_for, &work, from);
         Ok(Forecast { recipients, left, starts_at, ends_at, waiting_for })
     }

@@ -3,15 +3,21 @@
 //! A reason that stops the whole campaign is listed alone: while a template is paused, the state of a line does not
 //! matter. Otherwise each line with work left has one reason.
 
-use std::iter;
+use std::{collections::BTreeSet, iter};
 
 use super::line::{Closing, LineWork, Silence, Stop, Stops, ceiling};
 use crate::{
     api_types::{WaitReason, Waiting},
-    domain::{BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs},
+    domain::{
+        BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs,
+        listing::listed,
+    },
     redis::{campaigns::CampaignRecord, places::LimitedPlaces, registry::UNLISTED_REMEDY},
     rules::windows::Closed,
 };
+
+/// How many missing contact hours are named.
+const HOURS_NAMED_MAX: usize = 10;
 
 /// What a campaign waits for at `now`. `line` is one of its lines, if any is configured, and `lines` are those on which
 /// it has work.
@@ -38,6 +44,27 @@ pub fn waiting_for(
             lines.iter().filter(|work| work.to_send() > 0).map(|work| on_line(record, work, now)).collect()
         }
     }
+}
+
+/// What a campaign would wait for if it were launched or resumed at `now`. Its start comes first if that is later; what it
+/// waits for then is the rest. Arguments as in [`waiting_for`].
+pub fn would_wait_for(
+    record: &CampaignRecord,
+    line: Option<&Line>,
+    stops: &Stops,
+    lines: &[LineWork],
+    now: UnixMs,
+) -> Vec<Waiting> {
+    let running = CampaignRecord { state: CampaignState::Running, ..record.clone() };
+    let Some(start_at) = record.campaign.start_at.filter(|start_at| *start_at > now) else {
+        return waiting_for(&running, line, stops, lines, now);
+    };
+    let since = Some(record.changed_at).filter(|_| record.state == CampaignState::Scheduled);
+    let mut waiting = waiting_for(&running, line, stops, lines, start_at);
+    // Until then nothing is slowed by a rate.
+    waiting.retain(|waiting| !matches!(waiting.reason, WaitReason::LineRate | WaitReason::CampaignRate));
+    waiting.insert(0, Waiting { since, ..scheduled(record) });
+    waiting
 }
 
 fn scheduled(record: &CampaignRecord) -> Waiting {
@@ -92,11 +119,13 @@ fn limit_spent(business: &BusinessId, stops: &Stops) -> Option<Waiting> {
 /// The send window or contact hours, if they are closed for everything that is left.
 fn all_closed(record: &CampaignRecord, lines: &[LineWork], now: UnixMs) -> Option<Waiting> {
     let work = lines.iter().filter(|work| work.to_send() > 0);
-    let closings: Option<Vec<Closing<'_>>> = work.map(|work| work.closing(now)).collect();
-    Closing::first(closings?).map(|closing| closed(record, closing))
+    let closings: Option<Vec<Vec<Closing<'_>>>> = work.map(|work| work.closings(now)).collect();
+    closed(record, &closings?.concat())
 }
 
-fn closed(record: &CampaignRecord, Closing { by, until }: Closing<'_>) -> Waiting {
+/// The one of the closings that ends first; `None` if there is none. Contact hours that nobody has are all named.
+fn closed(record: &CampaignRecord, closings: &[Closing<'_>]) -> Option<Waiting> {
+    let Closing { by, until } = Closing::first(closings.iter().copied())?;
     let (reason, text) = match by {
         Closed::SendWindow => {
             let window = record.campaign.send_window.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -105,14 +134,20 @@ fn closed(record: &CampaignRecord, Closing { by, until }: Closing<'_>) -> Waitin
         Closed::ContactHours(name) => {
             (WaitReason::ContactHours, format!("marketing leaves only in the contact hours {name}"))
         }
-        Closed::UnknownHours(name) => {
+        Closed::UnknownHours(_) => {
+            let names = closings.iter().filter_map(|closing| match closing.by {
+                Closed::UnknownHours(name) => Some(name),
+                Closed::SendWindow | Closed::ContactHours(_) => None,
+            });
+            let names: BTreeSet<&str> = names.collect();
             let text = format!(
-                "marketing leaves only in the contact hours {name}, which are not in the configuration: add them"
+                "marketing leaves only in the contact hours {}, which are not in the configuration: add them",
+                listed(names, HOURS_NAMED_MAX)
             );
             (WaitReason::ContactHours, text)
         }
     };
-    Waiting { until, ..Waiting::new(reason, text) }
+    Some(Waiting { until, ..Waiting::new(reason, text) })
 }
 
 /// How a hold that stops the whole campaign is shown. `None` for a hold on one line, which is shown with that line.
@@ -183,7 +218,7 @@ fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
             let text = format!("the worker of line {line} lacks {missing}: upgrade it to a newer release");
             Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::NewerRelease, text) }
         }
-        None if let Some(closing) = work.closing(now) => closed(record, closing),
+        None if let Some(closed) = work.closings(now).and_then(|closings| closed(record, &closings)) => closed,
         None if is_throttled(work) => Waiting {
             since: report.and_then(|report| report.since),
             ..Waiting::new(WaitReason::LineRate, rate_text(work))

@@ -7,14 +7,13 @@ use crate::api_types::{
 
 /// Whether the campaign is ready, its problems, its figures, what its uploads rejected, its lines and its cost.
 pub(super) fn text(preflight: &Preflight) -> String {
-    let lines: Vec<&LineView> = preflight.lines.iter().collect();
     let mut parts = vec![verdict(preflight), fields(preflight)];
     if !preflight.rejects.by_reason.is_empty() {
         let rows = preflight.rejects.by_reason.iter().map(|(reason, n)| [reason.clone(), words::count(*n)]);
         parts.push(table::table(["rejected because", ">rows"], rows));
     }
-    if !lines.is_empty() {
-        parts.push(table::lines(&lines));
+    if !preflight.lines.is_empty() {
+        parts.push(table::table(["=id", "name", "state", ">will send", ">backlog"], preflight.lines.iter().map(line)));
     }
     parts.extend(preflight.cost.as_ref().map(cost));
     parts.join("\n\n")
@@ -57,6 +56,14 @@ fn fields(preflight: &Preflight) -> String {
         ("starts", preflight.starts_at.map_or("not known".to_owned(), words::time)),
         ("ends", preflight.ends_at.map_or("not known".to_owned(), words::time)),
     ])
+}
+
+/// A line with the rate at which it would send. Of a line that does not send now, only the limit is known.
+fn line(line: &LineView) -> [String; 5] {
+    let allowed = line.allowed_now.map(table::rate);
+    let rate = allowed.unwrap_or_else(|| format!("up to {}", table::rate(line.messages_per_second)));
+    let (id, name, state) = (line.id.to_string(), line.name.clone(), table::line_state(line));
+    [id, name, state, rate, words::count(line.backlog)]
 }
 
 fn rejected(rejects: &PreflightRejects) -> String {

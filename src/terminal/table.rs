@@ -215,7 +215,7 @@ pub fn line_state(line: &LineView) -> String {
 }
 
 /// `79.6/s`; whole numbers without a fraction.
-fn rate(per_second: f64) -> String {
+pub(super) fn rate(per_second: f64) -> String {
     format!("{}/s", (per_second * 10.0).round() / 10.0)
 }
 

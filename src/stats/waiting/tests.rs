@@ -95,6 +95,23 @@ fn a_campaign_that_is_not_running_has_at_most_one_reason() {
 }
 
 #[test]
+fn a_forecast_waits_for_the_start_and_for_what_stops_it_then() {
+    let reasons = |record: &CampaignRecord, lines: &[LineWork], now| {
+        let waiting = would_wait_for(record, None, &Stops::default(), lines, now);
+        waiting.into_iter().map(|waiting| (waiting.reason, waiting.until, waiting.since)).collect::<Vec<_>>()
+    };
+    let (runs, unserved) = (work("3001", 5, 0, sending(72.0)), work("3002", 5, 0, LineSnapshot::default()));
+    let (draft, scheduled) = (record(CampaignState::Draft), record(CampaignState::Scheduled));
+    let lines = [runs, unserved];
+    let no_worker = (WaitReason::NoWorker, None, None);
+    assert_eq!(reasons(&draft, &lines, NOW), [(WaitReason::Schedule, Some(LATER), None), no_worker]);
+    let since = Some(scheduled.changed_at);
+    assert_eq!(reasons(&scheduled, &lines, NOW), [(WaitReason::Schedule, Some(LATER), since), no_worker]);
+    let started = reasons(&draft, &lines, LATER);
+    assert_eq!(started.iter().map(|found| found.0).collect::<Vec<_>>(), [WaitReason::LineRate, WaitReason::NoWorker]);
+}
+
+#[test]
 fn campaign_wide_holds_hide_the_reasons_of_lines() {
     let template = HoldScope::of_template(&"2001".into(), "spring", &"es_AR".into());
     let other = HoldScope::of_template(&"2001".into(), "autumn", &"es_AR".into());
@@ -174,6 +191,8 @@ fn contact_hours_are_named_until_they_open() {
     let unknown = on_line(&[windows("mx|Etc/UTC")]);
     assert_eq!((unknown.reason, unknown.until), (WaitReason::ContactHours, None));
     assert!(unknown.text.contains("mx, which are not in the configuration"), "{}", unknown.text);
+    let several = on_line(&[windows("mx|Etc/UTC"), windows("ar|Etc/UTC"), windows("mx|Etc/GMT+6")]);
+    assert!(several.text.contains("hours ar, mx, which are not in the configuration"), "{}", several.text);
     let partly = on_line(&[windows("co|Etc/UTC"), None]);
     assert_eq!(partly.reason, WaitReason::LineRate, "some of its messages leave at all hours");
 }

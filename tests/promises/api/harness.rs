@@ -13,8 +13,8 @@ use pregon::{
     api::{self, ApiState, UnpauseFailure},
     config::{ApiKey, KeyScope},
     domain::{
-        BusinessId, CampaignId, ClaimedRow, Fact, Hold, HoldScope, Line, LineId, Lines, MetaCode, News, PartId,
-        PriceList, Secret, Settled, Template, UnixMs, WabaId, prices::CountryPrices,
+        BusinessId, CampaignId, ClaimedRow, Fact, FrequencyCap, Hold, HoldScope, Line, LineId, Lines, MetaCode, News,
+        PartId, PriceList, Secret, Settled, Template, UnixMs, WabaId, prices::CountryPrices,
     },
     endpoint::Endpoint,
     http::listener::{self, ConnectionLimits},
@@ -105,7 +105,7 @@ impl Api {
     }
 
     /// Starts a server with lines 3001 to 3006 at 80 messages a second: 3003 of WABA 2002 and business 1002, the others
-    /// of WABA 2001, which has templates, and business 1001. Nothing is delivered to
+    /// of WABA 2001, which has templates, and business 1001. Business 1002 has a frequency cap of 3 in 7 days. Nothing is delivered to
     /// its subscriber crm.
     pub async fn start() -> Self {
         Self::start_with(Some(FEED), vec![subscriber("crm", "http://127.0.0.1:9/hook")]).await
@@ -141,6 +141,7 @@ impl Api {
         let line = |(id, waba, business): (&str, &str, &str)| Line {
             waba: waba.into(),
             business: business.into(),
+            frequency_cap: (business == "1002").then_some(FrequencyCap { messages: 3, days: 7 }),
             ..world::line(id, 80.0)
         };
         let lines: Lines = lines.into_iter().map(line).collect();

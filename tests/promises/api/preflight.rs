@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{
-        CampaignId, HoldScope, MessagingLimit, PersonHash, Phone, Template, TemplateStatus, UnixMs, template::Category,
+        CampaignId, FrequencyCap, HoldScope, MessagingLimit, PersonHash, Phone, Template, TemplateStatus, UnixMs,
+        template::Category,
     },
     redis::messaging_limits::KnownLimit,
 };
@@ -13,6 +14,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::harness::{Api, answer, campaign, csv, phone, template};
+use crate::support::world;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -51,6 +53,13 @@ fn codes(preflight: &Value) -> (BTreeSet<&str>, BTreeSet<&str>) {
     };
     assert_eq!(preflight["ready"], of(true).is_empty(), "{preflight}");
     (of(true), of(false))
+}
+
+/// The sentence of a problem.
+fn text<'a>(preflight: &'a Value, code: &str) -> &'a str {
+    let problems = preflight["problems"].as_array().expect("a list");
+    let problem = problems.iter().find(|problem| problem["code"] == code).expect(code);
+    problem["text"].as_str().expect("a text")
 }
 
 fn time(of: &Value) -> UnixMs {
@@ -174,6 +183,10 @@ async fn people_who_would_be_skipped_are_counted_by_reason_and_cost_nothing() {
     );
     assert_eq!((&preflight["left"], &preflight["to_send"]), (&json!(53), &json!(46)));
     assert_eq!(codes(&preflight), ([].into(), ["price_missing"].into()), "there is no price for +44");
+    assert_eq!(
+        text(&preflight, "price_missing"),
+        "the price list has no price for 1 of the messages, to +44: add prices (prices.file)"
+    );
     let cost = &preflight["cost"];
     assert_eq!((&cost["total"], &cost["without_price"]), (&json!(2.7), &json!(1)));
 
@@ -188,6 +201,19 @@ async fn people_who_would_be_skipped_are_counted_by_reason_and_cost_nothing() {
     let id = api.draft("nobody", &["3001"], 0).await;
     api.upload(id, "text/csv", format!("to,1,2\n{},Ana,A-6\n", phone(6))).await;
     assert_eq!(codes(&api.preflight(id).await).0, ["all_skipped"].into());
+}
+
+#[tokio::test]
+async fn a_frequency_cap_that_never_acts_is_a_warning() {
+    let api = Api::start().await;
+    let warnings = async |messages| {
+        let cap = FrequencyCap { messages, days: 7 };
+        let preflight = api.preflight(world::capped_campaign(&api.store, Some(cap), &["3003"], 1).await).await;
+        codes(&preflight).1.contains("frequency_cap_idle").then(|| text(&preflight, "frequency_cap_idle").to_owned())
+    };
+    assert_eq!(warnings(2).await, None);
+    let text = warnings(3).await.expect("a warning");
+    assert!(text.starts_with("frequency_cap is 3 in 7 days, and the business allows 3 in 7 days anyway"), "{text}");
 }
 
 #[tokio::test]
@@ -259,6 +285,10 @@ async fn a_preflight_considers_start_window_rate_and_expiry() {
         "60 at 1 a second"
     );
     assert_eq!(codes(&preflight), ([].into(), ["ends_after_expiry"].into()));
+    let reasons: Vec<&Value> =
+        preflight["waiting_for"].as_array().expect("a list").iter().map(|waiting| &waiting["reason"]).collect();
+    assert_eq!(reasons, ["schedule", "send_window"], "not the rate of its line");
+    assert_eq!(time(&preflight["waiting_for"][0]["until"]), midnight);
     let early = json!({ "expires_at": midnight.after(9 * HOUR) });
     assert_eq!(api.patch_json(&format!("/v1/campaigns/{id}"), &early).await.status, 200);
     assert_eq!(codes(&api.preflight(id).await), (["ends_after_expiry"].into(), [].into()), "before the window opens");

@@ -99,6 +99,7 @@ async fn a_preflight_is_shown_as_text_or_as_complete_json() {
         "business 1001: 2,000 people in 24 hours, 1,500 more now",
         "not_e164             3",
         "71.28 by the prices of 2026-10-01",
+        "3001  sales  held   up to 80/s",
     ] {
         assert!(ran.out.contains(part), "{part}: {}", ran.out);
     }

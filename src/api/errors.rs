@@ -37,6 +37,7 @@ impl From<IntakeError> for Problem {
             | E::Taken(_)
             | E::Expired { .. }
             | E::Empty(_)
+            | E::NobodyLeft(_)
             | E::UploadConflict
             | E::UploadInProgress
             | E::TooManyRecipients(_)

@@ -37,7 +37,8 @@ pub(super) async fn forget(
     let store = &shared.state.store;
     let around = store.surroundings(&shared.state.lines, &shared.state.businesses).await?;
     let forgotten = store.forget(phone.into(), &around, shared.now()).await?;
-    let Forgotten { campaigns, recipients, skipped, messages, events, suppressions, dead_letters } = forgotten;
-    audit.changed(recipients + messages + events + suppressions > 0);
+    let Forgotten { campaigns, recipients, skipped, messages, events, suppressions, suppressed_numbers, dead_letters } =
+        forgotten;
+    audit.changed(recipients + messages + events + suppressed_numbers > 0);
     Ok(Json(ForgottenView { campaigns, recipients, skipped, messages, events, suppressions, dead_letters }))
 }

@@ -95,6 +95,12 @@ pub enum IntakeError {
     /// A campaign without recipients can't be launched.
     #[error("campaign {0} has no recipients: upload some first")]
     Empty(CampaignId),
+    /// Everybody in a campaign was forgotten, so a test of it has no values.
+    #[error(
+        "all recipients of campaign {0} were forgotten, and a test needs the values of one: upload another recipient, or \
+        test another campaign with this template"
+    )]
+    NobodyLeft(CampaignId),
     /// An earlier upload with the same id had other rows.
     #[error(
         "an earlier upload with this id had other rows: repeat it with the same rows, or give the new rows a new id"
@@ -193,6 +199,7 @@ impl IntakeError {
             | IntakeError::Taken(_)
             | IntakeError::Expired { .. }
             | IntakeError::Empty(_)
+            | IntakeError::NobodyLeft(_)
             | IntakeError::UploadConflict
             | IntakeError::Upload(_)
             | IntakeError::TooManyRecipients(_)
@@ -219,7 +226,7 @@ impl IntakeError {
             IntakeError::RetryConflict { .. } => "retry-conflict",
             IntakeError::Conflict { .. } | IntakeError::Taken(_) => "campaign-conflict",
             IntakeError::Expired { .. } => "campaign-expired",
-            IntakeError::Empty(_) => "campaign-empty",
+            IntakeError::Empty(_) | IntakeError::NobodyLeft(_) => "campaign-empty",
             IntakeError::UploadConflict => "upload-conflict",
             IntakeError::UploadInProgress => "upload-in-progress",
             IntakeError::Upload(_) => "upload-unreadable",

@@ -33,8 +33,8 @@ impl Intake {
     /// Sends the message of a campaign that has not ended to the numbers of `test`, with the values of its first recipients.
     /// The result is durable, as far as [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it.
     ///
-    /// Errors: `Invalid` with all problems, `Template`, `State`, `Empty`, or `Conflict` or `Taken` if another campaign has
-    /// the `external_id`: nothing was sent. `Store`: repeat the call.
+    /// Errors: `Invalid`, `Template`, `State`, `Empty`, `NobodyLeft`, or `Conflict` or `Taken` if another campaign has the
+    /// `external_id`: nothing was sent. `Store`: repeat the call.
     pub async fn send_test(&self, id: CampaignId, test: &NewTest) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_incarnation();
         let submitted = intake.send_test_undurably(id, test).await?;
@@ -74,8 +74,8 @@ impl Intake {
         if matches!(state, CampaignState::Completed | CampaignState::Cancelled) {
             return Err(IntakeError::State { id: of, state, action: "be tested any more" });
         }
-        if record.numbers == 0 {
-            return Err(IntakeError::Empty(of));
+        if self.first_recipients(of, 1).await?.is_empty() {
+            return Err(if record.numbers == 0 { IntakeError::Empty(of) } else { IntakeError::NobodyLeft(of) });
         }
         if let Some(line) = self.lines.first_of(&campaign.lines) {
             let (name, language) = (campaign.template.name.clone(), campaign.template.language.as_str().to_owned());
@@ -126,7 +126,7 @@ impl Intake {
     async fn recipients(&self, of: CampaignId, numbers: &[Phone]) -> Result<Vec<Recipient>, IntakeError> {
         let samples = self.first_recipients(of, numbers.len()).await?;
         if samples.is_empty() {
-            return Err(IntakeError::Empty(of));
+            return Err(IntakeError::NobodyLeft(of));
         }
         let values = samples.into_iter().map(|recipient| recipient.values).cycle();
         Ok(numbers.iter().zip(values).map(|(&to, values)| Recipient { to, values }).collect())

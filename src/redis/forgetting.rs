@@ -71,6 +71,8 @@ pub struct Forgotten {
     pub events: u64,
     /// Businesses that suppress the person. They still do.
     pub suppressions: u64,
+    /// Those of these businesses whose suppression had the number.
+    pub suppressed_numbers: u64,
     /// Dead letters that name the person. They are left, because their other recipients would be lost with them.
     pub dead_letters: Vec<EntryId>,
 }
@@ -309,7 +311,9 @@ impl Store {
     ) -> Result<()> {
         let hash = PersonHash::of(person, &around.token_key);
         for business in &around.businesses {
-            forgotten.suppressions += u64::from(self.forget_suppressed(business, hash).await?);
+            let (is_suppressed, had_number) = self.forget_suppressed(business, hash).await?;
+            forgotten.suppressions += u64::from(is_suppressed);
+            forgotten.suppressed_numbers += u64::from(had_number);
             self.forget_places(business, &around.lines, person).await?;
         }
         Ok(())

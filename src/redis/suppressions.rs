@@ -83,8 +83,9 @@ impl Store {
         Ok(removed.pop().transpose()? == Some(1))
     }
 
-    /// Removes the number of a suppressed person, who stays suppressed. Returns whether there was one.
-    pub(super) async fn forget_suppressed(&self, business: &BusinessId, person: PersonHash) -> Result<bool> {
+    /// Removes the number of a suppressed person, who stays suppressed. Returns whether the person is suppressed, and whether
+    /// there was a number.
+    pub(super) async fn forget_suppressed(&self, business: &BusinessId, person: PersonHash) -> Result<(bool, bool)> {
         let call = Call::new(&script::ERASE_SUPPRESSED, &[self.keys.suppressed(business)]);
         self.call(call.arg(person.0.to_be_bytes().to_vec())).await
     }

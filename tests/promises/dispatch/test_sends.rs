@@ -89,6 +89,15 @@ async fn a_test_that_cannot_be_sent_says_why() {
         refused(empty, one()).await,
         ("campaign-empty", format!("campaign {empty} has no recipients: upload some first"))
     );
+    let forgotten = draft(&world, 1).await;
+    let store = world.store();
+    let around = store.surroundings(&world.intake.lines, &[]).await.expect("redis");
+    let person: Phone = "+5491100000001".parse().expect("a number");
+    store.forget(person.into(), &around, world.intake.clock.now()).await.expect("redis");
+    let (kind, text) = refused(forgotten, one()).await;
+    let expected = format!("all recipients of campaign {forgotten} were forgotten, and a test needs the values of one");
+    assert!(kind == "campaign-empty" && text.starts_with(&expected), "{text}");
+    assert_eq!(store.newest_campaigns(None, 10).await.expect("redis").len(), 2, "no test is left as a draft");
     let id = draft(&world, 1).await;
     assert_eq!(refused(id, test(&[], None)).await, ("invalid", "to has 0 numbers: it must have 1 to 10".to_owned()));
     let many: Vec<String> = (0..11).map(|n| format!("+54911555500{n:02}")).collect();

@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use reader::Surroundings;
 pub use redis_url::RedisUrl;
 pub use settings::Settings;
 
@@ -386,7 +387,9 @@ impl Config {
             None => String::new(),
         };
         let environment = process_environment();
-        let config = read::config(&name, &file, &environment, &environment)?;
+        let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
+        let surroundings = Surroundings { environment: &environment, folder };
+        let config = read::config(&name, &file, &environment, surroundings)?;
         Ok(Self { source: Source::Process(path.map(Path::to_owned)), ..config })
     }
 
@@ -405,7 +408,8 @@ impl Config {
     ///
     /// Errors: all problems.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        read::config("text", text, &HashMap::new(), &process_environment())
+        let surroundings = Surroundings { environment: &process_environment(), folder: Path::new("") };
+        read::config("text", text, &HashMap::new(), surroundings)
     }
 
     /// Checks that all settings that `roles` need are present.

@@ -14,7 +14,7 @@ use super::{
     ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
     KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, Source, TlsConfig, WabaConfig,
     WebhookConfig, contact_hours, endpoint, prices,
-    reader::{Environment, Findings, PREFIX, Section, is_plain},
+    reader::{Environment, Findings, PREFIX, Section, Surroundings, is_plain},
     settings::Settings,
     subscriber,
 };
@@ -27,16 +27,16 @@ use crate::{
 };
 
 /// Parses the defaults, overridden by the text `file`, overridden by those of `overrides` that begin with `PREGON__`.
-/// Secrets named by a variable are read from `environment`. `name` is the name of the file in errors.
+/// Secrets are read from the variables and files that `surroundings` has. `name` is the name of the file in errors.
 pub(super) fn config(
     name: &str,
     file: &str,
     overrides: &Environment,
-    environment: &Environment,
+    surroundings: Surroundings<'_>,
 ) -> Result<Config, ConfigError> {
     let values = merge(name, file, overrides)?;
     let findings = Findings::of(&values);
-    let config = root(Section::root(values, &findings, environment));
+    let config = root(Section::root(values, &findings, surroundings));
     check_relations(&config, &findings);
     match findings.into_parts() {
         (settings, problems) if problems.is_empty() => Ok(Config { settings, ..config }),
@@ -112,8 +112,7 @@ fn redis(mut section: Section<'_>) -> RedisConfig {
 }
 
 fn certificates(section: &mut Section<'_>) -> Certificates {
-    let mut file = |key| section.text(key).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let (ca, certificate, key) = (file("ca"), file("client_certificate"), file("client_key"));
+    let (ca, certificate, key) = (section.path("ca"), section.path("client_certificate"), section.path("client_key"));
     if certificate.is_some() != key.is_some() {
         section.problem("client_certificate", "must be given together with redis.client_key: give both, or neither");
     }
@@ -161,7 +160,7 @@ fn graph(mut section: Section<'_>) -> GraphConfig {
         connect_timeout: section.duration("connect_timeout", "100ms..30s"),
         http2: section.parsed("http_version", "\"2\" or \"1.1\"", http_version).unwrap_or_default(),
         streams_max: section.integer("streams_max", 1..=256),
-        ca: section.text("ca").filter(|path| !path.is_empty()).map(PathBuf::from),
+        ca: section.path("ca"),
     };
     section.finish();
     config
@@ -217,7 +216,7 @@ fn api_key(mut section: Section<'_>) -> ApiKey {
 }
 
 fn tls(mut section: Section<'_>) -> TlsConfig {
-    let config = TlsConfig { certificate: section.path_of_content("certificate"), key: section.path_of_content("key") };
+    let config = TlsConfig { certificate: section.required_path("certificate"), key: section.required_path("key") };
     section.finish();
     config
 }

@@ -4,7 +4,14 @@
 //! problems. Placeholders are never used, because a configuration with a problem is rejected.
 
 use std::{
-    cell::RefCell, fmt::Display, fs, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
+    cell::RefCell,
+    fmt::Display,
+    fs,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
 };
 
 use config::{File, FileFormat, Map, Value, ValueKind};
@@ -66,13 +73,22 @@ pub(super) struct Section<'a> {
     values: Map<String, Value>,
     known: Vec<&'static str>,
     findings: &'a Findings,
-    environment: &'a Environment,
+    surroundings: Surroundings<'a>,
+}
+
+/// What values refer to.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// The variables that secrets name.
+    pub(super) environment: &'a Environment,
+    /// The folder of the configuration file; empty if there is none.
+    pub(super) folder: &'a Path,
 }
 
 impl<'a> Section<'a> {
     /// The whole configuration.
-    pub(super) fn root(values: Map<String, Value>, findings: &'a Findings, environment: &'a Environment) -> Self {
-        Self { path: String::new(), values, known: Vec::new(), findings, environment }
+    pub(super) fn root(values: Map<String, Value>, findings: &'a Findings, surroundings: Surroundings<'a>) -> Self {
+        Self { path: String::new(), values, known: Vec::new(), findings, surroundings }
     }
 
     /// The full name of a key of this table.
@@ -115,6 +131,24 @@ impl<'a> Section<'a> {
     /// Reads an optional text.
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
         self.scalar(key).map(|(kind, _)| kind.to_string())
+    }
+
+    /// Reads the optional path of a file. In the configuration file it is relative to the folder of that file, and in the
+    /// environment to the working directory. An empty one counts as missing.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let folder = if self.kind_of(key).1 { Path::new("") } else { self.surroundings.folder };
+        self.text(key).filter(|path| !path.is_empty()).map(|path| folder.join(path))
+    }
+
+    /// Reads the required path of a file, as [`Section::path`] does. Its content counts as a part of the configuration;
+    /// whether it can be used is checked where it is used.
+    pub(super) fn required_path(&mut self, key: &'static str) -> PathBuf {
+        let folder = if self.kind_of(key).1 { Path::new("") } else { self.surroundings.folder };
+        let path = folder.join(self.required(key));
+        if let Ok(content) = fs::read(&path) {
+            self.note_content(key, &content);
+        }
+        path
     }
 
     /// Reads a required text.
@@ -261,11 +295,11 @@ impl<'a> Section<'a> {
             values,
             known: Vec::new(),
             findings: self.findings,
-            environment: self.environment,
+            surroundings: self.surroundings,
         };
-        let (env, file) = (source.text("env"), source.text("file"));
+        let (env, file) = (source.text("env"), source.path("file"));
         source.finish();
-        match resolve(env, file, self.environment) {
+        match resolve(env, file, self.surroundings.environment) {
             Ok(secret) => {
                 self.note_content(key, secret.expose().as_bytes());
                 Some(secret)
@@ -279,16 +313,6 @@ impl<'a> Section<'a> {
 
     fn note_content(&self, key: &str, content: &[u8]) {
         self.findings.settings.borrow_mut().add_content(&self.name(key), content);
-    }
-
-    /// Reads the path of a file whose content counts as a part of the configuration. Whether it can be used is checked where
-    /// it is used.
-    pub(super) fn path_of_content(&mut self, key: &'static str) -> PathBuf {
-        let path = PathBuf::from(self.required(key));
-        if let Ok(content) = fs::read(&path) {
-            self.note_content(key, &content);
-        }
-        path
     }
 
     /// Reads a required secret.
@@ -323,8 +347,8 @@ impl<'a> Section<'a> {
     /// Reads the TOML file that an optional key names, as a table. Returns `None` if the key is missing, or after recording a
     /// problem.
     pub(super) fn file(&mut self, key: &'static str) -> Option<Section<'a>> {
-        let path = self.text(key)?;
-        let unusable = |error: String| format!("({path}) can't be read: {error}");
+        let path = self.path(key)?;
+        let unusable = |error: String| format!("({}) can't be read: {error}", path.display());
         let values = fs::read_to_string(&path).map_err(|error| error.to_string()).and_then(|text| {
             self.note_content(key, text.as_bytes());
             let file = config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml));
@@ -339,7 +363,7 @@ impl<'a> Section<'a> {
                     values,
                     known: Vec::new(),
                     findings: self.findings,
-                    environment: self.environment,
+                    surroundings: self.surroundings,
                 })
             }
             Err(error) => {
@@ -376,7 +400,7 @@ impl<'a> Section<'a> {
                 Map::new()
             }
         };
-        Section { path, values, known: Vec::new(), findings: self.findings, environment: self.environment }
+        Section { path, values, known: Vec::new(), findings: self.findings, surroundings: self.surroundings }
     }
 
     /// Ends the reading of this table. Records each key that no getter asked for as a problem: it is unknown.
@@ -412,7 +436,7 @@ fn duration(text: &str) -> Option<Duration> {
 /// Reads a secret from a variable or a file.
 ///
 /// Errors: what is wrong, as the rest of a sentence that begins with the key.
-fn resolve(env: Option<String>, file: Option<String>, environment: &Environment) -> Result<Secret, String> {
+fn resolve(env: Option<String>, file: Option<PathBuf>, environment: &Environment) -> Result<Secret, String> {
     let (secret, source) = match (env, file) {
         (Some(name), None) => match environment.get(&name) {
             Some(text) => (Secret::new(text), format!("environment variable {name}")),
@@ -421,12 +445,13 @@ fn resolve(env: Option<String>, file: Option<String>, environment: &Environment)
             }
         },
         (None, Some(path)) => {
+            let shown = path.display();
             let bytes =
-                fs::read(&path).map_err(|error| format!("needs the file {path}, which cannot be read: {error}"))?;
+                fs::read(&path).map_err(|error| format!("needs the file {shown}, which cannot be read: {error}"))?;
             let Ok(text) = String::from_utf8(bytes) else {
-                return Err(format!("(file {path}) is not UTF-8 text: save it as UTF-8 without a byte order mark"));
+                return Err(format!("(file {shown}) is not UTF-8 text: save it as UTF-8 without a byte order mark"));
             };
-            (Secret::new(text.trim_end_matches(['\r', '\n'])), format!("file {path}"))
+            (Secret::new(text.trim_end_matches(['\r', '\n'])), format!("file {shown}"))
         }
         _ => return Err("must be one of { env = \"NAME\" } and { file = \"PATH\" }".into()),
     };

@@ -37,7 +37,18 @@ fn secrets() -> HashMap<String, String> {
 }
 
 fn overridden(text: &str, overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    read::config("pregon.toml", text, &environment(overrides), &secrets())
+    in_folder(Path::new(""), text, overrides)
+}
+
+/// The configuration of a file with this text in `folder`.
+fn in_folder(folder: &Path, text: &str, overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let surroundings = Surroundings { environment: &secrets(), folder };
+    read::config("pregon.toml", text, &environment(overrides), surroundings)
+}
+
+/// The configuration of this text, whose secrets are in `environment`.
+fn with_variables(text: &str, environment: &HashMap<String, String>) -> Result<Config, ConfigError> {
+    read::config("test", text, &HashMap::new(), Surroundings { environment, folder: Path::new("") })
 }
 
 fn problems(text: &str) -> Vec<String> {
@@ -102,7 +113,8 @@ fn the_commented_examples_in_the_defaults_are_valid() {
         })
         .collect();
     let example = format!("redis.url = \"rediss://redis\"\n{example}");
-    let config = read::config("example", &example, &HashMap::new(), &environment).expect("the commented examples");
+    let surroundings = Surroundings { environment: &environment, folder: Path::new("config") };
+    let config = read::config("example", &example, &HashMap::new(), surroundings).expect("the commented examples");
     assert_eq!(config.lines[0].name, "sales");
     assert!(config.http.tls.is_some());
     assert!(config.contact_hours.by_name("co").is_some());
@@ -267,9 +279,8 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
 fn a_redis_password_from_the_environment_is_not_printed() {
     let url = "redis://user:hunter2@redis:6379/3";
     let by_override = overridden("", &[("PREGON__REDIS__URL", url)]).expect("a URL by override");
-    let by_name =
-        read::config("name", "[redis]\nurl = { env = \"URL\" }", &HashMap::new(), &environment(&[("URL", url)]))
-            .expect("a URL by name of its variable");
+    let by_name = with_variables("[redis]\nurl = { env = \"URL\" }", &environment(&[("URL", url)]))
+        .expect("a URL by name of its variable");
     for config in [by_override, by_name] {
         assert_eq!(config.redis.url, RedisUrl::Server(url.into()));
         let printed = format!("{:?} {}", config.redis, config.redis.url);
@@ -313,9 +324,7 @@ fn a_malformed_secret_is_reported_with_its_source() {
         ("", "is empty: put the secret there"),
     ] {
         let environment = environment(&[("X", text)]);
-        let problems = |file: &str| {
-            read::config("t", file, &HashMap::new(), &environment).expect_err("a flaw").problems.join("\n")
-        };
+        let problems = |file: &str| with_variables(file, &environment).expect_err("a flaw").problems.join("\n");
         for (key, file) in [
             ("webhook.app_secret", "webhook.app_secret = { env = \"X\" }"),
             ("webhook.app_secret_previous", "webhook.app_secret_previous = { env = \"X\" }"),
@@ -538,7 +547,7 @@ const SUBSCRIBER: &str = r#"
 fn subscribers(text: &str) -> Result<Vec<Subscriber>, ConfigError> {
     let (key, url) = (format!("whsec_{}", "A".repeat(43)), "https://user:hunter2@backend.example/hook");
     let environment = environment(&[("WHSEC", &key), ("SHORT", "whsec_hunter2A"), ("URL", url)]);
-    read::config("test", text, &HashMap::new(), &environment).map(|config| config.subscribers)
+    with_variables(text, &environment).map(|config| config.subscribers)
 }
 
 #[test]
@@ -592,7 +601,7 @@ fn what_is_wrong_with_a_subscriber_is_said_without_its_secrets() {
 fn webhooks_can_be_forwarded_to_public_addresses() {
     let read = |text: &str| {
         let text = text.replace("FORWARD", "[[webhook.forward]]\nid = \"analytics\"\n");
-        read::config("test", &text, &HashMap::new(), &HashMap::new())
+        with_variables(&text, &HashMap::new())
     };
     let config = read("FORWARDurl = \"https://a.example/meta\"").expect("good");
     let [target] = &config.webhook.forward[..] else { panic!("one") };
@@ -677,6 +686,26 @@ fn the_sample_of_contact_hours_is_valid() {
     let name = |number: &str| hours.of_phone(number.parse().expect("a number")).map(|rule| rule.name.as_str());
     let numbers = ["+573001234567", "+5585987654321", "+5511987654321"];
     assert_eq!(numbers.map(name), [Some("co"), Some("br-ce"), Some("default")]);
+}
+
+#[test]
+fn a_relative_path_begins_at_the_folder_of_the_file_that_has_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("secret"), "s3cret").expect("written");
+    fs::write(folder.path().join("prices.toml"), include_str!("../../config/prices-sample.toml")).expect("written");
+    let text = "prices.file = \"prices.toml\"\nwebhook.app_secret = { file = \"secret\" }\ngraph.ca = \"ca.pem\"\n\
+        redis = { url = \"rediss://h\", ca = \"/etc/ca.pem\" }\nhttp.tls = { certificate = \"c.pem\", key = \"k.pem\" }";
+    let config = in_folder(folder.path(), text, &[("PREGON__HTTP__TLS__KEY", "k.pem")]).expect("good");
+    assert!(config.prices.is_some());
+    assert_eq!(config.webhook.app_secret, Some(Secret::new("s3cret")));
+    assert_eq!(config.graph.ca, Some(folder.path().join("ca.pem")));
+    assert_eq!(config.redis.certificates.ca, Some("/etc/ca.pem".into()));
+    let tls = config.http.tls.expect("a certificate");
+    assert_eq!(
+        (tls.certificate, tls.key),
+        (folder.path().join("c.pem"), "k.pem".into()),
+        "one is from the environment"
+    );
 }
 
 /// The configuration with a price list of this text.

@@ -8,6 +8,7 @@ use jiff::{
     tz::{AmbiguousOffset, Offset, TimeZone},
 };
 
+use super::zones;
 use crate::domain::{Day, SendWindow, UnixMs};
 
 /// Dates without hours.
@@ -85,7 +86,7 @@ pub(super) fn in_zones<'a>(
     hours: Arc<Hours>,
     zones: impl IntoIterator<Item = &'a str>,
 ) -> Result<Vec<LocalHours>, UnknownZone> {
-    let zone = |name: &str| TimeZone::get(name).map_err(|_| UnknownZone(name.to_owned()));
+    let zone = |name: &str| zones::of_database(name).ok_or_else(|| UnknownZone(name.to_owned()));
     zones.into_iter().map(|name| Ok(LocalHours { hours: hours.clone(), zone: zone(name)? })).collect()
 }
 

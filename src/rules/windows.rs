@@ -282,6 +282,8 @@ mod tests {
     fn an_unknown_zone_is_an_error() {
         let error = Windows::new(&window("09:00", "20:00", &Day::ALL), ["America/Bogotá"]).expect_err("no such zone");
         assert_eq!(error, UnknownZone("America/Bogotá".into()));
+        let error = Windows::new(&window("09:00", "20:00", &Day::ALL), ["localtime"]).expect_err("no zone of a place");
+        assert_eq!(error, UnknownZone("localtime".into()));
     }
 
     /// Contact hours `co`: from Monday to Friday 07:00 to 19:00, on Saturdays 08:00 to 15:00, and not on these dates.

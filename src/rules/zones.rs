@@ -38,7 +38,7 @@ static BY_CLOCKS: LazyLock<HashMap<Clocks, String>> = LazyLock::new(|| {
     known.sort_unstable();
     let mut by_clocks = HashMap::new();
     for name in LISTED.iter().map(|name| (*name).to_owned()).chain(known) {
-        if let Ok(zone) = TimeZone::get(&name) {
+        if let Some(zone) = of_database(&name) {
             by_clocks.entry(clocks(&zone)).or_insert(name);
         }
     }
@@ -54,10 +54,22 @@ fn clocks(zone: &TimeZone) -> Clocks {
     (zone.to_offset(start), changes.take_while(|(at, _)| *at < end).collect())
 }
 
+/// The time zone with this name in the tz database, in any case. `None` if there is none, or if it is no zone of a place or at
+/// an offset but a file beside them: the clock of the machine, a set of rules, or a zone that stands for an unknown one.
+pub fn of_database(name: &str) -> Option<TimeZone> {
+    const NO_ZONES: [&str; 5] = ["localtime", "posixrules", "Factory", "Etc/Unknown", "leapseconds"];
+    // Copies of the whole database that some systems have, one of them with leap seconds.
+    const COPIES: [&str; 2] = ["posix/", "right/"];
+    let begins_with = |folder: &str| name.get(..folder.len()).is_some_and(|start| start.eq_ignore_ascii_case(folder));
+    let is_zone =
+        !NO_ZONES.iter().any(|other| other.eq_ignore_ascii_case(name)) && !COPIES.into_iter().any(begins_with);
+    TimeZone::get(name).ok().filter(|_| is_zone)
+}
+
 /// The time zone with this name in the tz database, in any case, as a group. It is a zone of the table, or one of a few others:
 /// that with this name, else one whose clocks agree with it. `None` if there is no such zone.
 pub fn of_name(name: &str) -> Option<&'static str> {
-    let zone = TimeZone::get(name).ok()?;
+    let zone = of_database(name)?;
     let listed = zone.iana_name().and_then(|name| LISTED.get(name)).copied();
     listed.or_else(|| BY_CLOCKS.get(&clocks(&zone)).map(String::as_str))
 }
@@ -111,6 +123,11 @@ mod tests {
             ("Etc/GMT+5", Some("America/Bogota")),
             ("Etc/GMT+12", None),
             ("Bogota", None),
+            ("localtime", None),
+            ("posixrules", None),
+            ("factory", None),
+            ("Etc/Unknown", None),
+            ("right/America/Bogota", None),
             ("recipient", None),
             ("", None),
         ] {

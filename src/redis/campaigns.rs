@@ -116,8 +116,8 @@ pub struct Definition {
     pub campaign: Campaign,
     /// How often its values were changed.
     pub changes: u64,
-    /// Whether parts of it may have groups of recipients.
-    pub is_grouped: bool,
+    /// The number of its parts if they may have groups of recipients, else 0: see [`Store::groups`].
+    pub grouped_parts: u64,
 }
 
 /// The result of changing the state of a campaign.
@@ -191,8 +191,10 @@ impl Store {
     /// Campaigns in one round trip; `None` for a campaign that does not exist. Skips the parts, which are many if the lines
     /// are many.
     pub async fn definitions(&self, ids: &[CampaignId]) -> Result<Vec<Option<Definition>>> {
-        let fields: Vec<&str> =
-            ["definition", "category", "changes", "deleted", "grouped"].into_iter().chain(CHANGEABLE).collect();
+        let fields: Vec<&str> = ["definition", "category", "changes", "deleted", "grouped", "parts"]
+            .into_iter()
+            .chain(CHANGEABLE)
+            .collect();
         let mut pipeline = Pipeline::new();
         for &id in ids {
             pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg(&fields);
@@ -218,7 +220,22 @@ impl Store {
         }
         let changes = changes(hash.get("changes").map(String::as_str));
         let is_grouped = is_by_recipient(&campaign) || hash.contains_key("grouped");
-        Ok(Some(Definition { campaign, changes, is_grouped }))
+        let parts = hash.get("parts").filter(|_| is_grouped).and_then(|parts| parts.parse().ok());
+        Ok(Some(Definition { campaign, changes, grouped_parts: parts.unwrap_or(0) }))
+    }
+
+    /// The groups of the recipients of the first `parts` parts of campaigns, in one round trip, by the numbers of the parts. A
+    /// part without a group has no entry.
+    pub async fn groups(&self, campaigns: &[(CampaignId, u64)]) -> Result<HashMap<CampaignId, HashMap<u16, String>>> {
+        let mut pipeline = Pipeline::new();
+        for (id, parts) in campaigns {
+            let fields: Vec<String> = (0..*parts).map(|part| format!("zones:{part}")).collect();
+            pipeline.cmd("HMGET").arg(self.keys.campaign(*id)).arg(fields);
+        }
+        let groups: Vec<Vec<Option<String>>> = self.query_all("HMGET zones", &pipeline).await?;
+        let by_part =
+            |groups: Vec<Option<String>>| (0..).zip(groups).filter_map(|(part, group)| Some((part, group?))).collect();
+        Ok(campaigns.iter().map(|(id, _)| *id).zip(groups.into_iter().map(by_part)).collect())
     }
 
     /// Stores the category that Meta gives the template of a campaign now, and wakes every worker if it is another one.

@@ -160,14 +160,15 @@ impl SendPlans {
             return Ok(plans);
         }
         cached.retain(|_, plan| plan.strong_count() > 0);
-        for definition in store.definitions(&missing).await?.into_iter().flatten() {
+        let definitions: Vec<Definition> = store.definitions(&missing).await?.into_iter().flatten().collect();
+        let grouped = definitions.iter().filter(|definition| definition.grouped_parts > 0);
+        let grouped: Vec<_> = grouped.map(|definition| (definition.campaign.id, definition.grouped_parts)).collect();
+        let mut groups = if grouped.is_empty() { HashMap::new() } else { store.groups(&grouped).await? };
+        for definition in definitions {
             let campaign = &definition.campaign;
             match Form::of(&campaign.template) {
                 Ok(form) => {
-                    let groups = match definition.is_grouped {
-                        true => store.campaign(campaign.id).await?.map(|record| record.zones).unwrap_or_default(),
-                        false => HashMap::new(),
-                    };
+                    let groups = groups.remove(&campaign.id).unwrap_or_default();
                     let plan = Rc::new(SendPlan::new(definition, &groups, &form, settings));
                     cached.insert(plan.campaign.id, Rc::downgrade(&plan));
                     plans.push(plan);

@@ -10,7 +10,9 @@ use tracing::warn;
 
 use super::{
     courier::{Post, StatusUpdate, Update},
-    lock, millis, payload,
+    lock,
+    marketing::WITHHELD,
+    millis, payload,
     world::SharedWorld,
 };
 use crate::domain::State;
@@ -162,9 +164,6 @@ fn record_status(world: &SharedWorld, run: u64, update: StatusUpdate) {
         }
     }
 }
-
-/// Meta's code of a marketing message that it withholds, to not send a person too many.
-const WITHHELD: u32 = 131_049;
 
 #[cfg(test)]
 mod tests {

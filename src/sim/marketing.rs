@@ -13,6 +13,8 @@ use std::{
 use super::{lock, notice::NoticeId};
 use crate::domain::{FrequencyCap, Phone};
 
+/// Meta's code of a marketing message that it withholds, to not send a person too many.
+pub(super) const WITHHELD: u32 = 131_049;
 /// How long Meta asks to wait after 131049.
 /// Source: developers.facebook.com/docs/whatsapp/per-user-marketing-limits, read in a copy of 29 Apr 2026.
 const WAIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -34,7 +36,8 @@ struct Wait {
 }
 
 impl Withheld {
-    /// Records that the webhook answered 200 to a failure with 131049.
+    /// Records that the sender was told of a failure with 131049: its webhook answered 200, or the failure was the response to
+    /// a send.
     pub(super) fn tell(&self, person: Phone, failed_at: Duration, told_at: Duration) {
         let until = (failed_at + WAIT).saturating_sub(ROUNDING);
         let mut people = lock(&self.people);

@@ -1,7 +1,8 @@
 //! The referee: counts the sends that break a rule when they arrive, whatever their response is.
 //!
 //! A rule that a webhook tells of is broken only by a sender that was told: its webhook answered 200 at least
-//! [`super::scenario::Referee::grace`] ago.
+//! [`super::scenario::Referee::grace`] ago. Of withheld marketing (131049) a response tells too, if its connection stays open
+//! for the grace.
 
 use std::time::Duration;
 

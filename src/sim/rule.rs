@@ -12,7 +12,8 @@ use crate::domain::{Phone, UnixMs};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Referee {
-    /// How long after a webhook POST was answered 200 a send may still ignore it: such sends were on their way.
+    /// How long after a webhook POST was answered 200, or after a response with 131049, a send may still ignore it: such sends
+    /// were on their way.
     #[serde(with = "friendly")]
     pub grace: Duration,
     /// By how much two sends to one person may arrive closer than 6 s: the network delays them differently.

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     account_change::bar_after_pacing,
     behaviour::{Behaviour, DeliveryPlan, Held, HeldUntil},
@@ -16,7 +18,7 @@ use super::{
     delivery,
     ledger::Answer,
     line::{LineState, NewMessage, SimLine},
-    marketing::Capped,
+    marketing::{Capped, WITHHELD},
     message::wamid,
     millis,
     pacing::Hold,
@@ -31,7 +33,7 @@ use super::{
     wire::Refusal,
     world::{SharedWorld, World},
 };
-use crate::domain::us_numbers;
+use crate::domain::{Phone, us_numbers};
 
 /// A send that has arrived.
 #[derive(Clone, Copy)]
@@ -51,14 +53,14 @@ impl Arrival {
     }
 }
 
-/// Handles a send whose body has been read.
+/// Handles a send whose body has been read. `closed`: cancelled when the connection has ended.
 pub(super) async fn send(
     world: &SharedWorld,
     line: &SimLine,
     arrival: Arrival,
     token: Option<&str>,
-    edge: Edge,
-    body: &[u8],
+    (edge, body): (Edge, &[u8]),
+    closed: &CancellationToken,
 ) -> Reply {
     let behaviour = line.behaviour();
     let mut draws = Draws::new(world.seed, line.index, arrival.number);
@@ -66,6 +68,7 @@ pub(super) async fn send(
     let answered = arrival.at + behaviour.latency.draw(&mut draws);
     let silence = behaviour.faults.no_answer_for;
     let incoming = Incoming::read(world, line.waba, edge, body);
+    let withheld_from = withheld_from(world, fault, &incoming);
     let attempt = Attempt { world, line, behaviour, fault, answered };
 
     // There are three kinds of faults: a refusal; a fault without processing; and a fault after processing.
@@ -99,6 +102,9 @@ pub(super) async fn send(
     // Most scenarios for speed have no latency. Skip the timer then.
     if answered > arrival.at {
         world.clock.sleep_until(answered).await;
+    }
+    if let Some(person) = withheld_from {
+        tell_by_response(world, line.waba, person, arrival.at, closed.clone());
     }
     if matches!(reply, Reply::Silence) {
         world.clock.sleep_until(world.clock.now() + silence).await;
@@ -286,6 +292,24 @@ impl Attempt<'_> {
         courier.schedule(run, &self.world.counts.pending, updates.chain(tap));
         early.map(|(_, update)| update)
     }
+}
+
+/// The person from whom a fault withholds marketing (131049), if it does.
+fn withheld_from(world: &World, fault: Option<Fault>, incoming: &Result<Incoming<'_>, Refusal>) -> Option<Phone> {
+    let incoming = incoming.as_ref().ok().filter(|_| fault.and_then(Fault::code) == Some(WITHHELD))?;
+    let template = &world.templates[incoming.template()?];
+    incoming.person().filter(|_| template.state().is_marketing())
+}
+
+/// Records that the response, which leaves now, tells the sender that Meta withholds marketing from a person. It tells nobody
+/// if its connection ends within the grace of the referee: the sender may have died before it could store the news.
+fn tell_by_response(world: &SharedWorld, waba: usize, person: Phone, failed_at: Duration, closed: CancellationToken) {
+    let told_at = world.clock.now();
+    timer::at(world, told_at + world.referee.grace, move |world| {
+        if !closed.is_cancelled() {
+            world.wabas[waba].withheld.tell(person, failed_at, told_at);
+        }
+    });
 }
 
 /// The code with which a sanction of the WABA refuses a message; `None` if none does.

@@ -15,6 +15,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
@@ -61,7 +62,9 @@ async fn serve(world: SharedWorld, stream: TcpStream) {
     let stop = world.stop.clone();
     let _ = stream.set_nodelay(true);
     // `into_parts` below requires that the futures of the service are `Unpin`, hence the box.
-    let service = service_fn(move |request| Box::pin(answer(world.clone(), request)));
+    let closed = CancellationToken::new();
+    let _closes = closed.clone().drop_guard();
+    let service = service_fn(move |request| Box::pin(answer(world.clone(), request, closed.clone())));
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let mut ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
@@ -80,8 +83,12 @@ async fn serve(world: SharedWorld, stream: TcpStream) {
     }
 }
 
-async fn answer(world: SharedWorld, request: Request<Incoming>) -> Result<Response<Body>, ResetConnection> {
-    Ok(match route(&world, request).await {
+async fn answer(
+    world: SharedWorld,
+    request: Request<Incoming>,
+    closed: CancellationToken,
+) -> Result<Response<Body>, ResetConnection> {
+    Ok(match route(&world, request, &closed).await {
         Reply::Json(status, body) => response(status, "application/json; charset=UTF-8", Either::Left(body.into())),
         Reply::Html502 => response(502, "text/html", Either::Left(Full::from(HTML_502))),
         Reply::Rows(rows) => response(200, "application/x-ndjson", Either::Right(rows)),
@@ -99,7 +106,7 @@ fn response(status: u16, content_type: &'static str, body: Body) -> Response<Bod
     response
 }
 
-async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
+async fn route(world: &SharedWorld, request: Request<Incoming>, closed: &CancellationToken) -> Reply {
     let (head, body) = request.into_parts();
     let mut segments = head.uri.path().split('/').skip(1);
     let (first, node, edge, rest) = (segments.next().unwrap_or(""), segments.next(), segments.next(), segments.next());
@@ -110,7 +117,7 @@ async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
     let token = header_text(&head.headers, AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
     let send_edge = edge.and_then(Edge::named).filter(|_| head.method == Method::POST && rest.is_none());
     if let (true, Some(id), Some(edge)) = (is_version(first), node, send_edge) {
-        return post_message(world, id, edge, token, body).await;
+        return post_message(world, id, edge, token, body, closed).await;
     }
     match (is_version(first), node, edge, rest) {
         (true, Some(id), Some("unpause"), None) if head.method == Method::POST => management::unpause(world, token, id),
@@ -123,7 +130,14 @@ async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
     }
 }
 
-async fn post_message(world: &SharedWorld, id: &str, edge: Edge, token: Option<&str>, body: Incoming) -> Reply {
+async fn post_message(
+    world: &SharedWorld,
+    id: &str,
+    edge: Edge,
+    token: Option<&str>,
+    body: Incoming,
+    closed: &CancellationToken,
+) -> Reply {
     let Some(line) = world.line(id) else {
         world.counts.requests_elsewhere.fetch_add(1, Ordering::Relaxed);
         let refusal = world.authorize(token, None, id).err().unwrap_or_else(|| Refusal::no_such_object(id));
@@ -131,7 +145,7 @@ async fn post_message(world: &SharedWorld, id: &str, edge: Edge, token: Option<&
     };
     let arrival = Arrival::on(world, line);
     match read_body(body).await {
-        Some(body) => send(world, line, arrival, token, edge, &body).await,
+        Some(body) => send(world, line, arrival, token, (edge, &body), closed).await,
         // The client broke off, or the body exceeds BODY_BYTES_MAX.
         None => Reply::Reset,
     }

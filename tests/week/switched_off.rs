@@ -117,10 +117,10 @@ async fn with_holds_of_the_account_lifted_the_referee_counts_restricted() {
     with_holds_lifted(("account", change), "restricted").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_withheld_people_forgotten_the_referee_counts_resend_131049() {
+/// `withhold` makes Meta withhold marketing from everybody.
+async fn with_withheld_people_forgotten(withhold: impl FnOnce(&mut Scenario)) {
     let mut scenario = scenario();
-    scenario.statuses.failed.0.insert(131_049, 1.0);
+    withhold(&mut scenario);
     for template in &mut scenario.templates {
         template.category = "MARKETING".into();
     }
@@ -133,6 +133,22 @@ async fn with_withheld_people_forgotten_the_referee_counts_resend_131049() {
     campaign(&stage, "order_update", 20).await;
     until_broken(&stage, "resend_131049").await;
     only(&stage, "resend_131049");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_people_of_a_withheld_status_forgotten_the_referee_counts_resend_131049() {
+    with_withheld_people_forgotten(|scenario| {
+        scenario.statuses.failed.0.insert(131_049, 1.0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_people_of_a_withheld_response_forgotten_the_referee_counts_resend_131049() {
+    with_withheld_people_forgotten(|scenario| {
+        scenario.faults.refuse.0.insert(131_049, 1.0);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,11 @@ use pregon::sim::{
     scenario::{Limits, Statuses, Target},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::serve::serve;
@@ -79,6 +83,19 @@ impl SimServer {
     pub(crate) async fn try_send(&self, line: &str, message: &Value) -> reqwest::Result<(u16, Value)> {
         let url = format!("{}/v25.0/{line}/messages", self.base);
         answer_of(self.http.post(url).bearer_auth(TOKEN).json(message)).await
+    }
+
+    /// Sends on line 3001 over a connection of its own, which ends right after the response.
+    pub(crate) async fn send_and_hang_up(&self, message: &Value) {
+        let (host, body) = (self.sim.addr().to_string(), message.to_string());
+        let mut stream = TcpStream::connect(&host).await.expect("a connection");
+        let length = body.len();
+        let request = format!(
+            "POST /v25.0/3001/messages HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {TOKEN}\r\n\
+             content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.expect("written");
+        stream.read_to_end(&mut Vec::new()).await.expect("a response and the end");
     }
 
     /// The error code of a send on line 3001 through the Marketing Messages API; 0 if it was accepted.

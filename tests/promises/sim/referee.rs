@@ -125,6 +125,35 @@ async fn marketing_within_a_day_of_131049_breaks_a_rule() {
 }
 
 #[tokio::test]
+async fn marketing_within_a_day_of_a_response_with_131049_breaks_a_rule() {
+    let mut scenario = quiet();
+    scenario.referee.grace = Duration::from_mins(1);
+    let server = SimServer::start(scenario).await;
+    let fails_with = async |code: &str| {
+        assert_eq!(server.control("scenario", &json!({"faults": {"refuse": {code: 1.0}}})).await.0, 200);
+    };
+    fails_with("131026").await;
+    assert_eq!(server.code(&sale(4)).await, 131_026);
+    fails_with("131049").await;
+    assert_eq!([server.code(&sale(1)).await, server.code(&order(2, "")).await], [131_049; 2]);
+    server.send_and_hang_up(&sale(3)).await;
+    assert_eq!(server.code(&sale(1)).await, 131_049, "on its way");
+    server.sim.advance(Duration::from_mins(2)).await;
+    assert_eq!(broken(&server), []);
+    assert_eq!(
+        [server.code(&sale(2)).await, server.code(&order(1, "")).await, server.code(&sale(4)).await],
+        [131_049; 3]
+    );
+    server.send_and_hang_up(&sale(3)).await;
+    assert_eq!(broken(&server), [], "the sender to person 3 may have died before it could store the response");
+    assert_eq!(server.code(&sale(1)).await, 131_049);
+    assert_eq!(broken(&server), counts(&[("resend_131049", 1)]));
+    server.sim.advance(Duration::from_hours(25)).await;
+    assert_eq!(server.code(&sale(1)).await, 131_049, "a day later");
+    assert_eq!(broken(&server), counts(&[("resend_131049", 1)]));
+}
+
+#[tokio::test]
 async fn marketing_after_a_stop_fails_and_breaks_a_rule() {
     let webhook = Webhook::start().await;
     let server = SimServer::start(strict(with_webhook(&webhook, Statuses::default()))).await;

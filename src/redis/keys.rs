@@ -155,6 +155,9 @@ keys! {
     /// STRING: a generation, and the hashes of the people who in it became suppressed, or had marketing withheld, in that
     /// order.
     suppressed_news(business: &BusinessId) => "{{b:{business}}}:suppressed:news";
+    /// ZSET of the wishes to be suppressed that people sent by webhook, as 8 bytes that tell them apart, score = time in s at
+    /// which each was stored. Expires.
+    wishes(business: &BusinessId) => "{{b:{business}}}:wishes";
     /// ZSET of the people from whom Meta withheld marketing, as 8 bytes each, score = time in ms from which on they may get
     /// some again. Expires.
     withheld_people(business: &BusinessId) => "{{b:{business}}}:withheld";

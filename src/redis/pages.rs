@@ -100,6 +100,20 @@ impl Store {
         rows.iter().zip(found).map(|(&row, number)| number.ok_or_else(|| nowhere(row))).collect()
     }
 
+    /// The phone number of a row of a part; `None` if its recipient is not stored any more.
+    pub async fn number(&self, part: PartId, row: u16) -> Result<Option<Phone>> {
+        let starts = self.chunk_starts(part).await?;
+        let behind = starts.partition_point(|&start| start <= row);
+        let Some(&start) = starts[..behind].last() else { return Ok(None) };
+        let key = self.keys.chunks(part);
+        // The retention of the recipients may have ended meanwhile.
+        let stored: Option<Vec<u8>> = self.query("HGET chunk", cmd("HGET").arg(&key).arg(start)).await?;
+        let Some(stored) = stored else { return Ok(None) };
+        let corrupt = |error| StoreError::Corrupt { key, reason: format!("chunk {start}: {error}") };
+        let chunk = Chunk::decode(&stored).map_err(corrupt)?;
+        Ok(chunk.numbers().get(usize::from(row - start)).copied().flatten())
+    }
+
     /// The details of `rows` of a part, in the order of `rows`.
     ///
     /// Reads the part's whole history, up to a few megabytes, page by page.

@@ -1,7 +1,7 @@
 //! People who want no messages from a business.
 //!
-//! Owns: HASH `{b:business}:suppressed`, STRING `{b:business}:suppressed:news`. The head of `scripts/suppress.lua` has their
-//! layout. Some 20 bytes a person, permanent.
+//! Owns: HASH `{b:business}:suppressed`, STRING `{b:business}:suppressed:news`, ZSET `{b:business}:wishes`. The head of
+//! `scripts/suppress.lua` has their layout. Some 20 bytes a person, permanent.
 //!
 //! A write is certain once [`Store::make_durable`] has returned after it. If Redis loses its last writes, workers that
 //! follow the news notice that by the incarnation.
@@ -10,7 +10,8 @@ use deadpool_redis::redis::{Pipeline, cmd};
 
 use super::{Call, Result, Store, script};
 use crate::domain::{
-    BusinessId, PersonHash, Phone, Suppression, SuppressionReason, SuppressionScope, SuppressionSource, UnixMs,
+    BusinessId, Fingerprint, PersonHash, Phone, Suppression, SuppressionReason, SuppressionScope, SuppressionSource,
+    UnixMs,
 };
 
 /// People in one call of the script, so that no call keeps Redis busy for long.
@@ -60,13 +61,35 @@ impl Store {
         people: &[(PersonHash, Suppression)],
         only_widens: bool,
     ) -> Result<SuppressedCounts> {
-        let keys = [self.keys.suppressed(business), self.keys.suppressed_news(business)];
         let call = |people: &[(PersonHash, Suppression)]| {
-            let packed: Vec<u8> = people.iter().flat_map(|(hash, entry)| pack(*hash, entry)).collect();
-            let call = Call::new(&script::SUPPRESS, &keys).arg(u8::from(only_widens));
-            call.arg(rand::random::<u64>().to_le_bytes().to_vec()).arg(NEWS_BYTES_MAX).arg(packed)
+            let packed = people.iter().flat_map(|(hash, entry)| pack(*hash, entry)).collect();
+            self.suppress_call(business, only_widens, packed, Vec::new())
         };
-        let calls = people.chunks(PEOPLE_AT_ONCE).map(call).collect();
+        self.run_suppress_calls(people.chunks(PEOPLE_AT_ONCE).map(call).collect()).await
+    }
+
+    /// Suppresses people who wish so, as [`Store::suppress`] with `only_widens` does. A wish that was stored in the last week
+    /// changes nothing: Meta has delivered it again, and the suppression may have been lifted since.
+    pub async fn opt_out(
+        &self,
+        business: &BusinessId,
+        wishes: &[(Fingerprint, PersonHash, Suppression)],
+    ) -> Result<SuppressedCounts> {
+        let call = |wishes: &[(Fingerprint, PersonHash, Suppression)]| {
+            let packed = wishes.iter().flat_map(|(_, hash, entry)| pack(*hash, entry)).collect();
+            let prints = wishes.iter().flat_map(|(Fingerprint(print), ..)| *print).collect();
+            self.suppress_call(business, true, packed, prints)
+        };
+        self.run_suppress_calls(wishes.chunks(PEOPLE_AT_ONCE).map(call).collect()).await
+    }
+
+    fn suppress_call(&self, business: &BusinessId, only_widens: bool, people: Vec<u8>, prints: Vec<u8>) -> Call {
+        let keys = [self.keys.suppressed(business), self.keys.suppressed_news(business), self.keys.wishes(business)];
+        let call = Call::new(&script::SUPPRESS, &keys).arg(u8::from(only_widens));
+        call.arg(rand::random::<u64>().to_le_bytes().to_vec()).arg(NEWS_BYTES_MAX).arg(people).arg(prints)
+    }
+
+    async fn run_suppress_calls(&self, calls: Vec<Call>) -> Result<SuppressedCounts> {
         let mut counts = SuppressedCounts::default();
         for result in self.call_journaled::<(u64, u64)>(calls).await? {
             let (new, changed) = result?;

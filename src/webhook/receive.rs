@@ -35,14 +35,14 @@ use super::{
     search::SearchResult,
     tally::StatusTally,
     templates,
-    wishes::{Wish, Wishes},
+    wishes::{Wish, Wished, Wishes},
     withheld::WithheldPeople,
 };
 use crate::{
     domain::{
         CallingCode, Campaign, CampaignId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint, Inbound,
         Language, LineId, Lines, News, OnWithheld, PartId, Phone, SharedTokenKey, SuppressionScope, SuppressionSource,
-        Token, UnixMs, WabaId, Wamid, campaign::OptOutButton, inbound::Content, policy,
+        Token, TokenKey, UnixMs, WabaId, Wamid, campaign::OptOutButton, inbound::Content, policy,
     },
     redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     rules::stop_words::StopWords,
@@ -110,6 +110,8 @@ struct ReceivedNews<'a> {
     recipient: Option<Phone>,
     /// The number of the person who replied, if the reply may be about the last campaign.
     sender: Option<Phone>,
+    /// The reply may be about the last campaign.
+    is_answer: bool,
     /// What the reply stops, if it is a stop word.
     stops: Option<SuppressionScope>,
     /// The text on the button of the template that the person tapped.
@@ -188,7 +190,8 @@ impl Receiver {
                     {
                         for Preference { phone, stops, at } in &preferences.people {
                             let wish = if *stops { Wish::STOP_MARKETING } else { Wish::Resume };
-                            wishes.add(business, *phone, wish, at.unwrap_or(now));
+                            let (phone, at) = (*phone, at.unwrap_or(now));
+                            wishes.add(business, Wished { phone, wish, at, message: None });
                         }
                         counts.used[index] = true;
                     }
@@ -235,18 +238,8 @@ impl Receiver {
             if let (Some(business), Some(sender)) = (business(&item.line), item.sender) {
                 places.add_wrote(business, &item.line, sender.into(), item.at);
             }
-            if let (Some(business), Some((phone, wish))) = (self.lines.business(&item.line), Self::wish(item)) {
-                wishes.add(business, phone, wish, item.at);
-            }
-            if let (Some(business), Some(recipient)) = (self.lines.business(&item.line), item.recipient)
-                && WithheldPeople::is_concerned(item.news)
-            {
-                // A time in the future would prolong the day.
-                withheld.add(business, recipient, item.at.min(now), &key);
-            }
+            self.note_person(item, &messages, (&mut wishes, &mut withheld), now, &key);
         }
-        // Before the facts: a message that is sent again a day later must find the people of today noted.
-        withheld.store(&self.store, now).await.map_err(|cause| Unavailable::because(&cause))?;
         let (mut facts, mut without_token) = (Vec::with_capacity(news.len()), Vec::new());
         for item in news {
             match item.token {
@@ -261,7 +254,14 @@ impl Receiver {
         }
         let unmatched = self.look_up(without_token, now, &mut facts, counts).await?;
         self.match_last_campaigns(unmatched, now, &mut facts).await.map_err(|cause| Unavailable::because(&cause))?;
-        self.add_tapped_opt_outs(&facts, &mut wishes).await.map_err(|cause| Unavailable::because(&cause))?;
+        for (item, located) in facts.iter_mut().filter(|(item, _)| item.misses_number()) {
+            let number = self.store.number(located.part, located.fact.row).await;
+            item.name_person(number.map_err(|cause| Unavailable::because(&cause))?);
+            self.note_person(item, &messages, (&mut wishes, &mut withheld), now, &key);
+        }
+        // Before the facts: a message that is sent again a day later must find the people of today noted.
+        withheld.store(&self.store, now).await.map_err(|cause| Unavailable::because(&cause))?;
+        self.add_tapped_opt_outs(&facts, &messages, &mut wishes).await.map_err(|cause| Unavailable::because(&cause))?;
         wishes.store(&self.store, &self.token_key).await.map_err(|cause| Unavailable::because(&cause))?;
         let were_held = self.were_held(&facts).await.map_err(|cause| Unavailable::because(&cause))?;
         let (mut judged, mut unreached) = (Vec::with_capacity(facts.len()), Unreached::default());
@@ -287,6 +287,26 @@ impl Receiver {
         self.limited.note(places, now).await.map_err(|cause| Unavailable::because(&cause))
     }
 
+    /// Notes what the person wishes, and that Meta withheld marketing from them, if the number is known.
+    fn note_person(
+        &self,
+        item: &ReceivedNews<'_>,
+        messages: &[LineMessage],
+        (wishes, withheld): (&mut Wishes, &mut WithheldPeople),
+        now: UnixMs,
+        key: &TokenKey,
+    ) {
+        let Some(business) = self.lines.business(&item.line) else { return };
+        if let Some((phone, wish)) = Self::wish(item) {
+            let message = item.of_wish(messages);
+            wishes.add(business, Wished { phone, wish, at: item.at, message });
+        }
+        if let Some(recipient) = item.recipient.filter(|_| WithheldPeople::is_concerned(item.news)) {
+            // A time in the future would prolong the day.
+            withheld.add(business, recipient, item.at.min(now), key);
+        }
+    }
+
     /// What a person wishes who sent a stop word, or whose message failed because they had stopped marketing.
     fn wish(item: &ReceivedNews<'_>) -> Option<(Phone, Wish)> {
         match item.news {
@@ -303,6 +323,7 @@ impl Receiver {
     async fn add_tapped_opt_outs(
         &self,
         facts: &[(ReceivedNews<'_>, LocatedFact)],
+        messages: &[LineMessage],
         wishes: &mut Wishes,
     ) -> Result<(), StoreError> {
         for (item, located) in facts {
@@ -311,7 +332,8 @@ impl Receiver {
             let button = campaign.opt_out_buttons.iter().find(|button| button.text == text);
             if let (Some(button), Some(business)) = (button, self.lines.business(&item.line)) {
                 let wish = Wish::Stop { scope: button.scope, source: SuppressionSource::Button };
-                wishes.add(business, sender, wish, item.at);
+                let message = item.of_wish(messages);
+                wishes.add(business, Wished { phone: sender, wish, at: item.at, message });
             }
         }
         Ok(())
@@ -412,6 +434,7 @@ impl Receiver {
                     recipient: recipient(status),
                     message: None,
                     sender: None,
+                    is_answer: false,
                     stops: None,
                     tapped: None,
                 }),
@@ -441,6 +464,7 @@ impl Receiver {
                 recipient: None,
                 message,
                 sender: message.and_then(|_| sender(inbound)),
+                is_answer: message.is_some() && is_answer(inbound),
                 stops: match &inbound.content {
                     Content::Text(text) => self.stop_words.stopped_by(text),
                     _ => None,
@@ -568,6 +592,33 @@ fn recipient(status: &Status<'_>) -> Option<Phone> {
 }
 
 impl ReceivedNews<'_> {
+    /// The fingerprint of the message that has a wish: one of `messages` from people, or one of ours that failed.
+    fn of_wish(&self, messages: &[LineMessage]) -> Option<Fingerprint> {
+        let ours = || (!self.wamid.is_empty()).then(|| Fingerprint::of(self.wamid));
+        self.message.map_or_else(ours, |message| Some(messages[message].message.fingerprint))
+    }
+
+    /// Whether the number of a person matters who wishes something, or from whom Meta withheld marketing, and Meta does not
+    /// give it: the person has a user name.
+    fn misses_number(&self) -> bool {
+        match self.news {
+            News::Replied => self.is_answer && self.sender.is_none() && (self.stops.is_some() || self.tapped.is_some()),
+            News::Failed(reason) => {
+                let matters = policy::stops_marketing(reason) || WithheldPeople::is_concerned(self.news);
+                matters && self.recipient.is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Adds the number of the recipient of the message, which is that of the person who replied too.
+    fn name_person(&mut self, number: Option<Phone>) {
+        match self.news {
+            News::Replied => self.sender = number,
+            _ => self.recipient = number,
+        }
+    }
+
     fn by_token(&self, token: Token) -> LocatedFact {
         let Token::Campaign { part, claimed } = token;
         self.fact(part, claimed)
@@ -635,12 +686,16 @@ fn new_inbound(inbound: &Inbound) -> NewInbound {
     NewInbound { fingerprint: Fingerprint::of(id), message, answers: None }
 }
 
-/// The number of a person who may have answered the last campaign. A message in a group answers none, and neither does
-/// a change of the person's account or of an earlier message.
+/// Whether a message may answer the last campaign. One in a group answers none, and neither does a change of the person's
+/// account or of an earlier message.
+fn is_answer(inbound: &Inbound) -> bool {
+    inbound.group.is_none()
+        && !matches!(inbound.content, Content::System(_) | Content::Edit { .. } | Content::Revoke { .. })
+}
+
+/// The number of a person who may have answered the last campaign.
 fn sender(inbound: &Inbound) -> Option<Phone> {
-    let is_answer = inbound.group.is_none()
-        && !matches!(inbound.content, Content::System(_) | Content::Edit { .. } | Content::Revoke { .. });
-    let number = inbound.sender.number.as_deref().filter(|_| is_answer)?;
+    let number = inbound.sender.number.as_deref().filter(|_| is_answer(inbound))?;
     Phone::from_digits(number.parse().ok()?)
 }
 

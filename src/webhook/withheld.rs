@@ -1,6 +1,6 @@
 //! People from whom Meta withheld marketing (131049), as failed statuses say. They are noted before Meta gets its answer,
 //! also if another app sent the message: Meta asks a business to leave the person alone. Only on lines that this process
-//! lists.
+//! lists. If Meta does not give the number of a person, it is that of the recipient, if the message is ours.
 //!
 //! If the process dies: Meta delivers unanswered webhooks again, and noting a person twice changes nothing.
 

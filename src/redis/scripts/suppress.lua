@@ -1,10 +1,12 @@
 -- Stores people who want no messages from a business.
 --
--- KEYS     suppressed, suppressed_news
+-- KEYS     suppressed, suppressed_news, wishes
 -- ARGV     1: 1 changes a known person only to the wider scope, 0 in any way · 2 a new generation of the news (8 bytes)
 --          3 how long the news may become (bytes)
 --          4 people, 20 bytes each: 8 bytes hash, then as stored: 7 bytes number (0: none), u32 since (s), u8 flags,
 --            of which the highest bit is the scope: set for all messages
+--          5 8 bytes for each person that tell the wish to be suppressed from others, or nothing. A wish that is known is a
+--            repeat, and leaves the person alone: somebody may have lifted the suppression since
 -- Returns  {people who were not known, people whose entry changed}.
 -- If repeated: changes nothing.
 --
@@ -12,9 +14,17 @@
 -- the entry. The field `n` counts the people. `suppressed_news` begins with the generation, and then has the hashes of the
 -- people in the order in which they became known, so that a worker reads only those that are new to it. It also has those
 -- of withhold.lua. Once it is too long it begins again with a new generation, and workers read all people.
-local suppressed, news = KEYS[1], KEYS[2]
-local only_widens, people = ARGV[1] == '1', ARGV[4]
-local RECORD, ALL_MESSAGES = 18, 128
+local suppressed, news, wishes = unpack(KEYS)
+local only_widens, people, prints = ARGV[1] == '1', ARGV[4], ARGV[5]
+-- Meta delivers a webhook for up to seven days.
+local RECORD, ALL_MESSAGES, WISH_KEPT_S = 18, 128, 8 * 86400
+
+local now = tonumber(redis.call('TIME')[1])
+local function is_repeat(pos)
+  if #prints == 0 then return false end
+  local at = (pos - 1) / 20 * 8 + 1
+  return redis.call('ZADD', wishes, 'NX', now, string.sub(prints, at, at + 7)) == 0
+end
 
 local function find(records, rest)
   local at = string.find(records, rest, 1, true)
@@ -28,7 +38,9 @@ for pos = 1, #people, 20 do
   local phone, since, flags = string.sub(people, pos + 8, pos + 14), string.sub(people, pos + 15, pos + 18), string.sub(people, pos + 19, pos + 19)
   local records = redis.call('HGET', suppressed, field) or ''
   local at = find(records, rest)
-  if not at then
+  if is_repeat(pos) then
+    -- Nothing changes.
+  elseif not at then
     redis.call('HSET', suppressed, field, records .. rest .. phone .. since .. flags)
     hashes[#hashes + 1] = string.sub(people, pos, pos + 7)
   else
@@ -44,6 +56,10 @@ for pos = 1, #people, 20 do
   end
 end
 
+if #prints > 0 then
+  redis.call('ZREMRANGEBYSCORE', wishes, '-inf', now - WISH_KEPT_S)
+  redis.call('EXPIRE', wishes, WISH_KEPT_S)
+end
 if #hashes > 0 then
   redis.call('HINCRBY', suppressed, 'n', #hashes)
   local length = redis.call('STRLEN', news)

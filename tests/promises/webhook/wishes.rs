@@ -23,8 +23,12 @@ fn text(id: &str, text: &str) -> Value {
 }
 
 fn preference(value: &str) -> Value {
-    let wish = json!({"wa_id": PERSON.to_string(), "category": "marketing_messages", "value": value,
-        "timestamp": 1_795_300_000});
+    preference_at(value, 1_795_300_000)
+}
+
+/// `at`: seconds since 1970.
+fn preference_at(value: &str, at: u64) -> Value {
+    let wish = json!({"wa_id": PERSON.to_string(), "category": "marketing_messages", "value": value, "timestamp": at});
     payload(&[json!({"field": "user_preferences", "value": {
         "metadata": {"phone_number_id": "3001"}, "user_preferences": [wish]}})])
 }
@@ -78,6 +82,87 @@ async fn a_stop_word_is_a_whole_message_from_a_person_to_a_line_of_ours() {
     }
     assert_eq!(hooks.deliver(&inbound("3001", &[text("d", " STOP! ")])).await, 200);
     assert_eq!(suppression(&hooks).await, Some((SuppressionScope::Marketing, SuppressionSource::StopWord)));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_person_without_a_number_is_suppressed_as_the_recipient_who_answers() {
+    let hooks = Hooks::start().await;
+    let campaign = world::campaign_with(&hooks.store, &["3001"], 4, |campaign| {
+        campaign.opt_out_buttons = vec![OptOutButton { text: "Basta".into(), scope: SuppressionScope::All }];
+    });
+    let messages = hooks.launch(campaign.await, 4).await.remove(&"3001".into()).expect("messages");
+    hooks.accept(&messages).await;
+    let nameless = |mut message: Value| {
+        let fields = message.as_object_mut().expect("an object");
+        fields.remove("from");
+        fields.insert("from_user_id".into(), "AR.1A2b".into());
+        message
+    };
+    let at = now().seconds().to_string();
+    let tap = nameless(json!({"type": "button", "button": {"payload": hooks.token(&messages[0]), "text": "Basta"},
+        "id": "tap", "timestamp": at}));
+    let mut word = nameless(text("word", "stop"));
+    word["context"] = json!({"from": "5491155550001", "id": messages[1].wamid()});
+    let mut failed = hooks.status(&messages[2], "failed 131050");
+    failed.as_object_mut().expect("an object").remove("recipient_id");
+    for webhook in [
+        inbound("3001", &[tap]),
+        inbound("3001", &[word]),
+        statuses("3001", &[failed]),
+        inbound("3001", &[nameless(text("unknown", "stop"))]),
+    ] {
+        assert_eq!(hooks.deliver(&webhook).await, 200);
+    }
+    let rows: Vec<u16> = messages.iter().map(|message| message.row).collect();
+    let numbers = hooks.store.numbers(messages[0].part, &rows).await.expect("redis");
+    let hashes = numbers.into_iter().flatten().map(|phone| PersonHash::of(phone.into(), &hooks.key.get()));
+    let found = hooks.store.suppressions(&"1001".into(), &hashes.collect::<Vec<_>>()).await.expect("redis");
+    let sources: Vec<_> = found.into_iter().map(|entry| entry.map(|entry| entry.source)).collect();
+    let expected = [SuppressionSource::Button, SuppressionSource::StopWord, SuppressionSource::Meta].map(Some);
+    assert_eq!(sources, [&expected[..], &[None]].concat());
+    hooks.stop().await;
+}
+
+/// Ends the person's suppression, as an operator does.
+async fn lift(hooks: &Hooks) {
+    let person = PersonHash::of(phone().into(), &hooks.key.get());
+    assert!(hooks.store.unsuppress(&"1001".into(), person).await.expect("redis"), "the person was suppressed");
+}
+
+#[tokio::test]
+async fn a_wish_that_meta_delivers_again_suppresses_nobody_anew() {
+    let hooks = Hooks::start().await;
+    let status = |wamid: &str| statuses("3001", &[status_without_token(wamid, "failed 131050")]);
+    let word = |id: &str| inbound("3001", &[text(id, "stop")]);
+    let stop = |at: u64| preference_at("stop", 1_795_300_000 + at);
+    for [first, again] in [[word("a"), word("b")], [status("wamid.a"), status("wamid.b")], [stop(0), stop(60)]] {
+        assert_eq!(hooks.deliver(&first).await, 200);
+        lift(&hooks).await;
+        assert_eq!(hooks.deliver(&first).await, 200);
+        assert_eq!(suppression(&hooks).await, None, "{first}");
+        assert_eq!(hooks.deliver(&again).await, 200);
+        assert!(suppression(&hooks).await.is_some(), "{again}");
+        lift(&hooks).await;
+    }
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn preferences_that_meta_delivers_again_change_nothing() {
+    let hooks = Hooks::start().await;
+    let at = |value, seconds: u64| preference_at(value, 1_795_300_000 + seconds);
+    for (wish, suppressed) in [
+        (at("stop", 0), true),
+        (at("resume", 10), false),
+        (at("stop", 0), false),
+        (at("stop", 20), true),
+        (at("resume", 10), true),
+        (at("resume", 20), false),
+    ] {
+        assert_eq!(hooks.deliver(&wish).await, 200);
+        assert_eq!(suppression(&hooks).await.is_some(), suppressed, "{wish}");
+    }
     hooks.stop().await;
 }
 

@@ -14,6 +14,7 @@ pub mod receiver;
 pub mod redis;
 pub mod serve;
 pub mod server;
+pub mod traces;
 pub mod world;
 
 use std::{

@@ -289,6 +289,13 @@ impl Api {
         self.repeat(Method::POST, path).await
     }
 
+    /// Deletes once. The body of a 200, `None` for any other response or an error.
+    pub async fn try_delete(&self, path: &str) -> Option<Value> {
+        let request = self.http.delete(format!("{}/v1/{path}", self.url)).bearer_auth(KEY);
+        let answer = request.send().await.ok().filter(|answer| answer.status() == 200)?;
+        answer.json().await.ok()
+    }
+
     /// Posts JSON once. The body of a 200, `None` for any other response or an error.
     pub async fn try_post_json(&self, path: &str, body: &Value) -> Option<Value> {
         let request = self.http.post(format!("{}/v1/{path}", self.url)).bearer_auth(KEY).json(body);

@@ -1,20 +1,17 @@
 //! Finds the problems of a round: compares every recipient with Meta's ledger, and every count with a recount.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
-use pregon::{
-    redis::Store,
-    stats::{self, StateCounts},
-};
+use pregon::stats::{self, StateCounts};
 use serde_json::Value;
 
 use crate::{
-    feed,
+    feed, forgetting,
     meta::{Ledger, LedgerEntry, Troubles},
-    round::{Campaign, Event},
+    round::{Campaign, Event, Happened},
     schedule::{Fault, LEASE, LINES, Schedule, THROTTLED, Wire},
     stage::{Stage, WorkerSlot},
     support::{
@@ -54,6 +51,8 @@ pub struct Verdict {
     /// Recipients with more than one message.
     pub twice: u64,
     pub unknown: Unknown,
+    /// People who were forgotten.
+    pub forgotten: u64,
     /// Messages that Meta returned.
     pub returned: u64,
     /// Recipients whose message was returned and not sent again, because their campaign had ended. They failed with
@@ -104,20 +103,18 @@ impl Verdict {
     }
 }
 
-/// Checks everything. `inbound`: a line, and the ids of the messages that people wrote to it; `problems`: the problems
-/// found before.
+/// Checks everything. `problems`: the problems found before.
 pub async fn judge(
     stage: &Stage,
     schedule: &Schedule,
     (ledger, troubles): (&Ledger, &Troubles),
-    events: &[Event],
-    campaigns: &[Campaign],
-    inbound: (&str, &[String]),
+    happened: &Happened,
     problems: Vec<String>,
 ) -> Verdict {
     let mut verdict = Verdict { problems, machine_was_late: stage.machine_was_late(), ..Verdict::default() };
     let api = Api::at(&stage.front.url());
-    let truth = Truth::of(ledger, stage);
+    let Happened { events, campaigns, .. } = happened;
+    let truth = Truth::of(ledger, stage, happened);
     verdict.returned = truth.ledger.values().map(|entry| entry.returned.len() as u64).sum();
     let began = Instant::now();
     let n_campaigns = api.get("campaigns?limit=100").await["campaigns"].as_array().map_or(0, Vec::len);
@@ -140,7 +137,8 @@ pub async fn judge(
         recipients(&mut verdict, campaign, &truth, &shown);
         counts(&mut verdict, stage, &api.get(&format!("campaigns/{id}")).await, &shown, id).await;
     }
-    feed::check(&mut verdict, stage, &truth, events, campaigns, inbound).await;
+    feed::check(&mut verdict, stage, &truth, happened).await;
+    forgetting::check(&mut verdict, stage, happened).await;
     let mut direct = stage.meta.arrivals();
     direct.retain(|arrival| is_direct(&arrival.version, schedule));
     rates(&mut verdict, &direct, schedule);
@@ -181,10 +179,12 @@ pub struct Truth {
     /// By the id of a returned message: how many statuses were acknowledged before the one that reports the return,
     /// and its code.
     returned: HashMap<String, (usize, u64)>,
+    /// The phone numbers of the people who were forgotten.
+    forgotten: HashSet<String>,
 }
 
 impl Truth {
-    fn of(ledger: &Ledger, stage: &Stage) -> Self {
+    fn of(ledger: &Ledger, stage: &Stage, happened: &Happened) -> Self {
         let ledger = ledger.lock().expect("no panic").clone();
         let mut reported: HashMap<String, Vec<String>> = HashMap::new();
         let mut returned = HashMap::new();
@@ -199,11 +199,25 @@ impl Truth {
                 returned.entry(status.wamid).or_insert((before, code));
             }
         }
-        Self { ledger, reported, returned }
+        let forgotten = happened.forgotten.iter().map(|person| person.to.clone()).collect();
+        Self { ledger, reported, returned, forgotten }
     }
 
     /// Whether a recipient of `campaign` may have this state and code.
     fn allows(&self, to: &str, state: &str, code: Option<u64>, campaign: &Campaign) -> bool {
+        self.allows_known(to, state, code, campaign)
+            || (self.forgotten.contains(to) && self.allows_forgotten(to, state, code))
+    }
+
+    /// Whether a forgotten person may have this state and code because nothing was sent any more.
+    fn allows_forgotten(&self, to: &str, state: &str, code: Option<u64>) -> bool {
+        let Some(entry) = self.ledger.get(to) else { return state == "skipped" };
+        let returned = entry.returned.last().and_then(|wamid| self.returned.get(wamid));
+        let is_failed = state == "failed" && returned.is_some_and(|(_, reported)| code == Some(*reported));
+        entry.messages == 0 && (state == "skipped" || is_failed)
+    }
+
+    fn allows_known(&self, to: &str, state: &str, code: Option<u64>, campaign: &Campaign) -> bool {
         let Some(entry) = self.ledger.get(to) else { return state == "unknown" };
         if entry.messages == 0 {
             // A recipient whose message was returned and not sent again may be failed only if the campaign had
@@ -215,7 +229,7 @@ impl Truth {
             return state == "unknown" || (state == "failed" && failed);
         }
         // A recipient that was sent to again, and whose new message may not have left.
-        if state == "unknown" && campaign.is_retried && entry.has_none() {
+        if state == "unknown" && campaign.is_retried() && entry.has_none() {
             return true;
         }
         let reported = self.reported.get(to).map_or(&[][..], Vec::as_slice);
@@ -238,11 +252,11 @@ impl Truth {
     }
 
     fn is_shown_by(&self, shown: &[Value], campaign: &Campaign) -> bool {
-        let allowed = |recipient: &Value| {
-            let (to, state, code) = state_of(recipient);
+        let allowed = |(to, recipient): (&str, &Value)| {
+            let (state, code) = state_of(recipient);
             self.allows(to, state, code, campaign)
         };
-        shown.len() as u64 == campaign.recipients() && shown.iter().all(allowed)
+        shown.len() as u64 == campaign.recipients() && named(campaign, shown).all(allowed)
     }
 }
 
@@ -251,17 +265,30 @@ fn code_of(word: &str) -> Option<u64> {
     word.split_once(' ')?.1.parse().ok()
 }
 
-fn state_of(recipient: &Value) -> (&str, &str, Option<u64>) {
-    let text = |key: &str| recipient[key].as_str().unwrap_or_default();
-    (text("to").trim_start_matches('+'), text("state"), recipient["code"].as_u64())
+/// The phone number of a listed recipient without its plus; empty if the person was forgotten.
+pub fn number(recipient: &Value) -> &str {
+    recipient["to"].as_str().unwrap_or_default().trim_start_matches('+')
+}
+
+/// The listed recipients of a campaign, each with its phone number. The number of a forgotten person is the one that was listed
+/// at the same place before.
+fn named<'a>(campaign: &'a Campaign, shown: &'a [Value]) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    shown.iter().enumerate().map(|(place, recipient)| match number(recipient) {
+        "" => (campaign.listed.get(place).map_or("", String::as_str), recipient),
+        number => (number, recipient),
+    })
+}
+
+fn state_of(recipient: &Value) -> (&str, Option<u64>) {
+    (recipient["state"].as_str().unwrap_or_default(), recipient["code"].as_u64())
 }
 
 fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: &[Value]) {
-    let by_number: HashMap<&str, &Value> = shown.iter().map(|recipient| (state_of(recipient).0, recipient)).collect();
-    let (mut lost, mut stuck, mut twice, mut other) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let by_number: HashMap<&str, &Value> = named(campaign, shown).collect();
+    let (mut lost, mut stuck, mut twice, mut other, mut known) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
     for to in campaign.numbers.clone().map(|to| to.to_string()) {
         let entry = truth.ledger.get(&to);
-        let may_have = |entry: &LedgerEntry| 1 + if campaign.is_retried { entry.failed } else { 0 };
+        let may_have = |entry: &LedgerEntry| 1 + if campaign.is_retried() { entry.failed } else { 0 };
         if entry.is_some_and(|entry| entry.messages > may_have(entry) || entry.sent_before_return) {
             twice.push(format!("{to} ({entry:?}, {})", by_number.get(to.as_str()).copied().unwrap_or(&Value::Null)));
         }
@@ -269,7 +296,12 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
             lost.push(format!("{to} is missing"));
             continue;
         };
-        let (_, state, code) = state_of(recipient);
+        let (state, code) = state_of(recipient);
+        if number(recipient).is_empty() != truth.forgotten.contains(&to)
+            || (number(recipient).is_empty() && recipient["wamid"].is_string())
+        {
+            known.push(format!("{to}: {recipient}"));
+        }
         if ["pending", "retrying", "in_flight", "in_doubt"].contains(&state) {
             let open = if campaign.has_completed() { &mut lost } else { &mut stuck };
             open.push(format!("{to} is {state}"));
@@ -283,7 +315,7 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
                 None => &mut verdict.unknown.never_seen,
                 Some(entry) if !entry.requested => &mut verdict.unknown.never_seen,
                 Some(entry) if entry.messages == 0 => &mut verdict.unknown.not_taken,
-                Some(entry) if campaign.is_retried && entry.has_none() => &mut verdict.unknown.never_seen,
+                Some(entry) if campaign.is_retried() && entry.has_none() => &mut verdict.unknown.never_seen,
                 Some(_) => &mut verdict.unknown.taken,
             };
             *count += 1;
@@ -295,6 +327,7 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
     for (what, examples) in [("lost", lost), ("stuck", stuck), ("twice", twice), ("not as Meta's ledger says", other)] {
         verdict.wrong(what, &examples);
     }
+    verdict.wrong("forgotten and shown, or the other way round", &known);
     if shown.len() as u64 != campaign.recipients() {
         verdict.problems.push(format!("{} recipients are shown, of {}", shown.len(), campaign.recipients()));
     }
@@ -305,7 +338,7 @@ async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &
     let count = |value: &Value| value.as_u64().unwrap_or(u64::MAX);
     let (mut by_state, mut failures): (BTreeMap<String, u64>, BTreeMap<u64, u64>) = Default::default();
     for recipient in shown {
-        let (_, state, code) = state_of(recipient);
+        let (state, code) = state_of(recipient);
         *by_state.entry(state.to_owned()).or_default() += 1;
         if state == "failed" {
             *failures.entry(code.unwrap_or(0)).or_default() += 1;
@@ -330,8 +363,7 @@ async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &
     if counted != failures {
         verdict.problems.push(format!("the statistics have failures {counted:?}, the recipients {failures:?}"));
     }
-    let disk = stage.redis.lock().await;
-    let store = Store::connect(&world::address(&disk.server)).await.expect("a store");
+    let store = stage.store().await;
     let record = store.campaign(id.parse().expect("an id")).await.expect("redis").expect("a campaign");
     let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
     let counts = store.part_counts(&parts).await.expect("counters");

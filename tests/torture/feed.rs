@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 use crate::{
     check::{Truth, Verdict},
-    round::{Campaign, Event},
+    round::{Campaign, Happened},
     stage::Stage,
     support::{
         hooks::{inbound, signature},
-        http_client, world,
+        http_client,
     },
 };
 
@@ -56,17 +56,14 @@ pub async fn people_write(webhooks: &str, line: &str) -> Vec<String> {
     ids
 }
 
-/// Checks everything. `messages`: the ids of the messages that people wrote to `line`.
+/// Checks everything.
 pub async fn check(
     verdict: &mut Verdict,
     stage: &Stage,
     truth: &Truth,
-    events: &[Event],
-    campaigns: &[Campaign],
-    (line, messages): (&str, &[String]),
+    Happened { events, campaigns, inbound: (line, messages), .. }: &Happened,
 ) {
-    let disk = stage.redis.lock().await;
-    let store = Store::connect(&world::address(&disk.server)).await.expect("redis").with_feed(Some(world::FEED));
+    let store = stage.store().await;
     let (mut versions, mut parts): (Vec<(CampaignId, u64)>, Vec<PartId>) = Default::default();
     for id in campaigns.iter().filter_map(|campaign| campaign.id.as_ref()) {
         let id: CampaignId = id.parse().expect("an id");
@@ -77,7 +74,7 @@ pub async fn check(
     if !is_told(&store, &versions, &parts, line).await {
         verdict.problems.push(format!("the feed did not tell everything within {TOLD_WITHIN:?}"));
     }
-    let told = read(&store).await;
+    let told: Vec<Value> = read(&store).await.into_iter().map(|(_, event)| event).collect();
     let redis_forgot = events.iter().any(|event| event.forgotten > 0);
     recipients(verdict, &store, &parts, &told, |event| {
         redis_forgot && truth.explains(&text(event, "to").replace('+', ""), text(event, "type"))
@@ -104,14 +101,14 @@ async fn is_told(store: &Store, versions: &[(CampaignId, u64)], parts: &[PartId]
     false
 }
 
-/// The whole feed, in order.
-async fn read(store: &Store) -> Vec<Value> {
+/// The whole feed, in order: each event, and its id in the stream.
+pub async fn read(store: &Store) -> Vec<(EntryId, Value)> {
     let (mut events, mut position) = (Vec::new(), EntryId::default());
     loop {
         let stored = store.events_after(0, position, READ_AT_ONCE).await.expect("redis");
         let Some(last) = stored.last() else { return events };
         position = last.id;
-        events.extend(stored.iter().map(|stored| serde_json::from_str::<Value>(&stored.event).expect("JSON")));
+        events.extend(stored.iter().map(|stored| (stored.id, serde_json::from_str(&stored.event).expect("JSON"))));
     }
 }
 
@@ -120,7 +117,8 @@ fn text<'e>(event: &'e Value, field: &str) -> &'e str {
 }
 
 /// Checks the events of recipients: the last one of each tells the state of its byte, they are in order, and each is in
-/// the history of its part or `is_explained`.
+/// the history of its part or `is_explained`. Events about people who were forgotten are removed from the feed, and the others
+/// do not name them.
 async fn recipients(
     verdict: &mut Verdict,
     store: &Store,
@@ -128,7 +126,7 @@ async fn recipients(
     told: &[Value],
     is_explained: impl Fn(&Value) -> bool,
 ) {
-    let mut changes: HashSet<String> = HashSet::new();
+    let (mut changes, mut forgotten): (HashSet<String>, HashSet<String>) = Default::default();
     let mut states: HashMap<String, &str> = HashMap::new();
     for part in parts {
         let history = cmd("LRANGE").arg(store.keys.history(*part)).arg(0).arg(-1).clone();
@@ -140,7 +138,13 @@ async fn recipients(
         for (row, byte) in store.state_bytes(*part).await.expect("redis").into_iter().enumerate() {
             states.extend(State::of(byte).map(|state| (format!("{part}.{row}"), state.name())));
         }
+        let erased = cmd("HGET").arg(store.keys.part(*part)).arg("erased").clone();
+        let erased: Option<Vec<u8>> = store.query("HGET", &erased).await.expect("redis");
+        forgotten.extend(
+            erased.iter().flat_map(|rows| rows.as_chunks().0).map(|row| format!("{part}.{}", u16::from_le_bytes(*row))),
+        );
     }
+    states.retain(|recipient, _| !forgotten.contains(recipient));
     let (mut seen, mut last): (HashSet<&str>, HashMap<&str, &Value>) = Default::default();
     let (mut disordered, mut invented) = (Vec::new(), Vec::new());
     for event in told.iter().filter(|event| text(event, "type").starts_with("recipient.")) {
@@ -153,6 +157,7 @@ async fn recipients(
         {
             disordered.push(format!("{} after {}", text(event, "id"), text(before, "id")));
         }
+        let is_explained = |event| forgotten.contains(text(event, "recipient")) || is_explained(event);
         if !changes.contains(text(event, "id")) && !is_explained(event) {
             invented.push(text(event, "id").to_owned());
         }

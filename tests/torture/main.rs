@@ -12,6 +12,7 @@ mod backend;
 mod check;
 mod clock;
 mod feed;
+mod forgetting;
 mod meta;
 mod proxy;
 mod report;

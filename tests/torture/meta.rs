@@ -62,6 +62,11 @@ pub struct AccountFault {
 }
 
 impl LedgerEntry {
+    /// Whether the recipient's last message failed for good.
+    pub fn has_failed(&self) -> bool {
+        self.has_none() && (self.failed > 0 || self.refused)
+    }
+
     /// Whether the recipient has got no message.
     pub fn has_none(&self) -> bool {
         self.messages == self.failed

@@ -32,7 +32,7 @@ pub fn print(outcome: &Outcome) {
     let worst: Vec<String> = verdict.worst.iter().map(|(worst, rate)| format!("{worst}/{rate}")).collect();
     println!(
         "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s (machine late by {} ms): lost {}, twice {}, stuck {}, \
-        unknown {} ({} never seen, {} not taken), returned {} ({} too late), lost to streaks {:?}, worst seconds {}, {}",
+        unknown {} ({} never seen, {} not taken), forgotten {}, returned {} ({} too late), lost to streaks {:?}, worst seconds {}, {}",
         schedule.seed,
         schedule.all_recipients(),
         schedule.workers,
@@ -46,6 +46,7 @@ pub fn print(outcome: &Outcome) {
         unknown.never_seen + unknown.not_taken + unknown.taken,
         unknown.never_seen,
         unknown.not_taken,
+        verdict.forgotten,
         verdict.returned,
         verdict.returned_late,
         verdict.streaks,
@@ -137,7 +138,8 @@ pub fn markdown(seed: u64, outcomes: &[Outcome], campaigns: &[turns::Figures], j
     forgotten(&mut text, outcomes);
     returned_and_foreign(&mut text, outcomes);
     let restarts: usize = outcomes.iter().map(|outcome| outcome.restarts).sum();
-    let _ = writeln!(text, "\nWorkers were started again {restarts} times.");
+    let people: u64 = outcomes.iter().map(|outcome| outcome.verdict.forgotten).sum();
+    let _ = writeln!(text, "\nWorkers were started again {restarts} times. {people} people were forgotten.");
     in_turn(&mut text, campaigns);
     text
 }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::{Value, json};
 use tokio::{
     sync::{Mutex, RwLock, watch},
@@ -18,8 +19,9 @@ use crate::{
     backend::JobCampaign,
     check::{self, Verdict},
     feed,
-    meta::{AccountFault, FaultyMeta, Ledger, Troubles},
-    schedule::{Fault, Jobs, LAUNCH_SYNCED_AFTER, LINES, Schedule, WORKER_FAULT_DISTANCE},
+    forgetting::{self, Forgotten},
+    meta::{AccountFault, FaultyMeta, Ledger, LedgerEntry, Troubles},
+    schedule::{Fault, Forget, Jobs, LAUNCH_SYNCED_AFTER, LINES, Schedule, WORKER_FAULT_DISTANCE},
     stage::Stage,
     support::{
         clock,
@@ -44,6 +46,9 @@ const READ_MAX: Duration = Duration::from_secs(5);
 /// The longest time between a worker's finding that a campaign has no work left and the campaign's completion.
 const COMPLETION_DELAY_MAX: Duration = Duration::from_secs(1);
 
+/// How many people whose message failed are forgotten before the campaign is sent again, and as many meanwhile.
+const FORGOTTEN_FAILED: usize = 4;
+
 /// How long a slow Redis runs between two stops.
 const SLOW_RUN: Duration = Duration::from_millis(5);
 
@@ -67,20 +72,24 @@ pub struct Campaign {
     pub numbers: Range<u64>,
     /// The campaign as the API last returned it.
     pub last: Value,
-    /// Whether it was sent again to those whose message had failed.
-    pub is_retried: bool,
+    /// The phone numbers as the API listed them before the launch. Empty if the campaign is submitted as jobs.
+    pub listed: Vec<String>,
+    /// When it began to be sent again to those whose message had failed.
+    pub retried_at: Option<Instant>,
     /// Times at which the API returned the campaign as running, each with the number of statuses acknowledged before.
     running: Vec<(Instant, usize)>,
 }
 
 impl Campaign {
-    fn from_api(id: String, numbers: Range<u64>) -> Self {
-        Self { id: Some(id), external_id: None, numbers, last: Value::Null, is_retried: false, running: Vec::new() }
+    fn from_api(id: String, numbers: Range<u64>, listed: Vec<String>) -> Self {
+        let (id, external_id, running) = (Some(id), None, Vec::new());
+        Self { id, external_id, numbers, last: Value::Null, listed, retried_at: None, running }
     }
 
     fn from_jobs(job_campaign: &JobCampaign) -> Self {
         let (external_id, numbers) = (Some(job_campaign.external_id.clone()), job_campaign.numbers.clone());
-        Self { id: None, external_id, numbers, last: Value::Null, is_retried: false, running: Vec::new() }
+        let (listed, running) = (Vec::new(), Vec::new());
+        Self { id: None, external_id, numbers, last: Value::Null, listed, retried_at: None, running }
     }
 
     fn name(&self) -> &str {
@@ -89,6 +98,10 @@ impl Campaign {
 
     pub fn recipients(&self) -> u64 {
         self.numbers.end - self.numbers.start
+    }
+
+    pub fn is_retried(&self) -> bool {
+        self.retried_at.is_some()
     }
 
     pub fn has_completed(&self) -> bool {
@@ -118,6 +131,15 @@ impl Campaign {
     }
 }
 
+/// What happened in a round.
+pub struct Happened {
+    pub events: Vec<Event>,
+    pub campaigns: Vec<Campaign>,
+    pub forgotten: Vec<Forgotten>,
+    /// A line, and the ids of the messages that people wrote to it.
+    pub inbound: (&'static str, Vec<String>),
+}
+
 /// The result of a round.
 pub struct Outcome {
     pub schedule: Schedule,
@@ -136,6 +158,8 @@ struct Round {
     stage: Stage,
     troubles: Troubles,
     events: Mutex<Vec<Event>>,
+    forgotten: Mutex<Vec<Forgotten>>,
+    ledger: Ledger,
     /// Serializes the faults of Redis.
     redis: Mutex<()>,
     /// Serializes the faults of Redis' clock.
@@ -147,9 +171,9 @@ struct Round {
     /// Held shared during a fault of a worker, and exclusively during a power loss: see
     /// [`Fault::loses_only_copy_with`].
     worker_lock: RwLock<()>,
-    /// Held shared from the launch of a campaign until the launch is on disk, and exclusively during a power loss.
-    /// Redis before 7.2 does not report when a write is on disk, so it could lose a campaign of which Meta already has
-    /// messages.
+    /// Held shared from the launch of a campaign, or the forgetting of a person, until that is on disk, and exclusively
+    /// during a power loss. Redis before 7.2 does not report when a write is on disk, so it could lose a campaign of which
+    /// Meta already has messages, or that a person is forgotten.
     launch_lock: RwLock<()>,
     /// Whether Redis loses power in this round.
     loses_power: bool,
@@ -167,6 +191,8 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
         .await,
         troubles,
         events: Mutex::default(),
+        forgotten: Mutex::default(),
+        ledger,
         redis: Mutex::default(),
         clock: Mutex::default(),
         meta: Mutex::default(),
@@ -188,9 +214,10 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
     let job_campaigns: Vec<JobCampaign> = schedule.jobs.iter().enumerate().map(job_campaign).collect();
     // With an external id, so that a request without a response can be repeated.
     let id = api.draft(&LINES, numbers.clone(), json!({"external_id": "api"})).await;
+    let listed = api.recipients(&id).await.iter().map(|recipient| check::number(recipient).to_owned()).collect();
     api.post(&format!("campaigns/{id}/launch")).await;
     let launched = Instant::now();
-    let mut campaigns = vec![Campaign::from_api(id, numbers)];
+    let mut campaigns = vec![Campaign::from_api(id, numbers, listed)];
     campaigns.extend(job_campaigns.iter().map(Campaign::from_jobs));
     let (healed_tx, healed_rx) = watch::channel(None);
     let settling = {
@@ -215,6 +242,13 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
                 round.stage.backend.all_are_consumed().await;
                 tokio::time::sleep(LAUNCH_SYNCED_AFTER).await;
             }
+        });
+    }
+    for Forget { at, person } in schedule.forgets.clone() {
+        let round = round.clone();
+        tasks.spawn(async move {
+            tokio::time::sleep_until((launched + at).into()).await;
+            round.forget(&(FIRST + person).to_string()).await;
         });
     }
     let line = schedule.steady_lines()[0];
@@ -244,11 +278,14 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
     let took = launched.elapsed();
     problems.extend(stage.problems());
     problems.extend(stage.backend.problems().await);
-    let events = round.events.lock().await.clone();
-    let inbound = (line, people.await.expect("no panic"));
-    let inbound = (inbound.0, inbound.1.as_slice());
-    let verdict =
-        check::judge(stage, &schedule, (&ledger, &round.troubles), &events, &campaigns, inbound, problems).await;
+    let happened = Happened {
+        events: round.events.lock().await.clone(),
+        campaigns,
+        forgotten: round.forgotten.lock().await.clone(),
+        inbound: (line, people.await.expect("no panic")),
+    };
+    let verdict = check::judge(stage, &schedule, (&round.ledger, &round.troubles), &happened, problems).await;
+    let Happened { events, .. } = happened;
     let logs = (!verdict.is_good()).then(|| {
         let dir = keep.join(schedule.seed.to_string());
         copy(stage.installation.dir(), &dir);
@@ -320,8 +357,36 @@ impl Round {
         (campaigns, wrong)
     }
 
-    /// Sends a completed campaign again to those whose message failed, while a worker and Redis are killed.
+    /// Forgets a person, and waits until that is on disk.
+    async fn forget(&self, to: &str) {
+        let _until_on_disk = self.launch_lock.read().await;
+        let forgotten = forgetting::forget(&self.stage.front.url(), to).await;
+        self.forgotten.lock().await.push(forgotten);
+        if self.loses_power {
+            tokio::time::sleep(LAUNCH_SYNCED_AFTER).await;
+        }
+    }
+
+    /// The people of a campaign whose message failed, and who are not forgotten: some of them, drawn from `seed`.
+    async fn failed_people(&self, campaign: &Campaign, seed: u64) -> Vec<String> {
+        let forgotten = self.forgotten.lock().await;
+        let ledger = self.ledger.lock().expect("no panic");
+        let has_failed = |to: &String| {
+            ledger.get(to).is_some_and(LedgerEntry::has_failed) && !forgotten.iter().any(|person| person.to == *to)
+        };
+        let mut people: Vec<String> = campaign.numbers.clone().map(|to| to.to_string()).filter(has_failed).collect();
+        people.shuffle(&mut StdRng::seed_from_u64(seed));
+        people.truncate(2 * FORGOTTEN_FAILED);
+        people
+    }
+
+    /// Sends a completed campaign again to those whose message failed, while a worker and Redis are killed. Some of those
+    /// people are forgotten before, and some meanwhile.
     async fn send_again(self: &Arc<Self>, campaign: &mut Campaign, seed: u64) {
+        let mut people = self.failed_people(campaign, seed).await;
+        for to in people.split_off(people.len() / 2) {
+            self.forget(&to).await;
+        }
         let Some(id) = &campaign.id else { return };
         let path = format!("campaigns/{id}/retry");
         let retry = json!({"states": ["failed"], "external_id": "again"});
@@ -338,6 +403,14 @@ impl Round {
                 round.inject(fault).await;
             });
         }
+        for (n, to) in people.into_iter().enumerate() {
+            let round = self.clone();
+            tasks.spawn(async move {
+                tokio::time::sleep(Duration::from_millis((seed >> n) % 700)).await;
+                round.forget(&to).await;
+            });
+        }
+        campaign.retried_at = Some(Instant::now());
         // With an external id, so that a call without a response can be repeated.
         until("the campaign is sent again", async || {
             Api::at(&self.stage.front.url()).try_post_json(&path, &retry).await.is_some()
@@ -345,7 +418,6 @@ impl Round {
         .await;
         tasks.join_all().await;
         self.stage.heal().await;
-        campaign.is_retried = true;
         campaign.last = Value::Null;
     }
 

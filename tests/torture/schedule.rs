@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::index::sample};
 
 pub const LINES: [&str; 3] = ["3001", "3002", "3003"];
 /// The lease in a round.
@@ -26,6 +26,8 @@ const LAST_MS: u64 = 6_500;
 pub const WORKER_FAULT_DISTANCE: Duration = Duration::from_secs(2);
 /// The least time between a launch and a power loss, so that upload and launch are on disk.
 pub const LAUNCH_SYNCED_AFTER: Duration = Duration::from_millis(1_300);
+/// How many people are forgotten during the faults of a round.
+const FORGETS: usize = 16;
 /// The approximate duration of a worker's restart.
 const RESTART: Duration = Duration::from_millis(700);
 
@@ -363,6 +365,15 @@ pub struct Jobs {
     pub recipients: u64,
 }
 
+/// A person of the campaign submitted through the API who is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Forget {
+    /// Its time after the launch of the campaign.
+    pub at: Duration,
+    /// The number of the person among the recipients, from 0.
+    pub person: u64,
+}
+
 /// The schedule of a round.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
@@ -373,6 +384,8 @@ pub struct Schedule {
     pub recipients: u64,
     /// The campaigns submitted as jobs during the faults.
     pub jobs: Vec<Jobs>,
+    /// The people who are forgotten during the faults.
+    pub forgets: Vec<Forget>,
     /// Messages per second of each of [`LINES`].
     pub rates: [u64; 3],
     /// Meta throttles some messages.
@@ -405,8 +418,9 @@ impl Schedule {
             // The only fault of the round, so that the take-over can be measured.
             let at = Duration::from_millis(rng.random_range(FIRST_MS..LAST_MS / 2));
             let fault = Fault::WorkerKilled { worker: rng.random_range(0..workers), down: LEASE };
-            let (jobs, steps) = (Vec::new(), vec![Step { at, fault }]);
-            return Self { seed, fsync, workers, recipients, jobs, rates, throttles: false, delay_to_meta, steps };
+            let (jobs, forgets, steps) = (Vec::new(), draw_forgets(seed, recipients), vec![Step { at, fault }]);
+            let throttles = false;
+            return Self { seed, fsync, workers, recipients, jobs, forgets, rates, throttles, delay_to_meta, steps };
         }
         if fsync == Fsync::Everysec && rng.random_bool(0.4) {
             // A power loss is drawn first. It must keep a distance from worker faults, so if drawn later, it would
@@ -449,7 +463,8 @@ impl Schedule {
             Jobs { at, recipients: rng.random_range(20..=150) }
         };
         let jobs = std::iter::repeat_with(&mut add).take(n_jobs).collect();
-        Self { seed, fsync, workers, recipients, jobs, rates, throttles, delay_to_meta, steps }
+        let forgets = draw_forgets(seed, recipients);
+        Self { seed, fsync, workers, recipients, jobs, forgets, rates, throttles, delay_to_meta, steps }
     }
 
     /// Whether the schedule has a fault or a link with `name` in its name.
@@ -510,6 +525,14 @@ impl Schedule {
         let roles = |worker| if worker == 1 { "dispatch" } else { "api,webhook,dispatch" };
         (0..self.workers).map(roles).collect()
     }
+}
+
+/// Draws whom to forget, apart from the faults.
+fn draw_forgets(seed: u64, recipients: u64) -> Vec<Forget> {
+    let mut rng = StdRng::seed_from_u64(!seed);
+    let people = sample(&mut rng, recipients as usize, FORGETS);
+    let mut forget = |person| Forget { at: Duration::from_millis(rng.random_range(0..LAST_MS)), person: person as u64 };
+    people.into_iter().map(&mut forget).collect()
 }
 
 impl Step {

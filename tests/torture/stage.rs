@@ -12,6 +12,7 @@ use std::{
 };
 
 use deadpool_redis::redis::Cmd;
+use pregon::redis::Store;
 use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
         hostile::Meta,
         redis::TestRedis,
         server::{Installation, Server},
+        world,
     },
 };
 
@@ -245,6 +247,12 @@ impl Stage {
         if let Some(clock) = &self.clock {
             clock.step(by_ms).await;
         }
+    }
+
+    /// A store of the round's Redis, without a proxy in between.
+    pub async fn store(&self) -> Store {
+        let address = world::address(&self.redis.lock().await.server);
+        Store::connect(&address).await.expect("a store").with_feed(Some(world::FEED))
     }
 
     /// The proxy of a connection.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::redis::{Value, cmd};
+use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{
         CampaignId, CampaignState, ClaimedRow, Due, EntryId, Fact, Fingerprint, News, OnDoubt, PartId, Person,
@@ -17,11 +17,9 @@ use pregon::{
     intake::CampaignAction,
     redis::{
         Store,
-        chunk::Chunk,
         forgetting::{Forgotten, Surroundings, TAKEN_OVER_AFTER},
         inbound::NewInbound,
         parts::{Claim, PhoneQuery, ToSend},
-        phone_index::IndexedBy,
     },
 };
 use serde_json::json;
@@ -33,7 +31,7 @@ use crate::support::{
     hostile::{AcceptAll, Conduct, Courier, Meta, Reply, Sent, accepted, refused},
     intake::{World, new_campaign, row, rows},
     redis::TestRedis,
-    seed, until,
+    seed, traces, until,
     world::{self, TestWorker},
 };
 
@@ -70,56 +68,17 @@ fn wamid(to: u64) -> Wamid {
     Wamid::from(format!("wamid.{}", base64::engine::general_purpose::STANDARD.encode(bytes)).as_str())
 }
 
-/// The forms in which Redis has a number: text, integers, the field of an index, half bytes.
+/// The forms in which Redis has a number: those of [`traces::of`], and half bytes.
 fn traces(digits: u64) -> Vec<Vec<u8>> {
     let text = digits.to_string();
-    let half_bytes: Vec<u8> =
-        text.as_bytes().chunks_exact(2).map(|pair| (pair[0] - b'0') << 4 | (pair[1] - b'0')).collect();
-    let fields = [IndexedBy::Number, IndexedBy::Person].map(|index| index.field(phone(digits)).to_vec());
-    let [number, person] = fields;
-    vec![text.into_bytes(), digits.to_le_bytes()[..7].to_vec(), half_bytes, number, person]
-}
-
-/// The keys in which a person is found, also in chunks.
-async fn found_in(store: &Store, numbers: &[u64], values: &[String]) -> Vec<String> {
-    let traces: Vec<Vec<u8>> = numbers.iter().flat_map(|digits| traces(*digits)).collect();
-    let has = |text: &[u8]| traces.iter().any(|trace| text.windows(trace.len()).any(|part| part == trace));
-    let in_chunk = |bytes: &[u8]| {
-        Chunk::decode(bytes).is_ok_and(|chunk| {
-            let is_there = |row| chunk.recipient(row).is_some_and(|recipient| numbers.contains(&recipient.to.digits()));
-            (0..chunk.rows())
-                .any(|row| is_there(row) || chunk.values(row).any(|value| values.iter().any(|v| v == value)))
-        })
-    };
-    let mut found = Vec::new();
-    for key in store.query::<Vec<String>>("KEYS", cmd("KEYS").arg("*")).await.expect("redis") {
-        let kind: String = store.query("TYPE", cmd("TYPE").arg(&key)).await.expect("redis");
-        let read = match kind.as_str() {
-            "string" => cmd("GET").arg(&key).take(),
-            "hash" => cmd("HGETALL").arg(&key).take(),
-            "list" => cmd("LRANGE").arg(&key).arg(0).arg(-1).take(),
-            "set" => cmd("SMEMBERS").arg(&key).take(),
-            "zset" => cmd("ZRANGE").arg(&key).arg(0).arg(-1).take(),
-            _ => cmd("XRANGE").arg(&key).arg("-").arg("+").take(),
-        };
-        let mut left = vec![store.query::<Value>("read", &read).await.expect("redis")];
-        while let Some(value) = left.pop() {
-            match value {
-                Value::BulkString(bytes) if has(&bytes) || in_chunk(&bytes) => found.push(key.clone()),
-                Value::Array(values) | Value::Set(values) => left.extend(values),
-                Value::Map(pairs) => left.extend(pairs.into_iter().flat_map(|(key, value)| [key, value])),
-                _ => {}
-            }
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
+    let half_bytes = text.as_bytes().chunks_exact(2).map(|pair| (pair[0] - b'0') << 4 | (pair[1] - b'0')).collect();
+    [traces::of(phone(digits)), vec![half_bytes]].concat()
 }
 
 /// The keys in which Maria is found.
 async fn found_maria(store: &Store) -> Vec<String> {
-    found_in(store, &MARIA, &MARIA.map(|digits| format!("A-{digits}"))).await
+    let (people, values) = (MARIA.map(phone), MARIA.map(|digits| format!("A-{digits}")));
+    traces::found(store, &MARIA.map(traces).concat(), &people, &values).await
 }
 
 async fn claim(store: &Store, part: PartId, limit: usize) -> Vec<ClaimedRow> {

@@ -1,5 +1,6 @@
 //! Whole processes: how a process starts and stops, and how processes with different configurations work together.
 
+mod exact;
 mod killed;
 mod lines_change;
 mod reload;

@@ -1,5 +1,6 @@
-//! Checks that every file and heading to which the documents link exists, that every test that README.md,
-//! SECURITY.md and docs/meta-rules.md name exists, and that every claim in SECURITY.md names a test.
+//! Checks that every file and heading to which the documents link exists, that docs/api.md lists its sections, that
+//! every test that README.md, SECURITY.md and docs/meta-rules.md name exists, and that every claim in SECURITY.md names a
+//! test.
 
 use std::{
     fs,
@@ -47,6 +48,17 @@ fn every_link_leads_somewhere() {
                 assert!(headings.any(|found| found == heading), "{document}: {link}");
             }
         }
+    }
+}
+
+#[test]
+fn every_section_of_the_api_is_in_its_table_of_contents() {
+    let text = prose(&read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")));
+    let (contents, sections) = text.split_once("\n## ").expect("sections");
+    let headings = format!("## {sections}");
+    let headings = headings.lines().filter_map(|line| line.strip_prefix("## ").or(line.strip_prefix("### ")));
+    for heading in headings {
+        assert!(contents.contains(&format!("](#{})", anchor(heading))), "docs/api.md does not list {heading}");
     }
 }
 

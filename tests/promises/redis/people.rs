@@ -369,7 +369,7 @@ async fn nobody_is_claimed_after_they_were_forgotten() {
     }
     let record = world::wait_for_state(&store, id, CampaignState::Completed).await;
     let counts = world::counts(&store, &record).await;
-    assert!(unclaimed.len() >= 20, "{}", unclaimed.len());
+    assert!(!unclaimed.is_empty(), "everybody was claimed before");
     let skipped = counts.skips[&SkipReason::Forgotten];
     assert!(skipped >= unclaimed.len() as u64, "{skipped}");
     assert_eq!(counts.by_state[&State::Accepted], RECIPIENTS - skipped);

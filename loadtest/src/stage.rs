@@ -348,6 +348,7 @@ fn configuration(
     let mut text = format!(
         r#"redis.url = "{redis}"
 graph.base_url = "{meta}"
+shutdown.drain = "0s"
 {ca}http.listen = "127.0.0.1:0"
 http.api_keys = [{{ name = "load", secret = {key} }}]
 ops.listen = "127.0.0.1:0"

@@ -43,6 +43,7 @@ impl From<IntakeError> for Problem {
             | E::TooManyRecipients(_)
             | E::OverLimit { .. } => StatusCode::CONFLICT,
             E::Interrupted(_) => StatusCode::BAD_REQUEST,
+            E::RedisFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self::new(status, kind, detail)
     }

@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 55] = [
+pub(super) const KINDS: [ProblemKind; 56] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
@@ -78,6 +78,7 @@ pub(super) const KINDS: [ProblemKind; 55] = [
     kind("pause-unconfirmed", 503, "the pause is stored, but `detail` names workers that have not confirmed it"),
     kind("timeout", 503, "the call took too long; the change may have been made"),
     kind("unavailable", 503, "Redis is unavailable; the change may have been made"),
+    kind("redis-full", 507, "Redis has no room for more recipients; `detail` has the figures and the remedy"),
 ];
 
 /// Kinds that every call can have.

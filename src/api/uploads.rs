@@ -99,7 +99,7 @@ pub(super) enum BodyError {
         "invalid", "upload-unreadable", "upload-interrupted", "upload-undecodable", "upload-expands-too-far",
         "upload-conflict", "upload-in-progress", "too-many-recipients", "campaign-state", "template-changed",
         "template-missing", "template-not-approved", "template-unsupported", "templates-not-synced",
-        "too-many-streams"
+        "too-many-streams", "redis-full"
     ])), ("x-unaudited" = json!(true))),
 )]
 pub(super) async fn upload(

@@ -1,9 +1,10 @@
 //! Supervises the core tasks of a process and stops them cleanly.
 //!
 //! Each core task has a name and runs until the stop. If one panics, fails or returns before that, the whole service
-//! stops with an error, because it cannot work correctly without that task. SIGTERM, SIGINT or such a failure begins
-//! the stop: a `CancellationToken` is cancelled, and the tasks have `shutdown.grace` to settle the open work. A second
-//! signal ends the wait.
+//! stops with an error, because it cannot work correctly without that task. After SIGTERM or SIGINT, the process is not
+//! ready and works on for `shutdown.drain`, so that load balancers notice. Then the stop begins: a `CancellationToken` is
+//! cancelled, and the tasks have `shutdown.grace` to settle the open work. A failure begins the stop at once. A further
+//! signal ends the wait that the process is in.
 //!
 //! If the process is killed instead: nothing is lost. The leases of the process expire, and the next owner of a line
 //! finds the rows that were in flight.
@@ -67,12 +68,21 @@ pub enum StopError {
         /// The names of the tasks that still run.
         tasks: String,
     },
-    /// A second signal arrived during the stop.
-    #[error("a second signal ended the stop while these tasks still ran: {tasks}")]
+    /// A further signal arrived during the stop.
+    #[error("a further signal ended the stop while these tasks still ran: {tasks}")]
     Forced {
         /// The names of the tasks that still run.
         tasks: String,
     },
+}
+
+/// How long the two phases of a stop may take.
+#[derive(Clone, Copy, Debug)]
+pub struct StopTimes {
+    /// How long the process works on after the first signal, without being ready.
+    pub drain: Duration,
+    /// How long the tasks have to settle the open work.
+    pub grace: Duration,
 }
 
 /// The signals that stop a process.
@@ -83,8 +93,9 @@ impl Signals {
     ///
     /// Errors: a signal handler cannot be installed.
     pub fn of_process() -> io::Result<Self> {
-        // Capacity for two: the first signal begins the stop, the second ends the wait. Later signals change nothing.
-        let (sender, receiver) = mpsc::channel(2);
+        // Capacity for three: the first signal begins the drain, the second the stop, the third ends it. Later signals
+        // change nothing.
+        let (sender, receiver) = mpsc::channel(3);
         for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")] {
             let (mut stream, sender) = (signal(kind)?, sender.clone());
             tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(name).await.is_ok() {} });
@@ -154,13 +165,17 @@ impl Shutdown {
         self.stopping.cancel();
     }
 
-    /// Waits for the stop to begin, then up to `grace` for every task to end. Meanwhile the open work, as returned by
-    /// `open` (`4 attempts: ar-01 x3, ar-02 x1`), is logged every 5 s.
+    /// Waits for the stop to begin, then up to `times.grace` for every task to end. Meanwhile the open work, as returned
+    /// by `open` (`4 attempts: ar-01 x3, ar-02 x1`), is logged every 5 s.
     ///
     /// Errors: the stop was not clean. The first task that failed takes precedence over a late or forced stop.
-    pub async fn run(self, mut signals: Signals, grace: Duration, open: impl Fn() -> String) -> Result<(), StopError> {
+    pub async fn run(self, mut signals: Signals, times: StopTimes, open: impl Fn() -> String) -> Result<(), StopError> {
+        let StopTimes { drain, grace } = times;
         tokio::select! {
-            Some(signal) = signals.0.recv() => info!(signal, "stopping"),
+            Some(signal) = signals.0.recv() => {
+                info!(signal, ?drain, "stopping");
+                self.drain(&mut signals, drain).await;
+            }
             () = self.stopping.cancelled() => {}
         }
         self.health.set(NotReady::Stopping);
@@ -174,7 +189,7 @@ impl Shutdown {
                 biased;
                 () = self.tasks.wait() => break Ok(()),
                 Some(signal) = signals.0.recv() => {
-                    error!(signal, "a second signal ends the stop");
+                    error!(signal, "a further signal ends the stop");
                     break Err(StopError::Forced { tasks: self.running() });
                 }
                 () = sleep_until(deadline) => break Err(StopError::Late { grace, tasks: self.running() }),
@@ -187,6 +202,19 @@ impl Shutdown {
         match self.shared().failure.take() {
             Some((name, why)) => Err(StopError::Task { name, why }),
             None => ended,
+        }
+    }
+
+    /// Turns not ready, and returns after `drain`, at the next signal, or when the stop begins for another reason.
+    async fn drain(&self, signals: &mut Signals, drain: Duration) {
+        self.health.set(NotReady::Stopping);
+        if drain.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(drain) => {}
+            Some(signal) = signals.0.recv() => info!(signal, "a second signal ends the drain"),
+            () = self.stopping.cancelled() => {}
         }
     }
 
@@ -216,6 +244,7 @@ mod tests {
 
     use super::*;
 
+    const DRAIN: Duration = Duration::from_secs(5);
     const GRACE: Duration = Duration::from_secs(30);
 
     struct Process {
@@ -228,10 +257,15 @@ mod tests {
 
     /// A running process, whose core tasks are started by `tasks`.
     fn start(tasks: impl FnOnce(&Shutdown)) -> Process {
+        start_with(Duration::ZERO, tasks)
+    }
+
+    fn start_with(drain: Duration, tasks: impl FnOnce(&Shutdown)) -> Process {
         let health = Health::starting(&[]);
         let shutdown = Shutdown::new(health.clone());
         tasks(&shutdown);
-        let (signals, receiver) = mpsc::channel(2);
+        let (signals, receiver) = mpsc::channel(3);
+        let times = StopTimes { drain, grace: GRACE };
         let reports = Arc::new(AtomicUsize::new(0));
         let open = {
             let reports = reports.clone();
@@ -240,7 +274,7 @@ mod tests {
                 "2 attempts".to_owned()
             }
         };
-        let ended = tokio::spawn(shutdown.clone().run(Signals(receiver), GRACE, open));
+        let ended = tokio::spawn(shutdown.clone().run(Signals(receiver), times, open));
         Process { shutdown, health, signals, reports, ended }
     }
 
@@ -282,6 +316,46 @@ mod tests {
         assert_eq!(process.ended().await, Ok(()));
         assert_eq!(began.elapsed(), Duration::from_secs(12), "the stop waits only until the last task ends");
         assert_eq!(reports.load(Ordering::Relaxed), 2, "open work is logged at 5 s and at 10 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readiness_goes_before_the_stop_begins() {
+        let process =
+            start_with(DRAIN, |shutdown| shutdown.core("http", obedient(shutdown.stopping(), Duration::ZERO)));
+        let (health, stopping, began) = (process.health.clone(), process.shutdown.stopping(), Instant::now());
+        process.signal().await;
+        tokio::time::sleep(DRAIN / 2).await;
+        assert_eq!((health.reasons().as_slice(), stopping.is_cancelled()), ([NotReady::Stopping].as_slice(), false));
+        assert_eq!(process.ended().await, Ok(()));
+        assert_eq!(began.elapsed(), DRAIN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_ends_the_drain_and_a_third_the_stop() {
+        let process = start_with(DRAIN, |shutdown| shutdown.core("dispatch", stubborn()));
+        let began = Instant::now();
+        for _ in 0..3 {
+            process.signal().await;
+        }
+        assert_eq!(process.ended().await, Err(StopError::Forced { tasks: "dispatch".into() }));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_ends_the_drain() {
+        let (go, start_signal) = oneshot::channel::<()>();
+        let process = start_with(DRAIN, |shutdown| {
+            shutdown.core("http", async move {
+                start_signal.await.expect("the test sends it");
+                Err("port is taken")
+            });
+        });
+        let began = Instant::now();
+        process.signal().await;
+        tokio::task::yield_now().await;
+        go.send(()).expect("the task waits");
+        assert_eq!(process.ended().await, Err(StopError::Task { name: "http".into(), why: "port is taken".into() }));
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
@@ -354,6 +428,6 @@ mod tests {
         let shutdown = Shutdown::new(Health::starting(&[]));
         shutdown.core("demo", obedient(shutdown.stopping(), Duration::ZERO));
         shutdown.stop();
-        assert_eq!(shutdown.run(Signals::none(), GRACE, String::new).await, Ok(()));
+        assert_eq!(shutdown.run(Signals::none(), StopTimes { drain: DRAIN, grace: GRACE }, String::new).await, Ok(()));
     }
 }

@@ -111,6 +111,8 @@ pub struct RedisConfig {
     pub certificates: Certificates,
     /// The prefix of every key: 1 to 32 of `a-z0-9-_`.
     pub namespace: String,
+    /// How long a start waits for a Redis that does not answer; `None`: as long as it takes.
+    pub start_timeout: Option<Duration>,
     /// The timeout of a command.
     pub timeout: Duration,
     /// Maximum number of pooled connections to each server, at least 1.
@@ -265,6 +267,8 @@ pub struct WebhookConfig {
 pub struct IntakeConfig {
     /// Maximum number of recipients of one campaign.
     pub recipients_max: u64,
+    /// The share of Redis' `maxmemory` above which no more recipients are accepted, 0.1 to 1.
+    pub memory_share_max: f64,
 }
 
 /// `[[business]]`
@@ -343,6 +347,8 @@ pub struct RetryConfig {
 /// `[shutdown]`
 #[derive(Clone, Debug)]
 pub struct ShutdownConfig {
+    /// How long a process serves on after a signal, without being ready.
+    pub drain: Duration,
     /// How long a stop waits for attempts in flight.
     pub grace: Duration,
 }

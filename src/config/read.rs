@@ -104,6 +104,7 @@ fn redis(mut section: Section<'_>) -> RedisConfig {
         namespace: section
             .parsed("namespace", "1 to 32 of a-z, 0-9, - and _", |text| is_plain(text, 32).then(|| text.to_owned()))
             .unwrap_or_default(),
+        start_timeout: section.has("start_timeout").then(|| section.duration("start_timeout", "0s..24h")),
         timeout: section.duration("timeout", "100ms..30s"),
         pool: section.integer("pool", 1..=256),
     };
@@ -287,7 +288,12 @@ fn feed(mut section: Section<'_>) -> Option<FeedLimits> {
 const FEED_PARTITIONS_MAX: NonZeroU16 = NonZeroU16::new(64).expect("64 is not 0");
 
 fn intake(mut section: Section<'_>) -> IntakeConfig {
-    let config = IntakeConfig { recipients_max: section.integer("recipients_max", 1..=u64::from(u32::MAX)) };
+    let config = IntakeConfig {
+        recipients_max: section.integer("recipients_max", 1..=u64::from(u32::MAX)),
+        memory_share_max: section
+            .number("memory_share_max", "0.1..1", |share| (0.1..=1.0).contains(&share))
+            .unwrap_or_default(),
+    };
     section.finish();
     config
 }
@@ -380,7 +386,8 @@ fn retry(mut section: Section<'_>) -> RetryConfig {
 }
 
 fn shutdown(mut section: Section<'_>) -> ShutdownConfig {
-    let config = ShutdownConfig { grace: section.duration("grace", "1s..10m") };
+    let config =
+        ShutdownConfig { drain: section.duration("drain", "0s..5m"), grace: section.duration("grace", "1s..10m") };
     section.finish();
     config
 }

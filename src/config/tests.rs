@@ -76,7 +76,10 @@ fn the_defaults_are_valid_and_configure_no_line_or_key() {
     assert_eq!(config.dispatch.lease, Duration::from_secs(10));
     assert_eq!(config.retention, Duration::from_secs(30 * 86_400));
     assert_eq!(config.id_retention, Duration::from_secs(8 * 86_400));
-    assert_eq!(config.shutdown.grace, Duration::from_secs(30));
+    assert_eq!(config.redis.start_timeout, None);
+    assert_eq!(config.intake.memory_share_max, 0.85);
+    assert_eq!(config.shutdown.drain, Duration::from_secs(5));
+    assert_eq!(config.shutdown.grace, Duration::from_secs(22));
     assert_eq!(config.log.format, LogFormat::Auto);
     assert!(config.businesses.is_empty() && config.wabas.is_empty() && config.lines.is_empty());
     assert!(config.http.api_keys.is_empty() && config.webhook.verify_token.is_none());
@@ -108,7 +111,9 @@ fn the_commented_examples_in_the_defaults_are_valid() {
             Some(("file", value)) => format!("[prices]\nfile = {value}\n"),
             Some((key @ ("api_keys" | "tls"), value)) => format!("http.{key} = {value}\n"),
             Some(("ca", value)) if value.contains("graph") => format!("graph.ca = {value}\n"),
-            Some((key @ ("ca" | "client_certificate" | "client_key"), value)) => format!("redis.{key} = {value}\n"),
+            Some((key @ ("ca" | "client_certificate" | "client_key" | "start_timeout"), value)) => {
+                format!("redis.{key} = {value}\n")
+            }
             _ => format!("{line}\n"),
         })
         .collect();

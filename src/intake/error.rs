@@ -3,7 +3,7 @@
 use crate::{
     domain::{CampaignId, CampaignState, EntryId, Language, UnixMs, WabaId, template::TemplateError},
     intake::rows::UploadError,
-    redis::StoreError,
+    redis::{StoreError, memory::Memory},
 };
 
 /// Why a submission, an upload or an action was rejected. The text is a sentence for people; [`IntakeError::kind`] is
@@ -129,6 +129,18 @@ pub enum IntakeError {
     /// The campaign has the maximum number of recipients that any campaign can have.
     #[error("campaign {0} is full: put the other recipients into another campaign")]
     TooManyRecipients(CampaignId),
+    /// Redis has no room for more recipients. Rows that were stored before stay: repeat the upload with the same id.
+    #[error(
+        "redis uses {memory} (maxmemory), more than the share of {share_max} up to which recipients are accepted \
+        (intake.memory_share_max): give redis more memory, delete campaigns that have ended, or lower retention, and repeat \
+        the call; sending goes on"
+    )]
+    RedisFull {
+        /// The memory of the fullest master.
+        memory: Memory,
+        /// The share up to which recipients are accepted.
+        share_max: f64,
+    },
     /// Redis failed. If the error is transient ([`StoreError::is_transient`]), the change may have been made: repeat
     /// the call.
     #[error(transparent)]
@@ -180,12 +192,12 @@ impl IntakeError {
         Self::Invalid(problems)
     }
 
-    /// Whether the same call can succeed later without any change: Redis was unavailable, the upload was interrupted,
+    /// Whether the same call can succeed later without any change: Redis was unavailable or full, the upload was interrupted,
     /// or the same upload is running on another connection.
     pub fn is_transient(&self) -> bool {
         match self {
             IntakeError::Store(error) => error.is_transient(),
-            IntakeError::UploadInProgress | IntakeError::Interrupted(_) => true,
+            IntakeError::UploadInProgress | IntakeError::Interrupted(_) | IntakeError::RedisFull { .. } => true,
             IntakeError::NotFound(_)
             | IntakeError::NoDeadLetter(_)
             | IntakeError::Invalid(_)
@@ -232,6 +244,7 @@ impl IntakeError {
             IntakeError::Upload(_) => "upload-unreadable",
             IntakeError::Interrupted(_) => "upload-interrupted",
             IntakeError::TooManyRecipients(_) | IntakeError::OverLimit { .. } => "too-many-recipients",
+            IntakeError::RedisFull { .. } => "redis-full",
             IntakeError::Store(error) if error.is_transient() => "unavailable",
             IntakeError::Store(_) => "internal",
         }

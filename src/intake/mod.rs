@@ -11,6 +11,7 @@ mod groups;
 pub mod job;
 mod job_events;
 pub mod jobs;
+mod memory_guard;
 mod retry;
 pub mod rows;
 mod submit;
@@ -21,6 +22,7 @@ mod upload;
 use std::{sync::Arc, time::Duration};
 
 pub use error::{IntakeError, TemplateProblem};
+pub use memory_guard::MemoryGuard;
 pub use retry::Retried;
 use serde::Deserialize;
 pub use suppressions::Imported;
@@ -98,6 +100,8 @@ pub struct Intake {
     pub grace_period: Duration,
     /// Maximum number of recipients of one campaign: `intake.recipients_max`.
     pub recipients_max: u64,
+    /// Refuses recipients before Redis is full: `intake.memory_share_max`.
+    pub memory: MemoryGuard,
     /// `[[contact_hours]]`
     pub contact_hours: ContactHours,
 }

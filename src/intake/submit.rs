@@ -70,7 +70,13 @@ impl Intake {
         };
         let (id, created) = match existing {
             Some(record) => (record.campaign.id, false),
-            None => self.store.create_campaign(&self.check(&new).await?).await?,
+            None => {
+                let campaign = self.check(&new).await?;
+                if !new.recipients.is_empty() {
+                    self.memory.check(&self.store).await?;
+                }
+                self.store.create_campaign(&campaign).await?
+            }
         };
         if !created {
             let existing = self.campaign(id).await?;

@@ -90,7 +90,7 @@ impl Intake {
     /// stored rows are skipped, and the result is that of one complete upload. Without one, stored rows are rejected
     /// as duplicates.
     ///
-    /// Errors: `Interrupted` if the body ends early, and `Store`: repeat the upload with the same id.
+    /// Errors: `Interrupted` if the body ends early, `RedisFull`, and `Store`: repeat the upload with the same id.
     /// `UploadConflict` if an upload with this id had other rows. `Upload` for a CSV with a bad header row: nothing
     /// was changed.
     pub async fn upload<E: Display>(
@@ -133,6 +133,9 @@ impl Intake {
         let repeated = upload.progress.done;
         if !repeated && !matches!(state, CampaignState::Draft | CampaignState::Scheduled) {
             return Err(closed(id, state));
+        }
+        if !repeated {
+            self.memory.check(&self.store).await?;
         }
         let mut batches = Batches {
             id,
@@ -263,6 +266,7 @@ impl Intake {
         mut batches: mpsc::Receiver<Packed>,
     ) -> Result<UploadProgress, IntakeError> {
         while let Some(batch) = batches.recv().await {
+            self.memory.check(&self.store).await?;
             self.admit(id, &mut upload, batch).await?;
         }
         Ok(upload.progress)

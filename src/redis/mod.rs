@@ -27,6 +27,7 @@ pub mod keys;
 pub mod last_sends;
 pub mod lines;
 pub mod marketing;
+pub mod memory;
 pub mod message_ids;
 pub mod messaging_limits;
 pub mod pages;

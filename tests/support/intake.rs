@@ -7,7 +7,7 @@ use futures_util::{Stream, stream};
 use pregon::{
     api_types::{NewCampaign, UploadResult},
     domain::{CampaignId, Line, LineId, PartId, Recipient, State, Template, UnixMs},
-    intake::{Format, Intake, IntakeError},
+    intake::{Format, Intake, IntakeError, MemoryGuard},
     redis::{Address, Store, clock::Clock},
     rules::contact_hours::ContactHours,
 };
@@ -124,6 +124,7 @@ pub async fn intake_at(address: &Address) -> Intake {
         is_limited: false,
         grace_period: Duration::from_secs(10),
         recipients_max: u64::from(u32::MAX),
+        memory: MemoryGuard::new(1.0),
         contact_hours: ContactHours::default(),
     }
 }

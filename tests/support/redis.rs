@@ -2,9 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use deadpool_redis::redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection, cmd};
 use pregon::redis::spawn::PrivateRedis;
 use tempfile::TempDir;
+
+use super::until;
 
 /// A redis-server for one test. It stops when dropped.
 pub struct TestRedis {
@@ -50,6 +52,20 @@ impl TestRedis {
         client.get_multiplexed_async_connection_with_config(&config).await.expect("a connection")
     }
 
+    /// Sets `maxmemory` so that the memory that is used now is this share of it.
+    pub async fn fill_to(&self, share: f64) {
+        let mut connection = self.connection().await;
+        let info: String = cmd("INFO").arg("memory").query_async(&mut connection).await.expect("the figures");
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse::<f64>().ok());
+        self.set_memory((used.expect("a number") / share) as u64).await;
+    }
+
+    /// Sets `maxmemory`, in bytes; 0: no limit.
+    pub async fn set_memory(&self, max: u64) {
+        let mut connection = self.connection().await;
+        cmd("CONFIG").arg("SET").arg("maxmemory").arg(max).exec_async(&mut connection).await.expect("a setting");
+    }
+
     /// Kills the server with SIGKILL, like a crash.
     pub async fn kill_hard(&mut self) {
         let server = self.server.take().expect("it runs");
@@ -60,6 +76,41 @@ impl TestRedis {
     pub async fn stop(&mut self) {
         let server = self.server.take().expect("it runs");
         server.stop().await.expect("its end");
+    }
+
+    /// Copies the data as of now into `file`, as `redis-cli --rdb` does.
+    pub async fn copy_to(&self, file: &Path) {
+        let mut connection = self.connection().await;
+        cmd("SAVE").exec_async(&mut connection).await.expect("a copy");
+        std::fs::copy(self.dir.path().join("dump.rdb"), file).expect("a copy");
+    }
+
+    /// Starts the server with the copy in `file` instead of its data, after [`TestRedis::kill_hard`], by the steps of
+    /// docs/running.md.
+    pub async fn restore(&mut self, file: &Path) {
+        let dir = self.dir.path();
+        std::fs::remove_dir_all(dir.join("appendonlydir")).expect("removed");
+        std::fs::copy(file, dir.join("dump.rdb")).expect("a copy");
+        let socket = dir.join("restore.sock");
+        let mut loading = std::process::Command::new(&self.program)
+            .args(["--port", "0", "--appendonly", "no", "--save", "", "--logfile", "restore.log", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(dir)
+            .spawn()
+            .expect("a server");
+        let url = format!("redis+unix://{}", socket.display());
+        let client = Client::open(url).expect("a URL of the redis crate");
+        until("the copy is loaded", async || socket.exists() && query(&client, &["PING"]).await.is_some()).await;
+        query(&client, &["CONFIG", "SET", "appendonly", "yes"]).await.expect("an append-only file");
+        until("the file is written", async || {
+            let info = query(&client, &["INFO", "persistence"]).await.unwrap_or_default();
+            info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0")
+        })
+        .await;
+        query(&client, &["SHUTDOWN"]).await;
+        loading.wait().expect("its end");
+        self.restart().await;
     }
 
     /// The size of the append-only file, in bytes.
@@ -95,6 +146,12 @@ impl TestRedis {
         assert_eq!(server.url(), self.url, "a socket stays where it was");
         self.server = Some(server);
     }
+}
+
+/// The answer to a command; `None` if there is none, or an error.
+async fn query(client: &Client, words: &[&str]) -> Option<String> {
+    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+    cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.ok()
 }
 
 async fn start(program: &str, dir: &Path) -> PrivateRedis {

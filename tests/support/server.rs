@@ -66,6 +66,7 @@ initial = "50ms"
 max = "500ms"
 attempts = 15
 [shutdown]
+drain = "0s"
 grace = "20s"
 [log]
 format = "json"

@@ -11,7 +11,7 @@ use crate::{
     config::ApiKey,
     domain::RetryPolicy,
     graph::GraphClient,
-    intake::{Intake, jobs},
+    intake::{Intake, MemoryGuard, jobs},
     subscribers::{Delivery, DeliverySettings},
     templates::{self, UnpauseError},
 };
@@ -81,6 +81,7 @@ fn intake(context: &Context<'_>) -> Intake {
         is_limited: false,
         grace_period: context.config.dispatch.lease,
         recipients_max: context.config.intake.recipients_max,
+        memory: MemoryGuard::new(context.config.intake.memory_share_max),
         contact_hours: context.config.contact_hours.clone(),
     }
 }

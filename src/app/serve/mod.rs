@@ -3,7 +3,7 @@
 //! Start: the ops listener; Redis, its clock and the token key; then the core tasks of each role. If a core task fails,
 //! the whole service stops with an error.
 //!
-//! Stop: `/readyz` returns 503; no new calls, jobs or claims are accepted; attempts in flight finish and are settled;
+//! Stop: `/readyz` returns 503; for `shutdown.drain` everything goes on, so that load balancers notice; no new calls, jobs or claims are accepted; attempts in flight finish and are settled;
 //! leases are released; the ops listener, which answers until then, stops; last, the private Redis stops.
 
 mod api;
@@ -29,7 +29,7 @@ use self::{
     ready::{Ready, ReadyFile},
     reload::{Live, Reload},
 };
-use super::shutdown::{Shutdown, Signals, StopError};
+use super::shutdown::{Shutdown, Signals, StopError, StopTimes};
 use crate::{
     config::{Config, ConfigError, LineConfig, Role},
     dispatch::worker::OpenAttempts,
@@ -112,7 +112,7 @@ pub struct Service {
     shutdown: Shutdown,
     ops_listener: Ops,
     redis: Option<PrivateRedis>,
-    grace: Duration,
+    stop_times: StopTimes,
     open: OpenAttempts,
 }
 
@@ -186,9 +186,11 @@ impl Service {
         let reload = Reload { config: config.clone(), roles: roles.to_vec(), live };
         shutdown.core("reload", reload.run(hangups, shutdown.stopping()));
         info!(version = env!("CARGO_PKG_VERSION"), config = %config.settings, worker = context.worker, http = http.map(display), ops = %ops.address, lines = context.lines.len(), "serving");
-        let grace = config.shutdown.grace;
+        // Without a listener for requests, there is no load balancer to wait for.
+        let drain = http.map_or(Duration::ZERO, |_| config.shutdown.drain);
+        let stop_times = StopTimes { drain, grace: config.shutdown.grace };
         let worker = context.worker;
-        Ok(Self { worker, http, ops: ops.address, shutdown, ops_listener: ops, redis, grace, open })
+        Ok(Self { worker, http, ops: ops.address, shutdown, ops_listener: ops, redis, stop_times, open })
     }
 
     /// Begins the stop, as a signal would.
@@ -199,7 +201,7 @@ impl Service {
     /// Waits for a signal, for [`Service::stop`] or for the failure of a core task, and then for the end of the stop.
     pub async fn wait(self, signals: Signals) -> Result<(), ServeError> {
         let open = self.open.clone();
-        let ended = self.shutdown.run(signals, self.grace, move || dispatch::open_attempts(&open)).await;
+        let ended = self.shutdown.run(signals, self.stop_times, move || dispatch::open_attempts(&open)).await;
         self.ops_listener.end().await;
         if let Some(redis) = self.redis {
             redis.stop().await.map_err(ServeError::Redis)?;

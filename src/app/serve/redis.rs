@@ -1,7 +1,10 @@
 //! Connects to Redis, or starts the private server, and then checks at intervals that it answers and that this release
 //! can read its data.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -22,7 +25,8 @@ const WAITS_PER_WARNING: u32 = 20;
 
 /// Opens the store, and starts the private server if `redis.url` asks for one.
 ///
-/// Waits for a server that does not answer yet. A private server that cannot be used is an error at once.
+/// Waits for a server that does not answer yet, for `redis.start_timeout` if it is set. A private server that cannot be
+/// used is an error at once.
 pub(super) async fn open(
     config: &RedisConfig,
     feed: Option<FeedLimits>,
@@ -43,7 +47,7 @@ pub(super) async fn open(
     };
     let opened = match private {
         Some(_) => Opened::once(&address, feed).await?,
-        None => Opened::when_available(&address, feed).await?,
+        None => Opened::when_available(&address, feed, config.start_timeout).await?,
     };
     Ok((opened, private))
 }
@@ -67,14 +71,19 @@ impl Opened {
         Ok(Self { store, clock, token_key, risks })
     }
 
-    /// Retries until Redis answers.
+    /// Retries until Redis answers, or `timeout` has passed.
     ///
-    /// Errors: Redis answers but cannot be used, for example because it refuses the login.
-    async fn when_available(address: &Address, feed: Option<FeedLimits>) -> Result<Self, StoreError> {
-        let mut n_waits = 0_u32;
+    /// Errors: Redis answers but cannot be used, for example because it refuses the login; or the last transient error.
+    async fn when_available(
+        address: &Address,
+        feed: Option<FeedLimits>,
+        timeout: Option<Duration>,
+    ) -> Result<Self, StoreError> {
+        let (began, mut n_waits) = (Instant::now(), 0_u32);
+        let is_over = || timeout.is_some_and(|timeout| began.elapsed() >= timeout);
         loop {
             match Self::once(address, feed).await {
-                Err(error) if error.is_transient() && !matches!(error, StoreError::Login(_)) => {
+                Err(error) if error.is_transient() && !matches!(error, StoreError::Login(_)) && !is_over() => {
                     if n_waits.is_multiple_of(WAITS_PER_WARNING) {
                         warn!(%error, "waiting for redis");
                     }

@@ -18,7 +18,7 @@ use pregon::{
     },
     endpoint::Endpoint,
     http::listener::{self, ConnectionLimits},
-    intake::Intake,
+    intake::{Intake, MemoryGuard},
     redis::{Address, Store, clock::Clock, feed::FeedLimits, parts::Claim},
     subscribers::{SigningKey, Subscriber},
 };
@@ -159,6 +159,7 @@ impl Api {
             is_limited: false,
             grace_period: Duration::from_secs(10),
             recipients_max: RECIPIENTS_MAX,
+            memory: MemoryGuard::new(1.0),
             contact_hours: Default::default(),
         };
         let mut keys = vec![ApiKey::new("test", &Secret::new(KEY))];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::cmd;
-use pregon::intake::{Intake, jobs::read_jobs};
+use pregon::intake::{Intake, MemoryGuard, jobs::read_jobs};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -130,6 +130,7 @@ async fn a_retried_dead_letter_is_gone_once_its_job_has_been_applied() {
         lines: [world::line("3001", 80.0)].into_iter().collect(),
         grace_period: Duration::from_secs(10),
         recipients_max: RECIPIENTS_MAX,
+        memory: MemoryGuard::new(1.0),
         is_limited: false,
         contact_hours: Default::default(),
     };

@@ -1,6 +1,6 @@
 //! Uploads: each number is accepted once, an interruption at any point is harmless, and Redis needs little memory.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, convert::Infallible, pin::pin, sync::Mutex};
 
 use bytes::Bytes;
 use deadpool_redis::redis::{Value, cmd};
@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use pregon::{
     api_types::UploadResult,
     domain::{CampaignId, CampaignState, Phone, State},
-    intake::{CampaignAction, Format, Intake, IntakeError},
+    intake::{CampaignAction, Format, Intake, IntakeError, MemoryGuard},
     redis::{StoreError, campaigns::CampaignRecord, parts::PhoneQuery},
 };
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -41,6 +41,35 @@ async fn expected_result(world: &World, text: &str) -> (UploadResult, Vec<u64>) 
     let id = world.draft("order_update/es_AR").await;
     let result = world.upload(id, Some("u"), text).await.expect("whole");
     (result, world.numbers(id).await)
+}
+
+#[tokio::test]
+async fn an_upload_that_finds_redis_full_is_continued_when_there_is_room() {
+    const FIRST: u64 = 5_491_100_000_000;
+    let mut world = World::start().await;
+    world.intake.memory = MemoryGuard::new(0.5);
+    let id = world.draft("order_update/es_AR").await;
+    let sent = Mutex::new(String::new());
+    let (redis, all) = (&world.redis, &sent);
+    let endless = stream::unfold(FIRST, async |number| {
+        if number == FIRST + 10_000 {
+            redis.fill_to(0.7).await;
+        }
+        let text = rows(number..number + 500);
+        all.lock().expect("no panic under the lock").push_str(&text);
+        Some((Ok::<_, Infallible>(Bytes::from(text)), number + 500))
+    });
+    let error = world.intake.upload(id, Some("u"), Format::Ndjson, pin!(endless)).await.expect_err("no room");
+    assert!(matches!(error, IntakeError::RedisFull { .. }) && error.is_transient(), "{error}");
+    let stored = world.numbers(id).await.len() as u64;
+    assert!(stored >= 2_048, "{stored} rows stay");
+
+    world.redis.set_memory(0).await;
+    world.intake.memory = MemoryGuard::new(0.5);
+    let text = sent.into_inner().expect("no panic under the lock");
+    let result = world.upload(id, Some("u"), &text).await.expect("room");
+    assert_eq!((result.accepted, result.rejected_count), (text.lines().count() as u64, 0));
+    assert!(result.accepted > stored);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Whole processes: how a process starts and stops, and how processes with different configurations work together.
 
 mod exact;
+mod full;
 mod killed;
 mod lines_change;
 mod reload;

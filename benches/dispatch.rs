@@ -30,7 +30,7 @@ use pregon::{
         spawn::PrivateRedis,
         uploads::{Admitted, Batch},
     },
-    telemetry::health::Health,
+    telemetry::{health::Health, metrics::OwnedLines},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -177,6 +177,7 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
         threads: std::env::var("THREADS").map_or(1, |n| n.parse().expect("a number")),
         health: Health::starting(&[]),
         open: Arc::default(),
+        metrics: OwnedLines::default(),
     };
     let stop = CancellationToken::new();
     let redis_pid = redis.pid().to_string();

@@ -312,8 +312,8 @@ fn a_message_stays_within_its_bounds_of_allocations_and_round_trips() {
     assert_eq!(counts.by_state[&State::Accepted], N);
     let mut trips = round_trips(&recorder.handle());
     let mut trips_of = |what: &str| trips.remove(what).unwrap_or_else(|| panic!("no round trip for {what}")) as f64;
-    let (claims, chunks, settlements) = (trips_of("claim"), trips_of("HGET chunk"), trips_of("settle"));
-    let news = trips_of("GETRANGE news");
+    let (claims, chunks, settlements) = (trips_of("claim"), trips_of("recipients"), trips_of("settle"));
+    let people = trips_of("people");
     let others: u64 = trips.values().sum();
 
     let (lines, messages) = (LINES.len() as f64, N as f64);
@@ -326,7 +326,7 @@ fn a_message_stays_within_its_bounds_of_allocations_and_round_trips() {
     counted.add("allocated bytes of a message", cost.bytes_total as f64 / messages, bytes_max);
     counted.add("round trips for claims of a line", claims / lines, 6.0);
     // Each claim asks whether people have been suppressed since the last one.
-    counted.add("round trips for news of suppressions of a line", news / lines, 6.0);
+    counted.add("round trips for suppressions of a line", people / lines, 6.0);
     counted.add("round trips for chunks of a line", chunks / lines, 4.0);
     // Attempts that end within 10 ms are settled together.
     counted.add("round trips for settlements of a line", settlements / lines, took.as_secs_f64() / 0.01 + 6.0);

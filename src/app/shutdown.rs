@@ -183,6 +183,7 @@ impl Shutdown {
         self.tasks.close();
 
         let deadline = Instant::now() + grace;
+        self.health.set_stops_by(deadline.into_std());
         let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
         let ended = loop {
             tokio::select! {

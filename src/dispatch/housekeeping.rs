@@ -30,7 +30,7 @@ use crate::{
         inbound::InboundLimits,
         places::LimitedPlaces,
     },
-    telemetry::metrics::QueueMetrics,
+    telemetry::metrics::{HousekeepingMetrics, InstallationGauges},
     templates,
 };
 
@@ -90,6 +90,8 @@ pub struct Housekeeping {
     pub doubt_deadline: Duration,
     /// Maximum number of attempts for a message in doubt, if its campaign wants such messages sent again.
     pub attempts_max: u8,
+    /// Where what it reads is published.
+    pub metrics: HousekeepingMetrics,
 }
 
 impl Housekeeping {
@@ -100,6 +102,7 @@ impl Housekeeping {
     }
 
     async fn run_duty(&self, stop: &CancellationToken) {
+        let _cleared = self.metrics.clear_at_end();
         let mut probed_at = self.clock.now();
         let mut trimmed_at: Option<Instant> = None;
         let mut dropped_at: Option<Instant> = None;
@@ -191,7 +194,8 @@ impl Housekeeping {
 
     fn unlisted(&self) -> UnlistedLines {
         let (store, clock) = (self.store.clone(), self.clock.clone());
-        UnlistedLines::new(self.name.clone(), store, clock, self.lease, self.doubt_deadline, self.attempts_max)
+        let metrics = self.metrics.clone();
+        UnlistedLines::new(self.name.clone(), store, clock, self.lease, self.doubt_deadline, self.attempts_max, metrics)
     }
 
     /// Maintains every active campaign. Returns when the next one starts, if that is within a minute.
@@ -277,19 +281,19 @@ impl Housekeeping {
     }
 
     /// Publishes the metrics: open recipients of running campaigns by state, the age of the oldest running campaign, the
-    /// number of holds, and how much of the messaging limits is used.
+    /// holds, how much of the messaging limits is used, and the jobs.
     async fn publish(&self, survey: &Survey) -> Result<(), StoreError> {
-        let metrics = QueueMetrics::new();
-        metrics.set(|state| survey.queue.get(&state).copied().unwrap_or(0));
-        let age = survey.oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64());
-        metrics.oldest_age.set(age);
-        metrics.set_holds(self.store.holds(self.clock.now()).await?.keys());
+        let now = self.clock.now();
+        let mut read =
+            InstallationGauges { oldest_age: survey.oldest.map(|oldest| now.since(oldest)), ..Default::default() };
+        read.set_queue(|state| survey.queue.get(&state).copied().unwrap_or(0));
+        read.set_holds(self.store.holds(now).await?.iter());
         let known = self.store.messaging_limits().await?;
-        for (business, LimitedPlaces { limit, places }) in
-            self.store.limited_businesses(&known, self.clock.now()).await?
-        {
-            metrics.set_messaging_limit(&business, limit, places.used);
-        }
+        let limited = self.store.limited_businesses(&known, now).await?.into_iter();
+        read.messaging_limits =
+            limited.map(|(business, LimitedPlaces { limit, places })| (business, limit, places.used)).collect();
+        (read.jobs_waiting, read.dead_letters) = self.store.job_counts().await?;
+        self.metrics.publish(read);
         Ok(())
     }
 

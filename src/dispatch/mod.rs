@@ -11,6 +11,7 @@
 //! If the process dies: its leases expire. The next owners put the messages that were in flight in doubt, and go on.
 
 pub mod allowances;
+mod backlogs;
 pub mod batch;
 pub mod housekeeping;
 pub mod inbound;

@@ -24,7 +24,7 @@ use crate::{
         parts::ClaimRequest,
         registry::{OpenPart, UNLISTED_REMEDY},
     },
-    telemetry::metrics,
+    telemetry::metrics::HousekeepingMetrics,
 };
 
 /// How often unlisted lines are looked for.
@@ -47,6 +47,8 @@ pub struct UnlistedLines {
     pub doubt_deadline: Duration,
     /// Maximum number of attempts for a message in doubt, if its campaign wants such messages sent again.
     pub attempts_max: u8,
+    /// Where the number of unlisted lines is published.
+    pub metrics: HousekeepingMetrics,
     roster: Roster,
     /// Unlisted lines: since when, and whether they were logged.
     since: HashMap<LineId, (Instant, bool)>,
@@ -63,9 +65,10 @@ impl UnlistedLines {
         lease: Duration,
         doubt_deadline: Duration,
         attempts_max: u8,
+        metrics: HousekeepingMetrics,
     ) -> Self {
         let (roster, since, checked_at, tidied_at) = Default::default();
-        Self { name, store, clock, lease, doubt_deadline, attempts_max, roster, since, checked_at, tidied_at }
+        Self { name, store, clock, lease, doubt_deadline, attempts_max, metrics, roster, since, checked_at, tidied_at }
     }
 
     /// Maintains the unlisted lines, if that is due.
@@ -88,7 +91,7 @@ impl UnlistedLines {
         self.roster.refresh(&self.store, workers).await?;
         let work = self.store.open_parts(now, |line| !self.roster.is_listed(line)).await?;
         self.since.retain(|line, _| work.contains_key(line));
-        metrics::lines_unlisted().set(work.len() as f64);
+        self.metrics.publish_unlisted(work.len());
         for (line, parts) in work {
             let (since, reported) = *self.since.entry(line.clone()).or_insert((Instant::now(), false));
             // A live worker may be missing for up to a lease.

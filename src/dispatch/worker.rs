@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::{
     DispatchSettings, RunnerSignals,
+    backlogs::Backlogs,
     inbound::{self, InboundMeter, InboundRates},
     lanes::campaign::{CampaignLane, plans::SendPlans, screening::Screening},
     lease::Lease,
@@ -37,7 +38,7 @@ use crate::{
     rules,
     telemetry::{
         health::{Health, NotReady},
-        metrics,
+        metrics::{self, LeaseEvent, LineMetrics, OwnedLines},
     },
 };
 
@@ -90,6 +91,8 @@ pub struct Worker {
     pub health: Health,
     /// Where the worker reports its attempts in flight.
     pub open: OpenAttempts,
+    /// The series of the lines that it serves.
+    pub metrics: OwnedLines,
 }
 
 /// A line with its runner.
@@ -142,6 +145,7 @@ struct StartRunner {
     stop: CancellationToken,
     done: oneshot::Sender<()>,
     status: Arc<Mutex<LineStatus>>,
+    metrics: LineMetrics,
 }
 
 impl Worker {
@@ -162,8 +166,11 @@ impl Worker {
             signals,
         };
         let signal_task = tokio::spawn(watch.run(joined.clone()));
+        let backlogs = Backlogs { store: self.store.clone(), clock: self.clock.clone(), lines: self.metrics.clone() };
+        let backlog_task = tokio::spawn(backlogs.run());
         let result = self.hold_leases(&threads, &joined, stop).await;
         signal_task.abort();
+        backlog_task.abort();
         result
     }
 
@@ -244,11 +251,15 @@ impl Worker {
         match request {
             LeaseRequest::Release(line, epoch) => {
                 store.release(&LeaseTarget::Line(line.clone()), name, *epoch).await?;
+                metrics::lease(LeaseEvent::Released, 1);
             }
             LeaseRequest::Acquire(leases) => {
                 let targets: Vec<(LeaseTarget, Option<u64>)> =
                     leases.iter().map(|(line, epoch)| (LeaseTarget::Line(line.clone()), *epoch)).collect();
-                return Ok(LeaseResponse::Epochs(store.acquire(&targets, name, self.settings.lease).await?));
+                let epochs = store.acquire(&targets, name, self.settings.lease).await?;
+                let lost = leases.iter().zip(&epochs).filter(|((_, had), has)| had.is_some() && has.is_none()).count();
+                metrics::lease(LeaseEvent::Lost, lost as u64);
+                return Ok(LeaseResponse::Epochs(epochs));
             }
             LeaseRequest::Register => {
                 store.register_lines(name, &self.lines, now.after(self.settings.id_retention)).await?;
@@ -260,7 +271,6 @@ impl Worker {
             LeaseRequest::Lists(workers) => return Ok(LeaseResponse::Lists(store.line_lists(workers).await?)),
             LeaseRequest::Ttls(lines) => return Ok(LeaseResponse::Ttls(store.lease_ttls(lines).await?)),
             LeaseRequest::Report => {
-                metrics::lines_owned().set(running.len() as f64);
                 self.report(running, now).await?;
             }
             LeaseRequest::Leave => store.remove_worker(name).await?,
@@ -277,7 +287,10 @@ impl Worker {
         let line = self.lines.by_id(id).expect("the keeper starts only configured lines");
         let (done, done_rx) = oneshot::channel();
         let (stop, status) = (CancellationToken::new(), Arc::new(Mutex::new(LineStatus::default())));
-        let order = StartRunner { line: line.clone(), lease, stop: stop.clone(), done, status: status.clone() };
+        let metrics = self.metrics.begin(id);
+        let order =
+            StartRunner { line: line.clone(), lease, stop: stop.clone(), done, status: status.clone(), metrics };
+        metrics::lease(LeaseEvent::Acquired, 1);
         thread.send(order).map_err(|_| WorkerError::RunnerDied(id.clone()))?;
         let reported = AcceptedCount { accepted: 0, at: Instant::now() };
         Ok(RunningLine { stop, done: done_rx, status, reported, trouble: None })
@@ -382,6 +395,7 @@ impl ShardThread {
                 signals: self.signals.clone(),
                 stop: order.stop,
                 status: order.status,
+                metrics: order.metrics,
                 shard: shard.clone(),
             };
             let runner = Runner::new(setup, lane);

@@ -40,6 +40,46 @@ pub enum ErrorScope {
     None,
 }
 
+impl ErrorScope {
+    /// Every scope.
+    pub const ALL: [ErrorScope; 14] = [
+        ErrorScope::Message,
+        ErrorScope::Recipient,
+        ErrorScope::Pair,
+        ErrorScope::Template,
+        ErrorScope::Campaign,
+        ErrorScope::Line,
+        ErrorScope::Waba,
+        ErrorScope::Utility,
+        ErrorScope::Country,
+        ErrorScope::Business,
+        ErrorScope::Token,
+        ErrorScope::App,
+        ErrorScope::Platform,
+        ErrorScope::None,
+    ];
+
+    /// Its name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorScope::Message => "message",
+            ErrorScope::Recipient => "recipient",
+            ErrorScope::Pair => "pair",
+            ErrorScope::Template => "template",
+            ErrorScope::Campaign => "campaign",
+            ErrorScope::Line => "line",
+            ErrorScope::Waba => "waba",
+            ErrorScope::Utility => "utility",
+            ErrorScope::Country => "country",
+            ErrorScope::Business => "business",
+            ErrorScope::Token => "token",
+            ErrorScope::App => "app",
+            ErrorScope::Platform => "platform",
+            ErrorScope::None => "none",
+        }
+    }
+}
+
 /// Why an attempt was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {

@@ -19,13 +19,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::{self, ConnectionLimits};
-use crate::telemetry::health::{Health, NotReady, Warning};
+use crate::telemetry::{
+    health::{Health, NotReady, Warning},
+    metrics::MetricsPage,
+};
 
 /// Sized for a few probes and scrapers. The responses are short.
 const LIMITS: ConnectionLimits = ConnectionLimits {
@@ -38,20 +40,15 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
 
 /// Serves `/healthz`, `/readyz` and `/metrics` on `listener` until `end`. Cancel `end` after everything else has
 /// stopped.
-pub async fn serve(
-    listener: TcpListener,
-    health: Health,
-    metrics: PrometheusHandle,
-    end: CancellationToken,
-) -> Result<(), Infallible> {
-    listener::serve(listener, router(health, metrics), LIMITS, None, Gauge::noop(), end).await
+pub async fn serve(listener: TcpListener, metrics: MetricsPage, end: CancellationToken) -> Result<(), Infallible> {
+    listener::serve(listener, router(metrics), LIMITS, None, Gauge::noop(), end).await
 }
 
-fn router(health: Health, metrics: PrometheusHandle) -> Router {
+fn router(metrics: MetricsPage) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(health)
+        .with_state(metrics.health.clone())
         .route("/metrics", get(metrics_page).with_state(metrics))
 }
 
@@ -76,7 +73,7 @@ async fn readyz(State(health): State<Health>) -> Response {
     (status, Json(Readiness { ready: reasons.is_empty(), reasons, warnings: health.warnings() })).into_response()
 }
 
-async fn metrics_page(State(metrics): State<PrometheusHandle>) -> Response {
+async fn metrics_page(State(metrics): State<MetricsPage>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
 }
 
@@ -85,6 +82,7 @@ mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
+    use crate::telemetry::metrics::{HousekeepingMetrics, OwnedLines};
 
     struct Ops {
         health: Health,
@@ -100,7 +98,13 @@ mod tests {
             let recorder = PrometheusBuilder::new().build_recorder();
             metrics::with_local_recorder(&recorder, || metrics::counter!("pregon_test_total").increment(3));
             let (health, end) = (Health::starting(reasons), CancellationToken::new());
-            let server = tokio::spawn(serve(listener, health.clone(), recorder.handle(), end.clone()));
+            let page = MetricsPage {
+                recorder: recorder.handle(),
+                lines: OwnedLines::default(),
+                housekeeping: HousekeepingMetrics::default(),
+                health: health.clone(),
+            };
+            let server = tokio::spawn(serve(listener, page, end.clone()));
             Self { health, url, end, server }
         }
 
@@ -115,6 +119,12 @@ mod tests {
     async fn a_process_is_ready_once_it_has_no_reasons_left() {
         let ops = Ops::start(&[NotReady::Redis, NotReady::Leases]).await;
         assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["redis","leases"]}"#.into()));
+        let (_, page) = ops.get("/metrics").await;
+        for series in
+            ["pregon_ready 0", "pregon_not_ready{reason=\"redis\"} 1", "pregon_not_ready{reason=\"failed\"} 0"]
+        {
+            assert!(page.lines().any(|line| line == series), "{series} is not in:\n{page}");
+        }
         ops.health.clear(NotReady::Redis);
         assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["leases"]}"#.into()));
         ops.health.clear(NotReady::Leases);
@@ -148,6 +158,7 @@ mod tests {
         let (status, page) = ops.get("/metrics").await;
         assert_eq!(status, 200);
         assert!(page.contains("pregon_test_total 3"), "{page}");
+        assert!(page.contains("pregon_ready 1\n") && !page.contains("pregon_stop_grace_left_seconds"), "{page}");
         ops.end.cancel();
         ops.server.await.expect("no panic").expect("a clean end");
     }

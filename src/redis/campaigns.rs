@@ -298,6 +298,17 @@ impl Store {
         Ok(states.into_iter().map(|state| state?.parse().ok()).collect())
     }
 
+    /// When campaigns started, in one round trip; `None` for a campaign that does not run.
+    pub async fn running_since(&self, ids: &[CampaignId]) -> Result<Vec<Option<UnixMs>>> {
+        let mut pipeline = Pipeline::new();
+        for &id in ids {
+            pipeline.cmd("HMGET").arg(self.keys.campaign(id)).arg("state").arg("started");
+        }
+        let fields: Vec<(Option<String>, Option<u64>)> = self.query_all("HMGET state", &pipeline).await?;
+        let is_running = |state: Option<String>| state.is_some_and(|state| state.parse() == Ok(CampaignState::Running));
+        Ok(fields.into_iter().map(|(state, started)| started.filter(|_| is_running(state)).map(UnixMs)).collect())
+    }
+
     /// What lines have to know about campaigns, in one round trip.
     pub async fn campaign_progress(&self, ids: &[CampaignId]) -> Result<Vec<CampaignWorkState>> {
         let mut pipeline = Pipeline::new();

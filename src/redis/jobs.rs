@@ -7,7 +7,7 @@
 //! [dead letters](super::dead_letters) under its own id, and then finished; a crash between the two leaves one copy.
 //! Never: parses a job.
 
-use deadpool_redis::redis::{Value, cmd};
+use deadpool_redis::redis::{Pipeline, Value, cmd};
 
 use super::{Call, Result, Store, StoreError, script};
 use crate::domain::EntryId;
@@ -80,6 +80,14 @@ impl Store {
     pub async fn finish_job(&self, id: EntryId) -> Result<()> {
         let call = Call::new(&script::FINISH_JOB, &[self.keys.jobs()]).arg(GROUP).arg(id.to_string());
         self.call::<u8>(call).await.map(drop)
+    }
+
+    /// The number of entries that are not finished, and that of the dead letters.
+    pub async fn job_counts(&self) -> Result<(u64, u64)> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.xlen(self.keys.jobs()).xlen(self.keys.dead_jobs());
+        let counts: Vec<u64> = self.query_all("XLEN jobs", &pipeline).await?;
+        Ok((counts.first().copied().unwrap_or(0), counts.get(1).copied().unwrap_or(0)))
     }
 
     /// Creates the consumer group, unless another reader did. It is missing before the first job and after a loss of all

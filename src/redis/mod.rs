@@ -30,6 +30,7 @@ pub mod marketing;
 pub mod memory;
 pub mod message_ids;
 pub mod messaging_limits;
+mod operations;
 pub mod pages;
 pub mod parked;
 pub mod parts;
@@ -320,7 +321,7 @@ impl Store {
                 sent => break sent,
             }
         };
-        metrics::redis_operation(operation).record(began.elapsed());
+        metrics::redis_operation(operations::group(operation)).record(began.elapsed());
         values.map_err(|error| sending_failed(operation, error))
     }
 

@@ -27,6 +27,7 @@ use crate::domain::{
     Applied, CampaignId, ClaimedRow, Fact, FailureReason, News, PartId, Phone, RowReason, Settled, SkipReason, State,
     UnixMs, policy,
 };
+use crate::telemetry::metrics::{self, DoubtEnd};
 
 /// Maximum number of rows in a part: a row fits 16 bits.
 pub const PART_ROWS: usize = 65_536;
@@ -335,7 +336,9 @@ impl Store {
     pub async fn end_doubts(&self, part: PartId, now: UnixMs, attempts_max: u8) -> Result<DoubtsEnded> {
         let keys = self.part_keys(part, [self.keys.error_codes(part), self.keys.tries(part)]);
         let call = Call::new(&script::DOUBTS, &keys).arg(now.0).arg(FACTS_MAX).arg(attempts_max);
-        let (next, open, _ended): (i64, u64, u64) = self.call_noting(call, Untold::Part(part)).await?;
+        let (next, open, unknown, retried): (i64, u64, u64, u64) = self.call_noting(call, Untold::Part(part)).await?;
+        metrics::doubts_ended(DoubtEnd::Unknown, unknown);
+        metrics::doubts_ended(DoubtEnd::Retried, retried);
         Ok(DoubtsEnded { next: time(next), open })
     }
 

@@ -1,9 +1,12 @@
 //! Shared flags: whether a process is ready for work, and its warnings. Other tasks set them; this module performs no
 //! checks.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Instant,
 };
 
 use serde::Serialize;
@@ -24,7 +27,18 @@ pub enum NotReady {
 }
 
 impl NotReady {
-    const ALL: [NotReady; 4] = [NotReady::Redis, NotReady::Leases, NotReady::Stopping, NotReady::Failed];
+    /// Every reason.
+    pub const ALL: [NotReady; 4] = [NotReady::Redis, NotReady::Leases, NotReady::Stopping, NotReady::Failed];
+
+    /// Its name, as `/readyz` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            NotReady::Redis => "redis",
+            NotReady::Leases => "leases",
+            NotReady::Stopping => "stopping",
+            NotReady::Failed => "failed",
+        }
+    }
 }
 
 /// A problem that an operator should look at. The process is ready all the same.
@@ -44,11 +58,12 @@ impl Warning {
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Bits>);
 
-/// One bit for each reason and for each warning.
+/// One bit for each reason and for each warning, and the end of a stop.
 #[derive(Debug, Default)]
 struct Bits {
     reasons: AtomicU8,
     warnings: AtomicU8,
+    stops_by: OnceLock<Instant>,
 }
 
 impl Health {
@@ -73,6 +88,16 @@ impl Health {
     pub fn reasons(&self) -> Vec<NotReady> {
         let bits = self.0.reasons.load(Ordering::Relaxed);
         NotReady::ALL.into_iter().filter(|reason| bits & *reason as u8 != 0).collect()
+    }
+
+    /// Sets when a stop that has begun ends at the latest. Later calls change nothing.
+    pub fn set_stops_by(&self, at: Instant) {
+        let _ = self.0.stops_by.set(at);
+    }
+
+    /// When a stop that has begun ends at the latest.
+    pub fn stops_by(&self) -> Option<Instant> {
+        self.0.stops_by.get().copied()
     }
 
     /// Sets `warning`.

@@ -46,7 +46,10 @@ use crate::{
     },
     redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     rules::stop_words::StopWords,
-    telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
+    telemetry::{
+        clock,
+        metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
+    },
 };
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
@@ -661,6 +664,7 @@ impl WebhookCounts {
     fn record(&self, payload: &Payload<'_>, committed: bool) {
         if committed {
             self.tally.record();
+            metrics::webhook_taken(clock::now());
         }
         for ((_, change), &used) in payload.changes().zip(&self.used) {
             let result = match change {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use pregon::{
     config::Config,
     dispatch::{
@@ -35,7 +36,10 @@ use pregon::{
         uploads::{Admitted, Batch},
     },
     rules::contact_hours::ContactHours,
-    telemetry::health::Health,
+    telemetry::{
+        health::Health,
+        metrics::{HousekeepingMetrics, MetricsPage, OwnedLines},
+    },
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -229,6 +233,7 @@ pub async fn housekeeping(store: &Store, lines: &[Line], graph: GraphClient) -> 
         inbound: INBOUND,
         doubt_deadline: Duration::from_secs(2),
         attempts_max: 6,
+        metrics: HousekeepingMetrics::default(),
     }
 }
 
@@ -244,6 +249,7 @@ pub fn runner_setup(
 ) -> RunnerSetup {
     let messaging_limits = [(line.business.clone(), MessagingLimit::Unlimited)].into();
     let signals = RunnerSignals { are_known: true, messaging_limits, ..RunnerSignals::default() };
+    let metrics = OwnedLines::default().begin(&line.id);
     RunnerSetup {
         store: store.clone(),
         clock: clock.clone(),
@@ -255,6 +261,7 @@ pub fn runner_setup(
         signals: watch::channel(Arc::new(signals)).1,
         stop: stop.clone(),
         status: Arc::new(Mutex::new(LineStatus::default())),
+        metrics,
         shard: Rc::new(Shard::new(Instant::now())),
     }
 }
@@ -263,6 +270,7 @@ pub fn runner_setup(
 pub struct TestWorker {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    lines: OwnedLines,
 }
 
 impl TestWorker {
@@ -297,6 +305,7 @@ impl TestWorker {
         settings: DispatchSettings,
     ) -> Self {
         let store = Store::connect(&redis).await.expect("a store");
+        let lines_owned = OwnedLines::default();
         let worker = Worker {
             name: name.to_owned(),
             clock: Arc::new(Clock::start(&store).await.expect("a clock")),
@@ -308,6 +317,7 @@ impl TestWorker {
             threads: 1,
             health: Health::starting(&[]),
             open: Arc::default(),
+            metrics: lines_owned.clone(),
         };
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -330,14 +340,30 @@ impl TestWorker {
                 () = watch => {}
             }
         });
-        Self { stop, task }
+        Self { stop, task, lines: lines_owned }
     }
 
-    /// Shuts the worker down cleanly.
-    pub async fn stop(self) {
+    /// The page of its metrics, without the counters that all workers of a process share.
+    pub fn metrics(&self) -> String {
+        page(&self.lines)
+    }
+
+    /// Shuts the worker down cleanly. Returns the last page of its metrics.
+    pub async fn stop(self) -> String {
         self.stop.cancel();
         self.task.await.expect("no panic");
+        page(&self.lines)
     }
+}
+
+fn page(lines: &OwnedLines) -> String {
+    let page = MetricsPage {
+        recorder: PrometheusBuilder::new().build_recorder().handle(),
+        lines: lines.clone(),
+        housekeeping: HousekeepingMetrics::default(),
+        health: Health::starting(&[]),
+    };
+    page.render()
 }
 
 /// The counters of a campaign, summed over its parts.

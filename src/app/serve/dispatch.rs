@@ -15,13 +15,14 @@ use crate::{
     domain::{RetryPolicy, campaign::FEATURES},
     feed::Feed,
     graph::GraphClient,
+    telemetry::metrics::MetricsPage,
 };
 
 /// The factor by which the upper limit of the wait grows from one retry to the next.
 const RETRY_MULTIPLIER: f64 = 3.0;
 
-/// Starts the tasks of the role. The worker counts its attempts in flight in `open`.
-pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), ServeError> {
+/// Starts the tasks of the role, which publish to `metrics`. The worker counts its attempts in flight in `open`.
+pub(super) fn start(context: &Context<'_>, open: OpenAttempts, metrics: &MetricsPage) -> Result<(), ServeError> {
     let dispatch = &context.config.dispatch;
     let graph = context.config.graph.client();
     let retry =
@@ -47,6 +48,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         threads: dispatch.threads,
         health: context.health.clone(),
         open,
+        metrics: metrics.lines.clone(),
     };
     context.shutdown.core("dispatch", worker.run(context.shutdown.stopping()));
     let housekeeping = Housekeeping {
@@ -63,6 +65,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         inbound: context.config.inbound,
         doubt_deadline: dispatch.doubt_deadline,
         attempts_max: dispatch.retry.attempts,
+        metrics: metrics.housekeeping.clone(),
     };
     context.shutdown.core("housekeeping", housekeeping.run(context.shutdown.stopping()));
     let allowances = AllowanceReader {

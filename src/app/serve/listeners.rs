@@ -3,7 +3,6 @@
 use std::{convert::Infallible, net::SocketAddr};
 
 use axum::Router;
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
@@ -17,7 +16,7 @@ use crate::{
         ops,
         tls::Tls,
     },
-    telemetry::{health::Health, metrics},
+    telemetry::metrics::{self, MetricsPage},
 };
 
 /// The ops listener. It starts before Redis is reached and stops last. Dropping it stops it too.
@@ -28,16 +27,12 @@ pub(super) struct Ops {
 }
 
 impl Ops {
-    pub(super) async fn start(
-        address: SocketAddr,
-        health: Health,
-        metrics: PrometheusHandle,
-    ) -> Result<Self, ServeError> {
+    pub(super) async fn start(address: SocketAddr, metrics: MetricsPage) -> Result<Self, ServeError> {
         let listener = listen("ops.listen", address).await?;
         let address = bound("ops.listen", &listener, address)?;
         let end = CancellationToken::new();
-        tokio::spawn(metrics::run_upkeep(metrics.clone()));
-        let task = tokio::spawn(ops::serve(listener, health, metrics, end.clone()));
+        tokio::spawn(metrics::run_upkeep(metrics.recorder.clone()));
+        let task = tokio::spawn(ops::serve(listener, metrics, end.clone()));
         info!(ops = %address, "serving health and metrics");
         Ok(Self { address, end: end.drop_guard(), task })
     }

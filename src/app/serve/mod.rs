@@ -44,7 +44,7 @@ use crate::{
     },
     telemetry::{
         health::{Health, NotReady},
-        metrics,
+        metrics::{self, HousekeepingMetrics, MetricsPage, OwnedLines},
     },
 };
 
@@ -151,11 +151,16 @@ impl Service {
     pub async fn start_on(config: Config, roles: &[Role], http: Option<TcpListener>) -> Result<Self, ServeError> {
         config.check_roles(roles)?;
         let lines = lines(&config);
-        let metrics = metrics::install(&lines.ids());
         let dispatching = roles.contains(&Role::Dispatch);
         let waiting: &[NotReady] = if dispatching { &[NotReady::Redis, NotReady::Leases] } else { &[NotReady::Redis] };
         let health = Health::starting(waiting);
-        let ops = Ops::start(config.ops.listen, health.clone(), metrics).await?;
+        let page = MetricsPage {
+            recorder: metrics::install(),
+            lines: OwnedLines::default(),
+            housekeeping: HousekeepingMetrics::default(),
+            health: health.clone(),
+        };
+        let ops = Ops::start(config.ops.listen, page.clone()).await?;
         let (opened, redis) = redis::open(&config.redis, config.feed).await?;
         health.clear(NotReady::Redis);
         for risk in opened.risks {
@@ -178,7 +183,7 @@ impl Service {
         let (http, live) = context.start_http(roles, http).await?;
         let open = OpenAttempts::default();
         if dispatching {
-            dispatch::start(&context, open.clone())?;
+            dispatch::start(&context, open.clone(), &page)?;
         }
         let watch = redis::watch(context.store.clone(), context.clock.clone(), health, shutdown.stopping());
         shutdown.core("redis watch", watch);

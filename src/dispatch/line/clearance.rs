@@ -56,6 +56,11 @@ impl Clearance {
         self.send_at.is_none()
     }
 
+    /// Before when no message leaves.
+    pub fn send_at(&self) -> Option<Instant> {
+        self.send_at
+    }
+
     /// Lets no message leave for as long as one message takes at the present rate.
     pub fn skip_one(&mut self, now: Instant) {
         self.send_at = Some(now + Duration::from_secs_f64(1.0 / self.pacer.rate()));

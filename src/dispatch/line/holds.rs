@@ -80,10 +80,20 @@ impl Holds {
         shared.or_else(local)
     }
 
-    /// Whether the whole line is held or paused at `now`, by itself or with all others.
-    pub fn line_is_held(&self, signals: &RunnerSignals, now: UnixMs) -> bool {
-        signals.pauses.stop(&self.business)
-            || signals.controls.get(&self.line).is_some_and(|control| control.paused)
-            || self.whole.iter().any(|scope| self.is_held(scope, signals, now))
+    /// Since when an operator has paused the whole line, by itself or with others. The inner value is `None` if that is
+    /// not known.
+    pub fn line_paused(&self, signals: &RunnerSignals) -> Option<Option<UnixMs>> {
+        let control = signals.controls.get(&self.line).filter(|control| control.paused);
+        let own = control.map(|control| control.paused_since);
+        if !signals.pauses.stop(&self.business) {
+            return own;
+        }
+        let with_others = signals.pauses.on(Some(&self.business)).into_iter().map(|pause| pause.since);
+        Some(with_others.chain(own.flatten()).min())
+    }
+
+    /// Since when the whole line is held, if it is at `now`.
+    pub fn line_held(&self, signals: &RunnerSignals, now: UnixMs) -> Option<UnixMs> {
+        self.whole.iter().filter_map(|scope| self.hold_on(scope, signals, now)).map(|hold| hold.since).min()
     }
 }

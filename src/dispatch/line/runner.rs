@@ -47,7 +47,7 @@ use crate::{
     },
     redis::{Store, clock::Clock, last_sends::LastSends},
     rules::pairs::Pairs,
-    telemetry::metrics::{self, LineMetrics},
+    telemetry::metrics::{self, LineGauges, LineMetrics, LineStop},
 };
 
 /// How long to wait before retrying when there is no connection or no shard capacity for another attempt, and no
@@ -88,6 +88,8 @@ pub struct RunnerSetup {
     pub stop: CancellationToken,
     /// Where the runner publishes its status.
     pub status: Arc<Mutex<LineStatus>>,
+    /// The series of the line. They end with the runner.
+    pub metrics: LineMetrics,
     /// What the line shares with the other lines of its dispatch thread.
     pub shard: Rc<Shard>,
 }
@@ -167,7 +169,10 @@ pub struct Runner<L: Lane> {
     /// Since when the next message has waited for a connection.
     unconnected_since: Option<Instant>,
     capacity_waiter: Rc<CapacityWaiter>,
-    stopped_since: Option<Instant>,
+    /// Since when the line is stopped for each reason.
+    stops: [Option<Instant>; LineStop::ALL.len()],
+    /// Until when the time is counted in which messages waited for the pace.
+    paced_until: Instant,
     publish_at: Instant,
     /// When the rate follows the inbound messages again.
     rate_at: Instant,
@@ -178,10 +183,11 @@ impl<L: Lane> Runner<L> {
     /// A runner for the line of `setup` and its lane, which has not started.
     pub fn new(setup: RunnerSetup, lane: L) -> Self {
         let now = Instant::now();
-        let RunnerSetup { store, clock, line, sender, graph, settings, lease, signals, stop, status, shard } = setup;
+        let RunnerSetup { store, clock, line, sender, graph, settings, lease, signals, stop, status, metrics, shard } =
+            setup;
         Self {
             lane,
-            metrics: LineMetrics::new(&line.id),
+            metrics,
             slots: Slots::new(settings.in_flight_max, now),
             pairs: Pairs::new(settings.pair_spacing),
             state: LineState::new(line, settings, clock, lease, shard, signals.clone(), now),
@@ -199,7 +205,8 @@ impl<L: Lane> Runner<L> {
             capacity_retry_at: None,
             unconnected_since: None,
             capacity_waiter: Rc::default(),
-            stopped_since: None,
+            stops: Default::default(),
+            paced_until: now,
             publish_at: now,
             rate_at: now + inbound::READ_EVERY,
             accepted: 0,
@@ -396,7 +403,12 @@ impl<L: Lane> Runner<L> {
 
     /// Takes the right to send one message now. Without success, the clearance remembers when to try again.
     fn take_pace(&mut self, now: Instant) -> bool {
-        self.state.path.may_send() && self.state.clearance.take(now)
+        let may_leave = self.state.path.may_send() && self.state.clearance.take(now);
+        if !may_leave && let Some(until) = self.state.clearance.send_at() {
+            self.metrics.paced(until.saturating_duration_since(self.paced_until.max(now)));
+            self.paced_until = self.paced_until.max(until);
+        }
+        may_leave
     }
 
     /// Records that a message leaves.
@@ -673,6 +685,15 @@ impl<L: Lane> Runner<L> {
         deadlines.into_iter().flatten().fold(now + IDLE_MAX, Instant::min)
     }
 
+    /// Updates since when the line is stopped. Where the beginning is not known, that is when this runner noticed.
+    fn update_stops(&mut self, now: Instant) {
+        let clock = self.state.clock.now();
+        for (&stop, since) in LineStop::ALL.iter().zip(&mut self.stops) {
+            let began = |at: Option<UnixMs>| at.and_then(|at| now.checked_sub(clock.since(at)));
+            *since = self.state.stopped_since(stop, now, clock).map(|at| began(at).or(*since).unwrap_or(now));
+        }
+    }
+
     fn publish(&mut self, now: Instant) {
         if now < self.publish_at {
             return;
@@ -684,10 +705,13 @@ impl<L: Lane> Runner<L> {
         }
         let (in_flight, ready) = (self.attempts.len() + self.departing.len(), self.lane.ready());
         self.active_line.take_if(|_| in_flight == 0 && ready == 0);
-        self.stopped_since = self.state.is_stopped().then(|| self.stopped_since.unwrap_or(now));
-        self.metrics.held_seconds.set(self.stopped_since.map_or(0.0, |since| (now - since).as_secs_f64()));
-        self.metrics.rate.set(self.state.rate());
-        self.metrics.in_flight.set(in_flight as f64);
+        self.update_stops(now);
+        self.metrics.publish(LineGauges {
+            configured_rate: self.state.rate_in_force(),
+            rate: self.state.rate(),
+            in_flight,
+            stops: self.stops,
+        });
         let status = LineStatus {
             rate: self.state.rate(),
             throttled: self.state.clearance.pacer.is_cut(),

@@ -22,6 +22,7 @@ use crate::{
     graph::client::Edge,
     redis::clock::Clock,
     rules,
+    telemetry::metrics::LineStop,
 };
 
 /// The first and the longest pause of the line while Meta is unreachable.
@@ -87,6 +88,14 @@ impl LineState {
         self.clearance.pacer.rate()
     }
 
+    /// The whole rate that is in force for the line, in messages per second, inbound and outbound together.
+    pub fn rate_in_force(&self) -> f64 {
+        let signals = self.signals.borrow();
+        let control = signals.controls.get(&self.line.id);
+        let (operator, allowance) = control.map_or_else(Default::default, |control| (control.rate, control.allowance));
+        rules::rate::in_force(operator, self.line.messages_per_second, allowance).per_second
+    }
+
     /// Whether more messages may be claimed.
     pub fn may_claim(&self, now: Instant) -> bool {
         self.signals.borrow().are_known
@@ -112,7 +121,21 @@ impl LineState {
 
     /// Whether nothing may be sent: the line is held or paused, or the path to Meta is broken.
     pub fn is_stopped(&self) -> bool {
-        self.path.is_stopped() || self.holds.line_is_held(&self.signals.borrow(), self.clock.now())
+        let (signals, now) = (self.signals.borrow(), self.clock.now());
+        self.path.is_stopped()
+            || self.holds.line_paused(&signals).is_some()
+            || self.holds.line_held(&signals, now).is_some()
+    }
+
+    /// Since when the line is stopped for one reason, if it is. The inner value is `None` if the beginning is not known.
+    pub fn stopped_since(&self, stop: LineStop, now: Instant, clock: UnixMs) -> Option<Option<UnixMs>> {
+        match stop {
+            LineStop::Paused => self.holds.line_paused(&self.signals.borrow()),
+            LineStop::Held => self.holds.line_held(&self.signals.borrow(), clock).map(Some),
+            LineStop::PathBroken => self.path.is_stopped().then_some(None),
+            LineStop::Unreachable => self.paused_until(now).map(|_| None),
+            LineStop::WarmUp => self.warm_up_spent_until().map(|_| None),
+        }
     }
 
     /// The end of the line's pause because Meta is unreachable, if it has not passed.

@@ -20,7 +20,7 @@ use super::{
     fleet::{Durability, SendError},
     is_transient_error, script, sending_failed,
 };
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, RedisOperation};
 
 /// Timeout of a wait for durability. `everysec` takes one second, or two on a busy disk.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -117,7 +117,7 @@ impl Store {
                 waited => break waited,
             }
         };
-        metrics::redis_operation("fence").record(began.elapsed());
+        metrics::redis_operation(RedisOperation::Durability).record(began.elapsed());
         waited.map_err(|error| sending_failed("fence", error))
     }
 

@@ -2,13 +2,13 @@
 --
 -- KEYS     meta, state, history, sends, retry, doubt, codes, tries
 -- ARGV     now (ms), limit (rows), attempts at most (0: never send again)
--- Returns  {next deadline or -1, open recipients of the part, rows ended}.
+-- Returns  {next deadline or -1, open recipients of the part, rows that are unknown now, rows that are retried}.
 -- If repeated: a row that is no longer in doubt is unchanged.
 local meta, state, history, sends, retry, doubt, codes, tries = unpack(KEYS)
 local now, attempts = tonumber(ARGV[1]), tonumber(ARGV[3])
 -- A cancelled campaign sends nothing again.
 if redis.call('HGET', meta, 'gate') == 'cancelled' then attempts = 0 end
-local m, ended = moves(meta, state, history, sends), 0
+local m, unknown, retried = moves(meta, state, history, sends), 0, 0
 
 for _, row in ipairs(redis.call('ZRANGEBYSCORE', doubt, '-inf', now, 'LIMIT', 0, ARGV[2])) do
   row = tonumber(row)
@@ -19,13 +19,14 @@ for _, row in ipairs(redis.call('ZRANGEBYSCORE', doubt, '-inf', now, 'LIMIT', 0,
       redis.call('HINCRBY', tries, row, 1)
       m.move(row, byte, STATE.retrying, send, math.floor(now / 1000))
       redis.call('ZADD', retry, now, row)
+      retried = retried + 1
     else
       m.move(row, byte, STATE.unknown, send, math.floor(now / 1000))
+      unknown = unknown + 1
     end
-    ended = ended + 1
   end
   redis.call('ZREM', doubt, row)
 end
 local open = m.commit()
 local earliest = redis.call('ZRANGE', doubt, 0, 0, 'WITHSCORES')
-return { tonumber(earliest[2]) or -1, open, ended }
+return { tonumber(earliest[2]) or -1, open, unknown, retried }

@@ -1,12 +1,17 @@
-use super::*;
-use crate::domain::{Cause, ErrorScope};
+use std::time::Instant;
+
+use super::{series::Series, *};
+use crate::{
+    domain::{Hold, HoldScope, LineId},
+    telemetry::health::Health,
+};
 
 /// The page of `/metrics` after `work`, with its own recorder.
 fn page(work: impl FnOnce()) -> String {
     let recorder = recorder().expect("buckets");
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
-        describe();
+        series::describe();
         work();
     });
     handle.render()
@@ -16,72 +21,100 @@ fn assert_shows(page: &str, line: &str) {
     assert!(page.lines().any(|shown| shown == line), "{line} is not in:\n{page}");
 }
 
+/// The whole page of a process that serves `lines` and has the duty of housekeeping.
+fn whole_page(lines: u32) -> String {
+    let recorder = recorder().expect("buckets");
+    let (owned, housekeeping) = (OwnedLines::default(), HousekeepingMetrics::default());
+    let ids: Vec<LineId> = (0..lines).map(|n| LineId::from(format!("{}", 3_000 + n).as_str())).collect();
+    let _series: Vec<LineMetrics> = ids.iter().map(|id| owned.begin(id)).collect();
+    let backlog = LineBacklog { waiting: 5, oldest: None, read_at: Instant::now() };
+    owned.set_backlogs(&ids.into_iter().map(|id| (id, backlog)).collect());
+    let mut read =
+        InstallationGauges { messaging_limits: vec![("1001".into(), 250, 7)], ..InstallationGauges::default() };
+    read.set_queue(|_| 0);
+    let hold = Hold { code: None, reason: String::new(), since: UnixMs(0), until: None };
+    read.set_holds([(&HoldScope::Platform, &hold)].into_iter());
+    housekeeping.publish(read);
+    housekeeping.publish_unlisted(0);
+    let health = Health::starting(&[]);
+    health.set_stops_by(Instant::now());
+    metrics::with_local_recorder(&recorder, || {
+        series::describe();
+        start_at_zero();
+        // Every code that there may be.
+        (0..200_000).for_each(|code| meta_error(Some(MetaCode(code))));
+        webhook_taken(UnixMs(1_780_000_000_000));
+        (0..64).for_each(|partition| feed_lag(partition).set(0.0));
+        SubscriberMetrics::new(&"crm".into());
+        ForwardMetrics::new("analytics").set_waiting(0);
+    });
+    MetricsPage { recorder: recorder.handle(), lines: owned, housekeeping, health }.render()
+}
+
+fn samples(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().filter(|line| !line.starts_with('#') && !line.is_empty())
+}
+
 #[test]
 fn known_series_start_at_zero() {
-    let page = page(|| start_at_zero(&["3001".into()]));
+    let page = page(start_at_zero);
     for line in [
-        "pregon_attempts_total{line=\"3001\",outcome=\"accepted\"} 0",
-        "pregon_attempts_total{line=\"3001\",outcome=\"in_doubt\"} 0",
-        "pregon_attempt_duration_seconds_count{line=\"3001\"} 0",
-        "pregon_in_flight_attempts{line=\"3001\"} 0",
-        "pregon_line_rate{line=\"3001\"} 0",
-        "pregon_held_seconds{line=\"3001\"} 0",
-        "pregon_lines_owned 0",
-        "pregon_queue_messages{state=\"pending\"} 0",
-        "pregon_queue_messages{state=\"in_doubt\"} 0",
-        "pregon_queue_oldest_age_seconds 0",
+        "pregon_attempt_errors_total{outcome=\"throttled\",scope=\"line\"} 0",
         "pregon_webhooks_total{kind=\"statuses\",result=\"taken\"} 0",
         "pregon_statuses_total{status=\"read\",result=\"repeated\"} 0",
         "pregon_api_calls_total{result=\"too_often\"} 0",
         "pregon_http_connections 0",
         "pregon_jobs_total{result=\"dead\"} 0",
+        "pregon_leases_total{event=\"lost\"} 0",
+        "pregon_doubts_ended_total{result=\"unknown\"} 0",
         "pregon_recipients_total{result=\"rejected\"} 0",
         "pregon_redis_errors_total 0",
+        "pregon_redis_operation_duration_seconds_count{operation=\"claim\"} 0",
     ] {
         assert_shows(&page, line);
     }
     assert_shows(&page, &format!("pregon_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
-    assert!(!page.contains("state=\"read\"") && !page.contains("state=\"accepted\""), "{page}");
 }
 
 #[test]
-fn an_attempt_is_counted_by_its_outcome_and_timed() {
-    let cause = || Cause::Unanswered("time-out".into());
-    let outcomes = [
-        ("accepted", Outcome::Accepted { wamid: "wamid.1".into(), held: false }),
-        ("held", Outcome::Accepted { wamid: "wamid.2".into(), held: true }),
-        ("throttled", Outcome::Throttled { scope: ErrorScope::Line, wait: UPKEEP, cause: cause() }),
-        ("retry", Outcome::Retry { wait: None, cause: cause() }),
-        ("in_doubt", Outcome::InDoubt(cause())),
-        ("failed", Outcome::Failed { pause_after: None, cause: cause() }),
-        ("blocked", Outcome::Blocked { scope: ErrorScope::Token, wait: None, cause: cause() }),
-    ];
-    for (label, outcome) in outcomes {
-        let page = page(|| LineMetrics::new(&"3001".into()).attempt(&outcome, Duration::from_millis(250)));
-        assert_shows(&page, &format!("pregon_attempts_total{{line=\"3001\",outcome=\"{label}\"}} 1"));
-        let counted = page.lines().filter(|line| line.contains("outcome=") && !line.ends_with(" 0"));
-        assert_eq!(counted.count(), 1, "{label}:\n{page}");
-        assert_shows(&page, "pregon_attempt_duration_seconds_bucket{line=\"3001\",le=\"0.2\"} 0");
-        assert_shows(&page, "pregon_attempt_duration_seconds_bucket{line=\"3001\",le=\"0.3\"} 1");
-        assert_shows(&page, "pregon_attempt_duration_seconds_sum{line=\"3001\"} 0.25");
+fn a_thousand_lines_stay_within_the_bounds_of_series() {
+    let page = whole_page(1_000);
+    let of_lines = samples(&page).filter(|sample| sample.contains("line=\"")).count();
+    let others = samples(&page).count() - of_lines;
+    assert!(of_lines <= 15 * 1_000, "{of_lines}");
+    assert!(others <= 3_000, "{others}");
+}
+
+#[test]
+fn a_page_shows_every_series_once_with_its_type_and_help() {
+    let page = whole_page(2);
+    for series in series::ALL {
+        let of = |start: &str| page.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(of(&format!("# TYPE {} {}", series.name, series.kind.name())), 1, "{}:\n{page}", series.name);
+        assert_eq!(of(&format!("# HELP {} {}", series.name, series.help)), 1, "{}", series.name);
     }
+    assert_eq!(page.lines().filter(|line| line.starts_with("# TYPE ")).count(), series::ALL.len());
+    let mut names: Vec<&str> =
+        samples(&page).filter_map(|sample| sample.rsplit_once(' ')).map(|(name, _)| name).collect();
+    names.sort_unstable();
+    assert!(names.is_sorted_by(|one, next| one < next), "a series is twice on the page");
 }
 
 #[test]
-fn every_series_has_a_help_text() {
-    let page = page(|| {
-        start_at_zero(&["3001".into()]);
-        meta_error(Some(MetaCode(131_026)));
-        redis_operation("claim").record(0.0004);
-        SubscriberMetrics::new(&"crm".into());
-        ForwardMetrics::new("analytics").set_waiting(0);
-        QueueMetrics::new().set_messaging_limit(&"1001".into(), 250, 7);
-    });
-    let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-    assert_eq!(named.len(), 32, "{named:?}");
-    for (name, _) in named {
-        assert!(name.starts_with("pregon_"), "{name}");
-        assert!(page.contains(&format!("# HELP {name} ")), "{name} has no HELP");
+fn series_have_the_labels_that_the_table_lists() {
+    let page = whole_page(1);
+    for sample in samples(&page) {
+        let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
+        let name = name.split(' ').next().unwrap_or(name);
+        let of_histogram = ["_bucket", "_sum", "_count"].into_iter().find_map(|end| name.strip_suffix(end));
+        let is_known = |name: &str| series::ALL.iter().any(|series| series.name == name);
+        let series = Series::named(of_histogram.filter(|name| is_known(name)).unwrap_or(name));
+        let shown: Vec<&str> = labels
+            .split("\",")
+            .filter_map(|label| Some(label.split_once("=\"")?.0))
+            .filter(|label| *label != "le")
+            .collect();
+        assert_eq!(shown, series.labels, "{sample}");
     }
 }
 
@@ -114,13 +147,5 @@ fn the_series_of_a_subscriber_start_at_zero_and_are_reset() {
         "pregon_subscriber_disabled{subscriber=\"crm\"} 0",
     ] {
         assert_shows(&page, line);
-    }
-}
-
-#[test]
-fn the_queue_shows_each_open_state() {
-    let page = page(|| QueueMetrics::new().set(|state| u64::from(state.code()) * 10));
-    for (state, n) in [("pending", 10), ("retrying", 20), ("in_flight", 30), ("in_doubt", 40)] {
-        assert_shows(&page, &format!("pregon_queue_messages{{state=\"{state}\"}} {n}"));
     }
 }

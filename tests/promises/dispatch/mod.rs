@@ -11,6 +11,7 @@ mod housekeeping;
 mod lanes;
 mod marketing;
 mod messaging_limits;
+mod metrics;
 mod pairs;
 mod pausing;
 mod sending;

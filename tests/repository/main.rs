@@ -1,5 +1,5 @@
 //! Checks of the repository itself: which module of `src/` may use which, whether the files, headings and tests that
-//! the documents name exist, and whether missing programs would be installed.
+//! the documents name exist, whether docs/metrics.md lists the series, and whether missing programs would be installed.
 //!
 //! They start no server. `make check` runs them.
 
@@ -7,3 +7,4 @@ mod architecture;
 mod documents;
 mod install;
 mod packages;
+mod metrics;

@@ -333,6 +333,9 @@ pub(super) struct CampaignListParams {
     /// Only campaigns in this state.
     #[param(value_type = Option<CampaignState>, nullable = false)]
     state: Option<String>,
+    /// Only the campaign that was created with this `external_id`.
+    #[param(nullable = false, example = "crm-4711")]
+    external_id: Option<String>,
     /// `next` of the page before. Without it the list begins.
     #[param(nullable = false)]
     cursor: Option<String>,
@@ -360,13 +363,31 @@ pub(super) async fn list(
     let cursor = page::cursor::<CampaignId>(params.cursor.as_deref())?;
     let wanted = page::non_empty(params.state.as_deref()).map(str::parse::<CampaignState>).transpose();
     let wanted = wanted.map_err(|error| bad_query(error.to_string()))?;
-    let (ids, next) = shared.find(&access, wanted, cursor, limit).await?;
+    let (ids, next) = match page::non_empty(params.external_id.as_deref()) {
+        Some(external_id) => (shared.find_external(&access, external_id, wanted).await?, None),
+        None => shared.find(&access, wanted, cursor, limit).await?,
+    };
     let records = shared.state.store.campaigns(&ids).await?;
     let rows = records.into_iter().flatten().map(|record| view(record, None)).collect();
     Ok(Json(Page { rows, next: next.map(|next| next.to_string()) }))
 }
 
 impl Shared {
+    /// The campaign with this `external_id`, if there is one that the caller may see, optionally only in state `wanted`.
+    async fn find_external(
+        &self,
+        access: &Access,
+        external_id: &str,
+        wanted: Option<CampaignState>,
+    ) -> Result<Vec<CampaignId>> {
+        let store = &self.state.store;
+        let Some(id) = store.campaign_by_external_id(external_id).await? else { return Ok(Vec::new()) };
+        let is_visible = self.visible(access, &[id]).await? == [true];
+        let state = store.campaign_states(&[id]).await?.pop().flatten();
+        let is_wanted = is_visible && state.is_some() && (wanted.is_none() || state == wanted);
+        Ok(if is_wanted { vec![id] } else { Vec::new() })
+    }
+
     /// Finds up to `limit` campaigns after `cursor` that the caller may see, optionally only those in state `wanted`.
     /// Also returns the cursor of the next page, if there is one.
     async fn find(

@@ -1,5 +1,5 @@
-//! The HTTP API: campaigns, recipients, suppressions, people, dead letters of jobs, lines, templates and subscribers, for
-//! backends and operators. `docs/api.md` describes it.
+//! The HTTP API: campaigns, recipients, suppressions, people, dead letters of jobs, lines, templates, workers and
+//! subscribers, for backends and operators. `docs/api.md` describes it.
 //!
 //! Every request needs an API key. Errors are `application/problem+json` (`http/problem.rs`). Uploads, reports and
 //! event streams use constant memory, and each kind has a limit on how many run at once.
@@ -33,6 +33,7 @@ mod subscribers;
 mod suppressions;
 mod templates;
 mod uploads;
+mod workers;
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -205,12 +206,14 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(lines::pause))
         .routes(routes!(lines::resume))
         .routes(routes!(businesses::list))
+        .routes(routes!(workers::list))
         .routes(routes!(holds::list))
         .routes(routes!(holds::lift))
         .routes(routes!(pauses::pause))
         .routes(routes!(pauses::resume))
         .routes(routes!(templates::list))
         .routes(routes!(templates::sync))
+        .routes(routes!(templates::one))
         .routes(routes!(templates::unpause))
         .routes(routes!(subscribers::list))
         .routes(routes!(subscribers::redeliver))

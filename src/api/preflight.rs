@@ -118,7 +118,7 @@ fn template(campaign: &Campaign, listed: &StoredTemplate) -> PreflightTemplate {
     let template = &campaign.template;
     PreflightTemplate {
         template: TemplateName { name: template.name.clone(), language: template.language.as_str().to_owned() },
-        category: cost::name(&template.category),
+        category: template.category.to_string(),
         status: known.map(|template| template.status.to_string()),
         quality,
     }

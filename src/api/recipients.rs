@@ -50,9 +50,9 @@ pub(super) fn view(
     let entered = |state: RecipientState| times[usize::from(state.code())];
     Some(RecipientView {
         to,
-        state: state.name(),
+        state: state.name().into(),
         code: why.and_then(RowReason::code),
-        reason: why.map(RowReason::title),
+        reason: why.map(|why| why.title().into()),
         attempts: details.tries + u8::from(state.is_attempt()),
         line: line.clone(),
         times: Times {

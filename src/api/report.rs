@@ -142,9 +142,9 @@ fn write_recipient(out: &mut Vec<u8>, view: &RecipientView) {
     let times = &view.times;
     let fields = [
         view.to.map_or(String::new(), |to| to.to_string()),
-        view.state.to_owned(),
+        view.state.to_string(),
         view.code.map_or(String::new(), |code| code.to_string()),
-        view.reason.unwrap_or_default().to_owned(),
+        view.reason.as_deref().unwrap_or_default().to_owned(),
         view.attempts.to_string(),
         view.line.to_string(),
         time(times.accepted_at),

@@ -1,4 +1,4 @@
-//! Templates as last read from Meta: list, sync, unpause.
+//! Templates as last read from Meta: list, get, sync, unpause.
 
 use std::{fmt, str::FromStr};
 
@@ -94,6 +94,25 @@ pub(super) async fn list(
     templates.truncate(limit);
     let next = templates.last().filter(|_| more).map(|last| cursor(last).to_string());
     Ok(Json(Page { rows: templates, next }))
+}
+
+/// Get a template, as Meta last returned it.
+#[utoipa::path(
+    get, path = "/v1/templates/{waba}/{name}/{language}", tag = "templates", operation_id = "get_template",
+    security(("api_key" = [KeyScope::Read])),
+    params(TemplatePath),
+    responses((status = 200, description = "The template.", body = TemplateView)),
+)]
+pub(super) async fn one(
+    State(shared): SharedState,
+    TemplatePath { waba, name, language }: TemplatePath,
+) -> Result<Json<TemplateView>> {
+    let stored = shared.state.store.templates(&waba).await?;
+    let found = stored.and_then(|(templates, synced_at)| {
+        let template = templates.into_iter().find(|of| of.name == name && of.language == language)?;
+        Some(view(&waba, template, synced_at))
+    });
+    found.map(Json).ok_or_else(|| template_not_found(&waba, &name, &language))
 }
 
 /// Read the templates of all WABAs from Meta now.

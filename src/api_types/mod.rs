@@ -24,6 +24,7 @@ mod subscriber;
 mod suppression;
 mod template;
 mod upload;
+mod worker;
 
 pub use self::{
     business::{BusinessPage, BusinessView},
@@ -49,4 +50,5 @@ pub use self::{
     suppression::{NewSuppression, SuppressionPage, SuppressionView},
     template::{SyncedTemplates, SyncedWaba, TemplatePage, TemplateView, UnpausedTemplate},
     upload::{Rejection, UploadResult},
+    worker::{WorkerPage, WorkerView},
 };

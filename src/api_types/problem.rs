@@ -29,8 +29,13 @@ pub struct ProblemBody {
 }
 
 impl ProblemBody {
+    /// The kind, such as `campaign-conflict`; `None` if the problem is not Pregón's.
+    pub fn kind(&self) -> Option<&str> {
+        self.r#type.strip_prefix(PROBLEM_PREFIX)
+    }
+
     /// Whether the problem is of this kind, such as `campaign-conflict`.
     pub fn is(&self, kind: &str) -> bool {
-        self.r#type.strip_prefix(PROBLEM_PREFIX) == Some(kind)
+        self.kind() == Some(kind)
     }
 }

@@ -1,13 +1,15 @@
-//! Recipients in a response. The client does not read them, so they can only be serialized.
+//! Recipients in a response.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Listed, Page};
 use crate::domain::{LineId, MetaCode, Phone, UnixMs, Wamid};
 
 /// A recipient.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Recipient)]
 pub struct RecipientView {
     /// The phone number. Missing if the person was forgotten.
@@ -16,16 +18,18 @@ pub struct RecipientView {
     pub to: Option<Phone>,
     /// The name of the state.
     #[schema(schema_with = super::schemas::recipient_state)]
-    pub state: &'static str,
+    pub state: Cow<'static, str>,
     /// Meta's error code, if it is the reason for the state.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub code: Option<MetaCode>,
     /// Why the recipient was skipped, what the code means, or why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub reason: Option<&'static str>,
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub reason: Option<Cow<'static, str>>,
     /// The number of attempts that count. An attempt that certainly sent nothing, such as a throttled one, does not.
+    #[serde(default)]
+    #[schema(required)]
     pub attempts: u8,
     /// The line that sends to the recipient.
     pub line: LineId,
@@ -47,7 +51,7 @@ impl Listed for RecipientView {
 pub type RecipientPage = Page<RecipientView>;
 
 /// When a recipient entered each state. The resolution is one second.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Times {
     /// Meta accepted the message.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! Templates in a response. The client does not read the list, so it can only be serialized.
+//! Templates in a response. The client does not sync them, so that response can only be serialized.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -7,7 +7,7 @@ use super::{Listed, Page};
 use crate::domain::{Language, Template, UnixMs, WabaId};
 
 /// A template, as Meta last returned it.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Template)]
 pub struct TemplateView {
     /// The WABA that owns the template.

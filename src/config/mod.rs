@@ -364,6 +364,17 @@ pub enum Role {
     Dispatch,
 }
 
+impl Role {
+    /// The name of the role, as in `serve --roles`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Api => "api",
+            Role::Webhook => "webhook",
+            Role::Dispatch => "dispatch",
+        }
+    }
+}
+
 /// All problems of a configuration. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {

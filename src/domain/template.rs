@@ -162,6 +162,18 @@ pub enum Category {
     Other(String),
 }
 
+/// Writes the category as Meta does.
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Category::Marketing => "MARKETING",
+            Category::Utility => "UTILITY",
+            Category::Authentication => "AUTHENTICATION",
+            Category::Other(name) => name,
+        })
+    }
+}
+
 /// Whether the parameters of a template are numbered or named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

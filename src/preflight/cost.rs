@@ -20,7 +20,7 @@ pub fn of(prices: &PriceList, category: &Category, messages: &BTreeMap<Country, 
         };
         let cost = n.saturating_mul(price);
         total += cost;
-        let category = name(category);
+        let category = category.to_string();
         rows.push((cost, CostRow { country, category, messages: n, price: units(price), cost: units(cost) }));
     }
     lacking.sort_by_key(|(n, _)| Reverse(*n));
@@ -43,16 +43,6 @@ fn priced(prices: &PriceList, category: &Category, country: Country) -> (String,
         Country::Listed(position) => prices
             .country(position)
             .map_or_else(Default::default, |country| (country.country.clone(), country.of(category))),
-    }
-}
-
-/// The category as Meta writes it.
-pub fn name(category: &Category) -> String {
-    match category {
-        Category::Marketing => "MARKETING".to_owned(),
-        Category::Utility => "UTILITY".to_owned(),
-        Category::Authentication => "AUTHENTICATION".to_owned(),
-        Category::Other(name) => name.clone(),
     }
 }
 

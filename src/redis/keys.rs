@@ -48,6 +48,8 @@ keys! {
     workers() => "workers";
     /// HASH: worker → when it was last alive, in ms.
     beats() => "beats";
+    /// HASH: running process, by its worker id → name, version, roles, start and until when it counts, JSON.
+    processes() => "processes";
     /// HASH: worker → ids of the lines that it lists, JSON.
     line_lists() => "line_lists";
     /// HASH: line that a worker lists, or listed within `id_retention` → its WABA and an expiry time, JSON.

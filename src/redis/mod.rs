@@ -38,6 +38,7 @@ pub mod pauses;
 pub mod phone_index;
 pub mod places;
 pub mod position;
+pub mod processes;
 pub mod registry;
 pub mod rerouted;
 pub mod retries;

@@ -130,7 +130,7 @@ impl Store {
         Ok(fields.into_iter().filter_map(read).collect())
     }
 
-    /// Removes the lists of dead workers, and the known lines that have expired.
+    /// Removes the lists of dead workers, the records of processes that have ended, and the known lines that have expired.
     pub async fn tidy_registry(&self, now: UnixMs) -> Result<()> {
         let listing: Vec<String> = self.query("HKEYS line_lists", cmd("HKEYS").arg(self.keys.line_lists())).await?;
         let live: HashSet<String> = self.live_workers(now).await?.into_iter().collect();
@@ -141,6 +141,9 @@ impl Store {
             pipeline.hdel(self.keys.line_lists(), worker).hdel(self.keys.readable_versions(), worker);
             pipeline.hdel(self.keys.beats(), worker);
             pipeline.hdel(self.keys.pauses(), obedience_of(worker));
+        }
+        for worker in self.ended_processes(now).await? {
+            pipeline.hdel(self.keys.processes(), worker);
         }
         for line in &expired {
             pipeline.hdel(self.keys.known_lines(), line.as_str());

@@ -3,12 +3,14 @@
 //! Start: the ops listener; Redis, its clock and the token key; then the core tasks of each role. If a core task fails,
 //! the whole service stops with an error.
 //!
-//! Stop: `/readyz` returns 503; for `shutdown.drain` everything goes on, so that load balancers notice; no new calls, jobs or claims are accepted; attempts in flight finish and are settled;
-//! leases are released; the ops listener, which answers until then, stops; last, the private Redis stops.
+//! Stop: `/readyz` returns 503; for `shutdown.drain` everything goes on, so that load balancers notice; no new calls, jobs
+//! or claims are accepted; attempts in flight finish and are settled; leases are released; the process leaves the list of
+//! workers; the ops listener, which answers until then, stops; last, the private Redis stops.
 
 mod api;
 mod dispatch;
 mod listeners;
+mod presence;
 mod ready;
 mod redis;
 mod reload;
@@ -26,6 +28,7 @@ use tracing::{info, warn};
 
 use self::{
     listeners::{Http, Ops},
+    presence::Presence,
     ready::{Ready, ReadyFile},
     reload::{Live, Reload},
 };
@@ -103,7 +106,7 @@ pub enum ServeError {
 
 /// A running service.
 pub struct Service {
-    /// The name of the process among the workers.
+    /// The id of the process among the workers.
     pub worker: String,
     /// The address of the API and the webhooks, if a role needs them.
     pub http: Option<SocketAddr>,
@@ -111,6 +114,7 @@ pub struct Service {
     pub ops: SocketAddr,
     shutdown: Shutdown,
     ops_listener: Ops,
+    presence: Presence,
     redis: Option<PrivateRedis>,
     stop_times: StopTimes,
     open: OpenAttempts,
@@ -167,10 +171,11 @@ impl Service {
             warn!(remedy = risk.remedy(), "redis can lose data: {risk}");
         }
         let shutdown = Shutdown::new(health.clone());
+        let name = presence::name();
         let context = Context {
             config: &config,
             lines,
-            worker: format!("{}-{:08x}", std::process::id(), rand::random::<u32>()),
+            worker: format!("{name}-{}-{:08x}", std::process::id(), rand::random::<u32>()),
             store: opened.store,
             clock: Arc::new(opened.clock),
             token_key: opened.token_key,
@@ -185,6 +190,7 @@ impl Service {
         if dispatching {
             dispatch::start(&context, open.clone(), &page)?;
         }
+        let presence = Presence::start(&context.worker, name, roles, context.store.clone(), context.clock.clone());
         let watch = redis::watch(context.store.clone(), context.clock.clone(), health, shutdown.stopping());
         shutdown.core("redis watch", watch);
         let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
@@ -195,7 +201,7 @@ impl Service {
         let drain = http.map_or(Duration::ZERO, |_| config.shutdown.drain);
         let stop_times = StopTimes { drain, grace: config.shutdown.grace };
         let worker = context.worker;
-        Ok(Self { worker, http, ops: ops.address, shutdown, ops_listener: ops, redis, stop_times, open })
+        Ok(Self { worker, http, ops: ops.address, shutdown, ops_listener: ops, presence, redis, stop_times, open })
     }
 
     /// Begins the stop, as a signal would.
@@ -207,6 +213,7 @@ impl Service {
     pub async fn wait(self, signals: Signals) -> Result<(), ServeError> {
         let open = self.open.clone();
         let ended = self.shutdown.run(signals, self.stop_times, move || dispatch::open_attempts(&open)).await;
+        self.presence.end().await;
         self.ops_listener.end().await;
         if let Some(redis) = self.redis {
             redis.stop().await.map_err(ServeError::Redis)?;
@@ -219,7 +226,7 @@ impl Service {
 struct Context<'a> {
     config: &'a Config,
     lines: Lines,
-    /// The name of this process among the workers.
+    /// The id of this process among the workers.
     worker: String,
     store: Store,
     clock: Arc<Clock>,

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 pub(super) struct Ready<'a> {
     /// The process id. A file with another one was left by an earlier process.
     pub(super) pid: u32,
-    /// The name of the process among the workers.
+    /// The id of the process among the workers.
     pub(super) worker: &'a str,
     /// The address of the API and the webhooks; `null` if no role needs them.
     pub(super) http: Option<SocketAddr>,

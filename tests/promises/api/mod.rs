@@ -20,3 +20,4 @@ mod recipients;
 mod retries;
 mod suppressions;
 mod truth;
+mod workers;

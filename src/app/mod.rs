@@ -17,11 +17,12 @@ use crate::{
     terminal::{
         CommandError,
         arguments::{
-            AllArguments, BusinessCommand, CampaignCommand, Command, ConfigOptions, EventCommand, HoldCommand,
-            JobCommand, LineCommand, PersonCommand, ServeOptions, TemplateCommand,
+            AllArguments, BusinessCommand, CampaignCommand, Command, ConfigOptions, DemoOptions, EventCommand,
+            HoldCommand, JobCommand, LineCommand, PersonCommand, ServeOptions, SimOptions, TemplateCommand, TopOptions,
+            WorkerCommand,
         },
-        business, campaign, health, hold, install, job, line, pause, person, submit, suppression, tail, template,
-        watch,
+        business, campaign, health, hold, install, job, line, pause, person, submit, suppression, tail, template, top,
+        worker,
     },
 };
 
@@ -31,8 +32,8 @@ use crate::{
 pub async fn run(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Serve(options) => run_service(options).await,
-        Command::Sim { config, listen } => simulate(&config, listen).await,
-        Command::Demo { recipients, output } => demo::run(recipients, output.json).await,
+        Command::Sim(SimOptions { config, listen }) => simulate(&config, listen).await,
+        Command::Demo(DemoOptions { recipients, output }) => demo::run(recipients, output.json).await,
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
         Command::Event { server, command } => run_event(&server.client()?, command).await,
         Command::Business { server, command: BusinessCommand::List { output } } => {
@@ -45,9 +46,11 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Person { server, command: PersonCommand::Forget { phones, output } } => {
             person::forget(&server.client()?, &phones, output.json).await
         }
-        Command::Template { server, command: TemplateCommand::Unpause(templates) } => {
-            template::unpause(&server.client()?, &templates).await
+        Command::Template { server, command } => run_template(&server.client()?, command).await,
+        Command::Worker { server, command: WorkerCommand::List { output } } => {
+            worker::list(&server.client()?, output.json).await
         }
+        Command::Top(TopOptions { server }) => top::top(&server.client()?, stop_signal()?).await,
         Command::Pause(all) => change_all(all, ControlAction::Pause).await,
         Command::Resume(all) => change_all(all, ControlAction::Resume).await,
         Command::Check { config, output } => check::check(&config, output.json).await,
@@ -64,9 +67,11 @@ async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), C
         CampaignCommand::List { state, limit, output } => {
             campaign::list(client, state, limit.into(), output.json).await
         }
-        CampaignCommand::Show { id, output } => campaign::show(client, id, output.json).await,
-        CampaignCommand::Watch { id, output } => watch::watch(client, id, output.json).await,
-        CampaignCommand::Preflight { id, output } => campaign::preflight(client, id, output.json).await,
+        CampaignCommand::Upload(options) => campaign::upload(client, options).await,
+        CampaignCommand::Launch(campaigns) => campaign::change(client, &campaigns, ControlAction::Launch).await,
+        CampaignCommand::Show { id, output } => campaign::show(client, &id, output.json).await,
+        CampaignCommand::Watch { id, output } => campaign::watch(client, &id, output.json).await,
+        CampaignCommand::Preflight { id, output } => campaign::preflight(client, &id, output.json).await,
         CampaignCommand::Test(options) => campaign::test(client, options).await,
         CampaignCommand::Change(options) => campaign::amend(client, &options).await,
         CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, ControlAction::Pause).await,
@@ -74,18 +79,31 @@ async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), C
         CampaignCommand::Cancel(campaigns) => campaign::change(client, &campaigns, ControlAction::Cancel).await,
         CampaignCommand::Retry(options) => campaign::retry(client, options).await,
         CampaignCommand::Delete(campaigns) => campaign::delete(client, &campaigns).await,
-        CampaignCommand::Report { id, output } => campaign::report(client, id, output.as_deref()).await,
+        CampaignCommand::Recipients(options) => campaign::recipients(client, options).await,
+        CampaignCommand::Report { id, output } => campaign::report(client, &id, output.as_deref()).await,
     }
 }
 
 async fn run_event(client: &Client, command: EventCommand) -> Result<(), CommandError> {
     let EventCommand::Tail(options) = command;
+    tail::tail(client, options, stop_signal()?).await
+}
+
+/// Waits for SIGTERM or SIGINT, which no longer end the process by themselves.
+fn stop_signal() -> Result<impl Future<Output = ()>, CommandError> {
     let mut signals = Signals::of_process()
         .map_err(|error| CommandError::Failed(format!("cannot install a signal handler: {error}")))?;
-    tail::tail(client, options, async move {
+    Ok(async move {
         let _signal = signals.next().await;
     })
-    .await
+}
+
+async fn run_template(client: &Client, command: TemplateCommand) -> Result<(), CommandError> {
+    match command {
+        TemplateCommand::List { output } => template::list(client, output.json).await,
+        TemplateCommand::Show { id, output } => template::show(client, &id, output.json).await,
+        TemplateCommand::Unpause(templates) => template::unpause(client, &templates).await,
+    }
 }
 
 async fn run_hold(client: &Client, command: HoldCommand) -> Result<(), CommandError> {

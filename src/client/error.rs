@@ -53,6 +53,9 @@ pub enum ClientError {
         /// Whether a key was sent.
         given: bool,
     },
+    /// No campaign has this external id.
+    #[error("there is no campaign with the id or external id {0}: `pregon campaign list` shows the campaigns")]
+    NoCampaign(String),
     /// The server returned a problem.
     #[error("{} (HTTP {})", sentence(problem), status.as_u16())]
     Refused {

@@ -28,7 +28,8 @@ use crate::{
     api_types::{
         BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, ForgottenView,
         HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, NewTest, Page, PauseChange,
-        PauseTarget, Preflight, RetriedJob, SuppressionView, UnpausedTemplate, UploadResult,
+        PauseTarget, Preflight, RecipientView, RetriedJob, SuppressionView, TemplateView, UnpausedTemplate,
+        UploadResult, WorkerView,
     },
     coding::Coding,
     domain::{
@@ -234,6 +235,16 @@ impl Client {
         self.call(self.request(Method::GET, &["campaigns"]).query(&query)).await
     }
 
+    /// The id of the campaign with this external id.
+    ///
+    /// Errors: [`ClientError::NoCampaign`].
+    pub async fn campaign_id(&self, external_id: &str) -> Result<CampaignId> {
+        let request = self.request(Method::GET, &["campaigns"]).query(&[("external_id", external_id)]);
+        let found: Page<Known<CampaignView>> = self.call(request).await?;
+        let campaign = found.rows.first().ok_or_else(|| ClientError::NoCampaign(external_id.to_owned()))?;
+        Ok(campaign.id)
+    }
+
     /// Fetches a campaign with its statistics.
     pub async fn campaign(&self, id: CampaignId) -> Result<Known<CampaignView>> {
         self.call(self.request(Method::GET, &["campaigns", &id.to_string()])).await
@@ -259,6 +270,25 @@ impl Client {
     async fn stream(&self, request: RequestBuilder) -> Result<Stream> {
         let response = self.send(request.header("Accept", "text/event-stream")).await?;
         Ok(Stream::new(self.server.clone(), response))
+    }
+
+    /// A page of the recipients of a campaign, with `state` only those in it. `cursor` is `next` of the previous page.
+    pub async fn recipients(
+        &self,
+        id: CampaignId,
+        state: Option<&str>,
+        cursor: Option<&str>,
+    ) -> Result<Page<Known<RecipientView>>> {
+        let mut query = Vec::new();
+        query.extend(state.map(|state| ("state", state)));
+        query.extend(cursor.map(|cursor| ("cursor", cursor)));
+        self.call(self.request(Method::GET, &["campaigns", &id.to_string(), "recipients"]).query(&query)).await
+    }
+
+    /// Fetches a recipient of a campaign.
+    pub async fn recipient(&self, id: CampaignId, to: Phone) -> Result<Known<RecipientView>> {
+        let path = ["campaigns", &id.to_string(), "recipients", &to.to_string()];
+        self.call(self.request(Method::GET, &path)).await
     }
 
     /// Requests every recipient with its outcome, as CSV. Read the body with [`Client::chunk`].
@@ -330,6 +360,23 @@ impl Client {
     /// Lifts a hold.
     pub async fn lift_hold(&self, id: &str) -> Result<Known<LiftedHold>> {
         self.call(self.request(Method::POST, &["holds", id, "lift"])).await
+    }
+
+    /// A page of workers. `cursor` is `next` of the previous page.
+    pub async fn workers(&self, cursor: Option<&str>) -> Result<Page<Known<WorkerView>>> {
+        let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
+        self.call(self.request(Method::GET, &["workers"]).query(&query)).await
+    }
+
+    /// A page of templates. `cursor` is `next` of the previous page.
+    pub async fn templates(&self, cursor: Option<&str>) -> Result<Page<Known<TemplateView>>> {
+        let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
+        self.call(self.request(Method::GET, &["templates"]).query(&query)).await
+    }
+
+    /// Fetches a template.
+    pub async fn template(&self, waba: &WabaId, name: &str, language: &Language) -> Result<Known<TemplateView>> {
+        self.call(self.request(Method::GET, &["templates", waba.as_str(), name, language.as_str()])).await
     }
 
     /// Asks Meta to lift the pause of a template.

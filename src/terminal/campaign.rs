@@ -1,15 +1,27 @@
-//! `pregon campaign list|show|preflight|test|change|pause|resume|cancel|retry|delete|report`: one API call for each page or
-//! campaign.
+//! `pregon campaign list|show|watch|preflight|test|change|launch|pause|resume|cancel|retry|delete|recipients|report`: one
+//! API call for each page or campaign, and one more to find a campaign by its external id.
 
 use std::path::Path;
 
 use serde_json::json;
 
-use super::{CommandError, arguments, download, each::each, out, pages::first_rows, preflight, table, words::count};
+use super::{
+    CommandError,
+    arguments::{self, CampaignName},
+    download,
+    each::each,
+    find, out,
+    pages::first_rows,
+    preflight,
+    source::Source,
+    table, upload, watch,
+    words::{count, counted},
+};
 use crate::{
     api_types::{CampaignChange, NewRetry, NewTest},
     client::{Client, ControlAction},
-    domain::{CampaignId, CampaignState, MetaCode},
+    domain::{CampaignState, MetaCode},
+    intake::UploadLayout,
     telemetry::clock,
 };
 
@@ -27,27 +39,26 @@ pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, j
 }
 
 /// Prints one campaign with its statistics.
-pub async fn show(client: &Client, id: CampaignId, json: bool) -> Result<(), CommandError> {
-    let campaign = client.campaign(id).await?;
+pub async fn show(client: &Client, name: &CampaignName, json: bool) -> Result<(), CommandError> {
+    let campaign = client.campaign(find::campaign(client, name).await?).await?;
     Ok(if json { out::json(&campaign) } else { out::line(&table::campaign(&campaign, clock::now())) }?)
 }
 
 /// Prints what would happen if a campaign were launched now.
-pub async fn preflight(client: &Client, id: CampaignId, json: bool) -> Result<(), CommandError> {
-    let preflight = client.preflight(id).await?;
+pub async fn preflight(client: &Client, name: &CampaignName, json: bool) -> Result<(), CommandError> {
+    let preflight = client.preflight(find::campaign(client, name).await?).await?;
     Ok(if json { out::json(&preflight) } else { out::line(&preflight::text(&preflight)) }?)
 }
 
 /// Sends the message of a campaign to a few numbers.
 pub async fn test(client: &Client, options: arguments::TestOptions) -> Result<(), CommandError> {
     let arguments::TestOptions { id, to, external_id, output } = options;
-    let n = to.len();
-    let test = client.test_campaign(id, &NewTest { to, external_id }).await?;
+    let n = to.len() as u64;
+    let test = client.test_campaign(find::campaign(client, &id).await?, &NewTest { to, external_id }).await?;
     if output.json {
         return Ok(out::json(&test)?);
     }
-    let numbers = if n == 1 { "1 number".to_owned() } else { format!("{n} numbers") };
-    let test = test.id;
+    let (numbers, test) = (counted(n, "number"), test.id);
     Ok(out::line(&format!(
         "campaign {id} is tested with {numbers}: pregon campaign show {test} says what became of it"
     ))?)
@@ -64,21 +75,21 @@ pub async fn amend(client: &Client, options: &arguments::ChangeOptions) -> Resul
         send_window: send_window.map(|setting| setting.0),
         late,
     };
-    let campaign = client.amend_campaign(options.id, &change).await?;
+    let campaign = client.amend_campaign(find::campaign(client, &options.id).await?, &change).await?;
     let json = options.output.json;
     Ok(if json { out::json(&campaign) } else { out::line(&table::campaign(&campaign, clock::now())) }?)
 }
 
-/// Pauses, resumes or cancels campaigns, one by one. A failure does not affect the others.
+/// Launches, pauses, resumes or cancels campaigns, one by one. A failure does not affect the others.
 pub async fn change(
     client: &Client,
     campaigns: &arguments::CampaignArguments,
     action: ControlAction,
 ) -> Result<(), CommandError> {
-    let call = async |id: &CampaignId| client.change_campaign(*id, action).await;
-    each("campaign ", &campaigns.ids, call, |id, campaign| match campaigns.output.json {
+    let call = async |name: &CampaignName| client.change_campaign(find::campaign(client, name).await?, action).await;
+    each("campaign ", &campaigns.ids, call, |name, campaign| match campaigns.output.json {
         true => out::json(&campaign),
-        false => out::line(&format!("campaign {id} “{}” is {}", campaign.name, campaign.state)),
+        false => out::line(&format!("campaign {name} “{}” is {}", campaign.name, campaign.state)),
     })
     .await
 }
@@ -87,7 +98,8 @@ pub async fn change(
 pub async fn retry(client: &Client, options: arguments::RetryOptions) -> Result<(), CommandError> {
     let arguments::RetryOptions { id, states, codes, external_id, output } = options;
     let codes = (!codes.is_empty()).then(|| codes.into_iter().map(MetaCode).collect());
-    let retried = client.retry_campaign(id, &NewRetry { states, codes, external_id }).await?;
+    let retried =
+        client.retry_campaign(find::campaign(client, &id).await?, &NewRetry { states, codes, external_id }).await?;
     if output.json {
         return Ok(out::json(&retried)?);
     }
@@ -98,15 +110,69 @@ pub async fn retry(client: &Client, options: arguments::RetryOptions) -> Result<
 
 /// Deletes campaigns, one by one. A failure does not affect the others.
 pub async fn delete(client: &Client, campaigns: &arguments::CampaignArguments) -> Result<(), CommandError> {
-    let call = async |id: &CampaignId| client.delete_campaign(*id).await;
-    each("campaign ", &campaigns.ids, call, |id, ()| match campaigns.output.json {
+    let call = async |name: &CampaignName| {
+        let id = find::campaign(client, name).await?;
+        client.delete_campaign(id).await.map(|()| id)
+    };
+    each("campaign ", &campaigns.ids, call, |name, id| match campaigns.output.json {
         true => out::json(&json!({ "id": id, "deleted": true })),
-        false => out::line(&format!("campaign {id} is deleted")),
+        false => out::line(&format!("campaign {name} is deleted")),
     })
     .await
 }
 
 /// Writes the report of a campaign to the file at `path`, or to standard output.
-pub async fn report(client: &Client, id: CampaignId, path: Option<&Path>) -> Result<(), CommandError> {
-    download::save(client, path, client.report(id)).await
+pub async fn report(client: &Client, name: &CampaignName, path: Option<&Path>) -> Result<(), CommandError> {
+    let request = async { client.report(find::campaign(client, name).await?).await };
+    download::save(client, path, request).await
+}
+
+/// Follows a campaign until it is completed or cancelled.
+pub async fn watch(client: &Client, name: &CampaignName, json: bool) -> Result<(), CommandError> {
+    watch::watch(client, find::campaign(client, name).await?, json).await
+}
+
+/// Uploads recipients into a campaign that has not started.
+///
+/// Errors: the file or a call failed; no row was accepted, the file could not be read to its end, or too many rows were
+/// rejected.
+pub async fn upload(client: &Client, options: arguments::UploadOptions) -> Result<(), CommandError> {
+    let arguments::UploadOptions { id: name, file, ignore, max_rejected, output } = options;
+    let source = Source::open(&file).await?;
+    let id = find::campaign(client, &name).await?;
+    let layout = UploadLayout { format: source.format, ignored: ignore };
+    let send = async |rows| client.upload(id, &source.digest, &layout, source.coding, rows).await;
+    let uploaded = upload::send(&source, send).await?;
+    let (accepted, rejected) = (uploaded.accepted, uploaded.rejected_count);
+    match output.json {
+        true => out::json(&uploaded)?,
+        false => {
+            let counts = format!("campaign {name}: {} accepted, {} rejected", count(accepted), count(rejected));
+            out::line(&(counts + &upload::rejections(&uploaded)))?;
+        }
+    }
+    if accepted == 0 {
+        return Err(CommandError::Failed("no recipient was accepted".into()));
+    }
+    upload::shortfall(&uploaded, max_rejected).map_or(Ok(()), |why| Err(CommandError::Failed(why)))
+}
+
+/// Prints recipients of a campaign: one by its number, or those in a state, at most `limit`.
+pub async fn recipients(client: &Client, options: arguments::RecipientsOptions) -> Result<(), CommandError> {
+    let arguments::RecipientsOptions { id, state, to, limit, output } = options;
+    let (id, limit) = (find::campaign(client, &id).await?, usize::from(limit));
+    let (recipients, cut) = match to {
+        Some(to) => (vec![client.recipient(id, to).await?], false),
+        None => first_rows(limit, async |next| client.recipients(id, state, next.as_deref()).await).await?,
+    };
+    if output.json {
+        return Ok(out::json(&json!({ "recipients": recipients }))?);
+    }
+    out::line(&table::recipients(&recipients))?;
+    if cut {
+        out::line(&format!(
+            "\nOnly the first {limit} are shown; a larger --limit shows more, and `pregon campaign report` writes all."
+        ))?;
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, io};
 
-use super::CommandError;
+use super::{CommandError, remedy::with_remedy};
 use crate::client::ClientError;
 
 /// Runs `call` for each of `things`, and prints what it returned. A failure is reported under the thing and its `kind`,
@@ -19,7 +19,7 @@ pub(super) async fn each<T: Display, R>(
             Ok(answer) => print(thing, answer)?,
             Err(error) => {
                 failed = true;
-                eprintln!("pregon: {kind}{thing}: {error}");
+                eprintln!("pregon: {kind}{thing}: {}", with_remedy(&error));
             }
         }
     }

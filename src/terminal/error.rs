@@ -2,6 +2,7 @@
 
 use std::{io, process::ExitCode};
 
+use super::remedy::with_remedy;
 use crate::{client::ClientError, config::ConfigError};
 
 /// Exit code for an invalid command line or configuration.
@@ -17,7 +18,7 @@ pub enum CommandError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A call to the server failed.
-    #[error(transparent)]
+    #[error("{}", with_remedy(.0))]
     Client(#[from] ClientError),
     /// The command ran, and its result is a failure.
     #[error("{0}")]

@@ -16,12 +16,11 @@ pub async fn forget(client: &Client, phones: &[Phone], json: bool) -> Result<(),
 /// What was removed, as a sentence.
 fn forgotten(phone: Phone, removed: &ForgottenView) -> String {
     let ForgottenView { campaigns, recipients, skipped, messages, events, suppressions, dead_letters } = removed;
-    let counts = [recipients, campaigns, skipped, messages, events].map(|count| words::count(*count));
-    let [recipients, campaigns, skipped, messages, events] = counts;
-    let mut sentence = format!(
-        "{phone} is forgotten: {recipients} recipients in {campaigns} campaigns ({skipped} skipped), {messages} messages, \
-         {events} events"
-    );
+    let nouns = [(recipients, "recipient"), (campaigns, "campaign"), (messages, "message"), (events, "event")];
+    let [recipients, campaigns, messages, events] = nouns.map(|(count, noun)| words::counted(*count, noun));
+    let skipped = words::count(*skipped);
+    let mut sentence =
+        format!("{phone} is forgotten: {recipients} in {campaigns} ({skipped} skipped), {messages}, {events}");
     if *suppressions > 0 {
         sentence += "; the person stays suppressed";
     }

@@ -94,6 +94,7 @@ fn cost(cost: &PreflightCost) -> String {
     let mut text = table::table(header, cost.by_country.iter().map(row));
     let without = match cost.without_price {
         0 => String::new(),
+        1 => ", without 1 message that has no price".to_owned(),
         n => format!(", without {} messages that have no price", words::count(n)),
     };
     text += &format!("\n\n {} {} by the prices of {}{without}", cost.currency, amount(cost.total), cost.valid_from);

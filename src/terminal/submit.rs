@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api_types::{NewCampaign, TemplateName, UploadResult},
     client::{Client, ClientError, ControlAction, Created},
-    domain::{CampaignId, CampaignState, LineId, Reject},
+    domain::{CampaignId, CampaignState, LineId},
     intake::UploadLayout,
 };
 
@@ -81,12 +81,12 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Comma
              campaign",
             created.id, campaign.name
         ))?,
-        false => out::line(&text(&submitted, &campaign.name, &options))?,
+        false => out::line(&text(&submitted, created.state, &campaign.name, &options))?,
     }
     if uploaded.accepted == 0 && !repeated {
         return Err(CommandError::Failed("no recipient was accepted, so nothing will be sent".into()));
     }
-    if let Some(why) = why_not_launched(&uploaded, &options).filter(|_| state == CampaignState::Draft) {
+    if let Some(why) = upload::shortfall(&uploaded, options.max_rejected).filter(|_| state == CampaignState::Draft) {
         return Err(CommandError::Failed(format!(
             "{why}: nothing is sent, and campaign {id} stays a draft; delete it with `pregon campaign delete {id}`, \
              correct the file and submit it again",
@@ -145,7 +145,7 @@ async fn dry_run(
     if uploaded.accepted == 0 {
         return Err(CommandError::Failed("no recipient would be accepted".into()));
     }
-    why_not_launched(&uploaded, options).map_or(Ok(()), |why| Err(CommandError::Failed(why)))
+    upload::shortfall(&uploaded, options.max_rejected).map_or(Ok(()), |why| Err(CommandError::Failed(why)))
 }
 
 /// Receives SIGINT and SIGTERM. From then on, these signals do not end the process by themselves.
@@ -249,25 +249,13 @@ async fn fill_and_launch(
     // A campaign that already existed under its external id may have been launched before.
     if uploaded.accepted == 0
         || options.no_launch
-        || why_not_launched(&uploaded, options).is_some()
+        || upload::shortfall(&uploaded, options.max_rejected).is_some()
         || created.state != CampaignState::Draft
     {
         return Ok((uploaded, created.state));
     }
     let launched = client.change_campaign(created.id, ControlAction::Launch).await?;
     Ok((uploaded, launched.state))
-}
-
-/// The reason not to launch a campaign with these recipients, if there is one: rows after an unclosed quote were not
-/// read, or more rows were rejected than `--max-rejected` allows.
-fn why_not_launched(uploaded: &UploadResult, options: &SubmitOptions) -> Option<String> {
-    if let Some(unclosed) = uploaded.rejected.iter().find(|rejection| rejection.code == Reject::UnclosedQuote.code()) {
-        let from = unclosed.line.map_or_else(|| format!("row {}", unclosed.row), |line| format!("line {line}"));
-        return Some(format!("the file could not be read from {from} on, because a closing quote is missing there"));
-    }
-    let max = options.max_rejected.filter(|max| uploaded.rejected_count > *max)?;
-    let rejected = words::count(uploaded.rejected_count);
-    Some(format!("{rejected} rows are rejected, more than --max-rejected {max} allows"))
 }
 
 async fn upload(
@@ -295,14 +283,22 @@ fn unfinished(created: &Created, origin: ExternalId, failure: &CommandError) -> 
     ))
 }
 
-fn text(submitted: &Submitted<'_>, name: &str, options: &SubmitOptions) -> String {
+/// What happened, for people. `found`: the state of the campaign before it was filled and launched.
+fn text(submitted: &Submitted<'_>, found: CampaignState, name: &str, options: &SubmitOptions) -> String {
     let Submitted { id, state, created, uploaded: UploadResult { accepted, rejected_count, .. } } = submitted;
-    let (accepted, refused) = (words::count(*accepted), words::count(*rejected_count));
-    let (before, again) = match created {
-        true => ("", ""),
-        false => ("was submitted before and ", "; nothing was sent again"),
+    let counts = format!("{} accepted, {} rejected", words::count(*accepted), words::count(*rejected_count));
+    let mut text = match (created, found) {
+        (true, _) => format!("campaign {id} “{name}” is {state}: {counts}"),
+        (false, CampaignState::Draft) if *state == CampaignState::Draft => {
+            format!("campaign {id} “{name}” was a draft before and stays one: {counts}")
+        }
+        (false, CampaignState::Draft) => {
+            format!("campaign {id} “{name}” was a draft before; it was launched and is {state}: {counts}")
+        }
+        (false, _) => {
+            format!("campaign {id} “{name}” was submitted before and is {state}: {counts}; nothing was sent again")
+        }
     };
-    let mut text = format!("campaign {id} “{name}” {before}is {state}: {accepted} accepted, {refused} rejected{again}");
     text += &upload::rejections(submitted.uploaded);
     if !options.watch && submitted.uploaded.accepted > 0 {
         text += &format!("\nfollow it: pregon campaign watch {id}");

@@ -80,9 +80,9 @@ async fn list(client: &Client, business: Option<&BusinessId>, limit: usize, json
 
 /// Imports a list.
 ///
-/// Errors: the file or the call failed; no row was accepted.
+/// Errors: the file or the call failed; no row was accepted, or too many were rejected.
 async fn import(client: &Client, options: ImportOptions) -> Result<(), CommandError> {
-    let ImportOptions { file, business, scope, reason, ignore, output } = options;
+    let ImportOptions { file, business, scope, reason, ignore, max_rejected, output } = options;
     let target = ImportTarget { business: business.business, scope, reason };
     let source = Source::open(&file).await?;
     let layout = UploadLayout { format: source.format, ignored: ignore };
@@ -98,7 +98,11 @@ async fn import(client: &Client, options: ImportOptions) -> Result<(), CommandEr
     if accepted == 0 && rejected_count > 0 {
         return Err(CommandError::Failed("no row was accepted, so nobody was suppressed".into()));
     }
-    Ok(())
+    upload::shortfall(&imported, Some(max_rejected)).map_or(Ok(()), |why| {
+        Err(CommandError::Failed(format!(
+            "{why}: whoever these rows are about still gets messages; correct the file and import it again"
+        )))
+    })
 }
 
 /// The suppression as a sentence.

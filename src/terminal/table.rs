@@ -7,11 +7,14 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle
 use super::words;
 use crate::{
     api_types::{
-        BusinessView, CampaignView, DeadJobView, FailureCount, HoldView, LineView, Rejection, SkipCount, Statistics,
-        SuppressionView, TemplateName,
+        BusinessView, CampaignView, DeadJobView, FailureCount, HoldView, LineView, RecipientView, Rejection, SkipCount,
+        Statistics, SuppressionView, TemplateName, TemplateView, WorkerView,
     },
-    domain::UnixMs,
+    domain::{LineId, UnixMs},
 };
+
+/// Lines of a worker that a table names.
+const LINES_NAMED_MAX: usize = 4;
 
 /// The maximum width of a table.
 const COLUMNS: u16 = 100;
@@ -209,13 +212,69 @@ pub fn holds<H: Deref<Target = HoldView>>(holds: &[H]) -> String {
     table(["held", ">code", "because", "=since", "ended by"], holds.iter().map(row))
 }
 
+/// A table of recipients.
+pub fn recipients<R: Deref<Target = RecipientView>>(recipients: &[R]) -> String {
+    let row = |recipient: &R| {
+        [
+            recipient.to.map_or_else(|| "forgotten".to_owned(), |to| to.to_string()),
+            recipient.state.replace('_', " "),
+            recipient.code.map(|code| code.to_string()).unwrap_or_default(),
+            words::printable(recipient.reason.as_deref().unwrap_or_default()),
+            recipient.attempts.to_string(),
+            recipient.line.to_string(),
+            recipient.times.updated_at.map(words::time).unwrap_or_default(),
+        ]
+    };
+    table(["=to", "=state", ">code", "reason", ">attempts", "=line", "=changed"], recipients.iter().map(row))
+}
+
+/// A table of templates.
+pub fn templates<T: Deref<Target = TemplateView>>(templates: &[T]) -> String {
+    let row = |view: &T| {
+        [
+            template_id(view),
+            view.template.category.to_string(),
+            view.template.status.to_string(),
+            words::printable(&view.template.quality_score),
+            if view.usable { "yes" } else { "no" }.to_owned(),
+        ]
+    };
+    table(["template", "=category", "=status", "quality", "usable"], templates.iter().map(row))
+}
+
+/// `2001/order_update/es_AR`, which the commands about one template take.
+pub fn template_id(view: &TemplateView) -> String {
+    words::printable(&format!("{}/{}/{}", view.waba, view.template.name, view.template.language))
+}
+
+/// A table of workers.
+pub fn workers<W: Deref<Target = WorkerView>>(workers: &[W]) -> String {
+    let row = |worker: &W| {
+        [
+            words::printable(&worker.id),
+            worker.version.as_deref().map_or_else(|| "0.1.0".to_owned(), words::printable),
+            words::printable(&worker.roles.join(", ")),
+            lines_of_worker(&worker.lines),
+            worker.since.map(words::time).unwrap_or_default(),
+        ]
+    };
+    table(["=worker", "=version", "roles", "lines", "=since"], workers.iter().map(row))
+}
+
+/// `3001, 3002 and 7 more`
+fn lines_of_worker(lines: &[LineId]) -> String {
+    let named: Vec<&str> = lines.iter().take(LINES_NAMED_MAX).map(LineId::as_str).collect();
+    let more = lines.len().saturating_sub(LINES_NAMED_MAX);
+    named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
 /// The state of a line, in words.
 pub fn line_state(line: &LineView) -> String {
     line.state.replace('_', " ")
 }
 
 /// `79.6/s`; whole numbers without a fraction.
-pub(super) fn rate(per_second: f64) -> String {
+pub fn rate(per_second: f64) -> String {
     format!("{}/s", (per_second * 10.0).round() / 10.0)
 }
 

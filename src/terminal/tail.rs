@@ -4,7 +4,7 @@ use std::{fmt::Write as _, io};
 
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{CommandError, arguments::TailOptions, out, reconnect::Reconnect, words};
+use super::{CommandError, arguments::TailOptions, find, out, reconnect::Reconnect, words};
 use crate::{
     client::{Client, FeedQuery, FeedReader},
     domain::UnixMs,
@@ -18,6 +18,10 @@ const OMITTED: [&str; 6] = ["id", "type", "at", "business", "rank", "wamid"];
 /// Errors: the server refused the call; it never answered, or has not answered for five minutes.
 pub async fn tail(client: &Client, options: TailOptions, stop: impl Future<Output = ()>) -> Result<(), CommandError> {
     let TailOptions { types, campaign, after, output } = options;
+    let campaign = match campaign {
+        Some(name) => Some(find::campaign(client, &name).await?),
+        None => None,
+    };
     let query = FeedQuery { types, campaign, after };
     let mut tail = Tail { client, query, json: output.json, feed: None, reconnect: Reconnect::default() };
     let ended = tokio::select! {

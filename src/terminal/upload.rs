@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::Body;
 use tokio::time::sleep;
 
-use super::{CommandError, source::Source, table};
-use crate::{api_types::UploadResult, client};
+use super::{CommandError, source::Source, table, words};
+use crate::{api_types::UploadResult, client, domain::Reject};
 
 /// The maximum number of rejected rows that are shown to people. With `--json`, all rows that the server returned are
 /// printed.
@@ -58,4 +58,17 @@ pub(super) fn rejections(UploadResult { rejected_count, rejected, .. }: &UploadR
         text += &format!("\nThese are the first {}; with --json it is the first 1,000.", shown.len());
     }
     text
+}
+
+/// Why too little of a file was accepted, if so: rows after an unclosed quote were not read, or more rows were rejected
+/// than `max_rejected` allows.
+pub(super) fn shortfall(uploaded: &UploadResult, max_rejected: Option<u64>) -> Option<String> {
+    if let Some(unclosed) = uploaded.rejected.iter().find(|rejection| rejection.code == Reject::UnclosedQuote.code()) {
+        let from = unclosed.line.map_or_else(|| format!("row {}", unclosed.row), |line| format!("line {line}"));
+        return Some(format!("the file could not be read from {from} on, because a closing quote is missing there"));
+    }
+    let max = max_rejected.filter(|max| uploaded.rejected_count > *max)?;
+    let verb = if uploaded.rejected_count == 1 { "is" } else { "are" };
+    let rejected = words::counted(uploaded.rejected_count, "row");
+    Some(format!("{rejected} {verb} rejected, more than --max-rejected {max} allows"))
 }

@@ -28,6 +28,11 @@ pub fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
+/// The number with its noun: `1 row`, `45,210 rows`.
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// `45.2 %` of `whole`; empty if `whole` is 0.
 pub fn share(part: u64, whole: u64) -> String {
     match whole {
@@ -242,6 +247,12 @@ mod tests {
         assert_eq!([0, 1, 59, 725, 3600 + 12 * 60 + 7].map(of), ["1s", "1s", "59s", "12m 5s", "1h 12m"]);
         assert_eq!(duration(Duration::from_secs(3 * 86_400)), "72h");
         duration(Duration::MAX);
+    }
+
+    #[test]
+    fn a_noun_follows_its_number() {
+        let rows = [0, 1, 45_210].map(|number| counted(number, "row"));
+        assert_eq!(rows, ["0 rows", "1 row", "45,210 rows"]);
     }
 
     #[test]

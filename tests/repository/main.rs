@@ -6,5 +6,5 @@
 mod architecture;
 mod documents;
 mod install;
-mod packages;
 mod metrics;
+mod packages;

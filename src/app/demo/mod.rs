@@ -22,7 +22,7 @@ use crate::{
     domain::{CampaignId, LineId, Secret},
     intake::Format,
     sim::{Scenario, Sim},
-    terminal::{CommandError, out, progress::CampaignProgress, watch},
+    terminal::{CommandError, out, progress::CampaignProgress, watch, words},
 };
 use verdict::Verdict;
 
@@ -140,8 +140,9 @@ async fn campaign(
     let created = submit(client, &new).await?;
     let uploaded = client.upload(created, "demo", &Format::Csv.into(), None, rows(recipients).into()).await?;
     say(&format!(
-        "campaign {created}: {} recipients accepted, {} rejected",
-        uploaded.accepted, uploaded.rejected_count
+        "campaign {created}: {} accepted, {} rejected",
+        words::counted(uploaded.accepted, "recipient"),
+        words::count(uploaded.rejected_count)
     ))?;
     client.change_campaign(created, ControlAction::Launch).await?;
     let mut view = (!json).then(|| CampaignProgress::new(recipients.into()));

@@ -45,6 +45,30 @@ async fn all_problems_reported_by_the_server_are_printed() {
 }
 
 #[tokio::test]
+async fn a_problem_of_the_api_is_printed_with_a_remedy() {
+    let refused = |status: u16, kind: &str, detail: &str| {
+        let kind = format!("urn:pregon:problem:{kind}");
+        Answer::Json(status, json!({ "type": kind, "title": "x", "status": status, "detail": detail }))
+    };
+    let campaign = format!("GET /v1/campaigns/{ID}");
+    let server = Server::start([
+        ("GET /v1/lines/9", refused(404, "line-not-found", "there is no line 9 in the configuration")),
+        (&campaign, refused(404, "campaign-not-found", "there is no such campaign")),
+        ("POST /v1/holds/line:9/lift", refused(404, "hold-not-found", "there is no hold line:9")),
+    ])
+    .await;
+    let ran = server.run(&["line", "show", "9"]).await;
+    let text = "there is no line 9 in the configuration (HTTP 404)\n`pregon line list` shows the lines.\n";
+    assert_eq!((ran.code, ran.err), (1, format!("pregon: {text}")));
+    let ran = server.run(&["campaign", "show", ID]).await;
+    assert!(ran.code == 1 && ran.err.contains("\n`pregon campaign list` shows the campaigns"), "{ran:?}");
+    let ran = server.run(&["hold", "lift", "line:9"]).await;
+    assert!(ran.code == 1 && ran.err.ends_with("\n`pregon hold list` shows the holds.\n"), "one of several: {ran:?}");
+    let ran = server.run(&["job", "show", "9"]).await;
+    assert!(ran.code == 2 && ran.err.contains("`pregon job list` shows"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_pregon_is_reported() {
     let server =
         Server::start([("GET /v1/lines", Answer::Text("text/html", "<h1>It works!</h1>".into(), false))]).await;
@@ -76,7 +100,10 @@ async fn an_invalid_command_line_exits_2_without_a_request() {
         &submit(&file, &["--priority", "11"]),
         &submit(&file, &["--start-at", "tomorrow"]),
         &submit(&file, &["--no-launch", "--watch"]),
-        &["campaign", "show", "crm-77"],
+        &["campaign", "show", ""],
+        &["campaign", "recipients", ID, "--state", "lost"],
+        &["campaign", "list", "--limit", "1e-3"],
+        &["demo", "--recipients", "1e7"],
         &["campaign", "list", "--state", "melting"],
         &["line", "rate", "3001"],
         &["line", "rate", "3001", "0"],

@@ -328,6 +328,59 @@ async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
 }
 
 #[tokio::test]
+async fn templates_are_listed_and_shown_with_their_columns() {
+    let template = json!({
+        "waba": "2001", "id": "7", "name": "spring_sale", "language": "es_AR", "status": "APPROVED", "category": "MARKETING",
+        "quality_score": "GREEN", "parameter_format": "POSITIONAL",
+        "components": [
+            { "type": "HEADER", "format": "IMAGE" },
+            { "type": "BODY", "text": "Hola {{1}},\nhoy {{2}} menos." },
+            { "type": "BUTTONS", "buttons": [{ "type": "QUICK_REPLY", "text": "No más" }] },
+        ],
+        "usable": true, "synced_at": "2026-11-22T17:35:00Z",
+    });
+    let list = Answer::Json(200, json!({ "templates": [template.clone()], "next": null }));
+    let server = Server::start([
+        ("GET /v1/templates", list),
+        ("GET /v1/templates/2001/spring_sale/es_AR", Answer::Json(200, template.clone())),
+    ])
+    .await;
+    let ran = server.run(&["template", "list"]).await;
+    let row = ran.out.lines().last().expect("a row");
+    assert_eq!(row.trim(), "2001/spring_sale/es_AR  MARKETING  APPROVED  GREEN    yes");
+    assert_eq!(server.run(&["template", "list", "--json"]).await.json(), [json!({ "templates": [template.clone()] })]);
+    let ran = server.run(&["template", "show", "2001/spring_sale/es_AR"]).await;
+    for text in
+        ["MARKETING", "APPROVED", "GREEN", "to, header", "1, 2", "(image)", "Hola {{1}},\n hoy {{2}}", "[No más]"]
+    {
+        assert!(ran.code == 0 && ran.out.contains(text), "{text}: {}", ran.out);
+    }
+    assert_eq!(server.run(&["template", "show", "2001/spring_sale/es_AR", "--json"]).await.json(), [template]);
+}
+
+#[tokio::test]
+async fn workers_are_listed_over_all_pages() {
+    let worker = json!({
+        "id": "pregon-0-17-0a1b2c3d", "name": "pregon-0", "version": "0.2.0", "roles": ["dispatch"],
+        "lines": ["3001", "3002", "3003", "3004", "3005"], "since": "2026-11-22T17:00:00Z",
+    });
+    let old = json!({ "id": "4711-0a1b2c3d", "name": "4711-0a1b2c3d", "version": null, "roles": ["dispatch"], "lines": [],
+        "since": null });
+    let page = |worker: &Value, next: Option<&str>| Answer::Json(200, json!({ "workers": [worker], "next": next }));
+    let server = Server::start([
+        ("GET /v1/workers", page(&old, Some("4711-0a1b2c3d"))),
+        ("GET /v1/workers?cursor=4711-0a1b2c3d", page(&worker, None)),
+    ])
+    .await;
+    let ran = server.run(&["worker", "list"]).await;
+    let rows: Vec<&str> = ran.out.lines().skip(2).map(str::trim).collect();
+    let first = "4711-0a1b2c3d         0.1.0    dispatch";
+    let second = "pregon-0-17-0a1b2c3d  0.2.0    dispatch  3001, 3002, 3003, 3004 and 1 more  2026-11-22T17:00:00Z";
+    assert_eq!(rows, [first, second], "{ran:?}");
+    assert_eq!(server.run(&["worker", "list", "--json"]).await.json(), [json!({ "workers": [old, worker] })]);
+}
+
+#[tokio::test]
 async fn templates_are_unpaused_one_by_one() {
     let unpaused = json!({ "waba": "2001", "name": "spring_sale", "language": "es_AR" });
     let refused = json!({ "type": "urn:pregon:problem:unpause-refused", "title": "Conflict", "status": 409, "detail": "meta \

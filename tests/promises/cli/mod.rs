@@ -4,9 +4,12 @@
 mod checking;
 mod demo;
 mod failing;
+mod finding;
 mod forgetting;
+mod helping;
 mod installing;
 mod managing;
+mod screen;
 mod submitting;
 mod suppressing;
 mod tailing;

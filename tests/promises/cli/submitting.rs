@@ -219,6 +219,22 @@ async fn no_launch_leaves_a_draft_and_nothing_is_launched_twice() {
 }
 
 #[tokio::test]
+async fn a_draft_that_is_found_is_launched_and_that_is_said() {
+    let draft = || {
+        let found = json!({ "id": ID, "state": "draft", "accepted": 0, "rejected_count": 0, "rejected": [] });
+        ("POST /v1/campaigns", Answer::Json(200, found))
+    };
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let server = Server::start([draft(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &[])).await;
+    let printed = "was a draft before; it was launched and is running: 2 accepted, 1 rejected\n";
+    assert!(ran.code == 0 && ran.out.contains(printed) && !ran.out.contains("nothing was sent"), "{ran:?}");
+    let ran = server.run(&submit(&file, &["--no-launch"])).await;
+    assert!(ran.code == 0 && ran.out.contains("was a draft before and stays one: 2 accepted, 1 rejected\n"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn submit_can_watch_the_campaign() {
     let server = Server::start([
         created(),
@@ -248,7 +264,7 @@ async fn more_rejected_rows_than_allowed_leave_a_draft() {
     let server = Server::start([created(), (&upload_call(), uploaded())]).await;
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &["--max-rejected", "0"])).await;
-    let printed = "pregon: 1 rows are rejected, more than --max-rejected 0 allows: nothing is sent, and campaign";
+    let printed = "pregon: 1 row is rejected, more than --max-rejected 0 allows: nothing is sent, and campaign";
     assert!(ran.code == 1 && ran.err.starts_with(printed) && ran.out.contains("not_e164"), "{ran:?}");
     assert!(!server.targets().contains(&launch_call()));
     let running = Answer::Json(200, campaign("running", statistics(0)));
@@ -325,7 +341,7 @@ async fn a_dry_run_reports_rejections_and_leaves_nothing() {
         ),
         expected
     );
-    assert_eq!((ran.code, ran.err.as_str()), (1, "pregon: 1 rows are rejected, more than --max-rejected 0 allows\n"));
+    assert_eq!((ran.code, ran.err.as_str()), (1, "pregon: 1 row is rejected, more than --max-rejected 0 allows\n"));
 }
 
 #[tokio::test]

@@ -80,13 +80,17 @@ async fn a_list_is_imported_and_exported() {
     let options = ["--business", "1001", "--scope", "all", "--reason", "register", "--ignore", "email"];
     let import = [&["suppression", "import", &file], options.as_slice()].concat();
     let ran = server.run(&import).await;
-    assert!(ran.code == 0 && ran.out.starts_with("2 suppressed, 1 rejected\n\n"), "{ran:?}");
+    assert!(ran.code == 1 && ran.out.starts_with("2 suppressed, 1 rejected\n\n"), "{ran:?}");
     assert!(ran.out.contains("line 4  not_e164"), "{ran:?}");
+    let printed = "pregon: 1 row is rejected, more than --max-rejected 0 allows: whoever these rows are about still gets \
+        messages; correct the file and import it again\n";
+    assert_eq!(ran.err, printed);
     let [first, second] = server.calls().try_into().expect("a call that was cut, and its repetition");
     assert_eq!(
         (&first.body, &first.content_type, &first.upload_id),
         (&CSV.into(), &"text/csv".into(), &second.upload_id)
     );
+    assert_eq!(server.run(&[&import[..], &["--max-rejected", "1"]].concat()).await.code, 0);
     let ran = server.run(&["suppression", "export"]).await;
     assert_eq!((ran.code, ran.out.as_str()), (0, export));
 }

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail names what to do, or which no command meets.
-    const WITHOUT: [&str; 16] = [
+    const WITHOUT: [&str; 17] = [
         "body-too-large",
         "invalid",
         "invalid-phone",
@@ -70,6 +70,7 @@ mod tests {
         "invalid-rate",
         "invalid-upload-id",
         "malformed-body",
+        "redis-full",
         "subscriber-not-found",
         "sync-failed",
         "template-changed",

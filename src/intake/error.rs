@@ -16,7 +16,7 @@ pub enum IntakeError {
     /// There is no such dead letter. Nothing was changed.
     #[error("there is no dead letter {0}: it was retried or deleted, or never existed")]
     NoDeadLetter(EntryId),
-    /// The request has problems, which are listed. Nothing was changed. Made by [`IntakeError::invalid`], which bounds them.
+    /// The request has these problems, the first of many. Nothing was changed.
     #[error("{}", .0.join("; "))]
     Invalid(Vec<String>),
     /// The template can't be sent. Nothing was changed.

@@ -52,9 +52,12 @@ impl TestRedis {
         client.get_multiplexed_async_connection_with_config(&config).await.expect("a connection")
     }
 
-    /// Sets `maxmemory` so that the memory that is used now is this share of it.
+    /// Stores 100 MB, and sets `maxmemory` so that the memory that is used then is this share of it. So there is room for
+    /// what comes until the memory is read again.
     pub async fn fill_to(&self, share: f64) {
         let mut connection = self.connection().await;
+        let ballast = cmd("SETRANGE").arg("ballast").arg(100_000_000).arg("x").exec_async(&mut connection).await;
+        ballast.expect("room");
         let info: String = cmd("INFO").arg("memory").query_async(&mut connection).await.expect("the figures");
         let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse::<f64>().ok());
         self.set_memory((used.expect("a number") / share) as u64).await;

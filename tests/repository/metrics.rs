@@ -8,7 +8,7 @@ use pregon::telemetry::metrics::series::ALL;
 const TABLE: &str = "## All series\n\n";
 
 /// The documents that name series.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "SECURITY.md",
     "CHANGELOG.md",
@@ -17,6 +17,7 @@ const DOCUMENTS: [&str; 9] = [
     "docs/events.md",
     "docs/jobs.md",
     "docs/metrics.md",
+    "docs/runbook.md",
     "docs/webhooks.md",
 ];
 

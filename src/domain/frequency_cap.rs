@@ -35,7 +35,7 @@ impl FrequencyCap {
         (!is_valid).then(text)
     }
 
-    /// Whether whoever has had as much as this cap allows has had at least as much as `other` allows.
+    /// Whether this cap has no effect beside `other`: people reach `other` first, or at the same time.
     pub fn is_implied_by(self, other: Self) -> bool {
         self.messages >= other.messages && self.days <= other.days
     }

@@ -54,15 +54,8 @@ impl Tls {
     ///
     /// Errors: [`TlsError`], which names the file and the cause.
     pub fn load(files: &TlsConfig) -> Result<Self, TlsError> {
-        let Certificate(config) = Self::read(files)?;
+        let Certificate(config) = Certificate::read(files)?;
         Ok(Self(Arc::new(RwLock::new(Arc::new(config)))))
-    }
-
-    /// Reads a certificate and its key.
-    ///
-    /// Errors: [`TlsError`], which names the file and the cause.
-    pub fn read(files: &TlsConfig) -> Result<Certificate, TlsError> {
-        read(files).map(Certificate)
     }
 
     /// Uses another certificate for the connections that come.
@@ -77,21 +70,26 @@ impl Tls {
     }
 }
 
-fn read(TlsConfig { certificate, key }: &TlsConfig) -> Result<ServerConfig, TlsError> {
-    let broken = |key, file: &Path| {
-        let file = file.to_owned();
-        move |source| TlsError::File { key, file, source }
-    };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(broken("certificate", certificate))?;
-    if chain.is_empty() {
-        return Err(TlsError::Empty(certificate.clone()));
+impl Certificate {
+    /// Reads a certificate and its key.
+    ///
+    /// Errors: [`TlsError`], which names the file and the cause.
+    pub fn read(TlsConfig { certificate, key }: &TlsConfig) -> Result<Self, TlsError> {
+        let broken = |key, file: &Path| {
+            let file = file.to_owned();
+            move |source| TlsError::File { key, file, source }
+        };
+        let chain = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(broken("certificate", certificate))?;
+        if chain.is_empty() {
+            return Err(TlsError::Empty(certificate.clone()));
+        }
+        let key = PrivateKeyDer::from_pem_file(key).map_err(broken("key", key))?;
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
+        let mut config = builder.with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self(config))
     }
-    let key = PrivateKeyDer::from_pem_file(key).map_err(broken("key", key))?;
-    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
-    let mut config = builder.with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
 }

@@ -36,7 +36,7 @@ pub(super) fn group(operation: &str) -> RedisOperation {
     }
 }
 
-/// Whether a command of Redis only reads. Names of scripts are in lower case, and are none.
+/// Whether a command of Redis only reads. The name of a script is in lower case, and never counts as one.
 fn is_read(command: &str) -> bool {
     const READS: [&str; 26] = [
         "EXISTS",

@@ -49,7 +49,7 @@ impl Store {
     }
 
     /// The people who are noted, without the first `skip`: at most `limit`. Those who are noted meanwhile come first, so
-    /// whoever reads one page after the other misses none of the others.
+    /// a reader that takes one page after the other misses nobody else.
     pub async fn withheld_people(&self, business: &BusinessId, skip: usize, limit: usize) -> Result<Vec<PersonHash>> {
         let mut range = cmd("ZREVRANGE");
         range.arg(self.keys.withheld_people(business)).arg(skip).arg((skip + limit).saturating_sub(1));

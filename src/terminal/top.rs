@@ -210,7 +210,7 @@ fn name(name: &str) -> String {
     }
 }
 
-/// The part of `text` that fits into so many rows and columns.
+/// The part of `text` that fits into `rows` and `columns`.
 fn cut(text: &str, rows: usize, columns: usize) -> String {
     let line = |line: &str| line.chars().take(columns).collect::<String>();
     text.lines().take(rows).map(line).collect::<Vec<_>>().join("\n")

@@ -196,7 +196,15 @@ impl Service {
         let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
         let reload = Reload { config: config.clone(), roles: roles.to_vec(), live };
         shutdown.core("reload", reload.run(hangups, shutdown.stopping()));
-        info!(version = env!("CARGO_PKG_VERSION"), config = %config.settings, worker = context.worker, http = http.map(display), ops = %ops.address, lines = context.lines.len(), "serving");
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            config = %config.settings,
+            worker = context.worker,
+            http = http.map(display),
+            ops = %ops.address,
+            lines = context.lines.len(),
+            "serving"
+        );
         // Without a listener for requests, there is no load balancer to wait for.
         let drain = http.map_or(Duration::ZERO, |_| config.shutdown.drain);
         let stop_times = StopTimes { drain, grace: config.shutdown.grace };

@@ -12,7 +12,7 @@ use tracing::{error, info};
 use super::webhook;
 use crate::{
     config::{ApiKey, Config, ConfigError, Role, Settings},
-    http::tls::{Tls, TlsError},
+    http::tls::{Certificate, Tls, TlsError},
     telemetry::logging::{self, BadLevel},
     webhook::WebhookSecrets,
 };
@@ -97,8 +97,8 @@ impl Reload {
             return Err(ReloadError::NeedsRestart(fixed));
         }
         let tls = self.live.tls.as_ref().zip(config.http.tls.as_ref());
-        let certificate = tls.map(|(tls, files)| Ok::<_, TlsError>((tls, Tls::read(files)?))).transpose()?;
-        // Only this can fail and changes something, so it comes first.
+        let certificate = tls.map(|(tls, files)| Ok::<_, TlsError>((tls, Certificate::read(files)?))).transpose()?;
+        // The first change, because it is the only one that can fail.
         if config.log.level != self.config.log.level {
             logging::set_level(&config.log.level)?;
         }

@@ -8,7 +8,7 @@ use crate::support::{
     hooks::{APP_SECRET, signature_with},
     http_client,
     redis::TestRedis,
-    server::{Installation, KEY, Server},
+    server::{Installation, KEY, Server, surroundings},
     until,
 };
 
@@ -22,23 +22,10 @@ impl Reloadable {
     async fn start(redis: &TestRedis, secrets: &tempfile::TempDir) -> Self {
         let app_secret = secrets.path().join("app-secret");
         fs::write(&app_secret, APP_SECRET).expect("a secret");
-        let text = format!(
-            r#"redis.url = "{}"
-[http]
-listen = "127.0.0.1:0"
-api_keys = [{{ name = "test", secret = {{ env = "PREGON_TEST_KEY" }} }}]
-[ops]
-listen = "127.0.0.1:0"
-[webhook]
-verify_token = {{ env = "PREGON_TEST_VERIFY_TOKEN" }}
-app_secret = {{ file = "{}" }}
-[log]
-format = "json"
-level = "info"
-"#,
-            redis.url(),
-            app_secret.display(),
-        );
+        let file = format!("{{ file = \"{}\" }}", app_secret.display());
+        let surroundings = surroundings("http://127.0.0.1:9").replace(r#"{ env = "PREGON_TEST_APP_SECRET" }"#, &file);
+        let log = "[log]\nformat = \"json\"\nlevel = \"info\"\n";
+        let text = format!("redis.url = \"{}\"\n{surroundings}{log}", redis.url());
         let installation = Installation::of(&text);
         Self { server: installation.serve("worker", "api,webhook").await, installation }
     }

@@ -38,7 +38,7 @@ const READ_AT_ONCE: usize = 10_000;
 /// What was claimed.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimed<'a> {
-    /// Whose messages.
+    /// The business that sends them.
     pub business: &'a BusinessId,
     /// Whether their template is marketing.
     pub is_marketing: bool,

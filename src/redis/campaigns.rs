@@ -445,7 +445,7 @@ impl Store {
                 pipeline.hdel(keys.part(part), "held");
                 let dropped = [keys.chunks(part), keys.ids(part), keys.wamids(part), keys.history(part)];
                 let of_rows = [keys.error_codes(part), keys.tries(part), keys.held(part), keys.withheld(part)];
-                for key in dropped.into_iter().chain(of_rows) {
+                for key in dropped.into_iter().chain(of_rows).chain([keys.before(part)]) {
                     pipeline.unlink(key);
                 }
             }
@@ -626,6 +626,7 @@ impl Store {
             self.keys.sends(part),
             self.keys.retry(part),
             self.keys.error_codes(part),
+            self.keys.before(part),
         ];
         loop {
             let call = Call::new(&script::SWEEP, &keys).arg(now.0).arg(SWEEP_ROWS).arg(to.code());

@@ -270,7 +270,8 @@ impl Store {
     fn erasure(&self, part: PartId, now: UnixMs) -> Call {
         let keys = &self.keys;
         let of_states = [keys.part(part), keys.states(part), keys.history(part), keys.sends(part), keys.retry(part)];
-        let of_rows = [keys.error_codes(part), keys.skips(part), keys.chunks(part), keys.wamids(part)];
+        let of_rows =
+            [keys.error_codes(part), keys.skips(part), keys.chunks(part), keys.wamids(part), keys.before(part)];
         Call::new(&script::ERASE, &[of_states.as_slice(), &of_rows].concat()).arg(now.0)
     }
 

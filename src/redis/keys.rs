@@ -144,6 +144,8 @@ keys! {
     skips(part: PartId) => "{{{part}}}:k";
     /// BITMAP of rows whose message Meta withheld once, and that are or were sent again. Only parts with such rows have it.
     withheld(part: PartId) => "{{{part}}}:x";
+    /// HASH: row that is sent again → the state and the error code that it had before.
+    before(part: PartId) => "{{{part}}}:b";
 
     /// ZSET of the people who count towards the messaging limit of a business, as 8 bytes each, score = time in ms from
     /// which on they do not. Expires.
@@ -222,7 +224,7 @@ impl RedisKeys {
     }
 
     /// All keys of a part.
-    pub fn all_of(&self, part: PartId) -> [String; 15] {
+    pub fn all_of(&self, part: PartId) -> [String; 16] {
         [
             self.part(part),
             self.states(part),
@@ -239,6 +241,7 @@ impl RedisKeys {
             self.held(part),
             self.skips(part),
             self.withheld(part),
+            self.before(part),
         ]
     }
 }

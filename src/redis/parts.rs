@@ -207,7 +207,8 @@ impl Store {
     /// them by `unanswered`, and the caller gives them back.
     pub async fn claim(&self, part: PartId, request: &ClaimRequest) -> Result<Claim> {
         let incarnation = self.incarnations.newest();
-        let call = Call::new(&script::CLAIM, &self.part_keys(part, [self.keys.tries(part)]))
+        let [tries, codes, before] = [self.keys.tries(part), self.keys.error_codes(part), self.keys.before(part)];
+        let call = Call::new(&script::CLAIM, &self.part_keys(part, [tries, codes, before]))
             .arg(request.epoch)
             .arg(request.now.0)
             .arg(request.limit)
@@ -240,8 +241,8 @@ impl Store {
     ) -> Call {
         let [codes, ids] = [self.keys.error_codes(part), self.keys.ids(part)];
         let [tries, wamids, held] = [self.keys.tries(part), self.keys.wamids(part), self.keys.held(part)];
-        let [skips, withheld] = [self.keys.skips(part), self.keys.withheld(part)];
-        let keys = self.part_keys(part, [codes, ids, tries, wamids, held, skips, withheld]);
+        let [skips, withheld, before] = [self.keys.skips(part), self.keys.withheld(part), self.keys.before(part)];
+        let keys = self.part_keys(part, [codes, ids, tries, wamids, held, skips, withheld, before]);
         let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(id_retention)).arg(epoch);
         let call = call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs);
         let call = call.arg(packed.claims).arg(packed.doubt_until.map_or(0, |until| until.0)).arg(packed.held);
@@ -294,7 +295,8 @@ impl Store {
             let [why, replied] = [self.keys.error_codes(*part), self.keys.replied(*part)];
             let [ids, tries, wamids] = [self.keys.ids(*part), self.keys.tries(*part), self.keys.wamids(*part)];
             let [held, skips, withheld] = [self.keys.held(*part), self.keys.skips(*part), self.keys.withheld(*part)];
-            let keys = self.part_keys(*part, [why, replied, ids, tries, wamids, held, skips, withheld]);
+            let before = self.keys.before(*part);
+            let keys = self.part_keys(*part, [why, replied, ids, tries, wamids, held, skips, withheld, before]);
             for facts in facts.chunks(FACTS_MAX) {
                 let PackedFacts { facts, ids } = pack_facts(facts);
                 let call = Call::new(&script::STATUS, &keys).arg(ms(id_retention));
@@ -334,7 +336,8 @@ impl Store {
     /// Ends the doubts of a part whose deadline has passed. A row with fewer than `attempts_max` attempts is retried,
     /// any other becomes unknown.
     pub async fn end_doubts(&self, part: PartId, now: UnixMs, attempts_max: u8) -> Result<DoubtsEnded> {
-        let keys = self.part_keys(part, [self.keys.error_codes(part), self.keys.tries(part)]);
+        let [codes, tries, before] = [self.keys.error_codes(part), self.keys.tries(part), self.keys.before(part)];
+        let keys = self.part_keys(part, [codes, tries, before]);
         let call = Call::new(&script::DOUBTS, &keys).arg(now.0).arg(FACTS_MAX).arg(attempts_max);
         let (next, open, unknown, retried): (i64, u64, u64, u64) = self.call_noting(call, Untold::Part(part)).await?;
         metrics::doubts_ended(DoubtEnd::Unknown, unknown);

@@ -1,6 +1,6 @@
 -- Claims rows of a part for sending: rows due for a retry first, then fresh rows in their order.
 --
--- KEYS     meta, state, history, sends, retry, doubt, tries
+-- KEYS     meta, state, history, sends, retry, doubt, tries, codes, before
 -- ARGV     1 epoch of the caller's lease · 2 now (ms) · 3 limit (rows)
 --          4 doubt deadline (ms) for rows that an older epoch left in flight
 --          5 number of this claim, which rises within an epoch · 6 number of an earlier claim that got no response
@@ -21,7 +21,7 @@
 -- If repeated: returns {'late'} and claims nothing. A lost response leaves rows in flight that the caller does not
 -- know of; the next claim asks for these rows, and the caller gives them back. The part therefore stores the rows of
 -- its last claim, and of the last claim of the previous owner.
-local meta, state, history, sends, retry, doubt, tries = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, tries, codes, before = unpack(KEYS)
 local epoch, now, limit, deadline = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local record = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight', 'claim', 'erased')
@@ -81,10 +81,12 @@ end
 
 local packed, claimed = {}, 0
 local may_retry = has_schedule and not in_grace_period
-for _, row in ipairs(may_retry and redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit) or {}) do
-  row = tonumber(row)
+local due = may_retry and redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit) or {}
+for i = 1, #due, 2 do
+  local row, reopened_from = tonumber(due[i]), state_before(tonumber(due[i + 1]))
   local byte = m.byte(row)
   if claimable(byte % 16) then
+    if reopened_from then note_before(before, codes, row, reopened_from) end
     local send = following(m.send(row, byte))
     m.move(row, byte, STATE.in_flight, send)
     packed[#packed + 1] = struct.pack('<I2BB', row, send, (redis.call('HGET', tries, row) or 0) + 1)

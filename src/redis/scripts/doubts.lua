@@ -1,10 +1,12 @@
 -- Ends doubts whose deadline has passed: the row is retried if it may have another attempt, else it becomes unknown.
 --
--- KEYS     meta, state, history, sends, retry, doubt, codes, tries
+-- KEYS     meta, state, history, sends, retry, doubt, codes, tries, before
 -- ARGV     now (ms), limit (rows), attempts at most (0: never send again)
 -- Returns  {next deadline or -1, open recipients of the part, rows that are unknown now, rows that are retried}.
 -- If repeated: a row that is no longer in doubt is unchanged.
-local meta, state, history, sends, retry, doubt, codes, tries = unpack(KEYS)
+--
+-- A row that is retried becomes unknown if nothing more is sent to it.
+local meta, state, history, sends, retry, doubt, codes, tries, before = unpack(KEYS)
 local now, attempts = tonumber(ARGV[1]), tonumber(ARGV[3])
 -- A cancelled campaign sends nothing again.
 if redis.call('HGET', meta, 'gate') == 'cancelled' then attempts = 0 end
@@ -19,6 +21,7 @@ for _, row in ipairs(redis.call('ZRANGEBYSCORE', doubt, '-inf', now, 'LIMIT', 0,
       redis.call('HINCRBY', tries, row, 1)
       m.move(row, byte, STATE.retrying, send, math.floor(now / 1000))
       redis.call('ZADD', retry, now, row)
+      note_before(before, codes, row, STATE.unknown)
       retried = retried + 1
     else
       m.move(row, byte, STATE.unknown, send, math.floor(now / 1000))

@@ -1,6 +1,6 @@
 -- Removes the numbers, values and message ids of recipients of a chunk, and ends those who are still to be sent to.
 --
--- KEYS     meta, state, history, sends, retry, codes, skips, chunks, wamids
+-- KEYS     meta, state, history, sends, retry, codes, skips, chunks, wamids, before
 -- ARGV     1 now (ms) · 2 first row of the chunk · 3 the chunk as the caller read it · 4 the chunk without them
 --          5 the byte of the reason for which they are skipped · 6 the recipients: for each u16 row
 --          7 and so on, for each block with ids of theirs: its number, the block as the caller read it, the block without
@@ -9,10 +9,10 @@
 --          since the caller read it.
 -- If repeated: returns nil, because the chunk has changed.
 --
--- A row that can be claimed is skipped. One that was reopened goes back to the state that it had, since a message was sent.
+-- A row that can be claimed is skipped. One that is sent again goes back to what it was, since a message was sent.
 -- Any other row keeps its state. `erased` in `meta` has u16 row for each, so that no id of a message in flight is stored later,
 -- nobody uses a chunk that was read before, and no retry reopens the row.
-local meta, state, history, sends, retry, codes, skips, chunks, wamids = unpack(KEYS)
+local meta, state, history, sends, retry, codes, skips, chunks, wamids, before = unpack(KEYS)
 local second, reason, rows = math.floor(tonumber(ARGV[1]) / 1000), tonumber(ARGV[5]), ARGV[6]
 if redis.call('HGET', chunks, ARGV[2]) ~= ARGV[3] then return false end
 for i = 7, #ARGV, 3 do
@@ -26,14 +26,11 @@ end
 
 local m, recipients, skipped = moves(meta, state, history, sends, nil, skips), 0, 0
 local function finish(row, byte)
-  local send, before = m.send(row, byte), state_before(tonumber(redis.call('ZSCORE', retry, row) or 0))
+  local due = tonumber(redis.call('ZSCORE', retry, row) or 0)
   redis.call('ZREM', retry, row)
-  if before then
-    if before ~= STATE.unknown then count_failure(m, codes, row, 1) end
-    m.move(row, byte, before, send, second)
-  else
+  if not go_back(m, codes, before, row, byte, due, second) then
     redis.call('HDEL', codes, row)
-    m.skip(row, byte, send, second, reason)
+    m.skip(row, byte, m.send(row, byte), second, reason)
     skipped = skipped + 1
   end
 end

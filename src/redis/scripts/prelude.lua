@@ -27,12 +27,12 @@ local function claimable(state) return state == STATE.pending or state == STATE.
 -- Whether a row that can be claimed was reopened: Meta returned or withheld its message (see `status.lua`), or a retry of
 -- its campaign sends it again (see `reopen.lua`). Its score in `retry` is the time (ms) at which it is due, 0 for at once,
 -- and a fraction. Until its next claim the row keeps its send number, and facts about that send are those of an earlier
--- send. If it is not claimed again, it goes back to the state that the fraction stands for: 0.25 unknown, 0.5 failed, 0.75
--- refused (see `state_before`).
+-- send. If nothing more is sent to it, it goes back to the state that the fraction stands for: 0.25 unknown, 0.5 failed,
+-- 0.75 refused (see `go_back`).
 local RETURNED_DUE = 0.5
 local function is_reopened(retry, row) return tonumber(redis.call('ZSCORE', retry, row) or 0) % 1 > 0 end
 
--- The state to which a reopened row with this score goes back; nil for a row that was not reopened.
+-- The state to which a reopened row with this score goes back; nil for any other row.
 local function state_before(due)
   local fraction = due % 1
   if fraction == RETURNED_DUE then return STATE.failed end
@@ -308,4 +308,32 @@ local function count_failure(m, codes, row, n) m.count('f' .. (redis.call('HGET'
 local function clear_code(m, codes, row, state)
   if state == STATE.failed or state == STATE.refused then count_failure(m, codes, row, -1) end
   redis.call('HDEL', codes, row)
+end
+
+-- Notes that `row`, which is sent again, goes back to `state` with the code that it has now if nothing more is sent to it.
+-- The note stays through the attempts of the row, until Meta accepts or refuses a message.
+local function note_before(before, codes, row, state)
+  redis.call('HSET', before, row, state .. ' ' .. (redis.call('HGET', codes, row) or ''))
+end
+
+-- Ends `row`, whose last claim certainly sent nothing, as it was before it was sent again. `due` is its score in `retry`, 0
+-- if it is not there. Returns false, and changes nothing, if the row was not sent before. A row that is unknown again looks
+-- like one that waits for the outcome of its last claim, so it is marked with BACK: a repeat of that outcome changes nothing.
+local BACK = 'back'
+local function go_back(m, codes, before, row, byte, due, second)
+  local state, code = state_before(due)
+  if not state then
+    state, code = string.match(redis.call('HGET', before, row) or '', '^(%d+) (%d*)$')
+    if not state then return false end
+    state = tonumber(state)
+    if code == '' then redis.call('HDEL', codes, row) else set_code(m, codes, row, code) end
+  end
+  if due % 1 == 0 and state == STATE.unknown then
+    redis.call('HSET', before, row, BACK)
+  else
+    redis.call('HDEL', before, row)
+  end
+  if state == STATE.failed or state == STATE.refused then count_failure(m, codes, row, 1) end
+  m.move(row, byte, state, m.send(row, byte), second)
+  return true
 end

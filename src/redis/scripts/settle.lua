@@ -1,7 +1,7 @@
 -- Stores the outcomes of attempts. The caller may have lost its lease meanwhile: an outcome counts from any epoch,
 -- because it is a fact about what Meta did.
 --
--- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips, withheld
+-- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips, withheld, before
 -- ARGV     1 now (ms) · 2 lifetime of message ids (ms) · 3 epoch of the claims
 --          4 acceptances, 11 bytes each, as stored in `ids`: u16 row, u8 send, 8 bytes fingerprint of the message id
 --          5 history entries of the acceptances, 7 bytes each, logged if the row moves: u16 row, u8 state byte,
@@ -23,7 +23,8 @@
 --          F refused by Meta
 --          S certainly not sent, and skipped for the reason in `code`
 --          In a cancelled campaign R and B cancel the row. In a completed campaign R refuses the row with its code
---          and B makes it unknown, unless the row is unknown already: then it stays so, for S too.
+--          and B makes it unknown, unless the row is unknown already: then it stays so, for S too. Instead of any of
+--          these, and of S, a row that was sent before goes back to what it was (see `go_back`).
 -- Returns  {open recipients of the part;
 --          1 if the part may be missing from the line's work, else 0: a newer epoch has the part, and may have removed
 --          it from the work before this call reopened a row;
@@ -31,7 +32,7 @@
 -- If repeated: changes nothing, because a row whose outcome is stored does not wait for one with that send number, and
 -- a row that a status has moved on is not accepted any more, so it is not held again. The outcome of a claim that Redis
 -- forgot has the same effect as if Redis had not forgotten the claim.
-local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips, withheld = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips, withheld, before = unpack(KEYS)
 local now, acceptances, entries, others, runs, claims = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local second = math.floor(now / 1000)
 local m, accepted = moves(meta, state, history, sends, held, skips), 0
@@ -52,9 +53,12 @@ local function settle(row, send, kind, code, time)
   -- message, the row stays delivered or read.
   local can_restore = was ~= 0 and RANK[was] ~= RANK[STATE.cancelled] and RANK[was] < RANK[STATE.delivered]
   if newer(send, current) and can_restore and not m.retention_ended() then
+    local sent_before = claimable(was) and state_before(tonumber(redis.call('ZSCORE', retry, row) or 0))
+    if was == STATE.failed or was == STATE.refused then count_failure(m, codes, row, -1) end
+    if was == STATE.failed or was == STATE.refused or was == STATE.unknown then sent_before = was end
+    if sent_before then note_before(before, codes, row, sent_before) end
     redis.call('ZREM', retry, row)
     redis.call('ZREM', doubt, row)
-    if was == STATE.failed or was == STATE.refused then count_failure(m, codes, row, -1) end
     local to = kind == 'C' and taken_over and STATE.in_doubt or STATE.in_flight
     if to == STATE.in_doubt then redis.call('ZADD', doubt, ARGV[9], row) end
     m.move(row, byte, to, send, second)
@@ -64,6 +68,7 @@ local function settle(row, send, kind, code, time)
   local may_settle = kind ~= 'C' and current == send and unanswered(was)
   -- A doubt that has ended does not begin again, and a completed campaign sends nothing again.
   if was == STATE.unknown and (kind == 'D' or completed and kind ~= 'A' and kind ~= 'F') then may_settle = false end
+  if was == STATE.unknown and kind ~= 'A' and redis.call('HGET', before, row) == BACK then may_settle = false end
   -- A row in flight was claimed by the newest epoch. An outcome from an older epoch with the same send number is
   -- about an earlier claim, and counts only if Meta accepted the message.
   if taken_over and was == STATE.in_flight and not is_restored and kind ~= 'A' then may_settle = false end
@@ -73,7 +78,11 @@ local function settle(row, send, kind, code, time)
     if kind == 'W' then
       kind = not completed and redis.call('SETBIT', withheld, row, 1) == 0 and 'R' or 'F'
     end
-    if kind == 'A' then
+    local ends_unsent = kind == 'S' or (cancelled or completed) and (kind == 'R' or kind == 'B')
+    if send > 1 and (kind == 'A' or kind == 'F') then redis.call('HDEL', before, row) end
+    if ends_unsent and send > 1 and go_back(m, codes, before, row, byte, 0, second) then
+      -- The row has ended.
+    elseif kind == 'A' then
       m.move(row, byte, STATE.accepted, send, second)
       accepted = accepted + 1
     elseif kind == 'F' or kind == 'R' and completed then
@@ -108,6 +117,7 @@ local function settle(row, send, kind, code, time)
     -- The row expired or was cancelled meanwhile, or its claim was forgotten, but Meta has the message.
     redis.call('ZREM', retry, row)
     redis.call('ZREM', doubt, row)
+    redis.call('HDEL', before, row)
     clear_code(m, codes, row, was)
     m.move(row, byte, STATE.accepted, send, second)
     accepted = accepted + 1

@@ -1,6 +1,6 @@
 -- Merges statuses and replies from Meta, from any source and in any order.
 --
--- KEYS     meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips, withheld
+-- KEYS     meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips, withheld, before
 -- ARGV     1 lifetime of message ids (ms)
 --          2 packed facts of 14 bytes: u16 row, u8 send (0: the last one), u8 state (11: withheld, 14: returned, 15: the
 --            recipient replied), u32 code, u32 time (s), u16 length of its message id in 3 (0: not known)
@@ -24,7 +24,8 @@
 -- Any status that moves a row also says that Meta no longer keeps its message back.
 -- After the retention of the recipients no code, history or message id is stored, and a row that failed or was refused
 -- stays so.
-local meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips, withheld = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips, withheld, before =
+  unpack(KEYS)
 local facts, known_ids, BLOCK, RETURNED, WITHHELD = ARGV[2], ARGV[3], tonumber(ARGV[4]), 14, STATE.skipped
 local m, new_ids, applied, results = moves(meta, state, history, sends, held, skips), {}, 0, {}
 local new_wamids, id_end = {}, 0
@@ -70,7 +71,10 @@ for pos = 1, #facts, 14 do
     if was == STATE.in_doubt then redis.call('ZREM', doubt, row) end
     if claimable(was) then redis.call('ZREM', retry, row) end
     local may_have_code = was ~= STATE.accepted and was ~= STATE.sent and was ~= STATE.delivered
-    if current > 1 or may_have_code then clear_code(m, codes, row, was) end
+    if current > 1 or may_have_code then
+      clear_code(m, codes, row, was)
+      redis.call('HDEL', before, row)
+    end
     if reopens then
       local due = RETURNED_DUE
       if is_withheld then

@@ -1,14 +1,14 @@
 -- Ends recipients that will not be sent to: the campaign was cancelled or completed, or its `expires_at` has passed.
 --
--- KEYS     meta, state, history, sends, retry, codes
+-- KEYS     meta, state, history, sends, retry, codes, before
 -- ARGV     now (ms), limit (rows), code of the state to end in: cancelled, expired, or failed in a completed campaign
 -- Returns  {1 if more rows have to be ended, else 0; open recipients of the part}. Call again while the first is 1.
 -- If repeated: a row in any state other than pending or retrying is unchanged.
 --
--- A row whose message Meta returned or withheld always fails with its code, and one that a retry reopened goes back to the
--- state that it had. Any other row that is unsent in a completed campaign was reopened just before the gate closed: it is
--- refused with the code of its attempt, or becomes unknown if there is none.
-local meta, state, history, sends, retry, codes = unpack(KEYS)
+-- A row that is sent again goes back to what it was (see `go_back`): it fails with its code if Meta returned or withheld its
+-- message. Any other row that is unsent in a completed campaign was reopened just before the gate closed: it is refused with
+-- the code of its attempt, or becomes unknown if there is none.
+local meta, state, history, sends, retry, codes, before = unpack(KEYS)
 local now, limit, to = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local second = math.floor(now / 1000)
 local record = redis.call('HMGET', meta, 'gate', 'expires', 'next', 'rows')
@@ -22,17 +22,12 @@ local m, ended = moves(meta, state, history, sends), 0
 local function finish(row, due)
   local byte = m.byte(row)
   local was = byte % 16
-  if claimable(was) then
-    local before = due and state_before(due)
-    local ends_in = before or to
-    if not before and to == STATE.failed then
+  if claimable(was) and not (due and go_back(m, codes, before, row, byte, due, second)) then
+    local ends_in = to
+    if to == STATE.failed then
       ends_in = (redis.call('HGET', codes, row) or '0') ~= '0' and STATE.refused or STATE.unknown
     end
-    if ends_in == STATE.failed or ends_in == STATE.refused then
-      count_failure(m, codes, row, 1)
-    elseif not before then
-      redis.call('HDEL', codes, row)
-    end
+    if ends_in == STATE.refused then count_failure(m, codes, row, 1) else redis.call('HDEL', codes, row) end
     m.move(row, byte, ends_in, m.send(row, byte), second)
   end
   ended = ended + 1

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{
-        CampaignId, CampaignState, ClaimedRow, FailureReason, News, PartId, Settled, State, UnixMs,
+        CampaignId, CampaignState, ClaimedRow, Due, FailureReason, News, PartId, Settled, SkipReason, State, UnixMs,
         campaign::{CampaignRetry, RetriedState},
     },
     redis::{
@@ -236,6 +236,29 @@ async fn a_cancelled_retry_leaves_the_recipients_as_they_were() {
     assert_eq!(cancelled.status, 200, "{}", cancelled.body);
     assert_eq!(ended.counts().await, before);
     assert_eq!(ended.recipient(1).await["code"], json!(131_042));
+}
+
+#[tokio::test]
+async fn a_claimed_recipient_of_a_cancelled_retry_that_got_nothing_is_as_before() {
+    let ended = Ended::start().await;
+    let before = ended.counts().await;
+    assert_eq!(ended.retried(json!({ "states": ["failed", "unknown"] })).await.0, 4);
+    // Throttled, failed for the moment, and suppressed meanwhile; the last two are still on their way.
+    let claimed = ended.api.claim(ended.part, 6).await;
+    assert_eq!(claimed.len(), 4);
+    let at = UnixMs(u64::MAX >> 12);
+    let for_the_moment = Settled::Retry { at, reason: meta_code(131_000) };
+    let skipped = Settled::Skipped { reason: SkipReason::Suppressed };
+    ended.api.settle(ended.part, vec![(row(0, 2), skipped), (row(1, 2), for_the_moment.clone())]).await;
+    let cancelled = ended.api.post(&format!("/v1/campaigns/{}/cancel", ended.id)).await;
+    assert_eq!(cancelled.status, 200, "{}", cancelled.body);
+    let throttled = vec![(row(3, 2), Settled::Back { at: Due::At(at) }), (row(2, 2), for_the_moment)];
+    for _ in 0..2 {
+        ended.api.settle(ended.part, throttled.clone()).await;
+        assert_eq!(ended.counts().await, before);
+    }
+    assert_eq!(ended.recipient(1).await["code"], json!(131_042));
+    assert_eq!(ended.recipient(3).await["state"], json!("unknown"));
 }
 
 #[tokio::test]

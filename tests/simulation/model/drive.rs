@@ -468,7 +468,11 @@ impl Drive<'_> {
     }
 
     fn facts_are_stored(&self) -> Checked {
-        if self.must_replay() { Ok(()) } else { self.watch.facts_are_stored() }
+        if self.must_replay() {
+            return Ok(());
+        }
+        self.watch.retried_rows_count_as_sent()?;
+        self.watch.facts_are_stored()
     }
 
     /// Writes an entry to Redis and to the model, even if they have it already.

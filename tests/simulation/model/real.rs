@@ -41,6 +41,8 @@ pub struct View {
     pub due: BTreeMap<u16, u64>,
     /// The rows that were reopened, with the hundredths of a millisecond in their due time.
     pub reopened: BTreeMap<u16, u8>,
+    /// The rows that are sent again, with the number of the state that they had and its code; zeros if they went back to it.
+    pub before: BTreeMap<u16, (u8, u32)>,
     pub doubt: BTreeMap<u16, u64>,
     /// The accepted rows whose message Meta keeps back.
     pub held: BTreeSet<u16>,
@@ -72,6 +74,7 @@ impl View {
                 .collect(),
             due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
             reopened: each().map(|(row, it)| (*row, it.due_percent())).filter(|(_, percent)| *percent > 0).collect(),
+            before: each().filter_map(|(row, it)| Some((*row, before(it)?))).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
             held: each().filter(|(_, it)| it.held).map(|(row, _)| *row).collect(),
             skips: each().filter_map(|(row, it)| Some((*row, it.skip?))).collect(),
@@ -92,6 +95,7 @@ impl View {
                 format!("why {:?}", view.why),
                 format!("due {:?}", view.due),
                 format!("reopened {:?}", view.reopened),
+                format!("before {:?}", view.before),
                 format!("doubt {:?}", view.doubt),
                 format!("held {:?}", view.held),
                 format!("skips {:?}", view.skips),
@@ -111,6 +115,11 @@ impl View {
         let send = |row: u16, byte| self.sends.get(&row).copied().unwrap_or(State::send_of(byte));
         rows.filter_map(move |(row, &byte)| Some((row, State::of(byte)?, send(row, byte))))
     }
+}
+
+fn before(row: &spec::Row) -> Option<(u8, u32)> {
+    let code = |why: Option<FailureReason>| why.and_then(|why| why.code()).map_or(0, |code| code.0);
+    row.before.map(|(state, why)| (state.code(), code(why))).or(row.is_back.then_some((0, 0)))
 }
 
 /// A response as text, to be compared with the model's.
@@ -143,7 +152,7 @@ impl<'a> Real<'a> {
         Self { store, part: PartId { campaign, number: n as u16 } }
     }
 
-    fn keys(&self) -> [String; 14] {
+    fn keys(&self) -> [String; 15] {
         let (keys, part) = (&self.store.keys, self.part);
         [
             keys.part(part),
@@ -159,6 +168,7 @@ impl<'a> Real<'a> {
             keys.held(part),
             keys.skips(part),
             keys.withheld(part),
+            keys.before(part),
             keys.replied(part),
         ]
     }
@@ -238,12 +248,16 @@ impl<'a> Real<'a> {
     /// Forgets the recipient of a row, whose chunk need not be one.
     pub async fn erase(&self, row: u16, now: UnixMs) -> String {
         const CHUNK: &str = "chunk";
-        let [meta, states, history, sends, retry, _, codes, _, _, wamids, _, skips, ..] = self.keys();
+        let [meta, states, history, sends, retry, _, codes, _, _, wamids, _, skips, _, before, _] = self.keys();
         let chunks = self.store.keys.chunks(self.part);
         let written = self.store.query::<u8>("HSET", cmd("HSET").arg(&chunks).arg(row).arg(CHUNK)).await;
-        let call =
-            Call::new(&script::ERASE, &[meta, states, history, sends, retry, codes, skips, chunks.clone(), wamids]);
-        let call = call.arg(now.0).arg(row).arg(CHUNK).arg(CHUNK).arg(SkipReason::Forgotten.byte());
+        let keys = [meta, states, history, sends, retry, codes, skips, chunks.clone(), wamids, before];
+        let call = Call::new(&script::ERASE, &keys)
+            .arg(now.0)
+            .arg(row)
+            .arg(CHUNK)
+            .arg(CHUNK)
+            .arg(SkipReason::Forgotten.byte());
         let erased = self.store.call::<(u64, u64)>(call.arg(row.to_le_bytes().to_vec())).await;
         let removed = self.store.query::<u8>("UNLINK", cmd("UNLINK").arg(chunks)).await;
         response_text(written.and(erased).and_then(|erased| removed.map(|_| erased)))
@@ -267,7 +281,7 @@ impl<'a> Real<'a> {
             self.store.skips(self.part),
             self.look()
         )?;
-        let (mut bytes, mut sends, attempts, why, due, doubt, marks) = seen;
+        let (mut bytes, mut sends, attempts, why, due, doubt, before, marks) = seen;
         bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
         // A row whose claim number wrapped around leaves its last overflowed number in the hash.
         let elsewhere =
@@ -279,17 +293,21 @@ impl<'a> Real<'a> {
         let percent = |at: f64| (at.fract() * 100.0) as u8;
         let reopened = due.iter().map(|(row, at)| (*row, percent(*at))).filter(|(_, percent)| *percent > 0).collect();
         let due = due.into_iter().map(|(row, at)| (row, at as u64)).collect();
+        let number = |text: &str| text.parse().unwrap_or_default();
+        let numbers =
+            |text: &str| text.split_once(' ').map_or((0, 0), |(state, code)| (number(state) as u8, number(code)));
+        let before = before.iter().map(|(row, text)| (*row, numbers(text))).collect();
         let counts = counts.into_iter().next().unwrap_or_default();
         let (held, withheld) = (held.into_iter().collect(), withheld.into_iter().collect());
         let skips = (0..).zip(skips).filter_map(|(row, skip)| Some((row, skip?))).collect();
-        Ok(View { bytes, sends, counts, attempts, why, due, reopened, doubt, held, skips, withheld, marks })
+        Ok(View { bytes, sends, counts, attempts, why, due, reopened, before, doubt, held, skips, withheld, marks })
     }
 
     async fn look(&self) -> Result<RawPart> {
-        let [meta, states, _, sends, retry, doubt, why, _, tries, ..] = self.keys();
+        let [meta, states, _, sends, retry, doubt, why, _, tries, .., before, _] = self.keys();
         let mut look = Pipeline::new();
         look.atomic().get(states).hgetall(sends).hgetall(tries).hgetall(why);
-        look.zrange_withscores(retry, 0, -1).zrange_withscores(doubt, 0, -1);
+        look.zrange_withscores(retry, 0, -1).zrange_withscores(doubt, 0, -1).hgetall(before);
         look.cmd("HMGET").arg(meta).arg(&["next", "rows", "epoch", "claim"]);
         let mut seen = self.store.query_all("look", &look).await?;
         Ok(seen.remove(0))
@@ -316,17 +334,18 @@ impl<'a> Real<'a> {
 
     /// What a [`Store`] does when the retention of the recipients ends.
     pub async fn forget_recipients(&self) -> Result<()> {
-        let [meta, _, history, _, _, _, why, ids, tries, wamids, held, _, withheld, _] = self.keys();
+        let [meta, _, history, _, _, _, why, ids, tries, wamids, held, _, withheld, before, _] = self.keys();
         let mut forget = Pipeline::new();
         forget.hset(&meta, "forgotten", 1).hdel(&meta, "held");
-        forget.unlink([history, why, ids, tries, wamids, held, withheld].as_slice());
+        forget.unlink([history, why, ids, tries, wamids, held, withheld, before].as_slice());
         self.store.query_all::<Value>("forget", &forget).await.map(drop)
     }
 
     /// How many keys that must be deleted with the recipients still exist.
     pub async fn traces(&self) -> Result<u64> {
-        let [_, _, history, _, _, _, why, ids, tries, wamids, held, _, withheld, _] = self.keys();
-        self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries, wamids, held, withheld])).await
+        let [_, _, history, _, _, _, why, ids, tries, wamids, held, _, withheld, before, _] = self.keys();
+        let deleted = [history, why, ids, tries, wamids, held, withheld, before];
+        self.store.query("EXISTS", cmd("EXISTS").arg(&deleted)).await
     }
 
     /// Deletes the part.
@@ -342,5 +361,6 @@ type RawPart = (
     BTreeMap<u16, u32>,
     BTreeMap<u16, f64>,
     BTreeMap<u16, u64>,
+    BTreeMap<u16, String>,
     [Option<u64>; 4],
 );

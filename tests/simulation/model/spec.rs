@@ -38,6 +38,11 @@ pub struct Row {
     /// again. That is failed if Meta reported its last message as undelivered or withheld, and the state before if the
     /// campaign is sent again. Further facts about its last claim are those of an earlier claim.
     pub reopened: Option<State>,
+    /// The row was claimed after it was reopened, or after a doubt ended: the state to which it goes back if nothing more
+    /// is sent to it, and the reason for that state. Kept until Meta accepts or refuses a message.
+    pub before: Option<(State, Option<FailureReason>)>,
+    /// The row is unknown because it went back to that: outcomes of its last claim, which sent nothing, change nothing.
+    pub is_back: bool,
     /// The deadline of the doubt.
     pub doubt: Option<UnixMs>,
     pub replied: bool,
@@ -102,8 +107,39 @@ impl Row {
     }
 
     fn is_claimed(&mut self, claim: u32) {
+        if let Some(before) = self.reopened {
+            self.was(before);
+        }
         self.becomes(State::InFlight);
         self.claims = claim;
+    }
+
+    /// Notes the state to which the row goes back.
+    fn was(&mut self, state: State) {
+        (self.before, self.is_back) = (Some((state, self.why)), false);
+    }
+
+    /// Meta accepted or refused a message of the row.
+    fn is_answered(&mut self) {
+        (self.before, self.is_back) = (None, false);
+    }
+
+    /// Restores a claim that Redis lost.
+    fn was_claimed(&mut self, claim: u32) {
+        if matches!(self.state, State::Failed | State::Refused | State::Unknown) {
+            self.was(self.state);
+        }
+        self.is_claimed(claim);
+    }
+
+    /// The row ends, and nothing was sent by its last claim: it is what it was before it was sent again. Returns whether
+    /// it was.
+    fn goes_back(&mut self) -> bool {
+        let Some((state, why)) = self.reopened.map(|state| (state, self.why)).or(self.before) else { return false };
+        let is_back = self.reopened.is_none() && state == State::Unknown;
+        self.becomes_because(state, why);
+        (self.before, self.is_back) = (None, is_back);
+        true
     }
 
     fn is_in_doubt(&mut self, until: UnixMs) {
@@ -191,25 +227,38 @@ impl Part {
     pub fn activate(&mut self, start: u16, mask: &[bool]) -> u64 {
         let before = self.rows.len();
         for (row, _) in (start..).zip(mask).filter(|(_, admitted)| **admitted) {
-            let (claims, attempts, why, due, reopened, doubt, replied, held, skip, withheld) = Default::default();
-            let state = State::Pending;
-            let new = Row { state, claims, attempts, why, due, reopened, doubt, replied, held, skip, withheld };
+            let (claims, attempts, why, due, reopened, before) = Default::default();
+            let (is_back, doubt, replied, held, skip, withheld) = Default::default();
+            let new = Row {
+                claims,
+                attempts,
+                why,
+                before,
+                is_back,
+                replied,
+                withheld,
+                state: State::Pending,
+                due,
+                reopened,
+                doubt,
+                held,
+                skip,
+            };
             self.rows.entry(row).or_insert(new);
         }
         self.len = self.len.max(u64::from(start) + mask.len() as u64);
         (self.rows.len() - before) as u64
     }
 
-    /// The recipient of a row is forgotten. A row that can be claimed ends: it is skipped, or if it was reopened, it becomes
-    /// again what it was. Returns the number of recipients, and of those skipped.
+    /// The recipient of a row is forgotten. A row that can be claimed ends: it is skipped, or if it is sent again, it becomes
+    /// what it was. Returns the number of recipients, and of those skipped.
     pub fn erase(&mut self, row: u16) -> (u64, u64) {
         self.erased.push(row);
         let Some(it) = self.rows.get_mut(&row) else { return (0, 0) };
         if !it.can_be_claimed() {
             return (1, 0);
         }
-        if let Some(before) = it.reopened {
-            it.becomes(before);
+        if it.goes_back() {
             return (1, 0);
         }
         it.becomes_because(State::Skipped, None);
@@ -301,7 +350,7 @@ impl Part {
         for (row, claim) in rows {
             let Some(row) = self.rows.get_mut(row) else { continue };
             if *claim > row.claims && row.may_have_lost_a_claim() && !self.forgotten {
-                row.is_claimed(*claim);
+                row.was_claimed(*claim);
                 if epoch < self.epoch {
                     row.is_in_doubt(until);
                 }
@@ -325,13 +374,14 @@ impl Part {
             let Some(row) = self.rows.get_mut(number) else { continue };
             if *claim > row.claims && row.may_have_lost_a_claim() && !self.forgotten {
                 // Redis lost the claim.
-                row.is_claimed(*claim);
+                row.was_claimed(*claim);
                 others = false;
             }
             if let Settled::Accepted(_) | Settled::Held(_) = settled {
                 // An acceptance replaces any state of a lower rank.
                 if *claim >= row.claims && State::Accepted.rank() > row.state.rank() && row.reopened.is_none() {
                     row.becomes_because(State::Accepted, None);
+                    row.is_answered();
                     row.claims = *claim;
                     let slot = self.accepted.entry(now.seconds() % 10).or_default();
                     *slot = (now.seconds(), if slot.0 == now.seconds() { slot.1 + 1 } else { 1 });
@@ -348,6 +398,7 @@ impl Part {
                 };
                 let is_withheld = matches!(settled, Settled::Withheld { .. });
                 match &as_retry {
+                    _ if row.state == State::Unknown && row.is_back => {}
                     // A row in flight belongs to the newest epoch.
                     _ if others && row.state == State::InFlight => {}
                     // An expired doubt does not begin again, and a completed part does not reopen.
@@ -355,7 +406,14 @@ impl Part {
                     Settled::Retry { .. } | Settled::Back { .. } | Settled::Skipped { .. }
                         if row.state == State::Unknown && gate == Gate::Completed => {}
                     _ if is_withheld && row.state == State::Unknown && gate == Gate::Completed => {}
-                    // This claim certainly sent nothing, so the row may return to a lower rank.
+                    // This claim certainly sent nothing. A row that ends goes back to what it was before it was sent again.
+                    Settled::Skipped { .. } if row.goes_back() => {}
+                    Settled::Retry { .. } | Settled::Back { .. }
+                        if (gate == Gate::Cancelled || gate == Gate::Completed && !is_withheld) && row.goes_back() =>
+                    {
+                        row.withheld |= is_withheld;
+                    }
+                    // Any other may return to a lower rank.
                     Settled::Skipped { reason } => {
                         row.becomes_because(State::Skipped, None);
                         row.skip = Some(*reason);
@@ -366,6 +424,7 @@ impl Part {
                     }
                     Settled::Retry { reason, .. } if gate == Gate::Completed => {
                         row.becomes_because(State::Refused, Some(*reason));
+                        row.is_answered();
                     }
                     Settled::Back { .. } if gate == Gate::Completed => row.becomes_because(State::Unknown, None),
                     Settled::Retry { at, reason } => {
@@ -385,7 +444,10 @@ impl Part {
                         row.is_in_doubt(*until);
                         row.why = None;
                     }
-                    Settled::Refused { reason } => row.becomes_because(State::Refused, Some(*reason)),
+                    Settled::Refused { reason } => {
+                        row.becomes_because(State::Refused, Some(*reason));
+                        row.is_answered();
+                    }
                     Settled::Accepted(_) | Settled::Held(_) | Settled::Withheld { .. } => unreachable!("above"),
                 }
             }
@@ -447,6 +509,7 @@ impl Part {
         }
         row.claims = claim.max(row.claims);
         row.why = why;
+        row.is_answered();
         if reopens {
             row.reopens(to, State::Failed);
             if matches!(fact.news, News::Withheld(_)) {
@@ -489,6 +552,7 @@ impl Part {
         for row in self.rows.values_mut().filter(|row| row.doubt.is_some_and(|until| until <= now)) {
             if self.gate != Gate::Cancelled && row.attempts + 1 < attempts_max {
                 row.becomes(State::Retrying);
+                row.was(State::Unknown);
                 row.attempts += 1;
                 row.due = Some(now);
             } else {
@@ -501,9 +565,9 @@ impl Part {
     /// Ends the rows that can still be claimed. Returns the number of open rows, or `None` if the part is not in
     /// the state that `to` requires.
     ///
-    /// A row that Meta returned becomes failed with Meta's code, and one that a retry reopened what it was before. In a
-    /// completed part, the other rows were reopened by outcomes just before the gate closed: they become refused with the code of their attempt, or unknown if
-    /// there is none.
+    /// A row that is sent again becomes what it was: failed with Meta's code, if Meta returned its message. In a completed
+    /// part, the other rows were reopened by outcomes just before the gate closed: they become refused with the code of
+    /// their attempt, or unknown if there is none.
     pub fn sweep(&mut self, to: State, now: UnixMs) -> Option<u64> {
         let may = match to {
             State::Cancelled => self.gate == Gate::Cancelled,
@@ -515,7 +579,7 @@ impl Part {
         }
         for row in self.rows.values_mut().filter(|row| row.can_be_claimed()) {
             match to {
-                _ if let Some(before) = row.reopened => row.becomes(before),
+                _ if row.goes_back() => {}
                 State::Failed if row.why.is_some() => row.becomes(State::Refused),
                 State::Failed => row.becomes_because(State::Unknown, None),
                 _ => row.becomes_because(to, None),
@@ -529,7 +593,9 @@ impl Part {
     pub fn forget(&mut self) {
         self.forgotten = true;
         self.ids.clear();
-        self.rows.values_mut().for_each(|row| (row.held, row.withheld) = (false, false));
+        self.rows.values_mut().for_each(|row| {
+            (row.held, row.withheld, row.before, row.is_back) = (false, false, None, false);
+        });
     }
 
     /// The message id of a claim; the newest entry wins.

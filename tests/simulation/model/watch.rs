@@ -188,6 +188,17 @@ impl Watch {
         }
     }
 
+    /// A row that a retry of the campaign sent again never counts as unsent: an earlier message of it was sent.
+    pub fn retried_rows_count_as_sent(&self) -> Result<(), String> {
+        for (row, state, number) in self.before.states() {
+            let is_claimed_again = self.retried.get(&row).is_some_and(|claim| send(*claim) != number);
+            if is_claimed_again && matches!(state, State::Cancelled | State::Expired | State::Skipped) {
+                return Err(format!("row {row} is {state:?} after a retry, and was failed or unknown before"));
+            }
+        }
+        Ok(())
+    }
+
     /// Every true fact that was reported, and replayed if lost, is stored. Excluded: of rows that were sent again, what is
     /// not about the last message, unless the recipient got that message; and rows that had failed when the recipients
     /// were forgotten, because those no longer change.

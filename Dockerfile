@@ -9,12 +9,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 
-# The dependencies are a layer of their own, which a change of the sources leaves as it is. Cargo reads the manifests and
-# wants the targets that they name.
+# The dependencies are a separate layer, which is reused when only the sources change. Cargo reads the manifests and
+# requires the targets that they name to exist.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY loadtest/Cargo.toml loadtest/
-# A kernel on arm64 has pages of up to 64 kB, and the allocator is built for one size: the largest fits all.
+# The allocator is built for one page size. Pages on arm64 have up to 64 kB, and a build for the largest size works
+# with all sizes.
 ARG TARGETARCH
 RUN mkdir -p src benches loadtest/src \
     && touch src/lib.rs loadtest/src/lib.rs \
@@ -26,7 +27,7 @@ RUN cargo build --profile dist --locked --bin pregon
 
 COPY config config
 COPY src src
-# Newer than the empty files that were built, whatever the time of the sources.
+# Make the sources newer than the build of the empty files.
 RUN touch src/lib.rs src/main.rs \
     && cargo build --profile dist --locked --bin pregon
 
@@ -43,7 +44,7 @@ USER 10001
 # 8080: API and webhooks. 9464: /metrics, /healthz and /readyz.
 # Configure by environment variables (PREGON__REDIS__URL and so on), or mount a file and set PREGON_CONFIG.
 EXPOSE 8080 9464
-# Whether the process works, not whether it is ready: without Redis it waits, and a restart would not help.
+# Checks liveness, not readiness: a process that waits for Redis is healthy, and a restart would not help.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["pregon", "health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["pregon"]

@@ -116,8 +116,8 @@ package-check: ## Check Dockerfile, Compose, Kubernetes, systemd and workflows w
 	@sh tests/install.sh python3 pip3
 	@sh packages/check.sh
 
-# Runs the tests of what can differ between Redis and Valkey. The tests start `redis-server`, so the directory in front
-# of PATH has Valkey under this name.
+# Runs the tests of behaviour that can differ between Redis and Valkey. The tests start `redis-server`, so a directory
+# at the front of PATH contains Valkey under this name.
 test-valkey: valkey ## Run the tests of deployments, restarts and take-overs on Valkey
 	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked \
 		--test deployments --test rates --test torture
@@ -131,8 +131,8 @@ valkey: ## Install Valkey into target/valkey, without changing the system
 redis: ## Install redis-server if it is missing (brew, apt-get, dnf or apk)
 	@sh tests/install.sh redis-server
 
-# TypeScript's compiler, the types of Node.js, and packages of Python. Their versions are pinned, and they are
-# installed into target/examples instead of into the system.
+# The versions of TypeScript's compiler, the types of Node.js and the Python packages are pinned. They are installed
+# into target/examples, not into the system.
 TYPESCRIPT = 6.0.3
 NODE_TYPES = 18.19.130
 REDIS_PY = 6.4.0

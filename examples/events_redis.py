@@ -27,7 +27,7 @@ URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379")
 # With feed.partitions above 1 there are several streams: run one consumer for each.
 STREAM = os.environ.get("PREGON_STREAM", "pregon:events")
 GROUP = os.environ.get("PREGON_GROUP", "example")
-# A consumer that starts again under its name first finishes what it had received.
+# A restarted consumer with the same name first finishes the entries that it had received.
 CONSUMER = os.environ.get("PREGON_CONSUMER", socket.gethostname())
 # Entries that a consumer has held for this long without finishing them are taken over.
 DEAD_AFTER_MS = int(os.environ.get("PREGON_DEAD_AFTER_MS", "60000"))
@@ -55,13 +55,13 @@ Entry = tuple[str, dict]
 
 
 def follow(database: sqlite3.Connection) -> None:
-    # Longer than a read blocks, so that a dead connection is noticed.
+    # Longer than the time for which a read blocks, so that only a dead connection times out.
     server = redis.Redis.from_url(URL, decode_responses=True, socket_timeout=2 * BLOCK_MS / 1000)
     while True:
         try:
             create_group(server)
             for entries in batches(server):
-                # In this order: a crash in between repeats the entries, which changes nothing.
+                # In this order: a crash in between repeats the entries, which has no effect.
                 store(database, entries)
                 server.xack(STREAM, GROUP, *[entry for entry, _ in entries])
         except exceptions.AuthenticationError as error:

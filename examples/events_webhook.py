@@ -63,7 +63,7 @@ class Receiver(BaseHTTPRequestHandler):
             return self.answer(413)
         body = self.rfile.read(length)
         try:
-            # The signature covers the bytes as they came, so it is verified before they are parsed.
+            # The signature covers the raw bytes, so verify it before parsing them.
             content = self.webhook.verify(body, dict(self.headers.items()))
         except (WebhookVerificationError, ValueError) as error:
             print("refused:", error, file=sys.stderr, flush=True)
@@ -90,7 +90,7 @@ def serve(connection: sqlite3.Connection) -> None:
     secret = os.environ.get("PREGON_WEBHOOK_SECRET") or sys.exit("error: set PREGON_WEBHOOK_SECRET to the secret")
     host, port = os.environ.get("PREGON_WEBHOOK_LISTEN", "127.0.0.1:8090").rsplit(":", 1)
     Receiver.webhook, Receiver.table = Webhook(secret), connection
-    # One request at a time: a request that was sent earlier is stored earlier.
+    # One request at a time, so that requests are stored in the order in which they arrive.
     with HTTPServer((host, int(port)), Receiver) as server:
         print(f"listening on {host}:{server.server_port}", flush=True)
         server.serve_forever()

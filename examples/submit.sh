@@ -17,7 +17,7 @@ file=${1:-$(dirname "$0")/customers.csv}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# The key goes to curl in a file: in an argument, the process list would show it.
+# The key is passed to curl in a file, because the process list shows arguments.
 printf 'Authorization: Bearer %s\n' "$key" >"$work/key"
 
 # Usage: call PATH [CURL_OPTION...]. Prints the response. If the server refuses the call, prints the reason and exits.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Checks the packages with their linters, which it installs from PyPI into target/package-check, and the alerts with
-# promtool, which it fetches from Debian into the same folder. What needs a program that is not there and cannot be fetched
-# (systemd-analyze; promtool on other systems than Debian) is skipped, and said.
+# promtool, which it fetches from Debian into the same folder. Skips, with a message, the checks whose program is
+# missing and cannot be fetched (systemd-analyze; promtool on systems other than Debian).
 set -eu
 cd "$(dirname "$0")/.."
 

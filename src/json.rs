@@ -283,12 +283,12 @@ impl PartialEq for Raw<'_> {
 }
 
 impl<'a> Raw<'a> {
-    /// Parses the value; a missing one as the default.
+    /// Parses the value; returns the default if it is missing.
     pub(crate) fn read<T: Deserialize<'a> + Default>(self) -> serde_json::Result<T> {
         self.0.map_or_else(|| Ok(T::default()), |json| serde_json::from_str(json.get()))
     }
 
-    /// A decimal number, written as a number or a string, as it is written.
+    /// The text of a decimal number, which may be written as a number or a string.
     pub(crate) fn decimal(self) -> Option<String> {
         let text = self.0?.get().trim_matches('"');
         text.parse::<f64>().is_ok_and(f64::is_finite).then(|| text.to_owned())
@@ -346,8 +346,8 @@ impl<'a> Members<'a> {
         self.lenient::<Object<_>>(name).0
     }
 
-    /// What `read` makes of each object of an array, without those that it makes a default of. One object is parsed at
-    /// a time, because those of an array full of `{"":0}` take thirty times their size in memory.
+    /// Applies `read` to each object of an array, and leaves out results that equal the default. Parses one object at a
+    /// time, because an array full of `{"":0}` would take thirty times its size in memory.
     pub(crate) fn list<T: Default + PartialEq>(&self, name: &str, read: impl Fn(&Members<'a>) -> T) -> Vec<T> {
         let elements = self.lenient::<Vec<Raw<'a>>>(name).into_iter();
         let objects = elements.filter_map(|element| element.read::<Object<Members<'_>>>().ok()?.0);

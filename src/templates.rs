@@ -58,8 +58,9 @@ fn remedy(error: &GraphError) -> &'static str {
     }
 }
 
-/// Reads the templates of `wabas`, each with its access token, and makes the campaigns on `lines` follow. Returns, for each
-/// WABA, the number of templates or the error. After an error, the stored templates of that WABA stay as they are.
+/// Reads the templates of `wabas`, each with its access token, and applies the new lists to the campaigns on `lines`.
+/// Returns, for each WABA, the number of templates or the error. After an error, the stored templates of that WABA stay
+/// as they are.
 pub async fn sync_all(
     store: &Store,
     graph: &GraphClient,
@@ -86,11 +87,11 @@ pub async fn sync_all(
     results
 }
 
-/// Makes the campaigns of `wabas` that were launched follow the stored lists: stores the category of each template, and
-/// pauses the running ones whose template now takes other values.
+/// Applies the stored lists to the launched campaigns of `wabas`: stores the category of each template, and pauses
+/// running campaigns whose template now takes other values.
 ///
-/// A template that is missing from the list, or that cannot be read, pauses no running campaign: Meta's answers to its
-/// messages show what is wrong.
+/// A template that is missing from the list, or that cannot be parsed, pauses no running campaign: Meta's answers to
+/// its messages show what is wrong.
 async fn follow(store: &Store, lines: &Lines, wabas: &BTreeSet<&WabaId>, now: UnixMs) -> Result<(), StoreError> {
     let active: Vec<CampaignId> = store.active_campaigns(now).await?.into_iter().map(|(id, _)| id).collect();
     for ids in active.chunks(CAMPAIGNS_AT_ONCE) {
@@ -157,7 +158,7 @@ pub async fn sync(
             (false, None) => {
                 let reason = format!("{LISTED_REASON_PREFIX}{}", template.status_text());
                 let hold = Hold { code: None, reason, since: now, until: None };
-                // Not if a hold was lifted or ended a moment ago: the list may not show that yet.
+                // Do not hold a template whose hold was lifted or ended a moment ago: the list may not show that yet.
                 let listed_at = UnixMs(now.0.saturating_sub(LIST_LAG_MAX.as_millis() as u64));
                 store.hold_if_new(&scope, &hold, listed_at).await?;
             }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 const SECOND_US: u64 = 1_000_000;
 
-/// The length of a step of [`Seen::per_tenth`].
+/// The length of an interval of [`Seen::per_tenth`].
 const TENTH_US: u64 = 100_000;
 
 /// Arrival times in microseconds since 1970, by line.

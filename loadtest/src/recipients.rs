@@ -12,7 +12,7 @@ const CHUNK_ROWS: u64 = 1_000;
 /// The lowest phone number. Its last ten digits vary.
 const NUMBER_MIN: u64 = 5_490_000_000_000;
 
-/// How far below the number of a recipient that of a suppressed person is: outside the range of recipients.
+/// How far below the number of a recipient the number of a suppressed person is, so that no recipient has it.
 const SUPPRESSED_BELOW: u64 = 20_000_000_000;
 
 /// The rows of an upload.
@@ -22,7 +22,7 @@ pub struct Rows {
     pub n: u64,
     /// One in this many rows repeats the phone number of an earlier row. 0: none does.
     pub duplicate_every: u64,
-    /// The number of people that come before those of these rows.
+    /// The number of people before those of these rows, who are left out.
     pub skipped: u64,
 }
 

@@ -378,7 +378,7 @@ struct Worker {
     log: Arc<Mutex<VecDeque<String>>>,
 }
 
-/// What the ready file of a worker says.
+/// The content of a worker's ready file.
 #[derive(Deserialize)]
 struct Ready {
     pid: u32,

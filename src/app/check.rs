@@ -120,7 +120,7 @@ fn certificate(config: &Config, roles: &[Role]) -> Option<Check> {
     })
 }
 
-/// Says how many contact hours there are, and which of their calendars end.
+/// Reports the number of contact hours, and which of their calendars end.
 fn contact_hours(config: &Config, now: UnixMs) -> Option<Check> {
     let hours = &config.contact_hours;
     let warnings = hours.outdated(now).into_iter().map(|outdated| format!("\nwarning: {outdated}"));

@@ -2,9 +2,9 @@
 //!
 //! Each core task has a name and runs until the stop. If one panics, fails or returns before that, the whole service
 //! stops with an error, because it cannot work correctly without that task. After SIGTERM or SIGINT, the process is not
-//! ready and works on for `shutdown.drain`, so that load balancers notice. Then the stop begins: a `CancellationToken` is
-//! cancelled, and the tasks have `shutdown.grace` to settle the open work. A failure begins the stop at once. A further
-//! signal ends the wait that the process is in.
+//! ready and works on for `shutdown.drain`, so that load balancers notice. Then the stop begins: a `CancellationToken`
+//! is cancelled, and the tasks have `shutdown.grace` to settle the open work. A failure begins the stop at once. A
+//! further signal ends the current wait.
 //!
 //! If the process is killed instead: nothing is lost. The leases of the process expire, and the next owner of a line
 //! finds the rows that were in flight.

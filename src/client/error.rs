@@ -34,7 +34,7 @@ pub enum ClientError {
         /// Why the certificate is not trusted.
         reason: String,
     },
-    /// The connection broke, or no data arrived in time. The call may have taken effect.
+    /// The connection failed, or no data arrived in time. The call may have taken effect.
     #[error("the connection to {server} broke: {reason}")]
     Broken {
         /// The server.

@@ -1,4 +1,4 @@
-//! The event feed: everything that happens, from a position on.
+//! The event feed: all events, from a position on.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ pub struct FeedQuery {
     pub types: Vec<EventType>,
     /// Only events of this campaign.
     pub campaign: Option<CampaignId>,
-    /// Only events behind this position; without it, only new events.
+    /// Only events after this position; without it, only new events.
     pub after: Option<String>,
 }
 
@@ -48,8 +48,8 @@ impl FeedReader {
         }
     }
 
-    /// The position behind the last event that was returned, and behind those that the server left out after it.
-    /// `None` until the server has sent one.
+    /// The position after the last returned event, and after events that the server filtered out since. `None` until
+    /// the server has sent a position.
     pub fn position(&self) -> Option<&str> {
         Some(self.position.as_str()).filter(|position| !position.is_empty())
     }

@@ -1,4 +1,4 @@
-//! A part of a response as this version reads it, and as the server sent it.
+//! A part of a response, both as this version parses it and as the server sent it.
 
 use std::ops::Deref;
 

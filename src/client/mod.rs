@@ -64,7 +64,7 @@ pub enum ControlAction {
     Pause,
     /// Continue sending.
     Resume,
-    /// Never send what is not sent yet.
+    /// Stop for good: the remaining messages are never sent.
     Cancel,
 }
 
@@ -79,14 +79,14 @@ impl ControlAction {
     }
 }
 
-/// What the rows of an imported list of suppressions have in common.
+/// The defaults of the rows of an imported list of suppressions.
 #[derive(Clone, Debug, Default)]
 pub struct ImportTarget {
-    /// The business; `None` for the only one of the key.
+    /// The business; `None` for the only business that the key may use.
     pub business: Option<BusinessId>,
-    /// The scope of rows that have none.
+    /// The scope of rows without one.
     pub scope: Option<SuppressionScope>,
-    /// The reason of rows that have none.
+    /// The reason of rows without one.
     pub reason: Option<SuppressionReason>,
 }
 
@@ -206,7 +206,7 @@ impl Client {
         self.call(self.request(Method::POST, &["campaigns", &id.to_string(), "retry"]).json(retry)).await
     }
 
-    /// What would happen if a campaign were launched now.
+    /// Returns what would happen if a campaign were launched now.
     pub async fn preflight(&self, id: CampaignId) -> Result<Known<Preflight>> {
         self.call(self.request(Method::GET, &["campaigns", &id.to_string(), "preflight"])).await
     }
@@ -272,7 +272,8 @@ impl Client {
         Ok(Stream::new(self.server.clone(), response))
     }
 
-    /// A page of the recipients of a campaign, with `state` only those in it. `cursor` is `next` of the previous page.
+    /// A page of the recipients of a campaign; with `state`, only those in that state. `cursor` is `next` of the
+    /// previous page.
     pub async fn recipients(
         &self,
         id: CampaignId,
@@ -422,7 +423,7 @@ impl Client {
         self.call(self.request(Method::GET, &["suppressions"]).query(&query)).await
     }
 
-    /// Streams a list of people to suppress. `scope` and `reason` are those of rows that have none. It can be repeated.
+    /// Streams a list of people to suppress. `scope` and `reason` apply to rows without one. The call can be repeated.
     pub async fn import_suppressions(
         &self,
         target: &ImportTarget,
@@ -443,7 +444,7 @@ impl Client {
         self.send(self.request(Method::GET, &["suppressions.csv"]).query(&of(business))).await
     }
 
-    /// Pauses or resumes all sending, or with `business` that of one business.
+    /// Pauses or resumes all sending; with `business`, only that of the business.
     pub async fn change_all(&self, business: Option<&BusinessId>, action: ControlAction) -> Result<Known<PauseChange>> {
         let target = PauseTarget { business: business.cloned() };
         self.call(self.request(Method::POST, &[action.word()]).json(&target)).await

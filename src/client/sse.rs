@@ -34,9 +34,9 @@ pub(super) struct Parser {
     data: String,
     has_data: bool,
     id: String,
-    /// The last id of a block that is complete, with or without data.
+    /// The last id of a complete block, with or without data.
     last_id: String,
-    /// Whether the first line is over. Only the first line may begin with a byte order mark.
+    /// Whether the first line is complete. Only the first line may begin with a byte order mark.
     began: bool,
 }
 
@@ -62,8 +62,8 @@ impl Parser {
         Ok(events)
     }
 
-    /// The last id that the stream sent, with an event or alone: where a reconnect continues, once every event that was
-    /// parsed is handled. Empty if there was none.
+    /// The last id that the stream sent, with an event or alone. A reconnect continues after it, once every parsed
+    /// event is handled. Empty if there was none.
     pub(super) fn last_id(&self) -> &str {
         &self.last_id
     }

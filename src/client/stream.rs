@@ -39,7 +39,7 @@ impl Stream {
         self.parser.feed(&chunk).map(Some).map_err(|error| self.broken(error.to_string()))
     }
 
-    /// The last id that the server sent: where a reconnect continues, once all events that were returned are handled.
+    /// The last id that the server sent. A reconnect continues after it, once all returned events are handled.
     pub(super) fn last_id(&self) -> &str {
         self.parser.last_id()
     }

@@ -34,7 +34,7 @@ pub(super) fn read(sections: Vec<Section<'_>>) -> ContactHours {
 
 fn rule(section: &mut Section<'_>) -> ContactRule {
     let name = section.plain_id("name");
-    // For people.
+    // Required for readers of the file; not used otherwise.
     section.required("source");
     let numbers = numbers(section);
     let by_day =
@@ -66,7 +66,7 @@ fn parse_hours(text: &str) -> Option<(u16, u16)> {
     (from < to).then_some((from.minutes(), to.minutes()))
 }
 
-/// The holidays, and the last day up to which they are listed.
+/// The holidays, and the last day for which they are listed.
 fn calendar(section: &mut Section<'_>) -> (Holidays, Option<Date>) {
     const MUST: &str = "a list of dates such as 2026-12-25";
     let texts = section.texts("holidays", MUST).unwrap_or_default();

@@ -22,7 +22,7 @@ fn url(section: &mut Section<'_>, allow_private: bool) -> EndpointUrl {
         false => Secret::new(section.required("url")),
     };
     let problem = match text.expose().parse::<EndpointUrl>() {
-        // What is wrong was recorded already.
+        // The problem is already recorded.
         _ if text.expose().is_empty() => None,
         Err(error) => Some(error.to_string()),
         Ok(url) if !url.uses_tls() && !allow_private => {

@@ -5,7 +5,7 @@
 //! parses them into one struct per section, so that other modules receive only the settings that they need. All
 //! problems are reported together, and a configuration with a problem starts nothing.
 //!
-//! Never: writes a secret into a log, an error or `Debug`; reads anything after it was loaded.
+//! Never: writes a secret into a log, an error or `Debug`; reads anything after loading.
 
 mod contact_hours;
 mod endpoint;
@@ -72,7 +72,7 @@ pub struct Config {
     pub subscribers: Vec<Subscriber>,
     /// `[intake]`
     pub intake: IntakeConfig,
-    /// The list that `prices.file` names; `None`: no prices are known.
+    /// The price list in the file `prices.file`; `None`: no prices are known.
     pub prices: Option<Arc<PriceList>>,
     /// `[[business]]`, with unique ids.
     pub businesses: Vec<BusinessConfig>,
@@ -187,7 +187,7 @@ pub struct ApiKey {
     pub digest: SecretDigest,
     /// What the key may do; at least one.
     pub scopes: Vec<KeyScope>,
-    /// The businesses that the key is limited to, at least one, each configured. `None`: it is for all of them.
+    /// The businesses that the key is limited to, at least one, each configured. `None`: all businesses.
     pub businesses: Option<Vec<BusinessId>>,
 }
 
@@ -304,7 +304,7 @@ pub struct LineConfig {
     pub display: String,
     /// The operator's name for the line.
     pub name: String,
-    /// The rate of the line, inbound and outbound messages together; above 0. `None`: what Meta allows.
+    /// The rate of the line, inbound and outbound messages together; above 0. `None`: the rate that Meta allows.
     pub messages_per_second: Option<f64>,
     /// How many messages the line may send on each of its first days; each above 0. Empty: any number.
     pub warm_up: Arc<[u32]>,
@@ -323,11 +323,11 @@ pub struct DispatchConfig {
     pub in_flight_max: usize,
     /// Threads that send.
     pub threads: usize,
-    /// The least time between two messages of a line to the same person.
+    /// The minimum time between two messages of a line to the same person.
     pub pair_spacing: Duration,
     /// How often the templates are read from Meta.
     pub templates_every: Duration,
-    /// How long after its `start_at` the start of a campaign is missed.
+    /// How long after its `start_at` the start of a campaign counts as missed.
     pub late_after: Duration,
     /// `[dispatch.retry]`
     pub retry: RetryConfig,
@@ -347,7 +347,7 @@ pub struct RetryConfig {
 /// `[shutdown]`
 #[derive(Clone, Debug)]
 pub struct ShutdownConfig {
-    /// How long a process serves on after a signal, without being ready.
+    /// How long a process continues to serve after a signal, without being ready.
     pub drain: Duration,
     /// How long a stop waits for attempts in flight.
     pub grace: Duration,
@@ -410,7 +410,7 @@ impl Config {
         Ok(Self { source: Source::Process(path.map(Path::to_owned)), ..config })
     }
 
-    /// Loads the configuration again from where it comes from.
+    /// Loads the configuration again from the same source.
     ///
     /// Errors: all problems.
     pub fn load_again(&self) -> Result<Self, ConfigError> {

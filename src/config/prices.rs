@@ -10,7 +10,7 @@ use crate::domain::prices::{CountryPrices, PriceList};
 /// The highest price of a message, in the currency.
 const PRICE_MAX: f64 = 1_000.0;
 
-/// The most digits of a prefix, which has the calling code and perhaps an area code.
+/// The maximum number of digits of a prefix: the calling code, with or without an area code.
 const PREFIX_DIGITS_MAX: usize = 9;
 
 pub(super) fn read(mut section: Section<'_>) -> Option<Arc<PriceList>> {

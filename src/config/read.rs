@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Parses the defaults, overridden by the text `file`, overridden by those of `overrides` that begin with `PREGON__`.
-/// Secrets are read from the variables and files that `surroundings` has. `name` is the name of the file in errors.
+/// Secrets are read from the variables and files of `surroundings`. `name` is the name of the file in errors.
 pub(super) fn config(
     name: &str,
     file: &str,
@@ -251,7 +251,7 @@ fn stop_words(sections: Vec<Section<'_>>) -> StopWords {
         [("marketing", SuppressionScope::Marketing), ("all", SuppressionScope::All)];
     let mut all: Vec<(String, SuppressionScope)> = Vec::new();
     for mut section in sections {
-        // For people: the words of all languages count alike.
+        // Required for readers of the file; the words of all languages apply to everybody.
         section.required("language");
         let words = section.texts("words", "a list of words or short sentences").unwrap_or_default();
         let scope = section.parsed("scope", "marketing or all", |text| {

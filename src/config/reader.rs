@@ -26,7 +26,7 @@ pub(super) const PREFIX: &str = "PREGON__";
 /// The maximum length of an id that the operator chose.
 const ID_LEN_MAX: usize = 64;
 
-/// What reading has found so far.
+/// The problems found so far, and the values read.
 #[derive(Default)]
 pub(super) struct Findings {
     /// The problems. Each is a key, and the rest of a sentence that begins with the key.
@@ -35,7 +35,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Nothing is read yet of the configuration with these values.
+    /// No problems yet, and `values` as the values.
     pub(super) fn of(values: &Map<String, Value>) -> Self {
         Self { problems: RefCell::default(), settings: RefCell::new(Settings::of(values)) }
     }
@@ -76,7 +76,7 @@ pub(super) struct Section<'a> {
     surroundings: Surroundings<'a>,
 }
 
-/// What values refer to.
+/// The variables and files that values can name.
 #[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
     /// The variables that secrets name.
@@ -133,15 +133,15 @@ impl<'a> Section<'a> {
         self.scalar(key).map(|(kind, _)| kind.to_string())
     }
 
-    /// Reads the optional path of a file. In the configuration file it is relative to the folder of that file, and in the
-    /// environment to the working directory. An empty one counts as missing.
+    /// Reads the optional path of a file. In the configuration file it is relative to the folder of that file, and in
+    /// the environment to the working directory. An empty path counts as missing.
     pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let folder = if self.kind_of(key).1 { Path::new("") } else { self.surroundings.folder };
         self.text(key).filter(|path| !path.is_empty()).map(|path| folder.join(path))
     }
 
-    /// Reads the required path of a file, as [`Section::path`] does. Its content counts as a part of the configuration;
-    /// whether it can be used is checked where it is used.
+    /// Reads the required path of a file, as [`Section::path`] does. Its content counts as part of the configuration,
+    /// but is checked only where it is used.
     pub(super) fn required_path(&mut self, key: &'static str) -> PathBuf {
         let folder = if self.kind_of(key).1 { Path::new("") } else { self.surroundings.folder };
         let path = folder.join(self.required(key));

@@ -1,4 +1,4 @@
-//! The values of all keys as digests, to tell two configurations apart without keeping a secret.
+//! The values of all keys as digests, so that two configurations can be compared without keeping secrets.
 
 use std::{
     collections::BTreeMap,

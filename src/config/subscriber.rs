@@ -8,7 +8,7 @@ use crate::{
     subscribers::{BATCH_MAX, SigningKey, Subscriber},
 };
 
-/// How long a subscriber may fail if its configuration does not say.
+/// The default of `disable_after`.
 const DISABLE_AFTER_DEFAULT: Duration = Duration::from_secs(3 * 86_400);
 
 pub(super) fn read(mut section: Section<'_>) -> Subscriber {
@@ -36,7 +36,7 @@ fn types(section: &mut Section<'_>) -> Option<std::sync::Arc<[EventType]>> {
     section.words("types", &names).map(Into::into)
 }
 
-/// Reads the keys, the present one first.
+/// Reads the signing keys, the current one first.
 fn keys(section: &mut Section<'_>) -> Vec<SigningKey> {
     let given =
         [("secret", Some(section.required_secret("secret"))), ("secret_previous", section.secret("secret_previous"))];

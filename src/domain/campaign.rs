@@ -16,13 +16,13 @@ const PRIORITY_DEFAULT: u8 = 5;
 /// The feature of a campaign with a rate of its own.
 const RATE: &str = "rate";
 
-/// The feature of a campaign that sends once more what Meta withheld.
+/// The feature of a campaign that retries messages that Meta withheld.
 const WITHHELD_AGAIN: &str = "withheld_again";
 
-/// The feature of a campaign that says what happens if its start is missed.
+/// The feature of a campaign that sets what happens if its start is missed.
 const LATE: &str = "late";
 
-/// The feature of a campaign that sends only at some hours.
+/// The feature of a campaign with a send window.
 const SEND_WINDOW: &str = "send_window";
 
 /// The feature of a campaign with a frequency cap of its own.
@@ -31,7 +31,7 @@ const FREQUENCY_CAP: &str = "frequency_cap";
 /// The features of this release that a campaign can require.
 pub const FEATURES: &[&str] = &[RATE, LATE, SEND_WINDOW, WITHHELD_AGAIN, FREQUENCY_CAP];
 
-/// A campaign as submitted, with the template as it was then, and with the values that were changed since.
+/// A campaign as stored: the values that were submitted, with later changes applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Campaign {
     /// The id that Pregón assigned.
@@ -39,7 +39,7 @@ pub struct Campaign {
     /// The caller's id. Submitting the same id again returns this campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
-    /// The campaign whose message this one sends to a few numbers, if it is a test.
+    /// For a test: the campaign whose message it sends to a few numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_of: Option<CampaignId>,
     /// A name for people.
@@ -56,7 +56,7 @@ pub struct Campaign {
     pub expires_at: Option<UnixMs>,
     /// The campaign's weight on a line that it shares with other campaigns, 1 to 10.
     pub priority: u8,
-    /// The most messages per second over all lines; `None`: as many as the lines may send.
+    /// The maximum rate over all lines, in messages per second; `None`: as many as the lines may send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
     /// The hours in which messages leave; `None`: at all hours.
@@ -73,7 +73,8 @@ pub struct Campaign {
     /// The buttons of its template with which people opt out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub opt_out_buttons: Vec<OptOutButton>,
-    /// Who gets too much marketing of the business is skipped, beside those whom the business's own cap skips.
+    /// The campaign's own frequency cap: recipients who already got this many marketing messages from the business are
+    /// skipped. Applies in addition to the cap of the business.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency_cap: Option<FrequencyCap>,
     /// When the campaign was submitted.
@@ -115,7 +116,8 @@ impl Campaign {
         }
     }
 
-    /// This campaign, requiring the features that its values need. Features of a newer release stay required.
+    /// Returns this campaign with `requires` updated to the features that its values need. Features of a newer release
+    /// are kept.
     #[must_use]
     pub fn with_requirements(mut self) -> Self {
         let needed = [
@@ -158,7 +160,7 @@ impl OnDoubt {
     }
 }
 
-/// What happens to a scheduled campaign whose start was missed, because no worker ran then.
+/// What happens to a scheduled campaign whose start was missed, because no worker was running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Late {
@@ -255,7 +257,7 @@ impl RetriedState {
     }
 }
 
-/// A retry of a completed campaign: the recipients that are sent to again.
+/// A retry of a completed campaign: which recipients the message is sent to again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CampaignRetry {
     /// The states of these recipients.
@@ -263,7 +265,7 @@ pub struct CampaignRetry {
     /// If not empty, only recipients with one of these error codes.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub codes: BTreeSet<MetaCode>,
-    /// The caller's id of the retry. The newest retry of a campaign is not repeated under the same id.
+    /// The caller's id of the retry. Repeating the newest retry with the same id changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
 }

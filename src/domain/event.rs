@@ -1,6 +1,6 @@
 //! Events: what Pregón tells backends about recipients, campaigns, lines, holds, templates, messages and jobs.
 //!
-//! The event feed has the events of an installation in order. An event is told at least once, and has the same id
+//! The event feed has the events of an installation in order. An event is delivered at least once, with the same id
 //! each time.
 
 use std::{fmt, str::FromStr};
@@ -11,7 +11,7 @@ use super::{BusinessId, CampaignId, LineId, State, UnixMs};
 
 macro_rules! event_types {
     ($($(#[$doc:meta])* $variant:ident $name:literal,)*) => {
-        /// What an event is about. The names are public contract.
+        /// The type of an event. The names are part of the public API.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum EventType {
             $($(#[$doc])* #[serde(rename = $name)] $variant,)*
@@ -42,7 +42,7 @@ event_types! {
     RecipientRead "recipient.read",
     /// Meta refused the message, or accepted it and failed later.
     RecipientFailed "recipient.failed",
-    /// It is not known whether Meta has the message. A later status can still tell.
+    /// It is not known whether Meta has the message. A later status can still show it.
     RecipientUnknown "recipient.unknown",
     /// The recipient was left out.
     RecipientSkipped "recipient.skipped",
@@ -50,15 +50,15 @@ event_types! {
     RecipientExpired "recipient.expired",
     /// The campaign was cancelled before the message was sent.
     RecipientCancelled "recipient.cancelled",
-    /// A campaign has another state.
+    /// The state of a campaign changed.
     CampaignState "campaign.state",
-    /// A line has another state.
+    /// The state of a line changed.
     LineState "line.state",
-    /// Something is held.
+    /// A hold began.
     HoldBegan "hold.began",
-    /// A hold has ended.
+    /// A hold ended.
     HoldEnded "hold.ended",
-    /// A template has another status at Meta.
+    /// The status of a template at Meta changed.
     TemplateState "template.state",
     /// A person wrote to a line.
     MessageReceived "message.received",
@@ -70,12 +70,12 @@ event_types! {
     OperatorChanged "operator.changed",
     /// Webhooks to a subscriber were disabled.
     SubscriberDisabled "subscriber.disabled",
-    /// Events that a reader has not read were removed.
+    /// Events were removed before a reader had read them.
     FeedGap "feed.gap",
 }
 
 impl EventType {
-    /// The type of the event that tells that a recipient entered `state`; `None` for a state of which nobody is told.
+    /// The type of the event for a recipient that entered `state`; `None` for a state that has no event.
     pub fn of_recipient(state: State) -> Option<Self> {
         match state {
             State::Accepted => Some(Self::RecipientAccepted),
@@ -114,9 +114,9 @@ pub struct BadEventType;
 /// An event to be written. Serialized as one JSON object.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event<'a, D> {
-    /// Identifies the event: the same each time it is told.
+    /// Identifies the event: the same at each delivery.
     pub id: String,
-    /// What it is about.
+    /// The type.
     pub r#type: EventType,
     /// When it happened.
     pub at: UnixMs,
@@ -149,12 +149,12 @@ impl<D: Serialize> Event<'_, D> {
     }
 }
 
-/// The fields of a stored event by which readers select.
+/// The fields of a stored event by which readers filter.
 #[derive(Clone, Debug, Deserialize)]
 pub struct EventHead {
     /// Its id.
     pub id: String,
-    /// What it is about; `None` for a type of a newer release.
+    /// The type; `None` for one that only a newer release knows.
     #[serde(default, deserialize_with = "known_type")]
     pub r#type: Option<EventType>,
     /// When it happened.

@@ -60,7 +60,8 @@ pub enum Settled {
 }
 
 impl Settled {
-    /// Whether Meta certainly delivers nothing. What is in doubt, or held by Meta, may be delivered.
+    /// Whether Meta certainly does not deliver the message. A message in doubt, or one that Meta holds, may still be
+    /// delivered.
     pub fn is_undelivered(&self) -> bool {
         match self {
             Settled::Accepted(_) | Settled::Held(_) | Settled::InDoubt { .. } => false,
@@ -115,9 +116,9 @@ pub enum News {
     /// recipient or the message. While the campaign runs or is paused, it is sent to the recipient again. If the
     /// campaign has ended, the recipient fails.
     Returned(FailureReason),
-    /// Meta withheld the message from a person who gets much marketing, and the campaign asks for one more attempt. While
-    /// the campaign runs or is paused, a recipient for whom that is the first time is sent to again after
-    /// [`policy::WITHHELD_FOR`](super::policy::WITHHELD_FOR). Any other fails.
+    /// Meta withheld the message from a person who gets much marketing, and the campaign asks for one more attempt. If
+    /// this is the first time for the recipient and the campaign runs or is paused, the message is sent again after
+    /// [`policy::WITHHELD_FOR`](super::policy::WITHHELD_FOR). Otherwise the recipient fails.
     Withheld(FailureReason),
     /// The recipient replied.
     Replied,

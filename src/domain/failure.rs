@@ -17,7 +17,7 @@ impl fmt::Display for MetaCode {
     }
 }
 
-/// An optional code as the API writes it in `failures` and in the reason of a pause: a number, 0 without a code.
+/// An optional code as the API writes it in `failures` and in the reason of a pause: a number, 0 if there is none.
 pub mod code_or_zero {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 

@@ -1,4 +1,4 @@
-//! Frequency caps: how many marketing messages a person may get in some days.
+//! Frequency caps: how many marketing messages a person may get in a number of days.
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
@@ -42,8 +42,8 @@ impl FrequencyCap {
 
     /// How long a message counts, in whole hours after the hour of its claim.
     ///
-    /// Neither the hour of the claim nor the one of the question is over when a message is asked about, so this many hours
-    /// are never too short. The hour beyond the days is for a message that leaves some time after its claim.
+    /// A message counts until the last of these hours is over, so it never counts for less than the days of the cap.
+    /// The additional hour covers a message that leaves some time after its claim.
     pub fn hours(self) -> u16 {
         u16::from(self.days) * 24 + 1
     }
@@ -55,7 +55,7 @@ impl fmt::Display for FrequencyCap {
     }
 }
 
-/// The hour of a time, since 1970.
+/// The hour that contains `at`, counted from 1970.
 pub fn hour_of(at: UnixMs) -> u64 {
     at.seconds() / HOUR.as_secs()
 }

@@ -42,7 +42,7 @@ pub enum HoldScope {
     },
 }
 
-/// The message that an error is about. What is not known is `None`.
+/// The message that an error is about. Unknown values are `None`.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorOrigin<'a> {
     /// The line that sent the message.
@@ -71,7 +71,7 @@ impl HoldScope {
             HoldScope::Token(_) => Some(HoldScope::Business(line.business.clone())),
             HoldScope::Business(_) => Some(HoldScope::Platform),
             HoldScope::Platform => None,
-            // They stop campaigns or recipients, and no line.
+            // They stop campaigns or recipients, not lines.
             HoldScope::Utility(_) | HoldScope::Country { .. } | HoldScope::Template { .. } => None,
         }
     }
@@ -81,7 +81,8 @@ impl HoldScope {
         HoldScope::Template { waba: waba.clone(), name: name.to_owned(), language: language.to_string() }
     }
 
-    /// The scope of all campaigns with a template of this category; `None` if Meta holds no such category by itself.
+    /// The scope of all campaigns with a template of this category; `None` if Meta never holds this category on its
+    /// own.
     pub fn of_category(waba: &WabaId, category: &Category) -> Option<HoldScope> {
         match category {
             Category::Utility => Some(HoldScope::Utility(waba.clone())),
@@ -223,11 +224,11 @@ impl Hold {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Lifter {
-    /// Its end comes.
+    /// Its end time.
     Time,
-    /// Meta says so when it is asked: the health of the WABA and its lines, or the list of templates.
+    /// A probe: Pregón asks Meta for the health of the WABA and its lines, or for the list of templates.
     Probe,
-    /// Meta reports it by webhook.
+    /// A webhook from Meta.
     Webhook,
     /// An operator lifts it.
     Person,

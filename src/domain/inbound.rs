@@ -44,8 +44,8 @@ documents! {
         /// What the person wrote.
         content: Content,
     }
-    /// The person who wrote a message. Meta omits the number of a person with a username whom it does not consider
-    /// known to the line, and the other ids in older webhooks.
+    /// The person who wrote a message. Meta omits the number of a person who has a username and whom it does not
+    /// consider known to the line. Older webhooks omit the ids.
     Sender {
         /// The phone number as Meta writes it: without `+`, and not always the number to which a message was sent.
         number: Option<String>,
@@ -228,7 +228,7 @@ documents! {
         /// What is ordered.
         items: Vec<OrderItem>,
     }
-    /// One product of an order. Amounts are text, because money is not a binary fraction.
+    /// One product of an order. Amounts are text, because a binary fraction cannot represent every amount of money.
     OrderItem {
         /// The seller's id of the product.
         retailer_id: Option<String>,
@@ -284,7 +284,7 @@ pub enum Content {
     System(Box<SystemNotice>),
     /// A message that Meta does not pass on; [`Inbound::errors`] says why.
     Unsupported {
-        /// Meta's name of what it is, such as `poll_creation`.
+        /// Meta's name of the type, such as `poll_creation`.
         #[serde(default, skip_serializing_if = "is_default")]
         kind: Option<String>,
     },
@@ -368,7 +368,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A time as a number: shorter than [`UnixMs`] writes it, and exact for any number that Meta may send.
+/// Serializes a time as an integer: shorter than the text of [`UnixMs`], and exact for any number that Meta may send.
 mod unix_ms {
     use super::{Deserialize as _, Deserializer, Serialize as _, Serializer, UnixMs};
 

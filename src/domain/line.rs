@@ -41,7 +41,7 @@ pub enum LineAllowance {
     /// Meta was not asked yet.
     #[default]
     Unasked,
-    /// Meta was asked, and did not say.
+    /// Meta was asked, and gave no rate.
     Unknown,
     /// Meta's answer.
     Known(f64),
@@ -54,7 +54,7 @@ pub enum RateSource {
     Operator,
     /// The configuration.
     Configuration,
-    /// Meta, which was asked.
+    /// Meta reported it.
     Meta,
     /// Meta's usual allowance, because nothing else is known.
     Default,

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-/// To how many people the lines of a business may open conversations, all together, in any 24 hours.
+/// The number of people to whom the lines of a business, taken together, may open conversations in any 24 hours.
 ///
 /// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/messaging-limits>, read 2026-11-30.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

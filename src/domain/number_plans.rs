@@ -1,8 +1,8 @@
 //! Countries in which one person has two numbers: with and without a digit that marks mobile phones.
 //!
-//! Meta may name a person by another form of the number than the one that was sent to ("the prefix may be modified … this
-//! is standard behaviour", for Brazil and Mexico; Argentina by reports of users). So whatever is about a person uses
-//! [`canonical`], and whatever is sent uses the number as it was uploaded.
+//! Meta may name a person by another form of the number than the one that was sent to ("the prefix may be modified …
+//! this is standard behaviour", for Brazil and Mexico; Argentina by reports of users). So code that identifies a person
+//! uses [`canonical`], and messages are sent to the number as it was uploaded.
 //!
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages>, phone number
 //! formats, read 2026-11-28; which numbers are mobile, and where the digit stands: libphonenumber 9.0.43, metadata of BR, MX
@@ -20,9 +20,9 @@ struct NumberPlan {
     country: u64,
     /// The digit that only the longer form has.
     digit: u64,
-    /// 10 to the number of digits behind that digit.
+    /// 10 to the power of the number of digits after `digit`.
     behind: u64,
-    /// The first digits of the numbers behind it that are the same person with and without it.
+    /// The values of the first digit after `digit` for which both forms of the number belong to the same person.
     first: RangeInclusive<u64>,
 }
 
@@ -39,21 +39,21 @@ const PLANS: [NumberPlan; 3] = [
 ];
 
 impl NumberPlan {
-    /// The number without the digit that only its longer form has; `None` if it is not such a number.
+    /// The shorter form of a number in the longer form; `None` for any other number.
     fn shorter(&self, digits: u64) -> Option<u64> {
         let (before, behind) = (digits / self.behind, digits % self.behind);
         let is_longer = before % 10 == self.digit && self.first.contains(&(behind / (self.behind / 10)));
         is_longer.then_some(before / 10 * self.behind + behind)
     }
 
-    /// The digits with the additional digit, whether or not that is a number.
+    /// The number with the additional digit inserted. It is not checked whether such a number exists.
     fn longer(&self, digits: u64) -> Option<u64> {
         let (before, behind) = (digits / self.behind, digits % self.behind);
         before.checked_mul(10)?.checked_add(self.digit)?.checked_mul(self.behind)?.checked_add(behind)
     }
 }
 
-/// The form of a number that stands for the person: the shorter one, where a person has two.
+/// The form of a number that identifies the person: the shorter one if there are two.
 ///
 /// Two numbers have the same canonical form only if one is the longer form of the other.
 pub fn canonical(phone: Phone) -> Phone {
@@ -85,7 +85,7 @@ mod tests {
         text.parse().expect(text)
     }
 
-    /// The other form of a shorter number, written out from the plans as texts.
+    /// The longer form of a number, built from texts, independently of the code under test.
     fn longer(phone: Phone) -> Option<Phone> {
         let text = phone.to_string();
         let (head, tail) = match text.get(..3)? {

@@ -1,11 +1,11 @@
-//! Pauses of everything: an operator stops all sending of the installation, or of one business. Lines and campaigns
-//! have pauses of their own.
+//! Pauses of the whole installation or of one business, set by an operator. Lines and campaigns have pauses of their
+//! own.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use super::{BusinessId, UnixMs};
 
-/// What a pause of everything stops.
+/// The scope of such a pause.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PauseScope {
     /// Every line.
@@ -46,7 +46,7 @@ impl FromStr for PauseScope {
 #[error("not the scope of a pause")]
 pub struct BadPauseScope;
 
-/// A pause of everything.
+/// A pause of the installation or of a business.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pause {
     /// What it stops.
@@ -55,7 +55,7 @@ pub struct Pause {
     pub since: UnixMs,
 }
 
-/// The pauses of everything that are in force.
+/// The pauses of the installation and of businesses that are in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pauses(BTreeMap<PauseScope, UnixMs>);
 
@@ -65,13 +65,12 @@ impl Pauses {
         self.0.contains_key(scope)
     }
 
-    /// Whether the lines of `business` send nothing.
+    /// Whether a pause stops the lines of `business`.
     pub fn stop(&self, business: &BusinessId) -> bool {
         !self.0.is_empty() && !self.on(Some(business)).is_empty()
     }
 
-    /// The pauses that stop the lines of `business`, the widest first. Without a business: the one that stops every
-    /// line.
+    /// The pauses that stop the lines of `business`, the widest first. `None`: only the pause of the installation.
     pub fn on(&self, business: Option<&BusinessId>) -> Vec<Pause> {
         let scopes = [Some(PauseScope::Installation), business.cloned().map(PauseScope::Business)];
         let pause = |scope: PauseScope| self.0.get(&scope).map(|&since| Pause { scope, since });

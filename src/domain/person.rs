@@ -2,7 +2,7 @@
 
 use super::{Phone, number_plans};
 
-/// A person, as far as the number tells: the [canonical form](number_plans::canonical) of the number. Both forms of a mobile
+/// A person, identified by the [canonical form](number_plans::canonical) of the phone number. Both forms of a mobile
 /// number in Argentina, Brazil and Mexico are the same person.
 ///
 /// `Debug` writes only the last four digits, for logs.
@@ -10,12 +10,12 @@ use super::{Phone, number_plans};
 pub struct Person(Phone);
 
 impl Person {
-    /// The canonical number. The person may be known to others by another form of it, so nothing is sent to it.
+    /// The canonical number. Never send to it: Meta may know the person by the other form.
     pub fn phone(self) -> Phone {
         self.0
     }
 
-    /// Every number that the person may be known by, the canonical one first: at most two.
+    /// Every number that may belong to the person, the canonical one first: at most two.
     pub fn numbers(self) -> impl Iterator<Item = Phone> {
         number_plans::forms(self.0)
     }

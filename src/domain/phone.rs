@@ -9,15 +9,15 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A phone number in E.164: `+`, then 7 to 15 digits, the first of which is not 0. Stored as the number of its digits.
-/// +1000000 is none: [`Phone::REMOVED_DIGITS`].
+/// +1000000 is not valid: see [`Phone::REMOVED_DIGITS`].
 ///
 /// `Display` writes the full number, for Meta and for reports. `Debug` writes only the last four digits, for logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Phone(NonZeroU64);
 
 impl Phone {
-    /// Stands in stored data for a number that was removed. Nobody has it: no area code of North America begins with 0.
-    /// Releases that do not know its meaning take it for a number.
+    /// Replaces a removed number in stored data. Nobody has this number: no area code of North America begins with 0.
+    /// Releases that do not know its meaning treat it as an ordinary number.
     pub const REMOVED_DIGITS: u64 = 1_000_000;
 
     /// The digits as an integer, below 10^15.

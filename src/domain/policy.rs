@@ -48,9 +48,9 @@ pub enum ErrorAction {
     SuppressMarketing,
     /// Fail the message, and hold the recipient's country: this WABA may not send to it.
     BlockCountry,
-    /// Not an error of sending; a person should look at it. If a send gets it anyway, the message fails.
+    /// Not an error of sending; a person should look at it. If a send returns it anyway, the message fails.
     Alert,
-    /// Not an error of sending, and of no interest. If a send gets it anyway, the message fails.
+    /// Not an error of sending; no action is needed. If a send returns it anyway, the message fails.
     Ignore,
 }
 
@@ -86,10 +86,10 @@ const THROTTLE_WAIT: Duration = Duration::from_secs(1);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The least time until a message that Meta withheld is sent again.
+/// The minimum wait before a message that Meta withheld is sent again.
 pub const WITHHELD_FOR: Duration = DAY;
 
-/// What the error of a message that failed holds beside, and for how long: the recipient's country.
+/// What the error of a failed message holds in addition, and for how long: the recipient's country.
 pub fn also_holds(code: MetaCode) -> Option<(ErrorScope, Option<Duration>)> {
     let rule = rule(code)?;
     match rule.action {
@@ -161,17 +161,17 @@ const DROPPED_BY_PORTFOLIO_PACING: MetaCode = MetaCode(135_000);
 /// The template is paused; in a status about a held message: template pacing dropped it.
 pub const TEMPLATE_PAUSED: MetaCode = MetaCode(132_015);
 
-/// The cap on utility messages of a WABA: only those are held.
+/// The code for the cap on utility messages of a WABA: only those messages are held.
 pub const UTILITY_CAP: MetaCode = MetaCode(131_064);
 
 /// The WABA sends no marketing through `/messages`.
 const MARKETING_API_ONLY: MetaCode = MetaCode(131_063);
 
-/// How long a WABA that refused marketing through `/messages` sends it through the Marketing Messages API. Then one message
-/// finds out whether that is still so.
+/// How long a WABA that refused marketing through `/messages` sends it through the Marketing Messages API. Then one
+/// message tests whether `/messages` accepts marketing again.
 pub const REROUTED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How long a country is held. Then one message finds out whether the WABA may send to it again.
+/// How long a country is held. Then one message tests whether the WABA may send to it again.
 const COUNTRY_WAIT: Duration = DAY;
 
 /// The code of a message that expired because the phone was offline. Even several such failures in a row are no
@@ -217,8 +217,8 @@ pub fn by_status(reason: FailureReason) -> ByStatus {
 
 /// What a `failed` status with this `reason` implies if Meta had kept the message back. Pure.
 ///
-/// Such a message was dropped for the reaction of people to the first messages. Neither hold ends by itself: a pause that
-/// pacing caused has to be lifted, and a portfolio is blocked until Meta has reviewed it.
+/// Such a message was dropped because of people's reactions to the first messages. Neither hold ends by itself: a pause
+/// that pacing caused has to be lifted, and a portfolio is blocked until Meta has reviewed it.
 pub fn by_status_of_held(reason: FailureReason) -> ByStatus {
     let hold = |scope| ByStatus::Hold { scope, wait: None };
     match reason {
@@ -228,7 +228,7 @@ pub fn by_status_of_held(reason: FailureReason) -> ByStatus {
     }
 }
 
-/// Whether it matters for a `failed` status with this `reason` that Meta had kept the message back.
+/// Whether a `failed` status with this `reason` implies something else if Meta had kept the message back.
 pub fn may_be_a_drop(reason: FailureReason) -> bool {
     by_status(reason) != by_status_of_held(reason)
 }
@@ -239,7 +239,7 @@ pub fn stops_marketing(reason: FailureReason) -> bool {
     rule.is_some_and(|rule| rule.action == ErrorAction::SuppressMarketing)
 }
 
-/// The outcome of a message that was to be rerouted, and cannot be: it is no marketing, or was sent through the Marketing
+/// The outcome of a message that cannot be rerouted: it is not marketing, or it was already sent through the Marketing
 /// Messages API.
 pub fn not_rerouted(cause: Cause) -> Outcome {
     Outcome::Failed { pause_after: Some(PAUSE_AFTER_FEW), cause }
@@ -259,7 +259,7 @@ fn by_rule(rule: &Rule, cause: Cause) -> Outcome {
         ErrorAction::PauseToken | ErrorAction::RefreshToken => blocked(ErrorScope::Token, cause),
         ErrorAction::PauseLine => blocked(ErrorScope::Line, cause),
         ErrorAction::PauseWaba if *rule.codes.start() == UTILITY_CAP.0 => blocked(ErrorScope::Utility, cause),
-        // The wait is the least. Meta says when it is over: by a webhook, or in the health of the WABA.
+        // The wait of the table is only a minimum. The hold ends by a webhook, or when the health of the WABA shows it.
         ErrorAction::PauseWaba => Outcome::Blocked { scope: ErrorScope::Waba, wait: None, cause },
         ErrorAction::PauseTemplate => blocked(ErrorScope::Template, cause),
         ErrorAction::StopCampaign if *rule.codes.start() == MARKETING_API_ONLY.0 => Outcome::Rerouted(cause),

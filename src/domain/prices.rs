@@ -8,7 +8,7 @@ use jiff::civil::Date;
 
 use super::{Phone, UnixMs, template::Category};
 
-/// How long prices are valid at least. Meta changes them only on the first day of a quarter.
+/// The minimum time for which prices are valid. Meta changes them only on the first day of a quarter.
 ///
 /// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/pricing>, read 2026-09-11.
 const VALID_FOR: Duration = Duration::from_hours(92 * 24);
@@ -51,7 +51,8 @@ pub struct PriceList {
 }
 
 impl PriceList {
-    /// The prices of `countries` in `currency`, which are valid from that day on. No two countries have the same prefix.
+    /// A list of the prices of `countries` in `currency`, valid from `valid_from` on. No two countries may share a
+    /// prefix.
     pub fn new(currency: String, valid_from: Date, countries: Vec<CountryPrices>) -> Self {
         let positions = (0..=u16::MAX).zip(&countries);
         let by_prefix = positions.flat_map(|(n, country)| country.prefixes.iter().map(move |&prefix| (prefix, n)));
@@ -64,12 +65,12 @@ impl PriceList {
         &self.currency
     }
 
-    /// The day from which on the prices are valid.
+    /// The first day on which the prices are valid.
     pub fn valid_from(&self) -> Date {
         self.valid_from
     }
 
-    /// Whether the prices are so old at `now` that Meta may have changed them since.
+    /// Whether the prices are so old at `now` that Meta may have changed them.
     pub fn is_old(&self, now: UnixMs) -> bool {
         UnixMs::parse(&format!("{}T00:00:00Z", self.valid_from)).is_some_and(|from| now.since(from) > VALID_FOR)
     }

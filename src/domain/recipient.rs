@@ -205,8 +205,8 @@ fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<St
     Ok(Option::<Field>::deserialize(deserializer)?.map(|field| field.0))
 }
 
-/// An object of texts as a list of pairs. A row has a handful of them, so a map would cost more than it saves. `null`
-/// is empty.
+/// A JSON object of texts, read as a list of pairs. A row has only a few, so a map would cost more than it saves.
+/// `null` is read as empty.
 fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
     struct Pairs;
 

@@ -13,7 +13,7 @@ const MASKED_DIGITS_MIN: usize = 7;
 /// Why a row of an upload is rejected, a recipient or a suppression. The other rows are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// The phone number is not one.
+    /// The phone number is not valid.
     #[error("`{field}` is {value}: {fault}")]
     NotE164 {
         /// The field that has it.
@@ -82,12 +82,12 @@ pub enum Reject {
     /// The template has no such button, or the button has nothing to fill.
     #[error("the template has no button {0} to fill (buttons are counted from 0): leave it out")]
     ButtonUnknown(String),
-    /// The time zone of a recipient is none. The field is the redacted text.
+    /// The time zone of a recipient does not exist. The field is the redacted text.
     #[error(
         "zone is “{0}”, which is no time zone of the tz database: name one such as America/Bogota, or leave it out"
     )]
     ZoneUnknown(String),
-    /// The hours in which the campaign sends are never at once in all time zones of a recipient.
+    /// There is no moment that is within the campaign's hours in all time zones of a recipient.
     #[error(
         "messages leave only {hours}, and that is never at once in all time zones where the recipient may be ({zones}): give the \
         row its `zone`, or choose longer hours"
@@ -104,14 +104,14 @@ pub enum Reject {
         line --scope)"
     )]
     ScopeMissing,
-    /// A field of a suppression has a word that is not one of its words.
+    /// A field of a suppression has a value that it does not accept.
     #[error("{field} is {value}, and it is one of {}", .words.join(", "))]
     UnknownWord {
         /// The field.
         field: &'static str,
         /// The value, redacted.
         value: String,
-        /// The words of the field.
+        /// The values that the field accepts.
         words: Vec<&'static str>,
     },
     /// `since` is not a time.
@@ -354,8 +354,8 @@ impl Reject {
         Self::NotE164 { field, value, fault }
     }
 
-    /// The rejection of a row with malformed JSON. The reason includes a line number only if the row is part of a
-    /// JSON document of several lines; a row of an upload is a single line.
+    /// The rejection of a row with malformed JSON. The reason includes a line number only if the row is part of a JSON
+    /// document of several lines.
     pub fn malformed_json(error: &serde_json::Error) -> Self {
         Self::Malformed(json_fault(error))
     }

@@ -1,6 +1,6 @@
 //! When a message that was certainly not sent is tried again.
 //!
-//! Owns: the backoff schedule, and full jitter over it. The only module that uses the `backoff` crate, and it uses
+//! Owns: the backoff schedule, with full jitter. This is the only module that uses the `backoff` crate, and it uses
 //! only the intervals: the crate's own loops sleep in memory, so a crash would lose the wait.
 //! If the process dies: nothing is lost; the caller stores the due time in Redis.
 //! Never: sleeps, depends on a clock, or draws random numbers.

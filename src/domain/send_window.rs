@@ -4,13 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The hours in which messages of a campaign may leave. [`crate::rules::windows`] says when that is.
+/// The hours and days in which a campaign sends. [`crate::rules::windows`] computes when the window is open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendWindow {
     /// The first minute in which messages leave.
     pub from: TimeOfDay,
-    /// The end: the first minute in which none leaves any more.
+    /// The end: the first minute in which no message leaves any more.
     pub to: TimeOfDay,
     /// The days on which messages leave, by the local date.
     #[serde(default = "every_day")]
@@ -108,10 +108,10 @@ impl Day {
 }
 
 impl SendWindow {
-    /// The zone of a window that goes by the clocks of each recipient.
+    /// The zone of a window that follows the local time of each recipient.
     pub const RECIPIENT: &str = "recipient";
 
-    /// Whether the window goes by the clocks of each recipient.
+    /// Whether the window follows the local time of each recipient.
     pub fn is_by_recipient(&self) -> bool {
         self.zone == SendWindow::RECIPIENT
     }

@@ -13,7 +13,7 @@ pub enum SkipReason {
     Forgotten,
     /// The person has had as many marketing messages as a frequency cap allows.
     FrequencyCap,
-    /// Meta withheld marketing from the person lately.
+    /// Meta recently withheld marketing from the person.
     Withheld,
 }
 
@@ -22,7 +22,7 @@ impl SkipReason {
     pub const ALL: [Self; 5] =
         [Self::Suppressed, Self::MarketingUs, Self::Forgotten, Self::FrequencyCap, Self::Withheld];
 
-    /// The byte under which the reason is stored, above 0. It never changes.
+    /// The byte that represents the reason in stored data, above 0. It never changes.
     pub fn byte(self) -> u8 {
         match self {
             SkipReason::Suppressed => 1,
@@ -33,7 +33,7 @@ impl SkipReason {
         }
     }
 
-    /// The reason that is stored as `byte`; `None` for a byte of no reason.
+    /// The reason that `byte` represents; `None` if it represents no reason.
     pub fn of(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.byte() == byte)
     }

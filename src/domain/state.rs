@@ -33,7 +33,7 @@ pub enum State {
     Delivered = 9,
     /// Meta reported the message as read.
     Read = 10,
-    /// Deliberately left out; nothing is sent. Reserved: this version skips no recipient.
+    /// Left out before sending. A [`SkipReason`](super::SkipReason) says why.
     Skipped = 11,
     /// The campaign's `expires_at` passed before the message was sent.
     Expired = 12,

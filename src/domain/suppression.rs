@@ -1,4 +1,4 @@
-//! Suppression: who wants no messages from a business.
+//! Suppression: people who want no messages from a business.
 
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher24;
@@ -13,7 +13,7 @@ pub struct PersonHash(pub u64);
 impl PersonHash {
     /// The hash of a person in the installation with this `key`.
     pub fn of(person: Person, key: &TokenKey) -> Self {
-        // No text of eight bytes is a token, whose checksum has the same key.
+        // The key also signs tokens. No token is eight bytes long, so the two uses never hash the same input.
         Self(SipHasher24::new_with_key(key.secret()).hash(&person.digits().to_be_bytes()))
     }
 }
@@ -72,7 +72,7 @@ impl SuppressionReason {
     }
 }
 
-/// Where a suppression comes from.
+/// The source of a suppression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SuppressionSource {
@@ -113,14 +113,14 @@ pub struct Suppression {
     pub scope: SuppressionScope,
     /// Why.
     pub reason: SuppressionReason,
-    /// Where that comes from.
+    /// The source.
     pub source: SuppressionSource,
     /// Since when, in whole seconds.
     pub since: UnixMs,
 }
 
 impl Suppression {
-    /// Whether the person gets no message of a campaign whose template is marketing or not.
+    /// Whether the suppression covers the messages of a campaign. `is_marketing`: whether its template is marketing.
     pub fn covers(&self, is_marketing: bool) -> bool {
         match self.scope {
             SuppressionScope::All => true,

@@ -20,7 +20,7 @@ use super::{
     reject::{quoted, redacted},
 };
 
-/// How far ahead of the clock of Redis a `since` may be, because the clock of its writer may be fast.
+/// How far in the future a `since` may be by the clock of Redis, because the clock of its writer may be ahead.
 const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A row of an import of suppressions. An empty text counts as absent.
@@ -32,7 +32,7 @@ pub struct RawSuppression {
     #[serde(deserialize_with = "phone")]
     #[schema(value_type = Phone)]
     pub phone: String,
-    /// The business, which has to be that of the import.
+    /// The business, which must be that of the import.
     #[serde(default)]
     #[schema(value_type = Option<BusinessId>)]
     pub business: Option<String>,
@@ -78,7 +78,7 @@ impl RawSuppression {
     /// The fields, which are the columns of a CSV.
     pub const COLUMNS: [&str; 6] = ["phone", "business", "scope", "reason", "since", "source"];
 
-    /// Sets the field of a column. The row keeps nothing of an unknown one.
+    /// Sets the field of a column. An unknown column is ignored.
     pub fn set(&mut self, column: &str, value: &str) {
         let value = Some(value.to_owned());
         match column {

@@ -153,7 +153,7 @@ impl<'de> Deserialize<'de> for Language {
 pub enum Category {
     /// Advertising: recipients may opt out, and Meta limits it per user.
     Marketing,
-    /// About something that the recipient has asked for.
+    /// Information that the recipient asked for.
     Utility,
     /// A one-time code.
     Authentication,

@@ -46,10 +46,10 @@ impl UnixMs {
     }
 }
 
-/// When something may happen.
+/// When something is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Due {
-    /// At once, even if the clock is set back.
+    /// Now, even if the clock is set back.
     AtOnce,
     /// From this time on.
     At(UnixMs),

@@ -1,4 +1,4 @@
-//! Which numbers are of the USA. The calling code 1 does not tell: Canada and most of the Caribbean have it too.
+//! Recognizes numbers of the USA. The calling code 1 is not enough: Canada and most of the Caribbean have it too.
 //!
 //! The area codes are in `us_area_codes.txt`, with their source.
 
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use super::Phone;
 
-/// For each number of three digits, whether it is an area code of the USA.
+/// For each number of three digits: whether it is an area code of the USA.
 static AREA_CODES: LazyLock<[bool; 1_000]> = LazyLock::new(|| {
     let mut codes = [false; 1_000];
     for code in area_codes() {

@@ -1,7 +1,7 @@
 //! The byte stream of an accepted connection, before and after an upgrade.
 //!
-//! It counts as open until it is dropped, also if an upgrade has passed it on to a handler, and it ends when the
-//! listener closes.
+//! A connection counts as open until its stream is dropped, even after an upgrade has passed the stream to a handler.
+//! It ends when the listener closes.
 
 use std::{
     io,
@@ -68,10 +68,11 @@ pub(super) struct Connection<S> {
 }
 
 impl<S> Connection<S> {
-    /// `closing` ends reads and writes with an error.
+    /// Reads and writes fail once `closing` is cancelled.
     pub(super) fn new(stream: S, open: OpenConnection, closing: &CancellationToken) -> Self {
         let activity = Activity { began: Instant::now(), last_ms: Arc::default() };
-        // A token of its own: every read and write polls it, and all connections would wait for one lock.
+        // A child token for each connection: every read and write polls it, and with a shared token all connections
+        // would contend for one lock.
         let closing = Box::pin(closing.child_token().cancelled_owned());
         Self { stream, activity, closing, _open: open }
     }

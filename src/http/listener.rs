@@ -56,10 +56,10 @@ const ACCEPT_BACKOFF: Duration = Duration::from_secs(1);
 /// The limits of a listener and its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Connections at once, at least 1. Further ones wait to be accepted. Also the requests in progress on all HTTP/2
-    /// connections together; further ones wait for the end of one.
+    /// Maximum number of open connections, at least 1; further ones wait to be accepted. Also the maximum number of
+    /// requests in progress over all HTTP/2 connections; further ones wait until another ends.
     pub connections_max: usize,
-    /// Bytes of a request's line and headers, at most 64 kB. A longer head is answered 431.
+    /// The maximum size of a request's line and headers in bytes, at most 64 kB. A longer head is answered 431.
     pub header_bytes_max: usize,
     /// How long a request's head or a TLS handshake may take, and how long a connection may be idle, before it is
     /// closed.
@@ -100,7 +100,7 @@ pub async fn serve(
     };
     stop.run_until_cancelled(accepting).await;
     drop(listener);
-    // All permits are free when every connection has ended, and every handler of an upgraded one.
+    // All permits are free once every connection, and every handler of an upgraded connection, has ended.
     let ended = permits.acquire_many(u32::try_from(connections_max).unwrap_or(u32::MAX));
     if timeout(limits.stop_timeout, ended).await.is_err() {
         info!("the stop timed out; closing the connections that are still open");
@@ -131,7 +131,7 @@ fn is_connection_error(error: &io::Error) -> bool {
 struct Server {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
-    /// One for each request in progress on an HTTP/2 connection.
+    /// A permit for each request in progress on an HTTP/2 connection.
     requests: Arc<Semaphore>,
     router: TowerToHyperService<Router>,
     limits: ConnectionLimits,

@@ -1,4 +1,4 @@
-//! The requests of one HTTP/2 connection, and when its client has stalled or is gone.
+//! Tracks the requests of one HTTP/2 connection, to detect that its client has stalled or disconnected.
 //!
 //! Over HTTP/1.1 the socket shows both: it is idle, or it accepts no more bytes. Over HTTP/2 a client can stop reading
 //! one response while it uses the connection for others.
@@ -25,7 +25,7 @@ pub(super) struct Streams(Arc<Mutex<Requests>>);
 #[derive(Default)]
 struct Requests {
     last: u64,
-    /// For each request in progress since when its client has had a piece of the response to read.
+    /// For each request in progress: since when a piece of its response has been waiting for the client to read it.
     unread_since: HashMap<u64, Option<Instant>>,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct OpenRequest {
 }
 
 impl OpenRequest {
-    /// A body with the same content. When it is dropped, the request has ended, and `permit` is free again.
+    /// A body with the same content. Dropping it ends the request and releases `permit`.
     pub(super) fn response(self, body: Body, permit: OwnedSemaphorePermit) -> Body {
         Body::new(Response { body, request: self, _permit: permit })
     }
@@ -78,7 +78,7 @@ impl Drop for OpenRequest {
     }
 }
 
-/// The body of a response. hyper takes its next piece when the client has made room for it.
+/// The body of a response. hyper takes the next piece when the client has made room for it.
 struct Response {
     body: Body,
     request: OpenRequest,

@@ -58,7 +58,7 @@ impl Tls {
         Ok(Self(Arc::new(RwLock::new(Arc::new(config)))))
     }
 
-    /// Uses another certificate for the connections that come.
+    /// Uses another certificate for new connections.
     pub fn replace(&self, Certificate(config): Certificate) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }

@@ -1,7 +1,7 @@
 //! Dead letters, as operators handle them: read, retry, delete.
 //!
 //! A retry is a job on the stream that names the dead letter. The reader of the stream applies the job of the letter
-//! and then deletes the letter, so nothing is lost or applied twice if a process dies between these steps.
+//! and then deletes the letter, so nothing is lost or applied twice if a process dies in between.
 
 use tracing::info;
 
@@ -16,8 +16,8 @@ impl Intake {
         self.store.dead_letter(id).await?.ok_or(IntakeError::NoDeadLetter(id))
     }
 
-    /// Adds a job that retries the job of a dead letter to the end of the stream, and returns its entry. The letter is
-    /// there until the reader of the stream has applied the retry. Further retries of the same letter change nothing.
+    /// Adds a job that retries the job of a dead letter to the end of the stream, and returns its entry. The letter
+    /// stays until the reader of the stream has applied the retry. Further retries of the same letter change nothing.
     /// The result is durable, as far as [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it.
     ///
     /// Errors: `NoDeadLetter` if it does not exist. `Store`: repeat the call.
@@ -30,7 +30,7 @@ impl Intake {
         Ok(entry)
     }
 
-    /// Deletes a dead letter. A retry of it that was not read yet then changes nothing. The result is durable, as far
+    /// Deletes a dead letter. A retry that is still in the stream then changes nothing. The result is durable, as far
     /// as [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it.
     ///
     /// Errors: `NoDeadLetter` if it does not exist. `Store`: repeat the call.

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Why a submission, an upload or an action was rejected. The text is a sentence for people; [`IntakeError::kind`] is
-/// for programs.
+/// the code for programs.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
     /// The campaign does not exist.
@@ -16,7 +16,7 @@ pub enum IntakeError {
     /// There is no such dead letter. Nothing was changed.
     #[error("there is no dead letter {0}: it was retried or deleted, or never existed")]
     NoDeadLetter(EntryId),
-    /// The request has these problems, the first of many. Nothing was changed.
+    /// The request has these problems; a long list is shortened. Nothing was changed.
     #[error("{}", .0.join("; "))]
     Invalid(Vec<String>),
     /// The template can't be sent. Nothing was changed.
@@ -40,7 +40,7 @@ pub enum IntakeError {
         /// The campaign's state, as text.
         state: String,
     },
-    /// Only a completed campaign is sent again to some of its recipients.
+    /// Only a completed campaign can be retried.
     #[error("campaign {id} is {state}: only a completed campaign can be retried{}", retry_remedy(*.state))]
     NotRetriable {
         /// The campaign.
@@ -78,7 +78,7 @@ pub enum IntakeError {
         /// The differences, such as `on_doubt is hold there and resend here`.
         differences: Vec<String>,
     },
-    /// A campaign that the caller may not know has the `external_id`. Nothing was changed.
+    /// The `external_id` belongs to a campaign that the caller may not see. Nothing was changed.
     #[error("the external_id {0} is in use: give the new campaign another one")]
     Taken(String),
     /// The campaign's `expires_at` has passed.
@@ -95,7 +95,7 @@ pub enum IntakeError {
     /// A campaign without recipients can't be launched.
     #[error("campaign {0} has no recipients: upload some first")]
     Empty(CampaignId),
-    /// Everybody in a campaign was forgotten, so a test of it has no values.
+    /// All recipients of a campaign were forgotten, so a test of it has no values.
     #[error(
         "all recipients of campaign {0} were forgotten, and a test needs the values of one: upload another recipient, or \
         test another campaign with this template"
@@ -184,7 +184,7 @@ pub enum TemplateProblem {
 const PROBLEMS_MAX: usize = 20;
 
 impl IntakeError {
-    /// The request has these problems. Of many, only the first are listed, with the number of the others.
+    /// An error with these problems. Lists only the first ones, with the number of the others.
     pub(super) fn invalid(mut problems: Vec<String>) -> Self {
         let more = problems.len().saturating_sub(PROBLEMS_MAX);
         problems.truncate(PROBLEMS_MAX);
@@ -251,7 +251,7 @@ impl IntakeError {
     }
 }
 
-/// What to do about a campaign in this state to retry it.
+/// How to get a campaign in this state to a state in which it can be retried.
 fn retry_remedy(state: CampaignState) -> &'static str {
     match state {
         CampaignState::Draft => "; launch it first",

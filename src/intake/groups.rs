@@ -1,9 +1,9 @@
-//! Groups recipients whose messages may leave at the same times. A part has only recipients of one group, so that a line
-//! claims from it only while they may.
+//! Groups recipients whose messages may leave at the same times. A part has recipients of only one group, so a line
+//! claims from the part only while they may be sent to.
 //!
-//! A group has a name: the contact hours of its numbers, if there are any, and the time zones in which the hours have to be
-//! open. There are at most a few hundred, whatever the rows say, because most zones have the clocks of one that the table of
-//! prefixes has.
+//! The name of a group consists of the contact hours of its numbers, if any, and the time zones in which the hours must
+//! be open. There are at most a few hundred groups, whatever zones the rows name, because most zones keep the same time
+//! as a zone in the table of prefixes.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -22,13 +22,13 @@ const ZONES_SHOWN_MAX: usize = 4;
 /// The groups of the recipients of a campaign.
 pub(super) struct Groups {
     campaign: CampaignHours,
-    /// The zones that rows have named, with their groups.
+    /// The zones that rows have named, with the zones of their groups.
     named: HashMap<String, &'static str>,
-    /// The groups so far, by their zones; in each list at most one for each contact hours.
+    /// The groups so far, by their zones. Each list has at most one group for each contact hours.
     known: HashMap<&'static str, Vec<KnownGroup>>,
 }
 
-/// The hours of a campaign.
+/// What decides when the messages of a campaign may leave.
 struct CampaignHours {
     send_window: Option<SendWindow>,
     contact_hours: ContactHours,
@@ -39,7 +39,7 @@ struct CampaignHours {
 struct KnownGroup {
     /// The name of its contact hours.
     rule: Option<String>,
-    /// Its name.
+    /// The group's name, or the rejection of its recipients.
     name: Result<Arc<str>, Reject>,
 }
 
@@ -50,16 +50,16 @@ impl Groups {
         Self { campaign, named: HashMap::new(), known: HashMap::new() }
     }
 
-    /// Whether recipients of the campaign may have groups.
+    /// Whether recipients of the campaign can have groups.
     pub(super) fn are_used(&self) -> bool {
         self.campaign.is_by_recipient() || !self.campaign.contact_hours.is_empty()
     }
 
-    /// The group of a recipient, by the `zone` of its row, or else by its number; `None` if the time where the recipient is
-    /// does not matter. Contact hours count also if the template is not marketing: Meta may change its category.
+    /// The group of a recipient, by the `zone` of its row, or else by its number; `None` if the recipient's local time
+    /// does not matter. Contact hours count even if the template is not marketing: Meta may change its category.
     ///
-    /// Errors: `ZoneUnknown` if there is no such zone, and `NeverOpen` if the hours of the campaign never are in all zones of
-    /// the recipient.
+    /// Errors: `ZoneUnknown` if there is no such zone, and `NeverOpen` if the hours of the campaign are never open in
+    /// all zones of the recipient at once.
     pub(super) fn of(&mut self, to: Phone, zone: Option<&str>) -> Result<Option<Arc<str>>, Reject> {
         let named = zone.map(|name| self.named(name)).transpose()?;
         let rule = self.campaign.contact_hours.of_phone(to).map(|rule| rule.name.as_str());
@@ -77,7 +77,7 @@ impl Groups {
     }
 
     fn named(&mut self, name: &str) -> Result<&'static str, Reject> {
-        // One entry for each zone, however its name is written.
+        // One entry for each zone, in whatever case its name is written.
         let plain = name.trim().to_ascii_lowercase();
         if let Some(zones) = self.named.get(&plain) {
             return Ok(zones);
@@ -93,7 +93,9 @@ impl CampaignHours {
         self.send_window.as_ref().is_some_and(SendWindow::is_by_recipient)
     }
 
-    /// The name of a group, if its messages may leave within the next weeks.
+    /// The name of the group.
+    ///
+    /// Errors: `NeverOpen` if no message of the group may leave.
     fn group(&self, group: Group<'_>) -> Result<Arc<str>, Reject> {
         let name = group.to_string();
         let contact_hours = Some(&self.contact_hours).filter(|_| self.is_marketing);
@@ -108,7 +110,7 @@ impl CampaignHours {
         Ok(name.into())
     }
 
-    /// Its hours for numbers with these contact hours, as text.
+    /// The hours of the campaign for numbers with these contact hours, as text.
     fn described(&self, rule: Option<&str>) -> String {
         let window = self.send_window.as_ref().map(|window| format!("from {window}"));
         let rule = rule.filter(|_| self.is_marketing).map(|name| format!("in the contact hours {name}"));

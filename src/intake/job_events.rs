@@ -1,6 +1,6 @@
-//! The events that tell what became of a job.
+//! The events that report the result of a job.
 //!
-//! They are written before the entry of the job is finished, so each is told at least once.
+//! They are written before the entry of the job is removed, so each is delivered at least once.
 
 use serde::Serialize;
 
@@ -27,8 +27,8 @@ struct DeadFields<'a> {
 }
 
 impl Intake {
-    /// Tells that the entry `id` was applied: the job of the entry `job`, which is another one for a retry. `upload`:
-    /// the result for the job's recipients.
+    /// Reports that the entry `id` was applied. `job` is the entry of the job, which is a different one for a retry.
+    /// `upload` is the result for the job's recipients.
     pub(super) async fn tell_done(
         &self,
         id: EntryId,
@@ -51,8 +51,8 @@ impl Intake {
         Ok(self.store.append_events(Some(campaign), &[event.to_json()]).await?)
     }
 
-    /// Tells that the entry `id` failed and became a dead letter: the job of the entry `job`, which is another one for a
-    /// retry.
+    /// Reports that the entry `id` failed and became a dead letter. `job` is the entry of the job, which is a different
+    /// one for a retry.
     pub(super) async fn tell_dead(
         &self,
         id: EntryId,

@@ -4,12 +4,12 @@
 //! the entry. An invalid entry moves to the dead letters and does not block the entries after it. An entry that
 //! failed because Redis was unavailable, full, read-only or loading stays in the stream and is retried.
 //!
-//! A retry is an entry that names a dead letter. The job of the letter is applied as the entry that it came in, so that
-//! what an earlier attempt stored is recognized. Then the letter is deleted, and then the retry is removed.
+//! A retry is an entry that names a dead letter. The job of the letter is applied under the id of its first entry, so
+//! that what an earlier attempt stored is recognized. Then the letter is deleted, and then the retry is removed.
 //!
 //! If the process dies: the next reader applies the entry again. Every effect is idempotent. A retry whose letter is
-//! gone has taken effect.
-//! If Redis dies and loses its last writes: an entry whose effect was lost is still in the stream.
+//! gone has already taken effect. If Redis dies and loses its last writes: an entry whose effect was lost is still in
+//! the stream.
 //! Never: drops an entry, or reads past an unfinished one.
 
 use std::{convert::Infallible, time::Duration};
@@ -88,7 +88,8 @@ impl Reader<'_> {
     async fn read(&self, stop: &CancellationToken) {
         let mut failures = 0;
         while !stop.is_cancelled() {
-            // Bound to one incarnation of Redis, so that no entry is removed after a restart of Redis lost its effect.
+            // Bind to one incarnation of Redis: if Redis restarts and loses the effect of an entry, the entry is not
+            // removed.
             let intake = self.intake.in_this_incarnation();
             match (Reader { intake: &intake, ..*self }).next().await {
                 Ok(found) => {
@@ -134,14 +135,14 @@ impl Reader<'_> {
             return Ok(());
         };
         self.process(next, Some(id), &letter.entry, read(&letter.entry)).await?;
-        // Without its letter, a retry counts as done. So the effect has to be stored first.
+        // A retry whose letter is gone counts as done, so its effect must be stored before the letter is deleted.
         self.persist().await?;
         store.delete_dead_letter(id).await.map_err(IntakeError::Store)?;
         Ok(())
     }
 
-    /// Makes what was written so far outlive what is written next. A single server persists its writes in order. In a
-    /// cluster the two can be on different servers, which lose writes independently.
+    /// Makes all earlier writes durable before a later one can be. A single server persists its writes in order. In a
+    /// cluster they can be on different servers, which lose writes independently.
     async fn persist(&self) -> Result<(), JobError> {
         if self.intake.store.is_spread() {
             self.intake.store.make_durable().await.map_err(IntakeError::Store)?;

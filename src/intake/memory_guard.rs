@@ -1,5 +1,5 @@
-//! Back-pressure before Redis is full: no recipients are accepted while Redis' memory is above a share of its limit, so
-//! that sending, which needs memory for states, ids and events, goes on.
+//! Refuses recipients before Redis is full: none are accepted while the memory of Redis is above a share of its limit.
+//! The rest is left for sending, which needs memory for states, ids and events.
 //!
 //! If the process dies: nothing is lost; the memory is read again.
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::IntakeError;
 use crate::redis::{Store, StoreError, memory::Memory};
 
-/// How long a reading of the memory is used. An upload stores some 10 MB a second at most.
+/// How long a reading of the memory is used. An upload stores at most about 10 MB in this time.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// Decides whether Redis has room for more recipients. Clones share one reading.
@@ -31,14 +31,14 @@ struct Reading {
 }
 
 impl MemoryGuard {
-    /// A guard that refuses recipients above `share_max` of Redis' `maxmemory`. From 1 on, it refuses none.
+    /// A guard that refuses recipients above `share_max` of Redis' `maxmemory`. At 1 or more, it never refuses.
     pub fn new(share_max: f64) -> Self {
         Self { share_max, newest: Arc::default() }
     }
 
     /// Checks that Redis has room for more recipients.
     ///
-    /// Errors: `RedisFull` if it has not; `Store` if its memory cannot be read.
+    /// Errors: `RedisFull` if it does not; `Store` if its memory cannot be read.
     pub(super) async fn check(&self, store: &Store) -> Result<(), IntakeError> {
         if self.share_max >= 1.0 {
             return Ok(());

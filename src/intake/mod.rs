@@ -94,9 +94,9 @@ pub struct Intake {
     pub clock: Arc<Clock>,
     /// The lines that campaigns may use: the configured ones, or those of the caller.
     pub lines: Lines,
-    /// Whether the caller is limited to `lines`. Then campaigns on other lines do not exist for it.
+    /// Whether the caller is limited to `lines`. Campaigns on other lines are then hidden from the caller.
     pub is_limited: bool,
-    /// How long after a restart of Redis other processes may still replay what it forgot: `dispatch.lease`.
+    /// How long after a restart of Redis other processes may still replay lost writes: `dispatch.lease`.
     pub grace_period: Duration,
     /// Maximum number of recipients of one campaign: `intake.recipients_max`.
     pub recipients_max: u64,

@@ -1,7 +1,7 @@
-//! Retries of completed campaigns: who is sent to again, and when that is refused.
+//! Retries of completed campaigns: which recipients are sent to again, and when a retry is refused.
 //!
-//! If the process dies during a retry: the campaign runs again or not, as its record says, and housekeeping finishes what
-//! was begun. The repeated call finds that out.
+//! If the process dies during a retry: the record of the campaign says whether the retry has begun. If it has,
+//! housekeeping finishes it, and a repetition of the call returns its result.
 
 use super::{Intake, IntakeError, submit::check_external_id};
 use crate::{
@@ -14,19 +14,19 @@ use crate::{
 pub struct Retried {
     /// The campaign after the retry.
     pub record: CampaignRecord,
-    /// How many recipients are sent to again.
+    /// The number of recipients that are sent to again.
     pub recipients: u64,
-    /// Whether this call began the retry.
+    /// Whether this call started the retry.
     pub changed: bool,
 }
 
 impl Intake {
-    /// Sends a completed campaign again to the recipients that `retry` names, with the values that they had. The retry is
-    /// durable, as far as [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it. If there are no such
-    /// recipients, nothing changes.
+    /// Sends a completed campaign again to the recipients that `retry` selects, with the same values. The retry is
+    /// durable, as far as [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it. If there are no
+    /// such recipients, nothing changes.
     ///
-    /// A call whose response was lost can be repeated: while the campaign runs, the same retry begins once. With an
-    /// `external_id` it begins once even if the campaign has been completed meanwhile.
+    /// A call whose response was lost can be repeated: while the campaign runs, the same retry does not start again.
+    /// With an `external_id` it does not start again even if the campaign has been completed meanwhile.
     ///
     /// Errors: `Invalid`, `NotRetriable`, `Forgotten`, `RetryConflict`, `Expired` or `Template`: nothing was changed.
     /// `Store`: repeat the call.
@@ -62,7 +62,7 @@ impl Intake {
         }
     }
 
-    /// The result of a retry that has begun. Finishes it if an earlier call was interrupted.
+    /// The result of a retry that has started. Finishes it if an earlier call was interrupted.
     async fn begun(&self, mut record: CampaignRecord) -> Result<Retried, IntakeError> {
         if record.applied < record.version {
             self.check_grace_period()?;
@@ -88,7 +88,7 @@ impl Intake {
         self.check_template_still_fits(campaign).await
     }
 
-    /// Errors: transient while another process may still have to replay that a recipient has got the message.
+    /// Errors: transient while another process may still have to replay that a recipient got the message.
     fn check_grace_period(&self) -> Result<(), IntakeError> {
         if self.store.in_grace_period(self.grace_period) {
             return Err(StoreError::NotApplied("it has just restarted or failed over".to_owned()).into());
@@ -97,9 +97,9 @@ impl Intake {
     }
 }
 
-/// Whether the newest retry of a campaign is `retry`, so that it does not begin again.
+/// Whether the newest retry of a campaign is `retry`, so that it must not start again.
 ///
-/// Errors: `RetryConflict` if it has the same `external_id` and names other recipients.
+/// Errors: `RetryConflict` if it has the same `external_id` and selects other recipients.
 fn is_begun(record: &CampaignRecord, retry: &CampaignRetry) -> Result<bool, IntakeError> {
     let Some((newest, _)) = &record.retry else { return Ok(false) };
     let is_running = matches!(record.state, CampaignState::Running | CampaignState::Paused);

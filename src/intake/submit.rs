@@ -1,7 +1,7 @@
 //! Submission of campaigns, and later actions on them: launch, pause, resume, cancel, change, delete.
 //!
-//! If the process dies during a submission: the campaign is a draft with some of its recipients. A repetition with
-//! the same `external_id` continues the submission.
+//! If the process dies during a submission: the campaign is a draft with some of its recipients. Submitting again with
+//! the same `external_id` continues.
 //! Never: creates a campaign before all of its fields except the recipients are validated. A recipient is validated
 //! when it is stored.
 
@@ -33,7 +33,7 @@ use crate::{
 pub(super) const NAME_CHARS_MAX: usize = 200;
 /// How many characters of an unknown line id an error message shows.
 const ID_CHARS_SHOWN_MAX: usize = 64;
-/// How many characters of a value an error message shows that compares two definitions.
+/// How many characters of a value are shown in an error message that compares two definitions.
 const VALUE_CHARS_SHOWN_MAX: usize = 600;
 /// How many lines, or other values, an error message lists.
 const VALUES_SHOWN_MAX: usize = 20;
@@ -42,7 +42,7 @@ const EXTERNAL_ID_CHARS_MAX: usize = 200;
 
 /// How many similar templates the error for an unknown template suggests.
 const SIMILAR_MAX: usize = 5;
-/// The least similarity of a suggested name: 0 to 1, where 1 is equal.
+/// The minimum similarity of a suggested name: 0 to 1, where 1 is equal.
 const SIMILARITY_MIN: f64 = 0.7;
 
 impl Intake {
@@ -52,9 +52,10 @@ impl Intake {
     /// If a campaign with the same `external_id` exists, the submission continues what an interrupted one left
     /// undone. A campaign whose recipients were all rejected stays a draft.
     ///
-    /// Errors: `Invalid`, `Template`, or `Conflict` if the campaign with this `external_id` has another template, other lines,
-    /// or another `on_doubt`, `on_withheld`, `opt_out_buttons`, `frequency_cap`, `expires_at`, `rate`, `send_window` or `late`,
-    /// or `Taken` if the caller may not know that campaign: nothing was changed. `Store`: submit again.
+    /// Errors: `Invalid`, `Template`, or `Conflict` if the campaign with this `external_id` has another template, other
+    /// lines, or another `on_doubt`, `on_withheld`, `opt_out_buttons`, `frequency_cap`, `expires_at`, `rate`,
+    /// `send_window` or `late`, or `Taken` if the caller may not see that campaign: nothing was changed. `Store`:
+    /// submit again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_incarnation();
         let submitted = intake.submit_undurably(new).await?;
@@ -151,11 +152,12 @@ impl Intake {
         }
     }
 
-    /// Changes values of a campaign that has not ended. What has its new value already stays, so that a call whose response
-    /// was lost can be repeated. The change is durable, as far as
-    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it. Also returns whether anything changed.
+    /// Changes values of a campaign that has not ended. Values that are already as requested stay, so that a call whose
+    /// response was lost can be repeated. The change is durable, as far as
+    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it. Also returns whether anything
+    /// changed.
     ///
-    /// Errors: `State` if the campaign has ended, or has started and the change is one of its start; `Invalid` with all
+    /// Errors: `State` if the campaign has ended, or has started and its start is to change; `Invalid` with all
     /// problems: nothing was changed. `Store`: repeat the call.
     pub async fn amend(&self, id: CampaignId, change: &CampaignChange) -> Result<(CampaignRecord, bool), IntakeError> {
         let intake = self.in_this_incarnation();
@@ -169,7 +171,7 @@ impl Intake {
         id: CampaignId,
         change: &CampaignChange,
     ) -> Result<(CampaignRecord, bool), IntakeError> {
-        // The loop ends, because another change of the campaign succeeded each time that this one is refused.
+        // The loop ends: this change is refused only if another change of the campaign succeeded.
         loop {
             let record = self.campaign(id).await?;
             let now = self.clock.now();
@@ -184,7 +186,7 @@ impl Intake {
         }
     }
 
-    /// Makes the parts of a campaign follow if an earlier call was interrupted after it had changed the campaign.
+    /// Applies a change of the campaign to its parts, if an earlier call was interrupted before it had done so.
     async fn finish_following(&self, record: &CampaignRecord, now: UnixMs) -> Result<(), IntakeError> {
         if record.applied < record.version {
             self.store.follow(record.campaign.id, now).await?;
@@ -229,8 +231,8 @@ impl Intake {
         self.store.campaign(id).await?.ok_or_else(|| IntakeError::NotFound(id.to_string()))
     }
 
-    /// Finds the campaign with this `external_id`. An interrupted submission may have left an id without a campaign, and an
-    /// interrupted deletion one whose campaign is to be deleted: both count as not found.
+    /// Finds the campaign with this `external_id`. An interrupted submission may have left an id without a campaign,
+    /// and an interrupted deletion may have left an id whose campaign is being deleted: both count as not found.
     pub(super) async fn find(&self, external_id: &str) -> Result<Option<CampaignRecord>, IntakeError> {
         let Some(id) = self.store.campaign_by_external_id(external_id).await? else { return Ok(None) };
         let record = self.store.campaign(id).await?;
@@ -264,7 +266,7 @@ impl Intake {
         }
     }
 
-    /// Errors: `Taken` if the caller may not know the campaign that has its `external_id`.
+    /// Errors: `Taken` if the caller may not see the campaign that has its `external_id`.
     pub(super) fn check_is_own(&self, existing: &Campaign) -> Result<(), IntakeError> {
         if self.is_limited && self.lines.first_of(&existing.lines).is_none() {
             return Err(IntakeError::Taken(existing.external_id.clone().unwrap_or_default()));
@@ -375,7 +377,7 @@ impl Intake {
         }
     }
 
-    /// Validates the frequency cap. The business has to count its marketing for as long as the cap looks back.
+    /// Validates the frequency cap. The business must count its marketing for at least as many days as the cap.
     fn check_cap(&self, new: &NewCampaign, problems: &mut Vec<String>) {
         let Some(cap) = new.frequency_cap else { return };
         if let Some(problem) = cap.problem() {
@@ -495,8 +497,8 @@ fn amended(record: &CampaignRecord, change: &CampaignChange, now: UnixMs) -> Res
     if problems.is_empty() { Ok(amended) } else { Err(IntakeError::invalid(problems)) }
 }
 
-/// Compares `new` with the existing campaign of the same `external_id`. The order of lines does not matter, and neither
-/// do values that can be changed, once one of them was.
+/// Compares `new` with the existing campaign of the same `external_id`. The order of lines does not matter. Once a
+/// campaign was changed, values that can be changed do not matter either.
 ///
 /// Errors: `Conflict` if `new` would be sent differently.
 fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), IntakeError> {
@@ -541,7 +543,7 @@ fn sorted(texts: impl Iterator<Item = String>) -> Vec<String> {
     texts
 }
 
-/// A value as text; nothing for none.
+/// A value as text; an empty list for `None`.
 fn text(value: Option<impl ToString>) -> Vec<String> {
     value.iter().map(ToString::to_string).collect()
 }

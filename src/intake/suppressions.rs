@@ -1,7 +1,7 @@
 //! Imports of suppressions: the rows of a list become entries, at constant memory, batch by batch.
 //!
-//! If the connection closes or the process dies: the entries of stored batches stay, and the import is repeated as a
-//! whole. A row that is stored already changes nothing, so the result is the same.
+//! If the connection closes or the process dies: the entries of stored batches stay. Repeat the whole import: a row
+//! that is already stored changes nothing.
 //! Never: narrows an entry, or buffers more than two batches: one being stored and one being read.
 
 use std::{fmt::Display, pin::pin};
@@ -20,7 +20,7 @@ use crate::{
     redis::uploads::REJECTIONS_MAX,
 };
 
-/// The number of entries from which on a batch is full. The rows of one piece of the body can exceed it.
+/// The number of entries at which a batch is full. The rows of one piece of the body can exceed it.
 const BATCH_ROWS: usize = 2_048;
 
 /// The result of an import.
@@ -34,7 +34,7 @@ pub struct Imported {
 
 impl Intake {
     /// Suppresses the people of a list as it arrives. The result is durable, as far as
-    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it. An entry that exists changes only from
+    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it. An existing entry changes only from
     /// marketing to all messages.
     ///
     /// `upload_id` (1 to 128 visible ASCII characters) names the import for its caller. It has no other effect, because

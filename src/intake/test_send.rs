@@ -1,6 +1,6 @@
 //! Test sends: the message of a campaign to a few numbers now, as a small campaign of its own.
 //!
-//! A test is sent as every campaign is, so every promise about campaigns holds for it.
+//! A test is sent like any campaign, so the same guarantees apply.
 //!
 //! If the process dies: the test is a draft with or without its numbers, and sends nothing. A repetition with the same
 //! `external_id` completes it.
@@ -20,13 +20,13 @@ use crate::{
     redis::{StoreError, campaigns::CampaignRecord},
 };
 
-/// The most numbers of a test.
+/// The maximum number of phone numbers of a test.
 const NUMBERS_MAX: usize = 10;
 
 /// The priority of a test: the highest.
 const PRIORITY: u8 = 10;
 
-/// How long a test may wait, for example for a hold to end. Nobody expects it later.
+/// How long a test may wait, for example for a hold to end. A message that arrives later would surprise its reader.
 const EXPIRES_AFTER: Duration = Duration::from_secs(3_600);
 
 impl Intake {
@@ -112,7 +112,7 @@ impl Intake {
         let digest = digest(&test.to);
         loop {
             match self.upload_fitted(record, &digest, async || self.recipients(of, &test.to).await).await {
-                // A repetition of the call runs elsewhere. The loop ends, because the other one has progressed.
+                // Another connection makes the same call. The loop ends, because the other one has progressed.
                 Err(IntakeError::UploadInProgress) => {}
                 Err(IntakeError::UploadConflict) => {
                     return Err(conflict(record.campaign.id, test, "numbers are others".to_owned()));
@@ -174,7 +174,7 @@ fn conflict(id: CampaignId, test: &NewTest, difference: String) -> IntakeError {
     IntakeError::Conflict { id, external_id, differences: vec![difference] }
 }
 
-/// Stands for the numbers of a test, in their order.
+/// A digest of the numbers of a test, in their order.
 fn digest(numbers: &[Phone]) -> String {
     let mut digest = SipHasher24::new();
     for number in numbers {

@@ -177,8 +177,8 @@ impl Intake {
         Ok((self.result_of(id, &upload_id, &progress).await?, repeated))
     }
 
-    /// Stores recipients that fit the template already, as those of the submission of a campaign, in one batch, unless an
-    /// earlier call has. `digest` stands for them.
+    /// Stores recipients that were checked against the template before, in one batch, as the recipients of the
+    /// campaign's submission. Does nothing if an earlier call did. `digest` identifies the recipients.
     ///
     /// Errors: `UploadConflict` if the earlier call had another digest.
     pub(super) async fn upload_fitted(
@@ -226,7 +226,7 @@ impl Intake {
         };
         let rejections: Result<Vec<Rejection>, StoreError> =
             self.store.rejections(id, upload_id).await?.into_iter().map(read).collect();
-        // Recipients that are grouped are admitted in another order.
+        // Grouped recipients are not admitted in the order of their rows.
         rejections.map(|mut rejections| {
             rejections.sort_by_key(|rejection| rejection.row);
             rejections

@@ -8,8 +8,8 @@ use crate::{
     domain::{PriceList, template::Category},
 };
 
-/// What messages of this category cost, and the countries for which the list has no price, those with the most messages
-/// first. `messages` has their number by country.
+/// The cost of messages of this category, and the countries for which the list has no price, those with the most
+/// messages first. `messages` is the number of messages by country.
 pub fn of(prices: &PriceList, category: &Category, messages: &BTreeMap<Country, u64>) -> (PreflightCost, Vec<String>) {
     let (mut rows, mut total, mut lacking) = (Vec::new(), 0, Vec::new());
     for (country, &n) in messages {
@@ -36,7 +36,8 @@ pub fn of(prices: &PriceList, category: &Category, messages: &BTreeMap<Country, 
     (cost, lacking.into_iter().map(|(_, country)| country).collect())
 }
 
-/// The name of a country, or its calling code such as `+44`, and the price of a message to it in millionths, if there is one.
+/// The name of a country, or its calling code such as `+44`, and the price of a message to it in millionths, if the
+/// list has one.
 fn priced(prices: &PriceList, category: &Category, country: Country) -> (String, Option<u64>) {
     match country {
         Country::Other(code) => (format!("+{code}"), None),

@@ -1,8 +1,8 @@
 //! Preflight: what would happen if a campaign were launched now.
 //!
-//! Counts who would be skipped ([`people`]), what the messages would cost ([`cost`]) and what the uploads rejected
-//! ([`rejects`]), and says what is wrong ([`problems`]). When the campaign would start and end is the estimate of
-//! [`crate::stats`].
+//! Counts the recipients that would be skipped ([`people`]), the cost of the messages ([`cost`]) and the rejected rows
+//! of uploads ([`rejects`]), and lists the problems ([`problems`]). [`crate::stats`] estimates when the campaign would
+//! start and end.
 //!
 //! Never: changes anything.
 

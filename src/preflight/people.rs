@@ -1,7 +1,7 @@
-//! Who of the recipients that are left would be skipped, and where the others are.
+//! Which of the remaining recipients would be skipped, and the countries of the others.
 //!
-//! At most a million recipients are looked at, as 16 bytes each. Of a larger campaign it is a sample: every second chunk, or
-//! every third, and so on.
+//! Examines at most a million recipients, with 16 bytes of memory for each. A larger campaign is sampled: every second
+//! chunk, every third, and so on.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +13,26 @@ use crate::{
     redis::{Result, Store, campaigns::CampaignRecord, chunk::Chunk, marketing::FrequencyCaps},
 };
 
-/// The most recipients that are looked at.
+/// The maximum number of recipients that are examined.
 const LOOKED_AT_MAX: u64 = 1_000_000;
 /// Chunks that are read in one round trip: at most 8,192 recipients.
 const CHUNKS_AT_ONCE: usize = 32;
-/// From how many people on all suppressed people are read, and not only those with the same first bytes of their hashes.
+/// From this many recipients on, all suppressed people are read, instead of only those whose hashes begin with the same
+/// bytes.
 const READ_ALL_FROM: usize = 1 << 15;
-/// People that are looked up in one command.
+/// The number of people that are looked up in one command.
 const LOOKED_UP_AT_ONCE: usize = 1_000;
-/// Suppressed people that are read in one step.
+/// The number of suppressed people that are read in one step.
 const SUPPRESSED_AT_ONCE: usize = 100_000;
 
-/// The recipients that are left.
+/// The remaining recipients of a campaign.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct People {
-    /// How many would be skipped, by reason; each reason that was looked for has an entry.
+    /// How many would be skipped, by reason. Each reason that was checked has an entry.
     pub skips: BTreeMap<SkipReason, u64>,
     /// How many would get the message.
     pub to_send: u64,
-    /// How many of these have a number of each country.
+    /// How many of `to_send` are in each country.
     pub by_country: BTreeMap<Country, u64>,
     /// Whether the counts come from a sample.
     pub is_estimated: bool,
@@ -42,7 +43,7 @@ pub struct People {
 pub enum Country {
     /// By its position in the price list.
     Listed(u16),
-    /// By its calling code: the price list does not have it, or there is none.
+    /// By its calling code, because there is no price list or it does not have the country.
     Other(CallingCode),
 }
 
@@ -60,7 +61,8 @@ struct Seen {
     is_us: bool,
 }
 
-/// Counts the `left` recipients of a campaign on `line` at `now`; `None`: it is not known whose the campaign is.
+/// Counts the `left` recipients of a campaign on `line` at `now`. Without a line the business is unknown, and so are
+/// its suppressed people and caps.
 pub async fn count(
     store: &Store,
     line: Option<&Line>,
@@ -80,7 +82,7 @@ pub async fn count(
     let is_marketing = record.campaign.template.category == Category::Marketing;
     let business = line.map(|line| &line.business);
     let suppressed = suppressed(store, business, &seen, is_marketing).await?;
-    // Otherwise they wait for the day to end, and are sent to.
+    // With `OnWithheld::Retry`, they wait until the day is over and are not skipped.
     let is_skipped = is_marketing && record.campaign.on_withheld == OnWithheld::Fail;
     let withheld = withheld(store, business.filter(|_| is_skipped), &seen, now).await?;
     let caps = line.and_then(|line| FrequencyCaps::of(line.frequency_cap, record.campaign.frequency_cap));
@@ -114,7 +116,7 @@ pub async fn count(
 }
 
 impl People {
-    /// The counts of `left` recipients, of whom these are the counts of `seen`.
+    /// Scales the counts of a sample of `seen` recipients up to all `left` recipients.
     fn scaled(mut self, seen: u64, left: u64) -> Self {
         if self.is_estimated && seen > 0 {
             let scale = |n: &mut u64| *n = (*n as f64 * left as f64 / seen as f64).round() as u64;
@@ -125,7 +127,7 @@ impl People {
     }
 }
 
-/// Looks at the recipients that are left: at all of them, or at a sample. Also returns how many of them were forgotten.
+/// Reads the remaining recipients, or a sample of them. Also returns how many of them were forgotten.
 async fn look_at<T>(
     store: &Store,
     record: &CampaignRecord,
@@ -155,7 +157,7 @@ async fn look_at<T>(
     Ok((seen, forgotten))
 }
 
-/// The numbers of a chunk that are left, whose state bytes are `states`; `None` for a recipient who was forgotten.
+/// The numbers of a chunk that are still to be sent to, by the state bytes `states`; `None` for a forgotten recipient.
 fn left_of(chunk: &Chunk, states: &[u8]) -> impl Iterator<Item = Option<Phone>> {
     chunk.numbers().iter().zip(states).filter(|(_, byte)| is_left(**byte)).map(|(phone, _)| *phone)
 }
@@ -164,7 +166,7 @@ fn is_left(byte: u8) -> bool {
     matches!(State::of(byte), Some(State::Pending | State::Retrying))
 }
 
-/// Which of the people, who are sorted by their hashes, are suppressed.
+/// For each person, whether the person is suppressed. `people` is sorted by hash.
 async fn suppressed(
     store: &Store,
     business: Option<&BusinessId>,
@@ -189,7 +191,7 @@ async fn suppressed(
     Ok(suppressed)
 }
 
-/// From which of the people Meta withheld marketing of the business less than a day ago.
+/// For each person, whether Meta withheld marketing of the business from the person less than a day ago.
 async fn withheld(store: &Store, business: Option<&BusinessId>, people: &[Seen], now: UnixMs) -> Result<Vec<bool>> {
     let nobody = vec![false; people.len()];
     let Some(business) = business else { return Ok(nobody) };
@@ -204,7 +206,7 @@ async fn withheld(store: &Store, business: Option<&BusinessId>, people: &[Seen],
     Ok(withheld)
 }
 
-/// As [`suppressed`], by reading all suppressed people once, in the order of their hashes.
+/// Like [`suppressed`], but reads all suppressed people once, in the order of their hashes.
 async fn among_all(
     store: &Store,
     business: &BusinessId,

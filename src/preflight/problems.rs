@@ -11,28 +11,28 @@ use crate::{
     stats::Forecast,
 };
 
-/// How many countries without a price are named.
+/// How many countries without a price a sentence lists.
 const COUNTRIES_NAMED_MAX: usize = 10;
 
-/// What is known about a campaign.
+/// The facts about a campaign from which its problems follow.
 pub struct Facts<'a> {
     /// The campaign.
     pub campaign: &'a Campaign,
-    /// What it would do.
+    /// The forecast of its sending.
     pub forecast: &'a Forecast,
-    /// Who is left.
+    /// Its remaining recipients.
     pub people: &'a People,
-    /// What its uploads rejected.
+    /// The rows that its uploads rejected.
     pub rejects: &'a PreflightRejects,
     /// Its template in Meta's list.
     pub listed: &'a StoredTemplate,
     /// Those of its lines that are not configured.
     pub unknown_lines: &'a [LineId],
-    /// Its business, and the places that are left, if that has a messaging limit.
+    /// Its business and the places that are left, if the business has a messaging limit.
     pub limited: Option<(&'a BusinessId, LimitedPlaces)>,
     /// The frequency cap of its business.
     pub business_cap: Option<FrequencyCap>,
-    /// The price list, what the messages cost by it, and the countries for which it has no price.
+    /// The price list, the cost by it, and the countries for which it has no price.
     pub cost: Option<(&'a PriceList, &'a PreflightCost, &'a [String])>,
     /// The time.
     pub now: UnixMs,
@@ -140,19 +140,20 @@ fn line_not_configured(line: &LineId) -> PreflightProblem {
     PreflightProblem { line: Some(line.clone()), ..blocking(ProblemCode::LineNotConfigured, text) }
 }
 
-/// The problem for which a campaign would wait, if it is one. Whatever ends by itself, at a known time, is a warning.
+/// The problem behind a wait; `None` if the wait is a normal part of sending. A wait that ends by itself, at a known
+/// time, is a warning.
 fn of_wait(Waiting { reason, line, until, text, .. }: &Waiting) -> Option<PreflightProblem> {
     let code = match reason {
-        // What every campaign waits for.
+        // Waits that any campaign can have.
         WaitReason::Schedule
         | WaitReason::SendWindow
         | WaitReason::LineRate
         | WaitReason::CampaignRate
         | WaitReason::PairSpacing => return None,
-        // The hours of a rule that the configuration has open some time.
+        // The hours open at a known time.
         WaitReason::ContactHours if until.is_some() => return None,
         WaitReason::ContactHours => ProblemCode::ContactHoursClosed,
-        // A retry has a time.
+        // The time of the next attempt is known.
         WaitReason::BackingOff if until.is_some() => return None,
         WaitReason::BackingOff => ProblemCode::Unreachable,
         WaitReason::Paused => ProblemCode::LinePaused,
@@ -186,7 +187,7 @@ fn limit(Facts { people, limited, .. }: &Facts<'_>) -> Option<PreflightProblem> 
     Some(warning(ProblemCode::LimitTooSmall, text))
 }
 
-/// A cap of the campaign that never skips anybody, because the business's own cap skips everybody first.
+/// The problem that the campaign's cap has no effect, because the business's own cap is at least as strict.
 fn idle_cap(Facts { campaign, business_cap, .. }: &Facts<'_>) -> Option<PreflightProblem> {
     let (own, of_business) = campaign.frequency_cap.zip(*business_cap)?;
     let text = || {

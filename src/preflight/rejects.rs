@@ -1,4 +1,4 @@
-//! What the uploads of a campaign rejected, by reason.
+//! Counts the rows that the uploads of a campaign rejected, by reason.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use crate::{
     redis::{Result, Store, campaigns::CampaignRecord, uploads::RejectedRows},
 };
 
-/// The rows that the uploads of a campaign rejected, as far as their records are kept.
+/// Counts the rejected rows of the uploads whose records are still kept.
 pub async fn count(store: &Store, record: &CampaignRecord) -> Result<PreflightRejects> {
     let RejectedRows { count, uploads, rejections, is_complete } = store.rejected_rows(record.campaign.id).await?;
-    // Recipients without an upload: the records have expired.
+    // Recipients without a record of an upload: the records have expired.
     let is_complete = is_complete && (uploads > 0 || record.numbers == 0);
     let mut by_reason: BTreeMap<String, u64> = BTreeMap::new();
     for Rejection { code, .. } in rejections.iter().filter_map(|json| serde_json::from_str(json).ok()) {

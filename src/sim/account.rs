@@ -17,7 +17,7 @@ impl Account {
         Self { spec, business, courier, withheld: Withheld::default(), blocks: Blocks::default() }
     }
 
-    /// Forgets what happened to the account. Its courier is reset separately.
+    /// Clears what happened to the account. Its courier is reset separately.
     pub(super) fn reset(&self) {
         self.withheld.reset();
         self.blocks.reset();

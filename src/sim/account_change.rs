@@ -85,14 +85,14 @@ pub(super) fn restrict(
     }
 }
 
-/// Bars a business from sending because pacing has dropped its messages. Only a reinstatement ends it.
+/// Blocks all sends of a business because pacing has dropped its messages. Only a reinstatement ends it.
 pub(super) fn bar_after_pacing(world: &SharedWorld, business: usize) {
     let all = [Restriction::RestrictedBizInitiatedMessaging, Restriction::RestrictedCustomerInitiatedMessaging];
     restrict(world, Target::Business(business), &all, None, None);
     world.businesses[business].pacer.iter().for_each(Pacer::settle);
 }
 
-/// Bans, announces a ban, or ends it with all restrictions.
+/// Applies a ban: imposes it, announces it, or ends it together with all restrictions.
 pub(super) fn ban(world: &SharedWorld, target: Target, state: BanState) {
     let value = json!({
         "event": "DISABLED_UPDATE",
@@ -148,8 +148,8 @@ fn date(at: UnixMs) -> String {
     at.unwrap_or(jiff::Timestamp::MAX).strftime("%B %-d, %Y").to_string()
 }
 
-/// The last whole second of Unix time before `at`. Meta tells the end of a restriction in seconds, and a sender that
-/// continues then is not too early.
+/// The last whole second of Unix time before `at`. Meta reports the end of a restriction in seconds, and a sender that
+/// continues at that second must not be too early.
 fn whole_second(world: &World, at: Duration) -> Duration {
     at.saturating_sub(Duration::from_millis(world.clock.unix(at).0 % 1000))
 }

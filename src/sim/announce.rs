@@ -1,4 +1,4 @@
-//! Tells the webhook of a WABA what has changed.
+//! Notifies the webhook of a WABA about changes.
 
 use serde_json::Value;
 

@@ -18,7 +18,7 @@ pub(super) struct Behaviour {
     pub(super) latency: Delay,
     pub(super) faults: Faults,
     outages: Vec<Outage>,
-    /// The time since the start of the simulator from which the times of outages count.
+    /// The start of the times of outages, since the start of the simulator.
     outages_since: Duration,
     statuses: Statuses,
     replies: Replies,
@@ -99,14 +99,14 @@ impl Behaviour {
             .map(|outage| outage.fault)
     }
 
-    /// The fault that a send meets, if any: that of the current outage, else one drawn by the odds.
+    /// The fault that a send meets, if any: that of the current outage, otherwise a random one.
     pub(super) fn fault(&self, now: Duration, draws: &mut Draws) -> Option<Fault> {
         self.outage(now).or_else(|| draws.pick(self.faults.odds()))
     }
 
     /// Draws the statuses of a message whose response is sent at `answered`.
     ///
-    /// `forced`: the message fails with this code instead of one drawn by the odds.
+    /// `forced`: the message fails with this code instead of a random one.
     pub(super) fn plan(
         &self,
         answered: Duration,
@@ -187,7 +187,7 @@ impl Behaviour {
 /// Why a message is held before Meta delivers or drops it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Held {
-    /// It met [`Fault::Held`].
+    /// By [`Fault::Held`].
     Drawn,
     /// By pacing.
     Paced(HeldUntil),
@@ -197,7 +197,7 @@ pub(super) enum Held {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeldUntil {
     pub(super) at: Duration,
-    /// The code with which the message fails then; `None` if it is delivered.
+    /// The code with which the message fails at that time; `None` if it is delivered.
     pub(super) dropped: Option<u32>,
 }
 

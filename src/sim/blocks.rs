@@ -26,7 +26,7 @@ pub(super) enum Restriction {
     RateLimitedUtilityTemplateMessaging,
     /// No new utility templates. The existing ones become marketing.
     RestrictedUtilityTemplates,
-    /// No utility messages without a template, which the simulator does not accept anyway.
+    /// No utility messages without a template. The simulator accepts none anyway.
     RestrictedDirectSendUtilityTemplates,
     /// No more lines.
     RestrictedAddPhoneNumberAction,
@@ -67,13 +67,13 @@ pub(super) struct Kind {
 /// The sanctions on one WABA.
 #[derive(Default)]
 pub(super) struct Blocks {
-    /// Whether there were any, so that most sends need no lock.
+    /// Whether there are any, so that most sends need no lock.
     any: AtomicBool,
     blocks: Mutex<Vec<Block>>,
 }
 
 impl Sanction {
-    /// The code with which it refuses a message of this kind; `None` if it does not refuse it.
+    /// The code with which the sanction refuses a message of this kind; `None` if it admits the message.
     pub(super) fn refuses(self, kind: Kind) -> Option<u32> {
         match self {
             Sanction::Ban => Some(131_031),

@@ -14,13 +14,14 @@ pub(super) const DEFAULT_BUSINESS: &str = "1001";
 pub struct Business {
     /// The id of the portfolio.
     pub id: String,
-    /// How many people its lines may open conversations with, all together, in any 24 hours.
+    /// To how many people its lines, taken together, may open conversations in any 24 hours.
     #[serde(default)]
     pub limit: MessagingLimit,
-    /// Portfolio pacing of all its templates together; without it, none of its messages is held. When it drops messages,
-    /// the business may not send any more.
+    /// Portfolio pacing of all its templates together; without it, none of its messages is held. If it drops messages,
+    /// the business can no longer send.
     pub pacing: Option<Pacing>,
-    /// How much marketing the business wants a person to get. Meta does not ask for that: only the referee looks at it.
+    /// The most marketing messages that the business wants a person to get. Only the referee uses it: Meta has no such
+    /// setting.
     pub frequency_cap: Option<FrequencyCap>,
 }
 

@@ -1,8 +1,8 @@
 //! The clock of the simulator. Everything else in this folder gets the time from here, or as an argument. Only
 //! connections and the timeouts of webhooks use real time.
 //!
-//! The clock runs with that of the machine. It can also be advanced: then the simulator does in an instant, in order,
-//! what it would have done in that time.
+//! The clock runs with that of the machine. It can also be advanced: then the simulator does at once, in order,
+//! everything that is due in that time.
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{domain::UnixMs, telemetry};
 pub(super) struct Clock {
     started: Instant,
     started_at: UnixMs,
-    /// By how much it was advanced in total.
+    /// By how much the clock was advanced in total.
     advanced: watch::Sender<Duration>,
     sleepers: Sleepers,
 }
@@ -69,7 +69,7 @@ impl Clock {
         self.sleepers.next()
     }
 
-    /// Advances the clock by `by`. It stops at each time at which a task wakes, until that task runs.
+    /// Advances the clock by `by`. Stops at each time at which a task wakes, until that task has run.
     pub(super) async fn advance(&self, by: Duration) {
         let end = self.now() + by;
         loop {

@@ -1,4 +1,4 @@
-//! The hours in which marketing may be sent to numbers with some prefix, for the referee.
+//! Contact hours: when marketing may be sent to numbers with certain prefixes. For the referee.
 
 use std::collections::HashMap;
 
@@ -16,19 +16,19 @@ pub struct ContactHours {
     /// The time zone where their owners are.
     #[serde(with = "jiff::fmt::serde::tz::required")]
     pub zone: TimeZone,
-    /// The hours of each day, such as `07:00-19:00`. A day that is missing has none.
+    /// The hours of each day, such as `07:00-19:00`. On days that are not listed, marketing is forbidden.
     pub days: HashMap<Day, OpenHours>,
-    /// Dates without hours.
+    /// Dates on which marketing is forbidden.
     #[serde(default)]
     pub holidays: Vec<Date>,
 }
 
-/// Hours of a day: from the first time on, and before the second.
+/// Hours of a day: from the first time up to the second, exclusive.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenHours(TimeOfDay, TimeOfDay);
 
 impl ContactHours {
-    /// Whether marketing to this person breaks the rule at this time.
+    /// Whether marketing to this person at this time is outside the hours.
     pub(super) fn forbid(&self, to: Phone, at: UnixMs) -> bool {
         to.digits().to_string().starts_with(&self.prefix) && !self.are_open(at)
     }

@@ -18,10 +18,10 @@ mod line;
 mod people;
 mod template;
 
-/// The calls, as the answer to an unknown one lists them.
+/// The list of calls in the response to an unknown call.
 const CALLS: &str = "GET ledger, GET messages, POST scenario, POST account, POST business, POST line, POST template, POST inbound, \
      POST preference, POST clock, POST reset";
-/// Messages copied under one lock.
+/// The number of messages that are copied under one lock.
 const PAGE_LEN: u32 = 64;
 
 /// The result of a change: the problems of its request, if it is rejected.

@@ -80,7 +80,7 @@ pub(super) struct Post {
     /// The time of the first try, since the start of the simulator.
     pub(super) first_try: Duration,
     pub(super) failures: u32,
-    /// Dropped when the first try has ended, successful or not.
+    /// Dropped when the first try ends, successful or not.
     pub(super) first_try_done: Option<oneshot::Sender<()>>,
 }
 

@@ -84,8 +84,8 @@ fn spawn_delivery(world: &SharedWorld, waba: usize, post: Post, permit: Option<O
     });
 }
 
-/// Tries until the webhook answers 200, the retry has to wait (then the POST goes back to the calendar), or
-/// `webhooks.retry_for` has passed.
+/// Tries until the webhook answers 200, until the POST goes back to the calendar because its retry has to wait, or
+/// until `webhooks.retry_for` has passed.
 async fn deliver(world: &SharedWorld, waba: usize, mut post: Post) {
     let Some(courier) = &world.wabas[waba].courier else { return };
     let counts = &world.counts;

@@ -1,6 +1,6 @@
 //! `health_status`: whether a line, WABA or template can send, with the reasons of each level.
 //! Source: developers.facebook.com/docs/whatsapp, health status, read in a copy of 22 Oct 2025. Only the codes of
-//! templates are documented. Elsewhere the code is the one with which a send is refused.
+//! templates are documented. For other levels, the simulator uses the code with which a send is refused.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use super::{
 /// The id of the app that the webhooks belong to.
 pub(super) const APP: &str = "4001";
 
-/// The code of a template that is not approved. It occurs only here.
+/// The code of a template that is not approved. Used only in `health_status`.
 const NOT_APPROVED: u32 = 141_002;
 
 /// From best to worst.
@@ -32,7 +32,7 @@ enum CanSend {
 struct Entity {
     entity_type: &'static str,
     id: String,
-    /// Why it cannot send: codes with descriptions.
+    /// Why it cannot send at all: codes with descriptions.
     errors: Vec<(u32, &'static str)>,
     /// Why it cannot send everything.
     info: Vec<&'static str>,
@@ -79,7 +79,7 @@ impl Entity {
         Self { entity_type, id, errors: Vec::new(), info: Vec::new() }
     }
 
-    /// A sanction that refuses campaigns blocks; one that refuses only some other messages limits.
+    /// Adds a sanction. One that refuses campaigns blocks; one that refuses only other messages limits.
     fn add(&mut self, block: &Block) {
         let refuses = |is_utility, in_service_window| block.sanction.refuses(Kind { is_utility, in_service_window });
         match (refuses(false, false), refuses(true, false).or(refuses(false, true))) {

@@ -39,8 +39,8 @@ pub struct Ledger {
 /// A *recipient* is identified by the callback data. In a token of Pregón's form,
 /// `p1.<campaign>.<part>.<row>.<send>.<check>`, everything before the last two fields identifies the recipient, for all
 /// lines and sends. With any other callback data, the recipient is the pair of number and template. Recipients are
-/// distinguished by a 64-bit hash. A recipient is counted as unique on the line of its first message, and as
-/// duplicated on the line of its second.
+/// distinguished by a 64-bit hash. A recipient counts as unique on the line of its first message, and as duplicated on
+/// the line of its second.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tally {
     /// Sends received, with any outcome.
@@ -64,16 +64,17 @@ pub struct Tally {
     ///
     /// * `rate`: more messages in a second than the line admits, inbound and outbound together.
     /// * `pair`: less than 6 s after the previous send of the line to the person, even if Meta tolerates it.
-    /// * `portfolio_limit`: to a new person outside a service window, when the limit of the business is used up.
-    /// * `template_not_approved`: with a template that cannot be sent.
-    /// * `restricted`: what a restriction or a ban of the WABA or its business forbids.
+    /// * `portfolio_limit`: a message to a new person outside a service window when the business has no place left.
+    /// * `template_not_approved`: a message with a template that cannot be sent.
+    /// * `restricted`: a message that a restriction or a ban of the WABA or its business forbids.
     /// * `resend_131049`: marketing to a person within 24 hours after a 131049 of the WABA, in a status or as a response.
     /// * `after_stop`: marketing to a person who has stopped it for the business.
     /// * `us_marketing`: marketing to a number of the USA.
     /// * `contact_hours`: marketing to a number outside its hours, if the scenario has `referee.contact_hours` for it.
     /// * `frequency_cap`: marketing to a person beyond the frequency cap of the business.
     ///
-    /// Of what a webhook tells, only what it answered with 200 at least `referee.grace` ago counts.
+    /// A rule that depends on a webhook is broken only if the sender answered that webhook with 200 at least
+    /// `referee.grace` before.
     pub violations: BTreeMap<String, u64>,
     /// Accepted messages by final state, as drawn when they were accepted.
     pub planned: States,

@@ -6,7 +6,7 @@ pub(super) fn code(status: &str) -> Option<u32> {
         "CONNECTED" | "FLAGGED" => None,
         "RESTRICTED" | "RATE_LIMITED" => Some(131_048),
         "BANNED" => Some(131_031),
-        // `PENDING`, `DISCONNECTED`, `UNVERIFIED` and others: it is not registered, or not any more.
+        // `PENDING`, `DISCONNECTED`, `UNVERIFIED` and others: the line is not registered.
         _ => Some(133_010),
     }
 }

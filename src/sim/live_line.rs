@@ -1,4 +1,4 @@
-//! What can change of a line while the simulator runs. Callers pass the time.
+//! The properties of a line that can change while the simulator runs. Callers pass the time.
 
 use std::time::Duration;
 

@@ -15,24 +15,24 @@ use super::{
 pub(super) struct LiveTemplate {
     pub(super) id: u64,
     pub(super) waba: usize,
-    /// As in the scenario. What can change is in the state.
+    /// The template of the scenario. Its changes are in the state.
     pub(super) spec: Template,
     pub(super) pacer: Option<Pacer>,
     state: RwLock<TemplateState>,
 }
 
-/// What can change of a template while the simulator runs.
+/// The properties of a template that can change while the simulator runs.
 pub(super) struct TemplateState {
     pub(super) status: TemplateStatus,
     /// When the pause ends by itself, since the start of the simulator; `None` if it does not.
     pub(super) paused_until: Option<Duration>,
-    /// The pauses because of its quality so far.
+    /// How often the template was paused because of its quality.
     pub(super) pauses: u32,
     pub(super) told: Told,
     pub(super) quality: Quality,
     pub(super) category: String,
     pub(super) previous_category: Option<String>,
-    /// The category that it will have, while the change is announced.
+    /// The category after an announced change; `None` if no change is announced.
     pub(super) correct_category: Option<String>,
     pub(super) components: Vec<Component>,
     pub(super) requirements: Requirements,
@@ -41,9 +41,9 @@ pub(super) struct TemplateState {
 /// How a sender learns the status of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    /// It is the status of the scenario, which a sender reads before it sends.
+    /// From the scenario: the sender reads the status before it sends.
     FromStart,
-    /// By this notice; `None` if the WABA has no webhook.
+    /// From this notice; `None` if the WABA has no webhook.
     By(Option<NoticeId>),
 }
 
@@ -87,7 +87,7 @@ impl TemplateState {
         })
     }
 
-    /// The status at this time. A pause that has ended is over before its webhook is sent.
+    /// The status at this time. A pause ends at its time, even if its webhook is sent later.
     pub(super) fn status_at(&self, now: Duration) -> TemplateStatus {
         match (self.status, self.paused_until) {
             (TemplateStatus::Paused, Some(until)) if until <= now => TemplateStatus::Approved,

@@ -1,5 +1,5 @@
-//! People to whom marketing must not be sent: those of a recent 131049, those who stopped it, and those who had enough.
-//! Callers pass the time.
+//! People to whom marketing must not be sent: those with a recent 131049, those who stopped marketing, and those who
+//! have reached a frequency cap. Callers pass the time.
 
 use std::{
     collections::HashMap,
@@ -13,15 +13,15 @@ use std::{
 use super::{lock, notice::NoticeId};
 use crate::domain::{FrequencyCap, Phone};
 
-/// Meta's code of a marketing message that it withholds, to not send a person too many.
+/// Meta's code for a marketing message that it withholds because the person gets many.
 pub(super) const WITHHELD: u32 = 131_049;
 /// How long Meta asks to wait after 131049.
 /// Source: developers.facebook.com/docs/whatsapp/per-user-marketing-limits, read in a copy of 29 Apr 2026.
 const WAIT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Statuses have timestamps in whole seconds, so a sender may take a failure to be this much older.
+/// The sender may assume that a failure is this much older, because statuses have timestamps in whole seconds.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// The people of one WABA to whom Meta withheld marketing (131049).
+/// The people from whom Meta withheld marketing of one WABA (131049).
 #[derive(Default)]
 pub(super) struct Withheld {
     /// Whether there is anyone, so that most sends need no lock.
@@ -36,8 +36,8 @@ struct Wait {
 }
 
 impl Withheld {
-    /// Records that the sender was told of a failure with 131049: its webhook answered 200, or the failure was the response to
-    /// a send.
+    /// Records that the sender knows of a failure with 131049: its webhook answered 200, or the failure was the
+    /// response to a send.
     pub(super) fn tell(&self, person: Phone, failed_at: Duration, told_at: Duration) {
         let until = (failed_at + WAIT).saturating_sub(ROUNDING);
         let mut people = lock(&self.people);
@@ -49,7 +49,7 @@ impl Withheld {
         self.any.store(true, Ordering::Release);
     }
 
-    /// Whether a message must wait because the sender was told of a 131049 at least `grace` ago.
+    /// Whether a message must wait because the sender has known of a 131049 for at least `grace`.
     pub(super) fn forbids(&self, person: Phone, now: Duration, grace: Duration) -> bool {
         self.any.load(Ordering::Acquire)
             && lock(&self.people).get(&person).is_some_and(|wait| wait.told_at + grace <= now && now < wait.until)
@@ -73,7 +73,7 @@ impl Capped {
         Self { cap, accepted: Mutex::default() }
     }
 
-    /// Notes a message that was accepted and does not fail.
+    /// Records a message that was accepted and does not fail.
     pub(super) fn accepted(&self, person: Phone, now: Duration) {
         lock(&self.accepted).entry(person).or_default().push(now);
     }

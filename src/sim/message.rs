@@ -30,7 +30,7 @@ pub(super) struct SimMessage {
 pub(super) struct TemplateIndex(std::num::NonZeroU16);
 
 impl TemplateIndex {
-    /// Returns `None` for an index of 65,535 or more, which the validation of scenarios rules out.
+    /// Returns `None` for an index of 65,535 or more, which the validation of scenarios excludes.
     pub(super) fn new(index: usize) -> Option<Self> {
         u16::try_from(index + 1).ok().and_then(std::num::NonZeroU16::new).map(Self)
     }
@@ -131,7 +131,7 @@ pub(super) fn inbound_wamid(run: u64, line: u16, index: u32, number: Phone) -> S
     message_id(number, 0x12, &format!("3A{}", hex_digits(run, line, index)))
 }
 
-/// 18 hexadecimal digits that identify a message. Those of the run repeat after three days.
+/// 18 hexadecimal digits that identify a message. The part for the run repeats after three days.
 fn hex_digits(run: u64, line: u16, index: u32) -> String {
     format!("{:07X}{line:04X}{index:07X}", run % (1 << 28))
 }

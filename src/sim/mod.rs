@@ -161,7 +161,7 @@ impl Sim {
         self.world.ledger()
     }
 
-    /// All accepted messages, line by line, in order of acceptance.
+    /// All accepted messages, by line, in order of acceptance.
     pub fn messages(&self) -> Vec<MessageRecord> {
         let lines = 0..self.world.lines.len();
         lines.flat_map(|line| self.world.messages(line, 0, u32::MAX)).collect()
@@ -178,20 +178,21 @@ impl Sim {
         self.world.clock.unix(self.world.clock.now())
     }
 
-    /// When the next thing happens that is scheduled: a response, an update, the end of a pause. `None` if nothing is.
+    /// The time of the next scheduled event, such as a response, an update or the end of a pause. `None` if nothing is
+    /// scheduled.
     pub fn next_due(&self) -> Option<UnixMs> {
         self.world.clock.next_due().map(|due| self.world.clock.unix(due))
     }
 
-    /// The number of updates that are being delivered, without those that wait for their time or for a retry.
+    /// The number of updates that are being delivered. Excludes those that wait for their time or for a retry.
     pub fn updates_in_flight(&self) -> u64 {
         let couriers = self.world.wabas.iter().filter_map(|waba| waba.courier.as_ref());
         let waiting: u64 = couriers.map(|courier| lock(&courier.calendar).updates()).sum();
         self.world.counts.pending.updates().saturating_sub(waiting)
     }
 
-    /// Advances the simulator's clock. What is due meanwhile starts in the order of its time. Resolves when all of that
-    /// has started; updates may then still be on their way.
+    /// Advances the simulator's clock. Everything due in between starts in the order of its time. Resolves when all of
+    /// it has started; updates may then still be on their way.
     pub async fn advance(&self, by: Duration) {
         self.world.clock.advance(by).await;
     }

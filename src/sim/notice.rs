@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::lock;
 
-/// A change of a webhook that is not about messages.
+/// A webhook that is not about messages.
 #[derive(Clone)]
 pub(super) struct Notice {
     /// Meta's name of the field.

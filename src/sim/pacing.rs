@@ -1,5 +1,5 @@
-//! Pacing: Meta holds the messages after the first ones until it has judged how people react to those. Callers pass the
-//! time.
+//! Pacing: Meta delivers the first messages and holds later ones until it has assessed how people react. Callers pass
+//! the time.
 //! Source: developers.facebook.com/docs/whatsapp, template pacing (read in a copy of 11 Sep 2026) and portfolio pacing
 //! (21 May 2026). Meta publishes neither the numbers nor the times.
 
@@ -10,13 +10,13 @@ use serde::Deserialize;
 
 use super::lock;
 
-/// How messages are paced. There is one assessment in a run.
+/// How messages are paced. There is one assessment per run.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pacing {
     /// The number of valid sends that are not held.
     pub after: u64,
-    /// From the first held message to the end of the assessment.
+    /// The time from the first held message to the end of the assessment.
     #[serde(with = "friendly")]
     pub release_after: Duration,
     /// The result of the assessment.
@@ -73,13 +73,13 @@ impl Pacer {
         let until = *state.ends_at.get_or_insert(now + self.spec.release_after);
         let is_over = match self.spec.outcome {
             PacingOutcome::Release => now >= until,
-            // No message slips through between the end and its consequence.
+            // Hold until the consequence has taken effect, so that no message is delivered in between.
             PacingOutcome::Drop => state.is_settled,
         };
         (!is_over).then_some(Hold { until, outcome: self.spec.outcome, is_first })
     }
 
-    /// Records that the template was paused, or the business barred, because its messages were dropped.
+    /// Records that the template was paused, or the business blocked, because its messages were dropped.
     pub(super) fn settle(&self) {
         lock(&self.state).is_settled = true;
     }

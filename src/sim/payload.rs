@@ -31,7 +31,8 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
         if let Update::Tap { line, message } = *update {
             let mut state = world.lines[usize::from(line)].state();
             let inbound = if state.run == run { state.tap(message, world.clock.now()) } else { None };
-            // `None`: a reset has removed the message. `u32::MAX` is no inbound message, so the update is omitted.
+            // `None`: a reset has removed the message. No inbound message has the index `u32::MAX`, so the update is
+            // omitted.
             *update = Update::Inbound { line, inbound: inbound.unwrap_or(u32::MAX) };
         }
         match *update {

@@ -1,5 +1,5 @@
-//! A running business: whom its lines have reached outside service windows in the last 24 hours. Pure: callers pass the
-//! time.
+//! A running business: the people whom its lines have reached outside service windows in the last 24 hours. Pure:
+//! callers pass the time.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -50,7 +50,7 @@ impl Portfolio {
         self.places().map_or(self.spec.limit, |places| places.limit)
     }
 
-    /// Restores the limit of the scenario. Nobody occupies a place, has stopped marketing, or has had any.
+    /// Restores the limit of the scenario. Clears the occupied places, the stops and the counts of the frequency cap.
     pub(super) fn reset(&self) {
         self.stops.reset();
         self.pacer.iter().for_each(Pacer::reset);
@@ -95,7 +95,7 @@ struct People {
 }
 
 impl People {
-    /// Keeps the person until this time, or for longer if that was said before.
+    /// Keeps the person until this time, or until a later one that was given before.
     fn keep(&mut self, person: Phone, until_ms: u64) {
         let kept = self.until_ms.entry(person).or_insert(0);
         if *kept < until_ms {
@@ -105,7 +105,7 @@ impl People {
         }
     }
 
-    /// Removes the people whose time has come.
+    /// Removes the people whose time is over.
     fn release(&mut self, now_ms: u64) {
         while let Some((until_ms, person)) = self.by_end.first().copied().filter(|(until_ms, _)| *until_ms <= now_ms) {
             self.by_end.remove(&(until_ms, person));

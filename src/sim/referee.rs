@@ -1,8 +1,8 @@
 //! The referee: counts the sends that break a rule when they arrive, whatever their response is.
 //!
-//! A rule that a webhook tells of is broken only by a sender that was told: its webhook answered 200 at least
-//! [`super::scenario::Referee::grace`] ago. Of withheld marketing (131049) a response tells too, if its connection stays open
-//! for the grace.
+//! A rule that depends on a webhook is broken only if that webhook was answered with 200 at least
+//! [`super::scenario::Referee::grace`] before. A sender also learns of withheld marketing (131049) from a response, if
+//! its connection stays open for the grace.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ fn judge_marketing(world: &World, line: &SimLine, state: &mut LineState, to: Pho
     }
 }
 
-/// Whether the webhook answered 200 to the notice at least the grace ago. `None`: there was no webhook to tell.
+/// Whether the webhook with the notice was answered 200 at least the grace ago. False if the WABA has no webhook.
 fn was_told(world: &World, notice: Option<NoticeId>, now: Duration) -> bool {
     let told_at = notice.and_then(|notice| world.notices.told_at(notice));
     told_at.is_some_and(|told_at| told_at + world.referee.grace <= now)

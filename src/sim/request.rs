@@ -27,7 +27,7 @@ pub(super) struct SendRequest<'a> {
     pub(super) status: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) biz_opaque_callback_data: Option<Text<'a>>,
-    /// Of the Marketing Messages API: whether a WABA that is not enabled for it sends the message as `/messages` does.
+    /// For the Marketing Messages API: whether a WABA that is not enabled for it sends the message as `/messages` does.
     #[serde(borrow)]
     pub(super) product_policy: Option<Text<'a>>,
 }

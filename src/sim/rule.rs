@@ -8,15 +8,15 @@ use serde::Deserialize;
 use super::contact_hours::ContactHours;
 use crate::domain::{Phone, UnixMs};
 
-/// What the referee tolerates, and the hours that it knows.
+/// The tolerance of the referee, and the contact hours that it checks.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Referee {
-    /// How long after a webhook POST was answered 200, or after a response with 131049, a send may still ignore it: such sends
-    /// were on their way.
+    /// How long after a webhook POST was answered 200, or after a response with 131049, a send may still ignore it,
+    /// because it was already on its way.
     #[serde(with = "friendly")]
     pub grace: Duration,
-    /// By how much two sends to one person may arrive closer than 6 s: the network delays them differently.
+    /// By how much two sends to one person may arrive closer than 6 s, because the network delays them differently.
     #[serde(with = "friendly")]
     pub jitter: Duration,
     /// The hours in which marketing may be sent to numbers with a prefix. A send that arrives within [`Referee::grace`] after
@@ -39,7 +39,7 @@ impl Referee {
     }
 }
 
-/// A rule that a sender has to follow on its own. Meta refuses or drops some of the sends that break it, and restricts
+/// A rule that a sender has to follow by itself. Meta refuses or drops some of the sends that break it, and restricts
 /// businesses that break it often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {

@@ -159,7 +159,7 @@ pub struct Waba {
     /// The name of the business.
     #[serde(default = "default_name")]
     pub name: String,
-    /// The business it belongs to. The default is a business that needs no entry in [`Scenario::businesses`], and is
+    /// The business that owns the WABA. The default business needs no entry in [`Scenario::businesses`], and is
     /// unlimited without one.
     #[serde(default = "default_business")]
     pub business: String,
@@ -198,7 +198,7 @@ pub struct Line {
     /// The name that people see.
     #[serde(default = "default_name")]
     pub verified_name: String,
-    /// The status in Meta's words, such as `CONNECTED`. A line with another status than that or `FLAGGED` cannot send.
+    /// The status in Meta's words, such as `CONNECTED`. Only lines with the status `CONNECTED` or `FLAGGED` can send.
     #[serde(default = "default_status")]
     pub status: String,
     /// The quality rating in Meta's words, such as `GREEN`.

@@ -99,7 +99,7 @@ pub(super) async fn send(
         (Ok(body), None | Some(Fault::Held)) => Reply::Json(200, body),
         (Ok(_), Some(fault)) => Reply::of_fault(world, fault),
     };
-    // Most scenarios for speed have no latency. Skip the timer then.
+    // Skip the timer: most load scenarios have no latency.
     if answered > arrival.at {
         world.clock.sleep_until(answered).await;
     }
@@ -129,7 +129,7 @@ struct Processed {
 }
 
 impl Attempt<'_> {
-    /// Lets the referee judge a send that is not processed.
+    /// Has the referee judge a send that is not processed.
     fn judge(&self, incoming: &Result<Incoming<'_>, Refusal>) {
         let mut places = self.places();
         let mut state = self.line.state();
@@ -145,7 +145,8 @@ impl Attempt<'_> {
         draws: &mut Draws,
     ) -> Result<Processed, Refusal> {
         let (world, line) = (self.world, self.line);
-        // Locked before the line, and until the message is accepted, so that places are counted exactly.
+        // The lock is taken before that of the line, and held until the message is accepted, so that places are counted
+        // exactly.
         let mut places = self.places();
         let authorized = world.authorize(token, Some(line.waba), &line.spec.id);
         let mut state = line.state();
@@ -181,7 +182,7 @@ impl Attempt<'_> {
         self.world.businesses[self.world.wabas[self.line.waba].business].places()
     }
 
-    /// The marketing messages of the line's business, if it has a frequency cap and the message is one of them.
+    /// The marketing messages of the line's business, if it has a frequency cap and the message is marketing.
     fn capped(&self, message: &ValidMessage<'_>) -> Option<&Capped> {
         let world = self.world;
         let capped = world.businesses[world.wabas[self.line.waba].business].capped.as_ref()?;
@@ -243,7 +244,7 @@ impl Attempt<'_> {
         Ok(Processed { body, early: early.map(|update| (run, update)) })
     }
 
-    /// How the pacing of its template, or else of the business, holds a message, if one does. The first held message
+    /// How the pacing of the template, or otherwise of the business, holds a message, if at all. The first held message
     /// schedules the end of the assessment.
     fn pace(&self, message: &ValidMessage<'_>) -> Option<HeldUntil> {
         let (world, now) = (self.world, self.world.clock.now());
@@ -294,15 +295,16 @@ impl Attempt<'_> {
     }
 }
 
-/// The person from whom a fault withholds marketing (131049), if it does.
+/// The person from whom a fault withholds marketing (131049), if any.
 fn withheld_from(world: &World, fault: Option<Fault>, incoming: &Result<Incoming<'_>, Refusal>) -> Option<Phone> {
     let incoming = incoming.as_ref().ok().filter(|_| fault.and_then(Fault::code) == Some(WITHHELD))?;
     let template = &world.templates[incoming.template()?];
     incoming.person().filter(|_| template.state().is_marketing())
 }
 
-/// Records that the response, which leaves now, tells the sender that Meta withholds marketing from a person. It tells nobody
-/// if its connection ends within the grace of the referee: the sender may have died before it could store the news.
+/// Records that the sender learns from the response, which leaves now, that Meta withholds marketing from a person.
+/// Does not count if the connection ends within the grace of the referee: the sender may have died before it stored the
+/// response.
 fn tell_by_response(world: &SharedWorld, waba: usize, person: Phone, failed_at: Duration, closed: CancellationToken) {
     let told_at = world.clock.now();
     timer::at(world, told_at + world.referee.grace, move |world| {
@@ -320,7 +322,7 @@ fn refusing(world: &World, line: &SimLine, state: &LineState, incoming: &Incomin
     blocks.iter().find_map(|block| block.sanction.refuses(kind))
 }
 
-/// When a held message is delivered, or fails with `code`. The first dropped message schedules `after_drop`.
+/// The hold of a message: when it is delivered, or fails with `code`. The first dropped message schedules `after_drop`.
 fn hold_until(
     world: &SharedWorld,
     hold: Hold,

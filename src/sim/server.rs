@@ -28,7 +28,7 @@ use super::{
     world::SharedWorld,
 };
 
-/// The largest body that is read. Meta does not publish its limit; no message comes near this one.
+/// The maximum size of a body. Meta does not publish its limit; no message comes near this one.
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// How long open requests may take to finish after a stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -78,7 +78,8 @@ async fn serve(world: SharedWorld, stream: TcpStream) {
     let stream = connection.into_parts().io.into_inner();
     if let Some(Err(error)) = ended {
         debug!(%error, "connection ended");
-        // With zero linger, closing sends a reset. A client could take an orderly end for a complete response.
+        // With zero linger, closing the socket sends a reset. A client could mistake an orderly close for a complete
+        // response.
         let _ = stream.set_zero_linger();
     }
 }

@@ -79,13 +79,13 @@ impl TemplateStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Quality {
-    /// Well.
+    /// Positively.
     Green,
-    /// Not so well.
+    /// With some complaints.
     Yellow,
-    /// Badly.
+    /// Negatively.
     Red,
-    /// Too few messages to say.
+    /// There are too few messages to rate.
     Unknown,
 }
 

@@ -73,7 +73,7 @@ pub(super) fn pause_after_pacing(world: &World, template: usize) {
 
 /// `POST {template}/unpause`.
 ///
-/// Errors: the reason why it is not possible.
+/// Errors: the reason why the pause cannot be ended.
 pub(super) fn unpause(world: &World, template: usize) -> Result<(), &'static str> {
     let is_paused = world.templates[template].state().status_at(world.clock.now()) == TemplateStatus::Paused;
     if !is_paused {
@@ -99,7 +99,7 @@ fn enter(world: &World, template: usize, status: TemplateStatus, until: Option<D
         value["rejection_info"] =
             json!({"reason": "The variables are not of the right form.", "recommendation": "Edit the template."});
     }
-    // Changed before it is announced, so that a sender that was told does not meet the old status.
+    // Change the state before announcing it, so that a sender that got the webhook does not see the old status.
     let mut state = live.state_mut();
     (state.status, state.paused_until) = (status, until);
     state.told = Told::By(announce(world, live.waba, "message_template_status_update", value));

@@ -1,10 +1,10 @@
-//! Work at a later time of the current run.
+//! Schedules work for a later time of the current run.
 
 use std::time::Duration;
 
 use super::world::SharedWorld;
 
-/// Does `work` at a time since the start of the simulator, unless it stops or is reset before.
+/// Runs `work` at a time since the start of the simulator, unless the simulator stops or is reset before.
 pub(super) fn at(world: &SharedWorld, due: Duration, work: impl FnOnce(&SharedWorld) + Send + 'static) {
     let (owned, run) = (world.clone(), world.run());
     world.tasks.spawn(async move {

@@ -21,7 +21,7 @@ const TEXT_CHARS_MAX: usize = 4096;
 const OTHER_KINDS: [&str; 10] =
     ["text", "image", "audio", "video", "document", "sticker", "interactive", "location", "contacts", "reaction"];
 
-/// The body of a send, read as far as the referee needs: whom it is for, and which template it names.
+/// The body of a send, parsed as far as the referee needs: the person and the template.
 pub(super) struct Incoming<'a> {
     request: SendRequest<'a>,
     to: Option<Phone>,
@@ -77,12 +77,12 @@ impl<'a> Incoming<'a> {
         Ok(Self { request, to, template, waba, edge })
     }
 
-    /// The person whom the message is for; `None` for a read receipt, or without a valid number.
+    /// The recipient of the message; `None` for a read receipt, or without a valid number.
     pub(super) fn person(&self) -> Option<Phone> {
         self.to.filter(|_| !self.request.is_receipt())
     }
 
-    /// What decides whether a sanction refuses the message, which is for `person`.
+    /// The properties of the message to `person` by which a sanction refuses it.
     pub(super) fn kind(&self, world: &World, line: &LineState, person: Phone, now: Duration) -> Kind {
         Kind {
             is_utility: self.template.is_some_and(|template| world.templates[template].state().is_utility()),
@@ -170,7 +170,7 @@ impl ValidMessage<'_> {
     }
 }
 
-/// Whether the edge takes the message. `is_marketing`: whether its template is, if it has one.
+/// Checks that the edge accepts the message. `is_marketing`: whether its template is, if it has one.
 ///
 /// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/marketing-messages/send>, read
 /// 2026-11-28.

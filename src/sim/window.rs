@@ -41,8 +41,8 @@ impl Window {
 }
 
 /// Meta's pair limit, on what one line sends to one person: one message in 6 s. A burst of up to 45 messages within 6 s
-/// is admitted on credit; after it, nothing is admitted until the time that the burst would have taken has passed (20
-/// messages: 2 minutes).
+/// is admitted on credit. After a burst, nothing is admitted for as long as its messages would have taken at the normal
+/// rate (20 messages: 2 minutes).
 /// Source: developers.facebook.com/docs/whatsapp/messaging-limits, pair rate limits, read in a copy of 11 Sep 2026.
 pub(super) struct Pairs {
     pairs: HashMap<Phone, Pair>,

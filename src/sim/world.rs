@@ -193,12 +193,13 @@ impl World {
         Ok(())
     }
 
-    /// Restores the state just after the start: no counts, messages or pending updates, and the scenario's faults and
-    /// templates.
+    /// Restores the state just after the start: no counts, messages or pending updates, and the faults and templates of
+    /// the scenario.
     pub(super) fn reset(&self) {
         let mut run = lock(&self.run);
         let now = self.clock.now();
-        // Two runs never share a message id, even if they begin in the same millisecond.
+        // Make the run later than the last one, so that two runs never share a message id, even if they begin in the
+        // same millisecond.
         *run = self.clock.unix(now).0.max(*run + 1);
         // Reset the couriers first: they then ignore updates of the old run, and no line creates updates of the new run
         // yet.
@@ -290,7 +291,7 @@ impl World {
     }
 }
 
-/// The businesses of the scenario, and the one of the WABAs that name none.
+/// The businesses of the scenario, and the default business.
 fn businesses(scenario: &Scenario) -> Vec<Portfolio> {
     let listed = scenario.businesses.iter().map(|spec| Portfolio::new(spec.clone(), true));
     let is_listed = scenario.businesses.iter().any(|business| business.id == DEFAULT_BUSINESS);

@@ -45,7 +45,7 @@ static LEVEL: OnceLock<Level> = OnceLock::new();
 /// Errors: the directives are not valid. The level stays as it was.
 pub fn set_level(directives: &str) -> Result<(), BadLevel> {
     let filter = EnvFilter::try_new(directives)?;
-    // The handle fails only if the subscriber is gone, which is there as long as the process.
+    // The subscriber lives as long as the process, so this does not fail.
     LEVEL.get().map_or(Ok(()), |level| level.reload(filter)).unwrap_or_default();
     Ok(())
 }

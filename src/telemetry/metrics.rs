@@ -3,9 +3,9 @@
 //! Label values come from enums and from the configuration, never from a campaign, a recipient, a message id or an
 //! error text. Series with known label values start at 0, so that a rate has a first value.
 //!
-//! What a process counts for as long as it runs is in the recorder; most of the program calls the functions of this
-//! module. What comes and goes is written when the page is read, because the recorder cannot remove a series: the
-//! lines that the process serves ([`OwnedLines`]), and what housekeeping reads ([`HousekeepingMetrics`]).
+//! Series that last as long as the process are in the recorder, and most modules set them through the functions here.
+//! The recorder cannot remove a series, so those that come and go are written when the page is read: the series of the
+//! lines that the process serves ([`OwnedLines`]), and those of housekeeping ([`HousekeepingMetrics`]).
 
 mod housekeeping;
 mod labels;
@@ -152,7 +152,7 @@ impl SubscriberMetrics {
         self.disabled.set(u8::from(disabled));
     }
 
-    /// Sets lag and disabled to 0 when the value is dropped: from then on another process sets its own.
+    /// Sets lag and disabled to 0 when the result is dropped, because another process sets them from then on.
     pub fn reset_at_end(&self) -> impl Drop + use<'_> {
         ResetAtEnd(self)
     }
@@ -293,7 +293,7 @@ pub fn feed_events() -> Counter {
     counter!(FEED_EVENTS)
 }
 
-/// How long the oldest change that the feed had not told had waited.
+/// How long the oldest change without an event had waited.
 pub fn feed_lag(partition: u16) -> Gauge {
     gauge!(FEED_LAG, "partition" => partition.to_string())
 }

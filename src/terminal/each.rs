@@ -1,12 +1,12 @@
-//! Commands for several things: a call for each, one by one.
+//! Commands that act on several things, with one API call for each.
 
 use std::{fmt::Display, io};
 
 use super::{CommandError, remedy::with_remedy};
 use crate::client::ClientError;
 
-/// Runs `call` for each of `things`, and prints what it returned. A failure is reported under the thing and its `kind`,
-/// which ends with a space or is empty. It does not affect the others.
+/// Runs `call` for each of `things`, and prints the result. A failure does not affect the others. Its message begins
+/// with `kind`, which is empty or ends with a space, and the thing.
 pub(super) async fn each<T: Display, R>(
     kind: &str,
     things: &[T],

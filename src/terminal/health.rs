@@ -1,4 +1,5 @@
-//! `health`: asks a process whether it works, for a container engine, whose image has no other HTTP client.
+//! `health`: asks a process whether it is healthy. For container health checks: the image contains no other HTTP
+//! client.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What a package has beside the program, made from the definition of the command line: completions of shells, man pages.
+//! Files that packages install beside the program: shell completions and man pages, generated from the command line
+//! definition.
 
 use std::{
     fs,
@@ -11,14 +12,14 @@ use clap_complete::Shell;
 
 use super::{Arguments, CommandError};
 
-/// Prints the script that completes the command line in `shell`.
+/// Prints the completion script for `shell`.
 pub fn completions(shell: Shell) -> Result<(), CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "pregon", &mut script);
     Ok(io::stdout().write_all(&script)?)
 }
 
-/// Writes a man page for the program and for each of its commands into `folder`, which is made if it is missing.
+/// Writes a man page for the program and for each of its commands into `folder`, which is created if it is missing.
 pub fn man(folder: &Path) -> Result<(), CommandError> {
     fs::create_dir_all(folder)?;
     Ok(clap_mangen::generate_to(Arguments::command(), folder)?)

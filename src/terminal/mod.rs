@@ -6,7 +6,7 @@
 //!
 //! If the process dies: a campaign continues without it. Repeating the command resumes an interrupted upload, except
 //! for `submit --again`.
-//! Never: touches Redis or Meta on behalf of a campaign; prints a secret.
+//! Never: accesses Redis or Meta for a campaign; prints a secret.
 
 pub mod arguments;
 pub mod business;

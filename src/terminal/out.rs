@@ -1,4 +1,5 @@
-//! Writes to standard output. If the reader has closed the pipe, returns an error where `println!` would panic.
+//! Writes to standard output. Unlike `println!`, returns an error if the reader has closed the pipe, and does not
+//! panic.
 
 use std::io::{self, Write as _};
 

@@ -1,8 +1,8 @@
-//! Lists that the API returns by pages.
+//! Reads lists that the API returns in pages.
 
 use crate::{api_types::Page, client};
 
-/// The rows of all pages. `page` fetches the page at a cursor; without one, the first.
+/// The rows of all pages. `page` fetches the page at a cursor; `None` is the first page.
 pub(super) async fn all_pages<T>(
     page: impl AsyncFn(Option<String>) -> client::Result<Page<T>>,
 ) -> client::Result<Vec<T>> {

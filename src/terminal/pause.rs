@@ -6,7 +6,8 @@ use crate::{
     domain::BusinessId,
 };
 
-/// Pauses or resumes all sending, or with `business` that of one business. Prints the pauses that are then in force.
+/// Pauses or resumes all sending; with `business`, only that of the business. Prints the pauses that are in force
+/// afterwards.
 pub async fn change(
     client: &Client,
     business: Option<&BusinessId>,

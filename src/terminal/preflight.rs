@@ -5,7 +5,8 @@ use crate::api_types::{
     CostRow, LineView, Preflight, PreflightBudget, PreflightCost, PreflightProblem, PreflightRejects,
 };
 
-/// Whether the campaign is ready, its problems, its figures, what its uploads rejected, its lines and its cost.
+/// The report: whether the campaign is ready, its problems, its figures, the rejected rows of its uploads, its lines
+/// and its cost.
 pub(super) fn text(preflight: &Preflight) -> String {
     let mut parts = vec![verdict(preflight), fields(preflight)];
     if !preflight.rejects.by_reason.is_empty() {
@@ -58,7 +59,7 @@ fn fields(preflight: &Preflight) -> String {
     ])
 }
 
-/// A line with the rate at which it would send. Of a line that does not send now, only the limit is known.
+/// A line with the rate at which it would send. If a line cannot send now, only its limit is known.
 fn line(line: &LineView) -> [String; 5] {
     let allowed = line.allowed_now.map(table::rate);
     let rate = allowed.unwrap_or_else(|| format!("up to {}", table::rate(line.messages_per_second)));

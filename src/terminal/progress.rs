@@ -25,7 +25,7 @@ struct Live {
 }
 
 impl CampaignProgress {
-    /// The view of a campaign of `total` recipients, before the first statistics.
+    /// The view of a campaign with `total` recipients, before the first statistics arrive.
     pub fn new(total: u64) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
         Self(match all.is_hidden() {
@@ -116,7 +116,7 @@ fn pace(statistics: &Statistics, now: UnixMs) -> String {
     pace.join(" · ")
 }
 
-/// The whole view in one line, for a file or a pipe.
+/// The whole view as one line, for a file or a pipe.
 fn plain(statistics: &Statistics, now: UnixMs) -> String {
     let mut parts = vec![pace(statistics, now), words::funnel(statistics), words::rest(statistics)];
     parts.push(words::waiting_for(&statistics.waiting_for).join(" "));

@@ -1,4 +1,4 @@
-//! How a command that follows something on a server connects again.
+//! How a command that follows something on a server reconnects.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Transient errors are retried for this long after the server was last heard: longer than any restart takes.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 
-/// When to connect again, and when to give up.
+/// Decides when to reconnect and when to give up.
 #[derive(Debug)]
 pub struct Reconnect {
     backoff: Duration,
@@ -28,12 +28,12 @@ impl Default for Reconnect {
 }
 
 impl Reconnect {
-    /// Notes that the server answered, or that a connection to it existed until now.
+    /// Records that the server answered, or that a connection to it existed until now.
     pub fn heard(&mut self) {
         self.heard_at = Some(Instant::now());
     }
 
-    /// Whether to connect again after `error`: it is transient, and the server was heard in the last five minutes.
+    /// Whether to reconnect after `error`: it is transient, and the server was heard in the last five minutes.
     pub fn can_follow(&self, error: &ClientError) -> bool {
         error.is_transient() && self.heard_at.is_some_and(|at| at.elapsed() < GIVE_UP_AFTER)
     }

@@ -1,9 +1,9 @@
-//! What to do about an error of the API, for people at a command line. The API itself names calls where a command is meant
-//! here.
+//! Remedies for errors of the API, for people at a command line. The API's own texts name API calls; these name
+//! commands.
 
 use crate::client::ClientError;
 
-/// The error, with a line that says what to do, unless its text does.
+/// The error, with its remedy on a separate line unless the text contains one.
 pub(super) fn with_remedy(error: &ClientError) -> String {
     let remedy = match error {
         ClientError::Refused { problem, .. } => problem.kind().and_then(of),
@@ -12,7 +12,7 @@ pub(super) fn with_remedy(error: &ClientError) -> String {
     remedy.map_or_else(|| error.to_string(), |remedy| format!("{error}\n{remedy}"))
 }
 
-/// What to do about a problem of this kind; `None` if its detail says that, or if no command meets it.
+/// The remedy for a problem of this kind; `None` if its detail contains one, or if no command can cause it.
 fn of(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "forbidden" => "Use a key that may do this: PREGON_API_KEY or --api-key, one of `http.api_keys` of the server.",
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    /// Kinds whose detail names what to do, or which no command meets.
+    /// Kinds whose detail contains the remedy, or which no command can cause.
     const WITHOUT: [&str; 17] = [
         "body-too-large",
         "invalid",

@@ -1,7 +1,9 @@
-//! The whole terminal, for a command that redraws it: its alternate screen, and its keys without waiting for Enter.
+//! Full-screen output for a command that redraws it: the alternate screen, and keys that are read without waiting for
+//! Enter.
 //!
-//! Owns: the settings of the terminal, from [`Screen::open`] until the drop, which restores them.
-//! If the process dies: SIGKILL leaves the terminal as it is here; the command `reset` restores it. Ctrl-C still sends SIGINT.
+//! Owns: the settings of the terminal from [`Screen::open`] until the drop, which restores them.
+//! If the process dies: SIGKILL leaves the terminal in this state; the command `reset` restores it. Ctrl-C still sends
+//! SIGINT.
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
@@ -19,7 +21,7 @@ const CLEAR_LINE: &str = "\x1b[K";
 /// Clears everything below the cursor.
 const CLEAR_BELOW: &str = "\x1b[J";
 
-/// Rows and columns of a terminal that does not say how large it is.
+/// Rows and columns of a terminal that does not report its size.
 const SIZE_DEFAULT: (usize, usize) = (24, 80);
 
 /// The terminal while a command draws on it.
@@ -33,7 +35,7 @@ pub(super) fn is_available() -> bool {
 }
 
 impl Screen {
-    /// Takes over the terminal.
+    /// Switches to the alternate screen and disables line input.
     ///
     /// Errors: the terminal refuses it.
     pub(super) fn open() -> io::Result<Self> {
@@ -41,7 +43,7 @@ impl Screen {
         let mut own = before.clone();
         own.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         tcsetattr(io::stdin(), OptionalActions::Now, &own)?;
-        // From here on the drop restores the settings.
+        // Dropping this restores the settings.
         let screen = Self { before };
         write(OPEN)?;
         Ok(screen)
@@ -66,20 +68,20 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // The terminal may be gone, and then nobody sees it.
+        // If the terminal is gone, there is nothing to restore.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
         let _ = write(CLOSE);
     }
 }
 
-/// Waits until somebody presses q, or until the terminal is gone. Reads the keys on a thread of its own, which may outlive
-/// the wait.
+/// Waits until somebody presses q, or until the terminal is gone. Reads the keys on a separate thread, which may
+/// continue to run afterwards.
 pub(super) async fn quit_pressed() {
     let (pressed, waiting) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
         let is_q = |key: u8| key.eq_ignore_ascii_case(&b'q');
         let _key = io::stdin().lock().bytes().find(|key| key.as_ref().map_or(true, |key| is_q(*key)));
-        // The command may have ended meanwhile.
+        // The receiver is gone if the command has ended.
         let _ = pressed.send(());
     });
     let _ = waiting.await;

@@ -283,7 +283,7 @@ fn unfinished(created: &Created, origin: ExternalId, failure: &CommandError) -> 
     ))
 }
 
-/// What happened, for people. `found`: the state of the campaign before it was filled and launched.
+/// The result, for people. `found`: the state of the campaign before it was filled and launched.
 fn text(submitted: &Submitted<'_>, found: CampaignState, name: &str, options: &SubmitOptions) -> String {
     let Submitted { id, state, created, uploaded: UploadResult { accepted, rejected_count, .. } } = submitted;
     let counts = format!("{} accepted, {} rejected", words::count(*accepted), words::count(*rejected_count));

@@ -13,14 +13,14 @@ use crate::{
     domain::{LineId, UnixMs},
 };
 
-/// Lines of a worker that a table names.
+/// How many lines of a worker a table names.
 const LINES_NAMED_MAX: usize = 4;
 
 /// The maximum width of a table.
 const COLUMNS: u16 = 100;
 
 /// A table with `header`. A column whose name begins with `>` has numbers, which are aligned to the right and never
-/// wrapped. A column whose name begins with `=` has cells that people copy, which are never wrapped.
+/// wrapped. A column whose name begins with `=` has values that people copy, which are never wrapped.
 pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table
@@ -40,7 +40,7 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
     table.trim_fmt()
 }
 
-/// A table of names and values, without those whose value is empty.
+/// A table of names and values. Leaves out empty values.
 pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
@@ -76,7 +76,7 @@ pub fn campaigns<C: Deref<Target = CampaignView>>(campaigns: &[C]) -> String {
     table(["=id", "name", "=state", "template", "=created"], campaigns.iter().map(row))
 }
 
-/// One campaign: its fields, its recipients by state, the funnel, the failures, and what it waits for.
+/// One campaign: its fields, its recipients by state, the funnel, the failures, and why it waits.
 pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
     let lines: Vec<_> = campaign.lines.iter().map(|line| line.as_str()).collect();
     let mut parts = vec![fields([
@@ -156,7 +156,7 @@ pub fn lines<L: Deref<Target = LineView>>(lines: &[L]) -> String {
     table(["=id", "name", "number", "state", ">rate", ">now", ">backlog"], lines.iter().map(row))
 }
 
-/// One line: its fields, the pauses of everything that stop it, and its holds.
+/// One line: its fields, the pauses of the installation and of its business that stop it, and its holds.
 pub fn line(line: &LineView) -> String {
     let configured = Some(line.configured).filter(|rate| *rate > 0.0 && *rate != line.messages_per_second);
     let configured = configured.map(|value| format!(" (configured: {})", rate(value))).unwrap_or_default();
@@ -242,7 +242,7 @@ pub fn templates<T: Deref<Target = TemplateView>>(templates: &[T]) -> String {
     table(["template", "=category", "=status", "quality", "usable"], templates.iter().map(row))
 }
 
-/// `2001/order_update/es_AR`, which the commands about one template take.
+/// `2001/order_update/es_AR`: the form in which commands take a template.
 pub fn template_id(view: &TemplateView) -> String {
     words::printable(&format!("{}/{}/{}", view.waba, view.template.name, view.template.language))
 }

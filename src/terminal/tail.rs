@@ -10,10 +10,11 @@ use crate::{
     domain::UnixMs,
 };
 
-/// Fields that a line for people leaves out: they are at its beginning, or follow from others.
+/// Fields that the line for people leaves out: they are shown at its beginning, or follow from other fields.
 const OMITTED: [&str; 6] = ["id", "type", "at", "business", "rank", "wamid"];
 
-/// Prints events until `stop` is ready or the reader closes the pipe. Reconnects where it was if the connection breaks.
+/// Prints events until `stop` is ready or the reader closes the pipe. If the connection breaks, reconnects and
+/// continues after the last event.
 ///
 /// Errors: the server refused the call; it never answered, or has not answered for five minutes.
 pub async fn tail(client: &Client, options: TailOptions, stop: impl Future<Output = ()>) -> Result<(), CommandError> {
@@ -41,7 +42,7 @@ pub async fn tail(client: &Client, options: TailOptions, stop: impl Future<Outpu
 
 struct Tail<'a> {
     client: &'a Client,
-    /// What the last connection asked for.
+    /// The query of the last connection.
     query: FeedQuery,
     json: bool,
     /// The last connection.
@@ -79,7 +80,7 @@ impl Tail<'_> {
         }
     }
 
-    /// Where the next connection begins. `None` before the first one: with new events.
+    /// Where the next connection begins. `None`: with new events.
     fn position(&self) -> Option<String> {
         let read = self.feed.as_ref().and_then(FeedReader::position).map(str::to_owned);
         read.or_else(|| self.query.after.clone())
@@ -95,7 +96,7 @@ fn line(event: &RawValue) -> String {
     let at = fields.get("at").and_then(|at| serde_json::from_value::<UnixMs>(at.clone()).ok());
     let mut line = format!("{} {:<19}", at.map_or_else(|| text("at").to_owned(), words::time), text("type"));
     for (name, value) in &fields {
-        // The id of a recipient begins with that of its campaign.
+        // The id of a recipient contains that of its campaign.
         if OMITTED.contains(&name.as_str()) || (name == "campaign" && fields.contains_key("recipient")) {
             continue;
         }
@@ -108,7 +109,7 @@ fn line(event: &RawValue) -> String {
     printable(&line)
 }
 
-/// The text with every character escaped that a terminal does not show, because people write parts of events.
+/// The text with non-printable characters escaped, because events contain text from strangers.
 fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {

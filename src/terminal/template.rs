@@ -28,7 +28,7 @@ pub async fn show(client: &Client, id: &TemplateId, json: bool) -> Result<(), Co
     Ok(if json { out::json(&template) } else { out::line(&text(&template)) }?)
 }
 
-/// Asks Meta to lift the pause of templates, one by one. A failure does not affect the others.
+/// Asks Meta to lift the pauses of templates, one by one. A failure does not affect the others.
 pub async fn unpause(client: &Client, templates: &TemplateArguments) -> Result<(), CommandError> {
     let call = async |id: &TemplateId| client.unpause_template(&id.waba, &id.name, &id.language).await;
     each("template ", &templates.ids, call, |id, unpaused| match templates.output.json {
@@ -62,7 +62,7 @@ fn columns(view: &TemplateView) -> String {
     named.collect::<Vec<_>>().join(", ")
 }
 
-/// The text of a component, or what it has in place of a text.
+/// The text of a component, or a description if it has no text.
 fn component(component: &Component) -> String {
     let mut lines: Vec<String> = component.text.lines().map(words::printable).collect();
     if lines.is_empty() && !component.format.is_empty() {

@@ -1,4 +1,4 @@
-//! `pregon top`: lines and campaigns on a screen, read from the API again each second.
+//! `pregon top`: a live screen of lines and campaigns, refreshed from the API every second.
 
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ use crate::{
     telemetry::clock,
 };
 
-/// The time between two readings.
+/// The time between two refreshes.
 const REFRESH: Duration = Duration::from_secs(1);
-/// Campaigns that are shown. Each costs a call.
+/// The maximum number of campaigns that are shown. Each costs an API call.
 const CAMPAIGNS_MAX: usize = 20;
-/// Characters of a name.
+/// The maximum number of characters of a name.
 const NAME_CHARS_MAX: usize = 24;
 /// The states of the campaigns that are shown, in this order.
 const STATES: [CampaignState; 3] = [CampaignState::Running, CampaignState::Paused, CampaignState::Scheduled];
-/// Rows that are neither of a line nor of a campaign: the first row, two empty ones, and the heads of two tables.
+/// Rows besides those of lines and campaigns: the first row, two empty ones, and the headers of two tables.
 const OTHER_ROWS: usize = 7;
 
 /// Shows lines and campaigns until `stop` is ready or somebody presses q. Without a terminal, prints them once.
@@ -73,7 +73,7 @@ pub async fn top(client: &Client, stop: impl Future<Output = ()>) -> Result<(), 
     }
 }
 
-/// What the API returned at one time.
+/// The API's responses at one time.
 struct Reading {
     at: UnixMs,
     lines: Vec<Known<LineView>>,
@@ -97,7 +97,7 @@ impl Reading {
         Ok(Self { at: clock::now(), lines, campaigns: campaigns.into_iter().flatten().collect(), has_more })
     }
 
-    /// The whole screen. `rows`: how many lines it should have at most. `end`: what ends its first row.
+    /// The whole screen. `rows`: the maximum number of rows. `end`: the text at the end of the first row.
     fn text(&self, rows: usize, end: &str) -> String {
         let room = rows.saturating_sub(OTHER_ROWS);
         let n_campaigns = self.campaigns.len().min(room / 2);
@@ -126,7 +126,7 @@ impl Reading {
         format!(" {}", facts.join(" · "))
     }
 
-    /// Why campaigns wait, unless they only go as fast as their lines may.
+    /// Why campaigns wait, except for the rate of their lines.
     fn waits(&self) -> String {
         let of = |campaign: &Known<CampaignView>| {
             let waits = campaign.statistics.as_ref().map(|of| of.waiting_for.clone()).unwrap_or_default();
@@ -147,7 +147,7 @@ async fn existing(client: &Client, id: CampaignId) -> client::Result<Option<Know
     }
 }
 
-/// At most `shown` lines: those that do something first, in the order of the configuration.
+/// At most `shown` lines: idle ones last, otherwise in the order of the configuration.
 fn lines(lines: &[Known<LineView>], shown: usize) -> String {
     let mut order: Vec<&Known<LineView>> = lines.iter().collect();
     order.sort_by_key(|line| line.state == "idle");
@@ -196,12 +196,12 @@ fn campaigns(campaigns: &[Known<CampaignView>], shown: usize, has_more: bool, no
     text
 }
 
-/// How many of `n` rows fit into `shown`, if a note takes the place of the last one when some do not fit.
+/// How many of `n` rows are shown in `shown` rows. If not all fit, the last row is used for a note.
 fn kept(n: usize, shown: usize) -> usize {
     if n <= shown { n } else { shown.saturating_sub(1) }
 }
 
-/// The beginning of a name.
+/// A name, truncated.
 fn name(name: &str) -> String {
     let printable = words::printable(name);
     match printable.char_indices().nth(NAME_CHARS_MAX) {

@@ -16,8 +16,8 @@ const REJECTED_SHOWN_MAX: usize = 20;
 /// Wait before an interrupted upload is retried.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Streams a file to the server with `request`. A broken connection is retried once: the whole file is sent again, and the
-/// rows that the server has change nothing.
+/// Streams a file to the server with `request`. A broken connection is retried once: the whole file is sent again, and
+/// the server ignores the rows that it already has.
 pub(super) async fn send(
     source: &Source,
     request: impl AsyncFn(Body) -> client::Result<UploadResult>,
@@ -47,7 +47,7 @@ fn progress_bar(bytes: u64) -> ProgressBar {
     ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr()).with_style(style.expect("a good template"))
 }
 
-/// The first rejected rows, as the text below the line that has the number of rejected rows.
+/// The first rejected rows, as text to print below the number of rejected rows.
 pub(super) fn rejections(UploadResult { rejected_count, rejected, .. }: &UploadResult) -> String {
     let shown = &rejected[..rejected.len().min(REJECTED_SHOWN_MAX)];
     let mut text = String::new();
@@ -60,8 +60,8 @@ pub(super) fn rejections(UploadResult { rejected_count, rejected, .. }: &UploadR
     text
 }
 
-/// Why too little of a file was accepted, if so: rows after an unclosed quote were not read, or more rows were rejected
-/// than `max_rejected` allows.
+/// Why a command that uploaded a file must fail; `None` if enough was accepted. Rows after an unclosed quote were not
+/// read, or more rows were rejected than `max_rejected` allows.
 pub(super) fn shortfall(uploaded: &UploadResult, max_rejected: Option<u64>) -> Option<String> {
     if let Some(unclosed) = uploaded.rejected.iter().find(|rejection| rejection.code == Reject::UnclosedQuote.code()) {
         let from = unclosed.line.map_or_else(|| format!("row {}", unclosed.row), |line| format!("line {line}"));

@@ -97,7 +97,7 @@ impl<Show: FnMut(&Known<Statistics>) -> Result<(), CommandError>> Follower<'_, S
     }
 }
 
-/// Whether nothing will be sent any more.
+/// Whether the campaign will send nothing more.
 fn is_over(state: CampaignState) -> bool {
     matches!(state, CampaignState::Completed | CampaignState::Cancelled)
 }

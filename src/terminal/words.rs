@@ -64,7 +64,7 @@ pub fn time(at: UnixMs) -> String {
     UnixMs(at.seconds() * 1000).to_string()
 }
 
-/// The text without control characters, which would act on the terminal. They are shown as escapes.
+/// The text with control characters escaped, because they would act on the terminal.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
@@ -79,8 +79,8 @@ pub fn funnel(statistics: &Statistics) -> String {
     steps.join(" · ")
 }
 
-/// What the funnel does not show, in one line: messages that Meta keeps back, recipients that are still open, and those that
-/// got no message. Lists only what there is.
+/// What the funnel leaves out, in one line: messages that Meta holds, recipients that are still open, and those that
+/// got no message. Lists only counts above 0.
 pub fn rest(statistics: &Statistics) -> String {
     let by_state = statistics.by_state.each();
     let states =
@@ -93,7 +93,7 @@ pub fn rest(statistics: &Statistics) -> String {
     held.into_iter().chain(listed).collect::<Vec<_>>().join(" · ")
 }
 
-/// What Meta keeps back, in a sentence; `None` if it is nothing.
+/// The messages that Meta holds, as a sentence; `None` if there are none.
 pub fn held(statistics: &Statistics) -> Option<String> {
     (statistics.held > 0).then(|| {
         let n = count(statistics.held);
@@ -104,7 +104,7 @@ pub fn held(statistics: &Statistics) -> Option<String> {
 }
 
 fn codes(statistics: &Statistics) -> String {
-    // Not listed: the failures without an answer. They are the `unknown` recipients, which are shown by their state.
+    // Leave out failures without an answer: they are the `unknown` recipients, which are shown by their state.
     let no_answer = FailureReason::NoAnswer.title();
     let failures: Vec<_> = statistics.failures.iter().filter(|f| f.code.is_some() || f.title != no_answer).collect();
     let named = failures.iter().take(CODES_NAMED_MAX).map(|f| {
@@ -118,7 +118,7 @@ fn codes(statistics: &Statistics) -> String {
     if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) }
 }
 
-/// A pause of everything.
+/// A pause of the installation or of a business.
 pub fn pause(PauseView { business, since }: &PauseView) -> String {
     let of = business.as_ref().map(|business| format!(" of business {business}")).unwrap_or_default();
     format!("all sending{of} is paused since {}", time(*since))
@@ -139,7 +139,7 @@ pub fn waiting_for(waits: &[Waiting]) -> Vec<String> {
 
 fn sentence(group: &[&Waiting]) -> String {
     let first = group[0];
-    // The server's text for one line is more specific than ours. For several lines, ours is shorter.
+    // The server's text for one line is more specific than the text here. For several lines, the text here is shorter.
     let what = match group {
         [wait] if !wait.text.is_empty() => wait.text.clone(),
         _ => reason(first.reason).to_owned() + &lines(group),

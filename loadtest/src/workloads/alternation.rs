@@ -1,4 +1,4 @@
-//! Dispatch on two stages in alternation: what something costs that only one of them has.
+//! Compares dispatch on two stages in alternation, to measure the cost of a feature that only one of them uses.
 
 use super::{dispatch::send, progress, us_each};
 use crate::{error::LoadError, report::Findings, stage::Stage};
@@ -7,11 +7,11 @@ use crate::{error::LoadError, report::Findings, stage::Stage};
 pub const FIGURES: [&str; 5] =
     ["messages_per_second", "plain_per_second", "ratio", "cpu_us_per_message", "redis_cpu_us_per_message"];
 
-/// A stage, and what distinguishes it, for the progress.
+/// A stage, and its label in progress messages.
 pub type Side<'s> = (&'s mut Stage, &'static str);
 
-/// Sends a campaign of this many recipients on either stage in each round. Adds the rates, their ratio, and what a message
-/// costs on the stage `with`.
+/// Sends a campaign of this many recipients on each stage in each round. Adds the rates, their ratio, and the cost of a
+/// message on the stage `with`.
 pub async fn compare(
     (without, plainly): Side<'_>,
     (with, fully): Side<'_>,

@@ -1,8 +1,8 @@
 //! Memory of Redis for each recipient: while it is pending, after it was sent, and after its retention.
 //!
 //! Measured as the growth of `used_memory`, which counts everything that Redis has allocated. A small campaign runs
-//! first, so that what Redis allocates only once, such as for scripts, is not counted. The workload does not wait for
-//! the end of the retention: it calls the housekeeping function with a later time.
+//! first, so that memory that Redis allocates only once, such as for scripts, is not counted. The workload does not
+//! wait for the end of the retention: it calls the housekeeping function with a later time.
 
 use std::time::Duration;
 

@@ -1,8 +1,10 @@
-//! The event feed: what it costs dispatch, how fast it is alone, and how far it lags behind a usual load.
+//! The event feed: its cost for dispatch, its speed alone, and its lag under normal load.
 //!
 //! Cost: a campaign with the feed, in alternation with one without it, each on a stage of its own. The feed lags while
-//! the campaign is sent at full speed. Speed alone: from the campaign's end until every message is told. Lag: a campaign
-//! at a limited rate; the time from the arrival of the nth message at the fake Meta until n messages are told.
+//! the campaign is sent at full speed.
+//! Speed alone: from the campaign's end until every message has an event.
+//! Lag: a campaign at a limited rate; the time from the arrival of the nth message at the fake Meta until n messages
+//! have an event.
 
 use std::time::Duration;
 
@@ -18,19 +20,19 @@ use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setu
 
 const WARM_UP: u64 = 10_000;
 
-/// The fewest messages from which the speed of the feed alone is measured.
+/// The minimum number of messages for measuring the speed of the feed alone.
 const LEFT_MIN: u64 = 10_000;
 
 /// The pause between two polls of the feed.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long to wait until every message is told.
+/// How long to wait until every message has an event.
 const TOLD_WAIT: Duration = Duration::from_secs(300);
 
-/// Events of one read.
+/// The maximum number of events in one read.
 const READ_AT_ONCE: usize = 1_000;
 
-/// The rates of the lag's stage: four lines at the rate of a usual one after an upgrade.
+/// The lines and their rate on the stage for the lag: four lines with Meta's rate after an upgrade.
 const LAG_LINES: usize = 4;
 const LAG_LINE_RATE: f64 = 1_000.0;
 
@@ -93,7 +95,7 @@ async fn lag(setup: &Setup, duration: Duration) -> Result<Vec<f64>, LoadError> {
     let (id, _) = with.stage.draft(&lines, Rows::unique(recipients)).await?;
     with.stage.reset_arrivals().await?;
     with.stage.launch(id).await?;
-    // When how many messages had arrived, and how many were told.
+    // The times at which messages had arrived and had an event, with their numbers.
     let (mut arrived, mut told) = (Vec::new(), Vec::new());
     let began = Instant::now();
     while with.told < recipients {
@@ -120,12 +122,12 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted.get((sorted.len() as f64 * share) as usize).copied().unwrap_or(0.0)
 }
 
-/// A stage whose feed is read.
+/// A stage on which the feed is read.
 struct FeedStage {
     stage: Stage,
     store: Store,
     position: EntryId,
-    /// Messages that were told as accepted.
+    /// The number of messages with an accepted event.
     told: u64,
 }
 
@@ -138,7 +140,7 @@ impl FeedStage {
         Ok(Self { stage, store, position: EntryId::default(), told: 0 })
     }
 
-    /// Reads what was told since the last call.
+    /// Reads the events since the last call.
     async fn read(&mut self) -> Result<(), LoadError> {
         loop {
             let events = self.store.events_after(0, self.position, READ_AT_ONCE).await?;

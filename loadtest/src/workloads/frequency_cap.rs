@@ -1,4 +1,4 @@
-//! Frequency caps: what counting marketing messages costs dispatch, and Redis.
+//! Frequency caps: the cost of counting marketing messages for dispatch and Redis.
 //!
 //! Cost: a marketing campaign of a business with a cap whose people have had messages before, in alternation with one of a
 //! business without a cap, each on a stage of its own. Nobody is at the cap, so that both send the same messages. Memory: the
@@ -17,9 +17,9 @@ use crate::{error::LoadError, meta::MARKETING_TEMPLATE, report::Findings, scenar
 
 const WARM_UP: u64 = 10_000;
 const CAP: FrequencyCap = FrequencyCap { messages: 3, days: 7 };
-/// Earlier messages to each person.
+/// The number of earlier messages to each person.
 const MESSAGES: u16 = 2;
-/// People in one call.
+/// The number of people in one call.
 const PEOPLE_AT_ONCE: u64 = 250;
 
 /// Runs the workload.
@@ -43,7 +43,7 @@ pub async fn run(setup: &Setup, people: u64, recipients: u64, rounds: usize) -> 
     Ok(findings)
 }
 
-/// The same stage with a cap of its business.
+/// The same stage, with a frequency cap for its business.
 fn capped(setup: &Setup) -> Setup {
     let mut setup = setup.clone();
     for (key, value) in [("MESSAGES", CAP.messages), ("DAYS", CAP.days)] {
@@ -52,7 +52,7 @@ fn capped(setup: &Setup) -> Setup {
     setup
 }
 
-/// Counts two earlier messages to each of as many people, none of whom is a recipient.
+/// Records two earlier messages to each of `people` people, none of whom is a recipient.
 async fn count(store: &Store, people: u64) -> Result<(), LoadError> {
     let caps = FrequencyCaps::of(Some(CAP), None).ok_or_else(|| LoadError::Failed("no cap".into()))?;
     let campaign = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().map_err(|_| LoadError::Failed("no id".into()))?;
@@ -60,7 +60,7 @@ async fn count(store: &Store, people: u64) -> Result<(), LoadError> {
     for row in 0..MESSAGES {
         for from in (0..people).step_by(PEOPLE_AT_ONCE as usize) {
             let people = from..people.min(from + PEOPLE_AT_ONCE);
-            // Spread as a hash is, by a multiplication that no two people share.
+            // Spread evenly, like hashes. The multiplication gives each person a different value.
             let hash = |n: u64| PersonHash(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let message = |n| MarketingMessage::new(hash(n), (part, ClaimedRow { row, send: 1 }));
             let messages: Vec<MarketingMessage> = people.map(message).collect();

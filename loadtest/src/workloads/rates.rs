@@ -75,7 +75,7 @@ async fn run_on(
     let worst_max = worst.iter().copied().fold(0.0, f64::max);
     findings.one("use_percent", case, use_min);
     findings.one("worst_second_percent", case, 100.0 * worst_max / rate);
-    // The promised maximum is the rate, plus one percent, plus one message, rounded down to whole messages.
+    // The guaranteed maximum is the rate, plus one percent, plus one message, rounded down.
     findings.one("worst_second_beyond", case, (worst_max - (rate * 1.01 + 1.0).floor()).max(0.0));
     findings.one("messages_per_second", case, within as f64 / counted);
     let cores = |time: Duration| time.as_secs_f64() / usage.took.as_secs_f64();

@@ -31,7 +31,7 @@ use crate::{
 /// The statuses of a message, in Meta's order.
 const WAVES: [&str; 3] = ["sent", "delivered", "read"];
 
-/// The other campaign has more recipients than can be sent until the end, by this factor.
+/// The factor by which the other campaign has more recipients than can be sent in the measured time.
 const SPARE: f64 = 1.2;
 
 /// Runs the workload.

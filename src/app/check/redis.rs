@@ -112,7 +112,7 @@ async fn unlisted(store: &Store, lines: &[LineConfig]) -> Result<Option<Check>> 
     let ids: Vec<LineId> = work.into_keys().collect();
     let workers = store.live_workers(now).await?;
     if workers.is_empty() && lines.is_empty() {
-        // No process that lists lines has started yet, so which lines will be listed is not known.
+        // No process that lists lines has started yet, so it is unknown which lines will be listed.
         return Ok(None);
     }
     let lists = store.line_lists(&workers).await?;

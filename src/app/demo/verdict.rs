@@ -51,7 +51,7 @@ pub(super) fn states(report: &[u8]) -> Result<HashMap<Phone, String>, CommandErr
     let (to, state) = (column("to")?, column("state")?);
     lines
         .map(|line| {
-            // Numbers and states have no commas, and precede the columns that may have some.
+            // Numbers and states contain no commas, and precede the columns that may contain some.
             let fields: Vec<&str> = line.split(',').collect();
             let phone = fields.get(to).and_then(|to| to.trim_matches(|c| c == '"' || c == '\'').parse().ok());
             Ok((phone.ok_or_else(unreadable)?, fields.get(state).ok_or_else(unreadable)?.to_string()))

@@ -19,10 +19,11 @@ use crate::{
 /// The timeout of an attempt to deliver events. The specification of Standard Webhooks recommends 15 to 30 s.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The waits after failed deliveries: the upper limit of the first one, the factor by which it grows, and that of any.
+/// The waits after failed deliveries: the upper limit of the first wait, the factor by which it grows, and the upper
+/// limit of every wait.
 const DELIVERY_RETRY: (Duration, f64, Duration) = (Duration::from_secs(5), 2.0, Duration::from_secs(600));
 
-/// How often a worker looks for events to deliver. Each costs Redis some microseconds for each subscriber.
+/// How often a worker looks for events to deliver. Each look costs Redis a few microseconds for each subscriber.
 const DELIVERY_POLL: Duration = Duration::from_millis(200);
 
 /// Starts reading jobs and delivering events, and returns the routes of the API.
@@ -52,7 +53,7 @@ pub(super) fn start(context: &Context<'_>, keys: watch::Receiver<Arc<[ApiKey]>>)
     }))
 }
 
-/// Starts a task for each subscriber, so that none waits for another.
+/// Starts a task for each subscriber, so that no subscriber delays another.
 fn start_deliveries(context: &Context<'_>) -> Result<(), ServeError> {
     let config = context.config;
     let (initial, multiplier, max) = DELIVERY_RETRY;

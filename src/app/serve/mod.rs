@@ -3,9 +3,9 @@
 //! Start: the ops listener; Redis, its clock and the token key; then the core tasks of each role. If a core task fails,
 //! the whole service stops with an error.
 //!
-//! Stop: `/readyz` returns 503; for `shutdown.drain` everything goes on, so that load balancers notice; no new calls, jobs
-//! or claims are accepted; attempts in flight finish and are settled; leases are released; the process leaves the list of
-//! workers; the ops listener, which answers until then, stops; last, the private Redis stops.
+//! Stop: `/readyz` returns 503; for `shutdown.drain` all work continues, so that load balancers notice; no new calls,
+//! jobs or claims are accepted; attempts in flight finish and are settled; leases are released; the process leaves the
+//! list of workers; the ops listener, which answers until then, stops; last, the private Redis stops.
 
 mod api;
 mod dispatch;
@@ -120,8 +120,8 @@ pub struct Service {
     open: OpenAttempts,
 }
 
-/// Runs the roles of a process until a signal or a failure stops it. While it serves, there is a file `ready_file` that
-/// says where.
+/// Runs the roles of a process until a signal or a failure stops it. The file `ready_file` exists while the process
+/// serves, and says at which addresses.
 pub async fn run(config: Config, roles: &[Role], ready_file: Option<PathBuf>) -> Result<(), ServeError> {
     let failed = |source| ServeError::ReadyFile { path: ready_file.clone().unwrap_or_default(), source };
     let file = ready_file.clone().map(ReadyFile::new).transpose().map_err(failed)?;
@@ -244,7 +244,8 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Starts the roles that serve HTTP. Returns their address, `None` without such a role, and what a reload can replace.
+    /// Starts the roles that serve HTTP. Returns their address (`None` without such a role), and the parts that a
+    /// reload can replace.
     async fn start_http(
         &self,
         roles: &[Role],
@@ -275,7 +276,7 @@ impl Context<'_> {
     }
 }
 
-/// The configured lines, each with what it has from its WABA and its business.
+/// The configured lines, each with the settings of its WABA and its business.
 fn lines(config: &Config) -> Lines {
     let line = |line: &LineConfig| {
         let waba = config.wabas.iter().find(|waba| waba.id == line.waba)?;

@@ -1,7 +1,7 @@
-//! The record of this process among the running ones, for `GET /v1/workers`.
+//! The record of this process in the list of running processes, for `GET /v1/workers`.
 //!
-//! It is written again and again until [`Presence::end`] removes it, once the work of the process has ended.
-//! If the process dies: the record ends by itself within [`KEPT`].
+//! The record is rewritten at intervals until [`Presence::end`] removes it, after the work of the process has ended. If
+//! the process dies: the record expires within [`KEPT`].
 
 use std::{env, sync::Arc, time::Duration};
 
@@ -18,10 +18,10 @@ use crate::{
 /// How often the record is written.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// How long a record counts: it outlasts some failed writes.
+/// How long a record is valid without being rewritten. Long enough for several failed writes.
 const KEPT: Duration = Duration::from_secs(10);
 
-/// Maximum number of characters of a name: that of a label in DNS.
+/// Maximum number of characters of a name, as for a DNS label.
 const NAME_CHARS_MAX: usize = 63;
 
 /// The task that writes the record.
@@ -31,7 +31,7 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Begins to write the record of the process `worker`.
+    /// Starts to write the record of the process `worker`.
     pub(super) fn start(worker: &str, name: String, roles: &[Role], store: Store, clock: Arc<Clock>) -> Self {
         let (since, stop) = (clock.now(), CancellationToken::new());
         let record = ProcessRecord {
@@ -48,18 +48,18 @@ impl Presence {
     /// Removes the record.
     pub(super) async fn end(self) {
         self.stop.cancel();
-        // The task has no error, and it panics nowhere.
+        // The task returns no error and does not panic.
         let _ = self.task.await;
     }
 }
 
-/// Writes the record until `stop`, and then removes it.
+/// Writes the record at intervals until `stop`, and then removes it.
 async fn write(worker: String, mut record: ProcessRecord, store: Store, clock: Arc<Clock>, stop: CancellationToken) {
     let mut is_written = true;
     while !stop.is_cancelled() {
         record.until = clock.now().after(KEPT);
         let written = store.put_process(&worker, &record).await;
-        // Once for each outage of Redis, which is logged where it stops work.
+        // Log once for each outage of Redis. Errors that stop work are logged where they occur.
         if let Some(error) = written.as_ref().err().filter(|_| is_written) {
             warn!(%error, "the list of workers lacks this process for now");
         }
@@ -74,14 +74,14 @@ async fn write(worker: String, mut record: ProcessRecord, store: Store, clock: A
     }
 }
 
-/// The name by which people know this process: that of its pod (`POD_NAME`), otherwise that of its host.
+/// The name by which people know this process: that of its pod (`POD_NAME`), otherwise the host name.
 pub(super) fn name() -> String {
     let pod = env::var("POD_NAME").unwrap_or_default();
     let host = || uname().nodename().to_string_lossy().into_owned();
     clean(&if pod.is_empty() { host() } else { pod })
 }
 
-/// `name` as a part of an id, in which a space would end it.
+/// `name` without characters such as a space, which would end the id that contains it.
 fn clean(name: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let name: String = name.chars().take(NAME_CHARS_MAX).map(allowed).collect();

@@ -1,6 +1,6 @@
-//! The ready file, which says where a process can be reached, for the program that started it.
+//! The ready file, which gives the addresses of the process to the program that started it.
 //!
-//! It is there while the process serves. If the process dies, the file stays until the next one starts.
+//! The file exists while the process serves. If the process dies, the file remains until the next process starts.
 
 use std::{fs, io, net::SocketAddr, path::PathBuf};
 
@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 /// The content of the file: one JSON object.
 #[derive(Serialize)]
 pub(super) struct Ready<'a> {
-    /// The process id. A file with another one was left by an earlier process.
+    /// The process id. A file with a different one was left by an earlier process.
     pub(super) pid: u32,
     /// The id of the process among the workers.
     pub(super) worker: &'a str,
@@ -32,7 +32,7 @@ impl ReadyFile {
         }
     }
 
-    /// Writes the file as a whole, so that nobody reads a part of it.
+    /// Writes the file atomically, so that nobody reads a partial file.
     pub(super) fn write(&self, ready: &Ready<'_>) -> io::Result<()> {
         let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut file = NamedTempFile::new_in(folder.unwrap_or(".".as_ref()))?;

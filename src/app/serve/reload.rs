@@ -17,14 +17,15 @@ use crate::{
     webhook::WebhookSecrets,
 };
 
-/// How often the files are compared with what was loaded. Reading them takes a millisecond.
+/// How often the files are compared with the loaded ones. Reading them takes a millisecond.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The beginnings of the keys that a reload can change. Further keys of `http.tls` can change if HTTPS is served already.
+/// The prefixes of the keys that a reload can change. Other keys of `http.tls` can also change if HTTPS is served
+/// already.
 const LIVE: [&str; 4] = ["http.api_keys", "webhook.verify_token", "webhook.app_secret", "log.level"];
 const TLS: &str = "http.tls.";
 
-/// The parts of a running service that a reload replaces. Each is there if a role of the process uses it.
+/// The parts of a running service that a reload replaces. Each exists only if a role of the process uses it.
 #[derive(Default)]
 pub(super) struct Live {
     pub(super) api_keys: Option<watch::Sender<Arc<[ApiKey]>>>,
@@ -53,9 +54,9 @@ enum ReloadError {
 }
 
 impl Reload {
-    /// Reloads whenever that is asked for on `hangups` or a file has changed, until `stop` is cancelled.
+    /// Reloads at each signal on `hangups` and when a file has changed, until `stop` is cancelled.
     pub(super) async fn run(mut self, mut hangups: Signal, stop: CancellationToken) -> Result<(), Infallible> {
-        // What was looked at last, so that a file with a problem is reported once.
+        // The files as they were last seen, so that a problem in them is reported once.
         let mut seen = Ok(self.config.settings.clone());
         loop {
             let is_asked_for = tokio::select! {
@@ -88,7 +89,7 @@ impl Reload {
         }
     }
 
-    /// Replaces what differs in `config`. Returns the keys that have changed.
+    /// Applies `config`. Returns the keys that have changed.
     fn apply(&mut self, config: Config) -> Result<Vec<String>, ReloadError> {
         let changed = Settings::changed(&self.config.settings, &config.settings);
         config.check_roles(&self.roles)?;
@@ -98,7 +99,7 @@ impl Reload {
         }
         let tls = self.live.tls.as_ref().zip(config.http.tls.as_ref());
         let certificate = tls.map(|(tls, files)| Ok::<_, TlsError>((tls, Certificate::read(files)?))).transpose()?;
-        // The first change, because it is the only one that can fail.
+        // Apply this change first: it is the only one that can fail.
         if config.log.level != self.config.log.level {
             logging::set_level(&config.log.level)?;
         }

@@ -18,12 +18,12 @@ use crate::{
 /// The timeout of an attempt to forward a webhook.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The waits after failed attempts to forward a webhook: the upper limit of the first one, the factor by which it grows,
-/// and that of any. With the number of attempts, some eight minutes.
+/// The waits after failed attempts to forward a webhook: the upper limit of the first wait, the factor by which it
+/// grows, and the upper limit of every wait. All attempts together take about eight minutes.
 const FORWARD_RETRY: (Duration, f64, Duration) = (Duration::from_secs(1), 2.0, Duration::from_secs(300));
 const FORWARD_ATTEMPTS: u8 = 10;
 
-/// How many bytes of webhooks wait for one target at most: some 20,000 webhooks.
+/// The maximum size of all webhooks that wait for one target, in bytes: about 20,000 webhooks.
 const FORWARD_BYTES_MAX: usize = 32 << 20;
 
 /// Starts the tasks that commit statuses and forward webhooks, and returns the route for Meta's requests.
@@ -45,14 +45,14 @@ pub(super) fn start(context: &Context<'_>, secrets: watch::Receiver<WebhookSecre
     Ok(webhook::router(state))
 }
 
-/// What the webhooks of `config` are checked with; `None` if it lacks that.
+/// The secrets with which webhooks are verified; `None` if `config` does not set them.
 pub(super) fn secrets(config: &Config) -> Option<WebhookSecrets> {
     let webhook = &config.webhook;
     let app_secrets = [webhook.app_secret.as_ref()?].into_iter().chain(&webhook.app_secret_previous);
     Some(WebhookSecrets::new(webhook.verify_token.as_ref()?, app_secrets))
 }
 
-/// Starts a task for each target, so that none waits for another.
+/// Starts a task for each target, so that no target delays another.
 fn start_forwards(context: &Context<'_>) -> Result<Vec<Forwards>, ServeError> {
     let config = context.config;
     let (initial, multiplier, max) = FORWARD_RETRY;

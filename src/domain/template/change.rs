@@ -1,7 +1,7 @@
-//! Whether the values that recipients gave for an earlier version of a template still fit the current version.
+//! Checks whether the values that recipients gave for an earlier version of a template still fit the current version.
 //!
-//! Compares only the values that a recipient gives. Other texts of the template may change: Meta stores them, and a
-//! send request contains only the template's name.
+//! Only the values that a recipient gives matter. Other texts of the template may change: Meta stores them, and a send
+//! request contains only the template's name.
 
 use std::collections::BTreeSet;
 

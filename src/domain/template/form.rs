@@ -112,7 +112,7 @@ pub enum TemplateError {
         /// Meta's name of the sub-category.
         sub_category: String,
     },
-    /// The body of an authentication template has other values than the code.
+    /// The body of an authentication template has values besides the code.
     #[error(
         "template {template} has the category AUTHENTICATION, and its body takes {}, where pregon sends only the code: \
         use a template whose body has the single value {{{{1}}}}, or one of another category", describe_placeholders(.placeholders)

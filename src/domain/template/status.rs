@@ -17,9 +17,9 @@ pub enum TemplateStatus {
     Pending,
     /// Rejected by Meta.
     Rejected,
-    /// Paused by Meta for bad feedback.
+    /// Paused by Meta because of negative feedback.
     Paused,
-    /// Disabled by Meta for good.
+    /// Disabled by Meta permanently.
     Disabled,
     /// Rejected by Meta, and under review again after an appeal.
     InAppeal,

@@ -19,14 +19,14 @@ pub(super) struct LineChange {
     status: Option<String>,
     quality_rating: Option<String>,
     is_on_biz_app: Option<bool>,
-    /// A higher rate is an upgrade.
+    /// The new rate. A higher rate is an upgrade.
     messages_per_second: Option<u32>,
     /// How long an upgrade takes.
     #[serde(default, rename = "for", with = "friendly")]
     lasts: Option<Duration>,
 }
 
-/// How long Meta says that an upgrade takes at most.
+/// The maximum duration of an upgrade according to Meta.
 /// Source: developers.facebook.com/docs/whatsapp/throughput, read in a copy of 11 Sep 2026.
 const UPGRADE: Duration = Duration::from_secs(60);
 
@@ -61,7 +61,7 @@ pub(super) fn change(world: &SharedWorld, change: &LineChange) -> Changed {
     Ok(())
 }
 
-/// Sets a higher rate at `end`, and tells the webhook.
+/// Sets a higher rate at `end`, and notifies the webhook.
 fn upgrade(world: &SharedWorld, line: &SimLine, rate: u32, end: Duration) {
     let index = usize::from(line.index);
     timer::at(world, end, move |world| {

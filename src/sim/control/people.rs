@@ -1,4 +1,4 @@
-//! What people do: `POST /sim/inbound` and `POST /sim/preference`.
+//! Actions of people: `POST /sim/inbound` and `POST /sim/preference`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -48,7 +48,7 @@ pub(super) fn receive(world: &SharedWorld, inbound_text: &InboundText) -> Change
     Ok(())
 }
 
-/// A person stops or resumes marketing from the business of a line.
+/// Records that a person stops or resumes marketing from the business of a line.
 pub(super) fn prefer(world: &SharedWorld, preference: &Preference) -> Changed {
     let (line, from) = find(world, &preference.line, &preference.from)?;
     let wa_id = from.digits().to_string();

@@ -16,10 +16,10 @@ use crate::sim::{
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TemplateChange {
-    /// Without it, the template changes in all WABAs.
+    /// The WABA. Without it, the template changes in all WABAs.
     waba: Option<String>,
     name: String,
-    /// Without it, the template changes in all languages.
+    /// The language. Without it, the template changes in all languages.
     language: Option<String>,
     status: Option<TemplateStatus>,
     quality: Option<Quality>,
@@ -27,7 +27,7 @@ pub(super) struct TemplateChange {
     #[serde(default, rename = "for", with = "friendly")]
     lasts: Option<Duration>,
     category: Option<String>,
-    /// How long before it happens the change of the category is announced.
+    /// How long before the change of category it is announced.
     #[serde(default, rename = "in", with = "friendly")]
     notice: Option<Duration>,
     components: Option<Vec<Component>>,

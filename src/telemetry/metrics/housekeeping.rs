@@ -16,10 +16,10 @@ use super::{
 };
 use crate::domain::{BusinessId, Hold, HoldScope, State};
 
-/// What was read longer ago is unknown.
+/// The maximum age of a value. An older one is treated as unknown.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// What housekeeping has read. Clones share one state.
+/// The values that housekeeping has read. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct HousekeepingMetrics(Arc<Mutex<Read>>);
 
@@ -81,12 +81,12 @@ impl HousekeepingMetrics {
         self.lock().unlisted = Some((Instant::now(), lines));
     }
 
-    /// Shows nothing any more once the value is dropped: from then on another worker has the duty.
+    /// Removes the series when the result is dropped, because another worker has the duty from then on.
     pub fn clear_at_end(&self) -> impl Drop + use<> {
         ClearAtEnd(self.clone())
     }
 
-    /// Writes what was read lately, as of `now`.
+    /// Writes the series as of `now`, unless they are too old.
     pub(super) fn write(&self, text: &mut MetricsText, now: Instant) {
         let read = self.lock();
         let age = |at: Instant| now.saturating_duration_since(at);

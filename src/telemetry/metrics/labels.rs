@@ -66,7 +66,7 @@ label! {
 }
 
 label! {
-    /// What became of a webhook that is forwarded.
+    /// The result of forwarding a webhook.
     ForwardResult {
         /// The target has it.
         Forwarded = "forwarded",
@@ -115,7 +115,7 @@ label! {
 }
 
 label! {
-    /// What became of a message from a person.
+    /// The result of storing a message from a person.
     InboundResult {
         /// It is on the inbound stream of its line.
         Stored = "stored",
@@ -195,7 +195,7 @@ label! {
     DeliveryResult {
         /// The subscriber has them.
         Delivered = "delivered",
-        /// The response has a status that is not one of success.
+        /// The response has a status other than 2xx.
         Refused = "refused",
         /// The response is a redirect, which is not followed.
         Redirect = "redirect",
@@ -225,19 +225,19 @@ label! {
         InDoubt = "in_doubt",
         /// The message failed for good.
         Failed = "failed",
-        /// The answer holds more than this message.
+        /// The answer leads to a hold.
         Blocked = "blocked",
     }
 }
 
 label! {
-    /// What stops a line.
+    /// Why a line is stopped.
     LineStop {
         /// An operator's pause: of the line, of its business, or of everything.
         Paused = "paused",
         /// A hold on the line, or on what the line needs to send.
         Held = "held",
-        /// What answers is not Meta.
+        /// The answers do not come from Meta.
         PathBroken = "path_broken",
         /// Meta cannot be reached.
         Unreachable = "unreachable",
@@ -247,7 +247,7 @@ label! {
 }
 
 label! {
-    /// What became of a doubt whose deadline passed.
+    /// The result of a doubt whose deadline has passed.
     DoubtEnd {
         /// The recipient is unknown from now on.
         Unknown = "unknown",

@@ -30,7 +30,7 @@ use crate::domain::{ErrorScope, LineId, Outcome, policy};
 /// `graph.timeout`.
 const ATTEMPT_BUCKETS: [f64; 12] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0];
 
-/// A backlog that was read longer ago is unknown.
+/// The maximum age of a backlog. An older one is treated as unknown.
 const BACKLOG_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The lines that this process serves. Clones share one state.
@@ -83,13 +83,13 @@ impl LineGauges {
         if self.stops.iter().any(Option::is_some) { 0.0 } else { self.rate }
     }
 
-    /// Since when the line is blocked, which a pause is not, and neither is what ends by itself.
+    /// Since when the line is blocked. Pauses do not count, nor do stops that end by themselves.
     fn blocked_since(&self) -> Option<Instant> {
         [LineStop::Held, LineStop::PathBroken].into_iter().filter_map(|stop| self.stopped_since(stop)).min()
     }
 }
 
-/// What waits on a line.
+/// The backlog of a line.
 #[derive(Clone, Copy, Debug)]
 pub struct LineBacklog {
     /// Recipients that wait to be sent.
@@ -136,7 +136,7 @@ impl Durations {
 }
 
 impl OwnedLines {
-    /// Begins the series of a line, whose runner starts.
+    /// Creates the series of a line when its runner starts.
     pub fn begin(&self, line: &LineId) -> LineMetrics {
         let series = Arc::new(LineSeries::default());
         self.lock().insert(line.clone(), series.clone());

@@ -1,4 +1,5 @@
-//! The page of `/metrics`: the series of the recorder, and those that come and go with what this process owns.
+//! The page of `/metrics`: the series of the recorder, and those of the lines and duties that the process has at the
+//! moment.
 
 use std::time::Instant;
 
@@ -12,10 +13,10 @@ use super::{
 };
 use crate::telemetry::health::{Health, NotReady};
 
-/// What the page is made from.
+/// The sources of the page.
 #[derive(Clone)]
 pub struct MetricsPage {
-    /// The series that stay.
+    /// The series that last as long as the process.
     pub recorder: PrometheusHandle,
     /// The lines that this process serves.
     pub lines: OwnedLines,

@@ -1,4 +1,5 @@
-//! Every series of `/metrics`: its name, type, unit, labels and meaning. `docs/metrics.md` is made from this table.
+//! Every series of `/metrics`: its name, type, unit, labels and meaning. `docs/metrics.md` is generated from this
+//! table.
 
 /// The type of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// The series of this name, which is one of this module.
+    /// The series with this name, which must be one of this module.
     pub fn named(name: &str) -> &'static Self {
         ALL.iter().find(|series| series.name == name).expect("the name is a constant of this module")
     }

@@ -15,7 +15,7 @@ use pregon::domain::{LINE_RATE_MAX, LINE_RATE_MIN};
 
 /// The most recipients of one campaign: the default of `intake.recipients_max`.
 const RECIPIENTS_MAX: u64 = 10_000_000;
-/// The most people beside the recipients.
+/// The maximum number of people besides the recipients.
 const PEOPLE_MAX: u64 = 100_000_000;
 /// The longest latency of the fake Meta: the maximum of `graph.timeout`.
 const LATENCY_MAX: Duration = Duration::from_secs(120);

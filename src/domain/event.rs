@@ -1,4 +1,5 @@
-//! Events: what Pregón tells backends about recipients, campaigns, lines, holds, templates, messages and jobs.
+//! Events: changes that Pregón reports to backends, of recipients, campaigns, lines, holds, templates, messages and
+//! jobs.
 //!
 //! The event feed has the events of an installation in order. An event is delivered at least once, with the same id
 //! each time.

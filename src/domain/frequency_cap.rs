@@ -35,7 +35,7 @@ impl FrequencyCap {
         (!is_valid).then(text)
     }
 
-    /// Whether this cap has no effect beside `other`: people reach `other` first, or at the same time.
+    /// Whether this cap has no effect in addition to `other`: people reach `other` first, or at the same time.
     pub fn is_implied_by(self, other: Self) -> bool {
         self.messages >= other.messages && self.days <= other.days
     }

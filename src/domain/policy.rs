@@ -143,7 +143,7 @@ pub enum ByStatus {
     /// The fault is in the message, or in something that all messages share: stop `scope` once several different
     /// recipients in a row failed with this code.
     Suspect {
-        /// What to stop: pause the campaign, or hold the line or the WABA.
+        /// What to stop: the campaign is paused, or the line or the WABA is held.
         scope: ErrorScope,
         /// How long `scope` is stopped. `None`: a probe, a webhook or a person ends it.
         wait: Option<Duration>,

@@ -3,8 +3,8 @@
 //! A *fact* is what Meta reports about one claim of a row, such as a status. Facts arrive late, twice and out of order.
 //!
 //! The low four bits are the [`State`]. The high four bits are the number of the row's last claim, 0 before the first
-//! claim, so that a fact about an earlier claim is not applied to the current one. Claim numbers of 15 and above do
-//! not fit and are stored beside the byte.
+//! claim, so that a fact about an earlier claim is not applied to the current one. Claim numbers of 15 and above do not
+//! fit and are stored separately.
 
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,7 @@ impl State {
         State::ALL.get(usize::from(byte & 0x0f).checked_sub(1)?).copied()
     }
 
-    /// The value of the high four bits for claim numbers of 15 and above, which are stored beside the byte.
+    /// The value of the high four bits for claim numbers of 15 and above, which are stored separately.
     pub const SEND_OVERFLOW: u8 = 15;
 
     /// The claim number in `byte`: 0 before the first claim, 1 to 14, or [`State::SEND_OVERFLOW`] for any later

@@ -30,7 +30,7 @@ const NAMES_SHOWN_MAX: usize = 20;
 /// The UTF-8 byte order mark, with which some programs begin a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What the rows of an upload are.
+/// A type of row that can be uploaded: a recipient or a suppression.
 pub trait UploadRow: Sized {
     /// Parses a line of NDJSON.
     fn from_json(line: &[u8]) -> Result<Self, Reject>;
@@ -56,7 +56,7 @@ pub struct Row<T = RawRecipient> {
 pub struct Columns {
     /// The name of the column with the phone numbers.
     phone: &'static str,
-    /// What has these columns, for messages: `the template`.
+    /// The owner of the columns, as error messages name it: `the template`.
     owner: &'static str,
     known: Vec<Column>,
     ignored: Vec<String>,
@@ -181,7 +181,7 @@ pub enum UploadError {
     UnknownColumns {
         /// The unknown columns.
         unknown: Names,
-        /// What has other columns, such as `the template`.
+        /// The owner of the known columns, such as `the template`.
         owner: &'static str,
         /// The columns that the file may have.
         known: Names,
@@ -194,7 +194,7 @@ pub enum UploadError {
     MissingColumns {
         /// The missing columns.
         missing: Names,
-        /// What needs them, such as `the template`.
+        /// The owner of the columns, such as `the template`.
         owner: &'static str,
         /// The columns of the file.
         given: Names,

@@ -17,8 +17,8 @@ use crate::{
 const LOOKED_AT_MAX: u64 = 1_000_000;
 /// Chunks that are read in one round trip: at most 8,192 recipients.
 const CHUNKS_AT_ONCE: usize = 32;
-/// From this many recipients on, all suppressed people are read, instead of only those whose hashes begin with the same
-/// bytes.
+/// From this many recipients on, all suppressed people are read; below it, only those whose hashes begin like a
+/// recipient's.
 const READ_ALL_FROM: usize = 1 << 15;
 /// The number of people that are looked up in one command.
 const LOOKED_UP_AT_ONCE: usize = 1_000;
@@ -82,7 +82,7 @@ pub async fn count(
     let is_marketing = record.campaign.template.category == Category::Marketing;
     let business = line.map(|line| &line.business);
     let suppressed = suppressed(store, business, &seen, is_marketing).await?;
-    // With `OnWithheld::Retry`, they wait until the day is over and are not skipped.
+    // With `OnWithheld::Retry`, recipients from whom Meta withheld marketing wait for a day and are not skipped.
     let is_skipped = is_marketing && record.campaign.on_withheld == OnWithheld::Fail;
     let withheld = withheld(store, business.filter(|_| is_skipped), &seen, now).await?;
     let caps = line.and_then(|line| FrequencyCaps::of(line.frequency_cap, record.campaign.frequency_cap));

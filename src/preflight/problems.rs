@@ -32,7 +32,7 @@ pub struct Facts<'a> {
     pub limited: Option<(&'a BusinessId, LimitedPlaces)>,
     /// The frequency cap of its business.
     pub business_cap: Option<FrequencyCap>,
-    /// The price list, the cost by it, and the countries for which it has no price.
+    /// The price list, the cost according to it, and the countries without a price.
     pub cost: Option<(&'a PriceList, &'a PreflightCost, &'a [String])>,
     /// The time.
     pub now: UnixMs,

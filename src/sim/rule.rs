@@ -19,8 +19,8 @@ pub struct Referee {
     /// By how much two sends to one person may arrive closer than 6 s, because the network delays them differently.
     #[serde(with = "friendly")]
     pub jitter: Duration,
-    /// The hours in which marketing may be sent to numbers with a prefix. A send that arrives within [`Referee::grace`] after
-    /// their end was on its way.
+    /// The hours in which marketing may be sent to numbers with a prefix. A send that arrives within [`Referee::grace`]
+    /// after their end counts as already on its way.
     pub contact_hours: Vec<ContactHours>,
 }
 

@@ -28,7 +28,7 @@ pub struct Scenario {
     /// Rate limits.
     #[serde(default)]
     pub limits: Limits,
-    /// What the referee tolerates.
+    /// The tolerances of the referee.
     #[serde(default)]
     pub referee: Referee,
     /// Delay from the arrival of a send to its response.

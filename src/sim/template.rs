@@ -33,7 +33,7 @@ pub struct Template {
     pub pacing: Option<Pacing>,
 }
 
-/// The status of a template, and the event that leads to it.
+/// The status of a template. The webhook about a change names its event by the new status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TemplateStatus {

@@ -41,7 +41,7 @@ impl NotReady {
     }
 }
 
-/// A problem that an operator should look at. The process is ready all the same.
+/// A problem that an operator should look at. The process is still ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -90,12 +90,12 @@ impl Health {
         NotReady::ALL.into_iter().filter(|reason| bits & *reason as u8 != 0).collect()
     }
 
-    /// Sets when a stop that has begun ends at the latest. Later calls change nothing.
+    /// Sets the deadline of the stop in progress. Later calls change nothing.
     pub fn set_stops_by(&self, at: Instant) {
         let _ = self.0.stops_by.set(at);
     }
 
-    /// When a stop that has begun ends at the latest.
+    /// The deadline of the stop in progress; `None` if the process is not stopping.
     pub fn stops_by(&self) -> Option<Instant> {
         self.0.stops_by.get().copied()
     }

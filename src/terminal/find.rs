@@ -1,4 +1,4 @@
-//! Campaigns by their names on the command line.
+//! Finds the campaign that a command line names.
 
 use super::arguments::CampaignName;
 use crate::{

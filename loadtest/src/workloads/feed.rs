@@ -95,7 +95,7 @@ async fn lag(setup: &Setup, duration: Duration) -> Result<Vec<f64>, LoadError> {
     let (id, _) = with.stage.draft(&lines, Rows::unique(recipients)).await?;
     with.stage.reset_arrivals().await?;
     with.stage.launch(id).await?;
-    // The times at which messages had arrived and had an event, with their numbers.
+    // Pairs of a time and how many messages had arrived by then, and how many had an event.
     let (mut arrived, mut told) = (Vec::new(), Vec::new());
     let began = Instant::now();
     while with.told < recipients {

@@ -125,7 +125,7 @@ pub struct Service {
 pub async fn run(config: Config, roles: &[Role], ready_file: Option<PathBuf>) -> Result<(), ServeError> {
     let failed = |source| ServeError::ReadyFile { path: ready_file.clone().unwrap_or_default(), source };
     let file = ready_file.clone().map(ReadyFile::new).transpose().map_err(failed)?;
-    // A registered handler replaces SIGHUP's default action, which ends the process. It reloads the configuration.
+    // Register a handler before the start, because an unhandled SIGHUP ends the process. Reloads are handled elsewhere.
     let _ignored = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
     let mut signals = Signals::of_process().map_err(ServeError::Signals)?;
     let service = tokio::select! {

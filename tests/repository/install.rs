@@ -1,4 +1,5 @@
-//! `tests/install.sh`, which the Makefile uses to install programs, with package managers that only print their command.
+//! Tests `tests/install.sh`, which the Makefile uses to install programs, with fake package managers that print their
+//! arguments.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -6,7 +7,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// Runs the script where no other programs exist than `manager`, if any, and what the script itself needs.
+/// Runs the script with only the programs that it needs itself and, if given, the fake `manager`.
 fn install(manager: Option<&str>) -> Output {
     let bin = TempDir::new().expect("a folder");
     symlink("/usr/bin/env", bin.path().join("env")).expect("a link to env");

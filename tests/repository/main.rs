@@ -1,6 +1,6 @@
 //! Checks of the repository itself: which module of `src/` may use which, whether the files, headings and tests that
-//! the documents name exist, whether docs/metrics.md lists the series, whether each alert has its section in
-//! docs/runbook.md, and whether missing programs would be installed.
+//! the documents name exist, whether docs/metrics.md lists every series, whether each alert has a section in
+//! docs/runbook.md, whether the packages match the program, and what tests/install.sh installs.
 //!
 //! They start no server. `make check` runs them.
 

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use pregon::telemetry::metrics::series::ALL;
 
-/// After this line the document is made from the code.
+/// The heading after which the document is generated from the code.
 const TABLE: &str = "## All series\n\n";
 
 /// The documents that name series.

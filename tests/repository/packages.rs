@@ -1,4 +1,5 @@
-//! Checks what packages and the program say about each other: the time that a stop takes, and the names of metrics.
+//! Checks that the packages match the program: the time that a stop may take, the names of metrics, and the
+//! configurations.
 
 use std::{
     fs,
@@ -16,7 +17,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(root().join(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
 }
 
-/// The texts of all files below `folder`.
+/// The text of every file below `folder`.
 fn texts(folder: PathBuf) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     entries
@@ -42,7 +43,7 @@ fn a_stop_fits_into_the_time_that_each_package_gives_it() {
 #[test]
 fn dashboards_and_packages_name_only_metrics_that_exist() {
     let source = texts(root().join("src/telemetry")).concat();
-    // Made by a rule of prometheus-adapter, which docs/running.md has.
+    // Not a series of Pregón: a rule of prometheus-adapter in docs/running.md computes it.
     let derived = "pregon_attempts_per_second";
     let mut n = 0;
     for text in ["config/compose", "packages"].into_iter().flat_map(|folder| texts(root().join(folder))) {
@@ -60,7 +61,7 @@ fn dashboards_and_packages_name_only_metrics_that_exist() {
 fn the_configurations_of_packages_are_valid() {
     for file in ["config/compose/pregon.toml", "packages/kubernetes/pregon.toml", "packages/debian/pregon.toml"] {
         let text = read(file);
-        // The secrets of a package are in variables that are not set here.
+        // The secrets are in environment variables that the packages set and this test does not.
         let problems = Config::from_toml(&text).err().map(|error| error.problems).unwrap_or_default();
         let others: Vec<_> = problems.iter().filter(|problem| !problem.contains("is not set")).collect();
         assert!(others.is_empty(), "{file}: {others:?}");

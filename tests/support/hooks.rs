@@ -72,12 +72,12 @@ impl Hooks {
         Self::start_with(None).await
     }
 
-    /// Starts a receiver that notes for a feed what changes.
+    /// Starts a receiver. If `feed` is given, changes are recorded for a feed.
     pub async fn start_with(feed: Option<FeedLimits>) -> Self {
         Self::start_forwarding(feed, Vec::new()).await
     }
 
-    /// Starts a receiver that forwards each webhook. It notes for a feed what changes.
+    /// Starts a receiver that forwards each webhook. If `feed` is given, changes are recorded for a feed.
     pub async fn start_forwarding(feed: Option<FeedLimits>, forwards: Vec<Forwards>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
@@ -127,13 +127,13 @@ impl Hooks {
         request.send().await.expect("an answer").status().as_u16()
     }
 
-    /// Launches a campaign with `n` recipients and claims all of them. Returns the messages by line.
+    /// Creates and launches a campaign with `n` recipients, and claims all of them. Returns the messages by line.
     pub async fn campaign(&self, lines: &[&str], n: u64) -> (CampaignId, HashMap<LineId, Vec<Message>>) {
         let id = world::campaign(&self.store, lines, n, OnDoubt::Hold).await;
         (id, self.launch(id, n).await)
     }
 
-    /// Launches a campaign with `n` recipients and claims all of them. Returns the messages by line.
+    /// Launches a campaign that has `n` recipients, and claims all of them. Returns the messages by line.
     pub async fn launch(&self, id: CampaignId, n: u64) -> HashMap<LineId, Vec<Message>> {
         world::launch(&self.store, id).await;
         let mut messages: HashMap<LineId, Vec<Message>> = HashMap::new();

@@ -1,4 +1,4 @@
-//! Finds what is left of people in Redis.
+//! Finds the keys in Redis that still contain data of people.
 
 use deadpool_redis::redis::{Value, cmd};
 use memchr::memmem;
@@ -7,14 +7,14 @@ use pregon::{
     redis::{Store, chunk::Chunk, phone_index::IndexedBy},
 };
 
-/// The forms in which Redis has a number: text, integers, and the fields of an index.
+/// The forms in which Redis stores a number: text, integers, and the fields of an index.
 pub fn of(phone: Phone) -> Vec<Vec<u8>> {
     let digits = phone.digits();
     let [number, person] = [IndexedBy::Number, IndexedBy::Person].map(|index| index.field(phone).to_vec());
     vec![digits.to_string().into_bytes(), digits.to_le_bytes()[..7].to_vec(), number, person]
 }
 
-/// The keys that have one of `traces` or, in a chunk, one of `people` or of their `values`.
+/// The keys that contain one of `traces`, or a chunk with one of `people` or one of `values`.
 pub async fn found(store: &Store, traces: &[Vec<u8>], people: &[Phone], values: &[String]) -> Vec<String> {
     let finders: Vec<_> = traces.iter().map(memmem::Finder::new).collect();
     let has = |bytes: &[u8]| finders.iter().any(|finder| finder.find(bytes).is_some());

@@ -89,7 +89,7 @@ pub fn settings() -> DispatchSettings {
     }
 }
 
-/// Contact hours of the name `hours`, for numbers with this prefix. `days`: hours as in the configuration.
+/// Contact hours named `hours`, for numbers with this prefix. `days`: hours as in the configuration.
 pub fn contact_hours(prefix: &str, days: &str) -> ContactHours {
     let text = format!("[[contact_hours]]\nname = \"hours\"\nsource = \"a law\"\nprefixes = [\"{prefix}\"]\n{days}");
     Config::from_toml(&text).expect("a configuration").contact_hours
@@ -144,7 +144,7 @@ pub async fn campaign_on_withheld(store: &Store, on_withheld: OnWithheld, lines:
     campaign_with(store, lines, n, |campaign| campaign.on_withheld = on_withheld).await
 }
 
-/// A campaign with `n` recipients that `set` gives values; not yet launched.
+/// A campaign with `n` recipients and the values that `set` assigns; not yet launched.
 pub async fn campaign_with(store: &Store, lines: &[&str], n: u64, set: impl FnOnce(&mut Campaign)) -> CampaignId {
     let mut campaign = new_campaign(store, template(), lines).await;
     set(&mut campaign);
@@ -414,7 +414,7 @@ pub async fn recount(store: &Store, record: &CampaignRecord) -> std::collections
     sum
 }
 
-/// Stores that these businesses have no messaging limit, as if Meta had been asked before.
+/// Stores that these businesses have no messaging limit, as if Meta had reported that.
 pub async fn know_messaging_limits(store: &Store, businesses: &[&str]) {
     let now = store.time().await.expect("the time");
     let known = KnownLimit { limit: MessagingLimit::Unlimited, since: now };
@@ -423,7 +423,7 @@ pub async fn know_messaging_limits(store: &Store, businesses: &[&str]) {
     }
 }
 
-/// The number of messages that Meta keeps back, from the bitmaps. Each of their rows has to be accepted.
+/// The number of messages that Meta keeps back, from the bitmaps. Checks that each of their rows is accepted.
 pub async fn recount_held(store: &Store, record: &CampaignRecord) -> u64 {
     let mut held = 0;
     for (part, _) in &record.parts {

@@ -228,7 +228,7 @@ impl Truth {
                 || (entry.refused && code == Some(u64::from(REFUSED)));
             return state == "unknown" || (state == "failed" && failed);
         }
-        // A recipient that was sent to again, and whose new message may not have left.
+        // The campaign was sent again, and the second message to this recipient may not have left.
         if state == "unknown" && campaign.is_retried() && entry.has_none() {
             return true;
         }
@@ -242,7 +242,8 @@ impl Truth {
         false
     }
 
-    /// Whether Meta accepted a message to this recipient, or reported what an event of this type tells.
+    /// Whether Meta's ledger or a reported status explains an event of this type about this recipient. The result
+    /// `unknown` needs no explanation.
     pub fn explains(&self, to: &str, event: &str) -> bool {
         let word = event.strip_prefix("recipient.").unwrap_or_default();
         let reported = self.reported.get(to).into_iter().flatten().any(|status| status.starts_with(word));
@@ -270,8 +271,8 @@ pub fn number(recipient: &Value) -> &str {
     recipient["to"].as_str().unwrap_or_default().trim_start_matches('+')
 }
 
-/// The listed recipients of a campaign, each with its phone number. The number of a forgotten person is the one that was listed
-/// at the same place before.
+/// The listed recipients of a campaign, each with its phone number. A forgotten person is listed without a number: the
+/// number is the one that was listed in the same place before.
 fn named<'a>(campaign: &'a Campaign, shown: &'a [Value]) -> impl Iterator<Item = (&'a str, &'a Value)> {
     shown.iter().enumerate().map(|(place, recipient)| match number(recipient) {
         "" => (campaign.listed.get(place).map_or("", String::as_str), recipient),

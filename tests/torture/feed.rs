@@ -1,5 +1,5 @@
-//! Checks the event feed of a round: everything that happened is told, in order, and nothing else is. People write
-//! during the round, and each of their messages is told.
+//! Checks the event feed of a round: it has an event for everything that happened, in order, and no others. People
+//! write to a line during the round, and the feed has each of their messages.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// How long the feed may take to tell everything after the round.
+/// How long the feed may take to catch up after the round.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
 /// Pause before a webhook without a 200 is delivered again.
 const REDELIVERED_AFTER: Duration = Duration::from_millis(200);
@@ -33,8 +33,7 @@ const MESSAGE_EVERY: Duration = Duration::from_millis(100);
 /// Events of one read.
 const READ_AT_ONCE: usize = 10_000;
 
-/// Lets people write to the first line that no fault removes, as Meta delivers it: again and again until the answer is
-/// 200. Returns the ids of the messages.
+/// Delivers messages from people to `line`, as Meta does: each is repeated until the answer is 200. Returns their ids.
 pub async fn people_write(webhooks: &str, line: &str) -> Vec<String> {
     let mut ids = Vec::new();
     for n in 0..MESSAGES {
@@ -84,7 +83,7 @@ pub async fn check(
     inbound_messages(verdict, &store, line, messages, &told, redis_forgot).await;
 }
 
-/// Waits until nothing is left to tell. Returns whether that was in time.
+/// Waits until the feed has caught up. Returns false if it took too long.
 async fn is_told(store: &Store, versions: &[(CampaignId, u64)], parts: &[PartId], line: &str) -> bool {
     let began = Instant::now();
     let ids: Vec<CampaignId> = versions.iter().map(|(id, _)| *id).collect();
@@ -116,9 +115,8 @@ fn text<'e>(event: &'e Value, field: &str) -> &'e str {
     event[field].as_str().unwrap_or_default()
 }
 
-/// Checks the events of recipients: the last one of each tells the state of its byte, they are in order, and each is in
-/// the history of its part or `is_explained`. Events about people who were forgotten are removed from the feed, and the others
-/// do not name them.
+/// Checks the events of recipients: the last event of each matches its state byte, the events are in order, and each is
+/// in the history of its part or `is_explained`. Forgotten people have no events left, and no other event names them.
 async fn recipients(
     verdict: &mut Verdict,
     store: &Store,
@@ -171,7 +169,7 @@ async fn recipients(
     verdict.wrong("events without a change", &invented);
 }
 
-/// Checks that the end of each campaign is told.
+/// Checks that the feed has the end of each campaign.
 fn campaign_ends(verdict: &mut Verdict, campaigns: &[Campaign], told: &[Value]) {
     let completed = |id: &String| {
         let is_end = |event: &&Value| event["type"] == "campaign.state" && event["state"] == "completed";
@@ -182,7 +180,7 @@ fn campaign_ends(verdict: &mut Verdict, campaigns: &[Campaign], told: &[Value]) 
     verdict.wrong("ends of campaigns that the feed does not tell", &untold);
 }
 
-/// Checks that each message is on the stream of its line and told, with one id.
+/// Checks that each message is on the stream of its line and in the feed, under one id.
 async fn inbound_messages(
     verdict: &mut Verdict,
     store: &Store,
@@ -204,7 +202,7 @@ async fn inbound_messages(
     }
     let count = |id: &String| kept.iter().filter(|kept| *kept == id).count();
     let lost: Vec<String> = written.iter().filter(|id| count(id) == 0).cloned().collect();
-    // What Redis forgot is stored again, and Redis may have forgotten only that it was stored.
+    // After Redis lost writes, a message is stored again. Redis may have lost only the record that it was stored.
     let twice: Vec<String> = written.iter().filter(|id| count(id) > 1 && !redis_forgot).cloned().collect();
     let untold: Vec<String> = written.iter().filter(|id| !told_ids.contains_key(id.as_str())).cloned().collect();
     let renamed = told_ids.iter().filter(|(_, ids)| ids.len() > 1).map(|(id, _)| (*id).to_owned());

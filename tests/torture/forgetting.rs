@@ -17,8 +17,8 @@ use crate::{
 const CALL_MAX: Duration = Duration::from_secs(5);
 /// Pause between two calls.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// An event that is being written while a person is forgotten may have the number. A relay that is held back finishes, or has
-/// lost its duty, in this time.
+/// How long after a person was forgotten an event with the number may still be written: a relay may have read the
+/// number before. By then, the relay has finished or has lost its duty.
 const EVENT_WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// A person who was forgotten.

@@ -172,8 +172,8 @@ struct Round {
     /// [`Fault::loses_only_copy_with`].
     worker_lock: RwLock<()>,
     /// Held shared from the launch of a campaign, or the forgetting of a person, until that is on disk, and exclusively
-    /// during a power loss. Redis before 7.2 does not report when a write is on disk, so it could lose a campaign of which
-    /// Meta already has messages, or that a person is forgotten.
+    /// during a power loss. Redis before 7.2 does not report when a write is on disk. Without the lock, it could lose a
+    /// campaign of which Meta already has messages, or the fact that a person is forgotten.
     launch_lock: RwLock<()>,
     /// Whether Redis loses power in this round.
     loses_power: bool,

@@ -215,8 +215,8 @@ async fn with_workers_killed_in_turn_unknown_equals_unseen_by_meta() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_stopped_in_turn_leave_no_recipient_unknown() {
-    // A stop waits for Redis to store what the worker knows, which takes seconds beside other tests. Meanwhile the other
-    // worker sends.
+    // A worker that stops waits until Redis has stored its outcomes, which takes seconds while other tests run.
+    // Meanwhile the other worker sends.
     stopped_in_turn(3 * RECIPIENTS).await;
 }
 

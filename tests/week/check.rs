@@ -1,4 +1,4 @@
-//! What must be true at the end of the week.
+//! Checks at the end of the week.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::{
     play::Week,
 };
 
-/// Recipients by state, failed ones by Meta's code too.
+/// Recipients by state, and failed ones by Meta's code.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     accepted: u64,
@@ -20,7 +20,7 @@ struct Counts {
     failed: BTreeMap<u64, u64>,
 }
 
-/// Checks everything. Prints all that is wrong before it panics.
+/// Runs all checks. Prints every problem before it panics.
 pub async fn all(week: &Week) {
     let mut wrong = Vec::new();
     no_rule_is_broken(week, &mut wrong);
@@ -38,7 +38,7 @@ fn no_rule_is_broken(week: &Week, wrong: &mut Vec<String>) {
     wrong.extend(broken.map(|(line, rule, sends)| format!("line {line} broke the rule {rule} with {sends} sends")));
 }
 
-/// A week in which no campaign had to wait because of a rule would show nothing.
+/// Checks that each rule made some campaign wait: otherwise the week proves nothing about that rule.
 fn every_rule_was_needed(week: &Week, wrong: &mut Vec<String>) {
     let hours = ["send_window", "contact_hours"];
     for reason in
@@ -62,7 +62,7 @@ fn every_rule_was_needed(week: &Week, wrong: &mut Vec<String>) {
     }
 }
 
-/// Nobody got a second message, except after one that failed.
+/// Checks that nobody got a second message, except after one that failed.
 fn nobody_got_two(week: &Week, wrong: &mut Vec<String>) {
     let twice = week.stage.ledger().total.recipients_reached_twice;
     if twice > 0 {
@@ -70,14 +70,14 @@ fn nobody_got_two(week: &Week, wrong: &mut Vec<String>) {
     }
 }
 
-/// A message that Meta held and dropped. Pregón sends it again, and the simulator may never see that: then the recipient is
-/// unknown, otherwise it is counted by its last message.
+/// The code of a message that Meta held and then dropped. Pregón sends it again, and that send may not reach the
+/// simulator: then the recipient is unknown. Otherwise the recipient counts by the last message.
 const DROPPED: u64 = 132_015;
-/// Marketing that Meta withheld, by a status or in its response.
+/// The code of marketing that Meta withheld, in a status or in a response.
 const WITHHELD: u64 = 131_049;
 
-/// Compares each campaign with what the simulator knows of the messages that Pregón can know too: those to which it got a
-/// response, or a status with its token. All other recipients must be unknown, or have failed with [`DROPPED`].
+/// Compares the statistics of each campaign with the simulator's messages, as far as Pregón can know of them: by a
+/// response, or by a status with its token. All other recipients must be unknown, or have failed with [`DROPPED`].
 fn counts_are_exact(week: &Week, wrong: &mut Vec<String>) {
     let (mut by_campaign, mut refused) = (BTreeMap::<String, Counts>::new(), 0);
     for (recipient, messages) in week.stage.messages_by_recipient() {
@@ -111,7 +111,8 @@ fn counts_are_exact(week: &Week, wrong: &mut Vec<String>) {
     wrong.extend(by_campaign.keys().map(|id| format!("messages of {id}, which is no campaign that ended")));
 }
 
-/// Those who stopped marketing, in WhatsApp or by a stop word, are skipped by both later campaigns, and nobody else is.
+/// Checks that the people who stopped marketing, in WhatsApp or by a stop word, were skipped by both later campaigns,
+/// and that nobody else was.
 fn who_stopped_marketing_is_skipped(week: &Week, wrong: &mut Vec<String>) {
     let all = skipped(week, "suppressed");
     if all != 2 * 2 * STOPPING {
@@ -119,8 +120,9 @@ fn who_stopped_marketing_is_skipped(week: &Week, wrong: &mut Vec<String>) {
     }
 }
 
-/// Of the people to whom three campaigns send marketing, and a cap allows two, most get two. Some messages fail and do not
-/// count, and some that a killed worker had claimed count although nobody got them.
+/// Three campaigns send marketing to the same people, and the cap allows two messages, so most people are skipped once.
+/// The number is not exact: messages that fail do not count, and messages that a killed worker had claimed count
+/// although nobody got them.
 fn who_had_enough_is_skipped(week: &Week, wrong: &mut Vec<String>) {
     let all = skipped(week, "frequency_cap");
     if !(CAPPED / 2..=2 * CAPPED).contains(&all) {
@@ -128,15 +130,15 @@ fn who_had_enough_is_skipped(week: &Week, wrong: &mut Vec<String>) {
     }
 }
 
-/// Meta withholds a hundredth of all marketing, and four campaigns go to the people of one less than a day before. In a small
-/// week there may be nobody whom Meta withheld it from.
+/// Meta withholds a hundredth of all marketing, and four campaigns go to the people of a campaign of less than a day
+/// before. In a small week, Meta may have withheld from none of these people.
 fn who_had_marketing_withheld_is_skipped(week: &Week, wrong: &mut Vec<String>) {
     if skipped(week, "withheld") == 0 && week.stage.ledger().total.requests > 50_000 {
         wrong.push("nobody is skipped because Meta withheld marketing from them".to_owned());
     }
 }
 
-/// The recipients of all campaigns that were skipped for a reason.
+/// The number of recipients, in all campaigns, that were skipped for `reason`.
 fn skipped(week: &Week, reason: &str) -> u64 {
     let skips = week.ended.iter().flat_map(|campaign| campaign["statistics"]["skips"].as_array().into_iter().flatten());
     skips.filter(|skip| skip["reason"] == reason).filter_map(|skip| skip["count"].as_u64()).sum()
@@ -153,8 +155,8 @@ impl Counts {
         }
     }
 
-    /// As the campaign shows them. Of the failures, only those codes that `expected` has: recipients whose result is
-    /// unknown have codes too.
+    /// The counts in the campaign's statistics. Of the failures, only codes that `expected` has, because recipients
+    /// whose result is unknown have codes too.
     fn shown(campaign: &Value, expected: &Self) -> Self {
         let statistics = &campaign["statistics"];
         let count = |state: &str| statistics["by_state"][state].as_u64().unwrap_or(0);
@@ -169,8 +171,8 @@ impl Counts {
         }
     }
 
-    /// Adds those to whom Meta withheld marketing in its response: the simulator has no message of them. Returns their
-    /// number.
+    /// Adds the recipients for whom Meta withheld marketing in its response, which the simulator has no messages of.
+    /// Returns their number.
     fn add_refused(&mut self, campaign: &Value) -> u64 {
         let failures = campaign["statistics"]["failures"].as_array().into_iter().flatten();
         let withheld: u64 = failures

@@ -1,4 +1,4 @@
-//! What happens in the week, drawn from a seed: campaigns at their hours, what Meta does, and what breaks.
+//! What happens in the week, drawn from a seed: campaigns and their times, actions of Meta, and failures.
 
 use std::{collections::HashMap, ops::Range, time::Duration};
 
@@ -13,42 +13,42 @@ const SLOTS: usize = 14;
 /// The WABAs whose businesses have no messaging limit. They get nine tenths of the messages.
 const UNLIMITED: [&str; 5] = ["2001", "2002", "2003", "2004", "2005"];
 
-/// Lines of at most this rate have the number in the Business app. They get small campaigns of their own, so that they
-/// do not hold up the others.
+/// Lines with at most this rate have a number that is also used in the Business app. They get small campaigns of their
+/// own, so that they do not delay the others.
 const BUSINESS_APP_RATE: u32 = 20;
 
-/// The days on which marketing may be sent to people of two businesses, by the time in Argentina. Shorter than the time between
-/// the campaigns of a day and between those of two days, so that some have to wait.
+/// The days and hours at which marketing may be sent to the people of two businesses, by the time in Argentina. The
+/// hours are shorter than the pauses between campaigns, so that some campaigns have to wait.
 const DAYS: [&str; 6] = ["mon", "tue", "wed", "thu", "fri", "sat"];
 const HOURS: (&str, &str) = ("08:00", "14:00");
 const ZONE: &str = "America/Argentina/Buenos_Aires";
 
 /// The business for whose people Pregón has contact hours.
 const WITH_CONTACT_HOURS: &str = "1002";
-/// The business whose campaigns have a send window, and the WABA of these.
+/// The business whose campaigns have a send window, and its WABA.
 const WITH_SEND_WINDOW: (&str, &str) = ("1004", "2004");
 
-/// A whole week.
+/// The plan of a week.
 pub struct Plan {
     pub seed: u64,
     pub scenario: Scenario,
-    /// `[[contact_hours]]` of Pregón, as TOML.
+    /// Pregón's `[[contact_hours]]`, as TOML.
     pub contact_hours: String,
-    /// In order.
+    /// In chronological order.
     pub moments: Vec<Moment>,
 }
 
-/// Something that is done at a time.
+/// Campaigns and other actions at one time.
 pub struct Moment {
-    /// From the begin of the week.
+    /// The time since the beginning of the week.
     pub at: Duration,
-    /// Launched together, first.
+    /// The campaigns that are launched together at that time.
     pub campaigns: Vec<Audience>,
-    /// What happens while those campaigns are sent, after a share of their recipients. In order.
+    /// What happens after a share of those campaigns' messages was sent, in ascending order of the share.
     pub meanwhile: Vec<(f64, Happening)>,
 }
 
-/// A campaign.
+/// A campaign and its recipients.
 pub struct Audience {
     pub template: &'static str,
     pub lines: Vec<String>,
@@ -58,11 +58,11 @@ pub struct Audience {
 
 pub enum People {
     Numbers(Range<u64>),
-    /// Those to whom Meta withheld marketing of the WABA more than a day ago (131049).
+    /// The people from whom Meta withheld marketing of the WABA more than a day ago (131049).
     Withheld,
 }
 
-/// What Meta, an operator or chance does.
+/// An action of Meta, an operator or people, or a failure.
 #[derive(Debug)]
 pub enum Happening {
     /// The quality of a template becomes red, so Meta pauses it.
@@ -81,7 +81,7 @@ pub enum Happening {
         waba: &'static str,
         template: &'static str,
     },
-    /// The WABA may not open conversations for a day.
+    /// The WABA may not start conversations for a day.
     Restrict {
         waba: &'static str,
     },
@@ -99,7 +99,7 @@ pub enum Happening {
     Upgrade {
         line: &'static str,
     },
-    /// Meta throttles this share of the sends of a line although it keeps its rate.
+    /// Meta throttles this share of a line's sends, although the line keeps to its rate.
     Throttle {
         line: &'static str,
         share: f64,
@@ -122,18 +122,18 @@ pub enum Happening {
 
 /// The lines of a scenario by WABA.
 struct Lines<'s> {
-    /// Those with a rate above that of the Business app.
+    /// Lines with a rate above [`BUSINESS_APP_RATE`].
     fast: HashMap<&'s str, Vec<String>>,
     slow: HashMap<&'s str, Vec<String>>,
 }
 
-/// Numbers of people, those of each business apart.
+/// Allocates phone numbers, from a separate range for each business.
 struct Numbers {
     next: HashMap<String, u64>,
 }
 
 impl Numbers {
-    /// Numbers that nobody has yet.
+    /// `n` numbers that no campaign has used.
     fn fresh(&mut self, business: &str, n: u64) -> Range<u64> {
         let first = numbers_of(business);
         let next = self.next.entry(business.to_owned()).or_insert(first + SHARED);
@@ -142,29 +142,29 @@ impl Numbers {
         fresh
     }
 
-    /// Numbers of people who stop marketing, in two groups: they do so in different ways.
+    /// The numbers of people who stop marketing. Group 0 does so in WhatsApp, group 1 by a stop word.
     fn stopping(business: &str, group: u64) -> Range<u64> {
         let first = numbers_of(business) + SHARED - (2 - group) * STOPPING;
         first..first + STOPPING
     }
 
-    /// The first numbers of the business, which several campaigns share.
+    /// The first `n` numbers of the business, which several campaigns share.
     fn shared(business: &str, n: u64) -> Range<u64> {
         let first = numbers_of(business);
         first..first + n.min(SHARED - 2 * STOPPING)
     }
 }
 
-/// How many people of a business stop marketing in each way.
+/// How many people stop marketing in each way.
 pub const STOPPING: u64 = 20;
 
-/// How many people get more marketing than the cap of their business allows, unless it is kept.
+/// How many people get more marketing campaigns than the cap of their business allows.
 pub const CAPPED: u64 = 60;
 
 /// The WABA whose business has a frequency cap.
 const CAPPED_WABA: &str = "2002";
 
-/// How many numbers of a business several campaigns share.
+/// How many numbers of each business are shared by several campaigns.
 const SHARED: u64 = 1_000_000;
 
 fn numbers_of(business: &str) -> u64 {
@@ -193,26 +193,26 @@ impl Plan {
     }
 }
 
-/// The prefix of the numbers of a business, of which no other begins with it.
+/// The prefix that all numbers of a business have, and no others.
 fn prefix(business: &str) -> String {
     (numbers_of(business) / (10 * SHARED)).to_string()
 }
 
-/// The hours of a business, for the referee.
+/// The hours of a business, as the referee's configuration.
 fn refereed(business: &str) -> ContactHours {
     let hours = format!("{}-{}", HOURS.0, HOURS.1);
     let days: HashMap<&str, String> = DAYS.into_iter().map(|day| (day, hours.clone())).collect();
     serde_json::from_value(json!({"prefix": prefix(business), "zone": ZONE, "days": days})).expect("contact hours")
 }
 
-/// The hours of [`WITH_CONTACT_HOURS`], for Pregón.
+/// The hours of [`WITH_CONTACT_HOURS`], as Pregón's configuration.
 fn contact_hours() -> String {
     let days: String = DAYS.into_iter().map(|day| format!("{day} = \"{}-{}\"\n", HOURS.0, HOURS.1)).collect();
     let prefix = prefix(WITH_CONTACT_HOURS);
     format!("[[contact_hours]]\nname = \"hours\"\nsource = \"a law\"\nprefixes = [\"{prefix}\"]\n{days}")
 }
 
-/// The hours at which campaigns start: two a day. `per_line`: the messages of each line without a messaging limit.
+/// The campaigns: two start times a day. `per_line`: the messages of each line without a messaging limit.
 fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
     let mut numbers = Numbers { next: HashMap::new() };
     let at = |slot: usize| DAY * (slot as u32 / 2) + HOUR * if slot.is_multiple_of(2) { 10 } else { 17 };
@@ -223,7 +223,7 @@ fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
             let business = format!("1{}", &waba[1..]);
             let n = per_line * lines.fast[waba].len() as u64;
             let template = ["order_update", "spring_sale", "login_code"][(slot + index) % 3];
-            // Otherwise more people than [`CAPPED`] would have enough marketing.
+            // With shared numbers, more people than [`CAPPED`] would reach the cap.
             let is_capped = template == "spring_sale" && waba == CAPPED_WABA;
             let people = if is_capped { numbers.fresh(&business, n) } else { Numbers::shared(&business, n) };
             moment.campaigns.push(lines.campaign(waba, template, people));
@@ -239,8 +239,8 @@ fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
             }
         }
     }
-    // More people than the limits allow: the rest gets its message on the next day. The limit of 10,000 is reached only in
-    // a week of more than 500,000 sends.
+    // More people than the limits allow: the rest get their message on the next day. The limit of 10,000 is reached
+    // only in weeks of more than 500,000 sends.
     let more_than_10k = (sends / 100).min(7_000);
     moments[4].campaigns.push(lines.campaign("2006", "order_update", numbers.fresh("1006", more_than_10k)));
     moments[4].campaigns.push(lines.campaign("2013", "order_update", numbers.fresh("1006", more_than_10k)));
@@ -248,7 +248,7 @@ fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
     moments[6].campaigns.push(lines.campaign("2010", "order_update", numbers.fresh("1010", 320)));
     moments[0].campaigns.push(lines.campaign("2011", "order_update", numbers.fresh("1011", 320)));
     moments[1].campaigns.push(lines.campaign("2012", "spring_sale", numbers.fresh("1012", 320)));
-    // To the same people of a line at once.
+    // Two campaigns at once on one line, to the same people.
     for slot in [0, 8] {
         for template in ["order_update", "login_code"] {
             let mut campaign = lines.campaign("2008", template, Numbers::shared("1008", 40));
@@ -256,24 +256,24 @@ fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
             moments[slot].campaigns.push(campaign);
         }
     }
-    // Paced templates.
+    // Templates with pacing.
     moments[2].campaigns.push(lines.campaign("2001", "new_arrivals", numbers.fresh("1001", 300)));
     moments[3].campaigns.push(lines.campaign("2003", "club_offer", numbers.fresh("1003", 300)));
-    // To people who stop marketing, before and after they do.
+    // Campaigns to the people who stop marketing, before and after they do.
     let (in_whatsapp, by_word) = (Numbers::stopping("1001", 0), Numbers::stopping("1001", 1));
     for (slot, template) in [(0, "order_update"), (4, "spring_sale"), (8, "order_update"), (10, "spring_sale")] {
         moments[slot].campaigns.push(lines.campaign("2001", template, in_whatsapp.start..by_word.end));
     }
-    // Marketing to the same people, more than a day apart: a cap allows two messages in seven days.
+    // Marketing to the same people, more than a day apart. The cap allows two messages in seven days.
     for slot in [5, 8, 11] {
         moments[slot].campaigns.push(lines.campaign(CAPPED_WABA, "spring_sale", Numbers::shared("1002", CAPPED)));
     }
-    // Marketing to the people of a campaign of less than a day before: Meta has withheld it from some.
+    // Marketing to the people of a campaign of less than a day before. Meta has withheld it from some of them.
     for slot in [2, 5, 8, 11] {
         let again = Numbers::shared("1001", per_line * lines.fast["2001"].len() as u64);
         moments[slot].campaigns.push(lines.campaign("2001", "spring_sale", again));
     }
-    // To people who have just written.
+    // A campaign to people who have just written.
     let mut answer = lines.campaign("2012", "order_update", Numbers::shared("1012", 20));
     answer.lines.truncate(1);
     moments[2].campaigns.push(answer);
@@ -284,9 +284,9 @@ fn slots(lines: &Lines<'_>, per_line: u64, sends: u64) -> Vec<Moment> {
     moments
 }
 
-/// What Meta does while campaigns are sent.
+/// Actions of Meta while campaigns are sent.
 fn meta_acts(moments: &mut [Moment], per_line: u64) {
-    // Each throttled send slows the line down.
+    // A small share, because each throttled send slows the line down.
     let throttled = (20.0 / per_line as f64).min(0.5);
     let template = "order_update";
     for (slot, share, happening) in [
@@ -303,7 +303,7 @@ fn meta_acts(moments: &mut [Moment], per_line: u64) {
     }
 }
 
-/// What breaks while campaigns are sent.
+/// Failures while campaigns are sent.
 fn breakdowns(moments: &mut [Moment], rng: &mut StdRng) {
     for slot in [1, 3, 5, 7, 9, 11] {
         let happening = match slot {
@@ -316,7 +316,7 @@ fn breakdowns(moments: &mut [Moment], rng: &mut StdRng) {
     }
 }
 
-/// What happens between the campaigns.
+/// Actions between the campaigns.
 fn later() -> Vec<Moment> {
     let at =
         |hours: u32, happening| Moment { at: HOUR * hours, campaigns: Vec::new(), meanwhile: vec![(0.0, happening)] };
@@ -340,7 +340,7 @@ impl<'s> Lines<'s> {
         Self { fast, slow }
     }
 
-    /// The messages of each fast line without a messaging limit in one slot of a week with `sends` messages.
+    /// How many messages each fast line without a messaging limit sends in one slot of a week with `sends` messages.
     fn messages_of_each(&self, sends: u64) -> u64 {
         let n: usize = UNLIMITED.iter().map(|waba| self.fast[waba].len()).sum();
         sends * 9 / 10 / (n * SLOTS) as u64

@@ -1,4 +1,4 @@
-//! Plays a plan: launches its campaigns, makes things happen, and jumps over the time in which nothing is to be sent.
+//! Runs a plan: launches its campaigns, triggers its events, and skips the time in which nothing is to be sent.
 
 use std::{
     collections::BTreeSet,
@@ -17,23 +17,24 @@ use crate::{
     support::until,
 };
 
-/// After this time without a send, there is nothing to send for now. Workers follow Redis' clock within half a second.
+/// If no message was sent for this long, there is nothing to send for now. Workers follow Redis' clock within half a
+/// second.
 const QUIET: Duration = Duration::from_millis(700);
-/// Messages to the same people are sent within this real time.
+/// The real time within which messages to the same people are sent.
 const PAIRS_WITHIN: Duration = Duration::from_secs(8);
-/// Messages that are due are sent within this real time, also on a busy machine. A jump before that could pass the end of the
-/// hours in which they may leave, which the worker learns a moment later.
+/// The real time within which due messages are sent, even on a busy machine. A jump before that could skip the end of
+/// the hours in which they may leave, and the worker would notice a moment too late.
 const DUE_WITHIN: Duration = Duration::from_secs(5);
-/// The jump while messages are in doubt and nothing else has a time.
+/// The jump while messages are in doubt and no campaign says when it continues.
 const DOUBT_WAIT: Duration = Duration::from_secs(120);
-/// The shortest jump: retries that are due one after the other go on together, some hours late.
+/// The shortest jump. Retries that are due one after the other continue together, some of them hours late.
 const JUMP_MIN: Duration = Duration::from_secs(6 * 3_600);
-/// The longest jump, so that what happens at Meta meanwhile is not told late.
+/// The longest jump, so that webhooks about events at Meta are not delivered too late.
 const JUMP_MAX: Duration = Duration::from_secs(12 * 3_600);
-/// When every campaign has ended for sure.
+/// A time by which every campaign has ended.
 const END: Duration = Duration::from_secs(21 * 24 * 3_600);
 
-/// A week that is played.
+/// A week that runs or has run.
 pub struct Week {
     pub stage: Stage,
     began: Instant,
@@ -45,7 +46,7 @@ pub struct Week {
     pub reasons: BTreeSet<String>,
 }
 
-/// Plays the week, and checks its result.
+/// Runs the week, and checks its result.
 pub async fn week(plan: Plan) {
     let stage = Stage::start_capped(plan.scenario, &plan.contact_hours).await;
     let start = stage.now().await;
@@ -76,7 +77,7 @@ impl Week {
         }
     }
 
-    /// Waits until Meta got this many requests, or nothing is sent any more.
+    /// Waits until Meta has got this many requests, or until no more are sent.
     async fn wait_for_sends(&self, requests: u64) {
         tokio::select! {
             () = self.stage.quiet(2 * QUIET) => {}
@@ -88,7 +89,7 @@ impl Week {
         }
     }
 
-    /// Lets the campaigns run until this time of the week, or until all have ended and `at` is [`END`].
+    /// Lets the campaigns run until this time of the week. If `at` is [`END`], stops as soon as all have ended.
     async fn pass_until(&mut self, at: Duration) {
         let target = self.start.after(at);
         let mut sending_since = Instant::now();
@@ -136,7 +137,7 @@ impl Week {
         }
     }
 
-    /// Reads the open campaigns, and puts aside those that have ended.
+    /// Reads the open campaigns, and moves those that have ended to `ended`.
     async fn read_campaigns(&mut self) -> Waiting {
         let api = &self.stage.api;
         let campaigns =
@@ -166,7 +167,7 @@ impl Week {
         waiting
     }
 
-    /// Lets the simulator deliver everything that it has planned.
+    /// Lets the simulator deliver all its pending webhooks.
     async fn deliver_all(&mut self) {
         while self.stage.ledger().webhooks_pending > 0 {
             self.stage.quiet(QUIET).await;
@@ -179,7 +180,7 @@ impl Week {
         }
     }
 
-    /// The time since the begin of the week.
+    /// The hours since the beginning of the week.
     async fn hours(&self) -> f64 {
         self.stage.now().await.since(self.start).as_secs_f64() / HOUR.as_secs_f64()
     }
@@ -205,15 +206,15 @@ impl Week {
     }
 }
 
-/// What the open campaigns wait for.
+/// What the open campaigns are waiting for.
 struct Waiting {
-    /// Some wait for the spacing of pairs, which is in real time.
+    /// Some wait for the spacing of pairs, which passes in real time.
     has_pairs: bool,
     /// Some have messages that could be sent now.
     has_due: bool,
     /// Some have messages in doubt.
     has_doubts: bool,
-    /// The first time at which one says that it goes on, and for what it waits until then.
+    /// The earliest time at which a campaign says that it continues, and the reason why it waits until then.
     until: Option<(UnixMs, String)>,
 }
 
@@ -260,7 +261,7 @@ async fn launch(stage: &Stage, id: &str) -> String {
     id.to_owned()
 }
 
-/// The people to whom Meta withheld marketing on the lines of this campaign, more than a day ago.
+/// The people from whom Meta withheld marketing on the lines of this campaign, more than a day ago.
 async fn withheld(stage: &Stage, audience: &Audience) -> Vec<u64> {
     let day_ago = UnixMs(stage.now().await.0.saturating_sub(25 * HOUR.as_millis() as u64));
     let messages = stage.sim.messages().into_iter().filter(|message| {

@@ -26,14 +26,14 @@ use crate::support::{
     until, world,
 };
 
-/// The first serves the API and Meta's webhooks, the others send.
+/// The roles of the workers: the first serves the API and Meta's webhooks, the others send.
 const ROLES: [&str; 3] = ["api,webhook", "dispatch", "dispatch"];
 
-/// The least lease with which also the next owner of a dead worker's line keeps its distance to a person.
+/// A lease long enough that pair spacing is kept even when another worker takes over the line of a dead one.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// By how much a jump moves the time at which leases and workers expire: they measure real time, which does not jump.
-/// ARGV: the jump in ms, the key of the live workers, the names of the running workers.
+/// Adds the jump to the expiry times of leases and workers, which measure real time. ARGV: the jump in ms, the key of
+/// the live workers, the names of the running workers.
 const SHIFT_LEASES: &str = r#"
 local by, workers, running = tonumber(ARGV[1]), ARGV[2], {}
 for i = 3, #ARGV do running[ARGV[i]] = true end
@@ -46,11 +46,11 @@ for name in pairs(running) do
 end
 "#;
 
-/// How often something was done to the installation.
+/// How often the clocks were moved and processes restarted.
 #[derive(Debug, Default)]
 pub struct Counts {
     pub jumps: u32,
-    /// The time that the jumps skipped.
+    /// The total time of the jumps.
     pub jumped: Duration,
     pub kills: u32,
     pub restarts: u32,
@@ -62,31 +62,31 @@ pub struct Stage {
     pub store: Store,
     pub counts: Counts,
     redis: TestRedis,
-    /// When Redis was started again last.
+    /// The last time at which Redis was started again.
     restarted_at: Option<Instant>,
     clock: Clock,
     workers: Vec<Server>,
     installation: Installation,
-    /// For each process: the configuration that is its own.
+    /// Environment variables of the workers.
     environment: Vec<(String, String)>,
     http: reqwest::Client,
 }
 
 impl Stage {
-    /// Starts everything. The businesses, WABAs and lines of the scenario become those of the workers, without the frequency
-    /// caps. `more`: further keys of `[dispatch]`, and tables, as TOML.
+    /// Starts everything. The workers get the businesses, WABAs and lines of the scenario, but not its frequency caps.
+    /// `more`: further keys of `[dispatch]`, and further tables, as TOML.
     pub async fn start(scenario: Scenario, more: &str) -> Self {
         Self::start_with(scenario, more, false).await
     }
 
-    /// Like [`Stage::start`], with the frequency caps.
+    /// Like [`Stage::start`], with the scenario's frequency caps.
     pub async fn start_capped(scenario: Scenario, more: &str) -> Self {
         Self::start_with(scenario, more, true).await
     }
 
     async fn start_with(mut scenario: Scenario, more: &str, is_capped: bool) -> Self {
         let (redis, clock) = clock::redis().await;
-        // The webhooks have to find the process again after it was killed.
+        // A fixed port, so that webhooks reach the process again after it was killed and restarted.
         let port = free_port();
         let url = format!("http://127.0.0.1:{port}/webhooks/meta");
         for waba in &mut scenario.wabas {
@@ -126,7 +126,7 @@ impl Stage {
         self.installation.serve_with(&format!("worker-{number}"), ROLES[number], &environment).await
     }
 
-    /// Moves both clocks ahead, while all workers stand still.
+    /// Moves both clocks ahead while all workers are suspended.
     pub async fn jump(&mut self, by: Duration) {
         self.signal_all("STOP");
         let by_ms = i64::try_from(by.as_millis()).expect("some days");
@@ -179,7 +179,7 @@ impl Stage {
         self.restarted_at = Some(Instant::now());
     }
 
-    /// Whether workers claim no marketing yet, because Redis restarted.
+    /// Whether Redis restarted so recently that workers claim no marketing yet.
     pub fn is_in_grace_period(&self) -> bool {
         self.restarted_at.is_some_and(|at| at.elapsed() < LEASE + Duration::from_secs(1))
     }
@@ -198,7 +198,7 @@ impl Stage {
         let ids = holds["holds"].as_array().into_iter().flatten().filter_map(|hold| hold["id"].as_str());
         let ids: Vec<_> = ids.filter(|id| id.starts_with(scope)).map(|id| id.replace('/', "%2F")).collect();
         for id in &ids {
-            // It may have ended meanwhile.
+            // The hold may have ended meanwhile.
             let _ = self.api.call(Method::POST, &format!("holds/{id}/lift"), None).await;
         }
         ids.len()
@@ -209,12 +209,13 @@ impl Stage {
         self.store.time().await.expect("the time")
     }
 
-    /// Everything that the simulator counted.
+    /// The simulator's ledger.
     pub fn ledger(&self) -> Ledger {
         self.sim.ledger()
     }
 
-    /// The accepted messages of each recipient, in order, by the part of the token that names the recipient.
+    /// The accepted messages of each recipient, in order. The key is the part of the token that identifies the
+    /// recipient.
     pub fn messages_by_recipient(&self) -> HashMap<String, Vec<MessageRecord>> {
         let mut by_recipient: HashMap<String, Vec<MessageRecord>> = HashMap::new();
         for message in self.sim.messages() {
@@ -225,7 +226,7 @@ impl Stage {
         by_recipient
     }
 
-    /// Waits until no line has sent for `quiet`, and every update of the simulator that was due is delivered.
+    /// Waits until no line has sent for `quiet` and the simulator has delivered every webhook that is due.
     pub async fn quiet(&self, quiet: Duration) {
         let mut seen = self.ledger().total.requests;
         let mut since = Instant::now();
@@ -241,7 +242,7 @@ impl Stage {
         }
     }
 
-    /// The sends that broke a rule, by line and rule.
+    /// How many sends broke a rule, by line and rule.
     pub fn broken(&self) -> Vec<(String, String, u64)> {
         let lines = self.ledger().lines.into_iter();
         let by_line = lines.flat_map(|(line, tally)| {
@@ -250,7 +251,7 @@ impl Stage {
         by_line.filter(|(_, _, sends)| *sends > 0).collect()
     }
 
-    /// The violations of all rules.
+    /// How many sends broke each rule.
     pub fn violations(&self) -> BTreeMap<String, u64> {
         self.ledger().total.violations
     }

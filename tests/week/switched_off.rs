@@ -1,5 +1,5 @@
-//! The referee notices each rule that is not kept: every test switches off one rule of the sender, by its configuration
-//! or as an operator could.
+//! The referee notices each broken rule: every test switches off one rule in the sender, by its configuration or by an
+//! action that an operator could take.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::{
 const LINE: &str = "3001";
 const FIRST: u64 = 5_491_100_000_000;
 
-/// One line that is always answered at once, and a referee that tolerates little.
+/// A scenario with one line whose sends are always answered at once, and a strict referee.
 fn scenario() -> Scenario {
     let mut scenario = Scenario::named("calm").expect("it comes with the program");
     scenario.lines.truncate(1);
@@ -45,7 +45,7 @@ async fn until_broken(stage: &Stage, rule: &str) {
     until(&format!("the referee notices {rule}"), async || stage.violations()[rule] > 0).await;
 }
 
-/// Only `rule` is broken.
+/// Checks that `rule` is broken, and no other rule.
 fn only(stage: &Stage, rule: &str) {
     let violations = stage.violations();
     let broken: Vec<_> = violations.iter().filter(|(_, sends)| **sends > 0).map(|(rule, _)| rule.as_str()).collect();
@@ -90,7 +90,7 @@ async fn with_a_wrong_messaging_limit_the_referee_counts_portfolio_limit() {
     only(&stage, "portfolio_limit");
 }
 
-/// Runs a campaign, makes `event` happen at Meta, and lifts every hold as soon as it appears.
+/// Runs a campaign, triggers `event` at Meta, and lifts every hold as soon as it appears.
 async fn with_holds_lifted(event: (&str, Value), rule: &str) {
     let stage = Stage::start(scenario(), "").await;
     campaign(&stage, "order_update", 5_000).await;
@@ -117,7 +117,8 @@ async fn with_holds_of_the_account_lifted_the_referee_counts_restricted() {
     with_holds_lifted(("account", change), "restricted").await;
 }
 
-/// `withhold` makes Meta withhold marketing from everybody.
+/// Deletes the list of people from whom Meta withheld marketing, and sends to them again. `withhold`: makes Meta
+/// withhold marketing from everybody.
 async fn with_withheld_people_forgotten(withhold: impl FnOnce(&mut Scenario)) {
     let mut scenario = scenario();
     withhold(&mut scenario);

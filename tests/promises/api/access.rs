@@ -15,7 +15,7 @@ use crate::support::world;
 /// The business of line 3003 and WABA 2002; the other lines are of business 1001.
 const OTHER: &str = "1002";
 
-/// The id of a dead letter that there is.
+/// The id of a dead letter that exists.
 const DEAD_LETTER: &str = "1-1";
 
 impl Api {
@@ -46,8 +46,8 @@ fn all(list: &Value, field: &str) -> Vec<String> {
     rows.map(|row| row[field].as_str().expect("text").to_owned()).collect()
 }
 
-/// Every call of the document with an id in its path: the method and the path. The number of a person is of no
-/// business: `suppressions.rs` and `people.rs` have what those calls promise.
+/// Every call of the document that has an id in its path: the method and the path. Calls about a person are left out: a
+/// number belongs to no business, and `suppressions.rs` and `people.rs` test those calls.
 fn calls_with_ids() -> Vec<(Method, &'static str)> {
     let has_id = |path: &str| {
         path.contains('{') && !["/v1/suppressions/", "/v1/people/"].iter().any(|of_people| path.starts_with(of_people))
@@ -57,12 +57,12 @@ fn calls_with_ids() -> Vec<(Method, &'static str)> {
     calls.map(|(method, path)| (method.to_uppercase().parse().expect("a method"), path.as_str())).collect()
 }
 
-/// The WABA 2001 for line 3001, and so on.
+/// The WABA of a line: 2001 for line 3001, and so on.
 fn waba_of(line: &str) -> String {
     format!("2{}", &line[1..])
 }
 
-/// The call with the path `path`, by the key of `business`, for these ids.
+/// Calls `path` with these ids and the key of `business`.
 async fn call(api: &Api, business: &str, (method, path): &(Method, &str), campaign: &str, line: &str) -> Answer {
     let filled = path.replace("{campaign}", campaign).replace("{line}", line);
     let filled = filled.replace("{phone}", &phone(0)).replace("{dead_letter}", DEAD_LETTER);
@@ -158,7 +158,7 @@ async fn a_campaign_is_created_only_on_own_lines() {
     assert_eq!(foreign.body.to_string(), unknown.body.to_string().replace("3009", "3001"));
     assert!(!foreign.body.to_string().contains("3002"), "it names only lines of its own: {}", foreign.body);
 
-    // The same campaign again, by the key of another business: not even its definition helps.
+    // The same campaign again, by the key of another business: refused, even with exactly the same definition.
     let mut new = campaign("spring", &["3001"]);
     new["external_id"] = "crm-1".into();
     new["recipients"] = json!([{ "to": phone(1), "params": { "1": "Maria", "2": "7" } }]);
@@ -198,7 +198,7 @@ async fn a_limited_key_pauses_only_its_businesses() {
     assert_eq!(api.post_of(OTHER, "/v1/resume", &json!({ "business": OTHER })).await.body["changed"], true);
 }
 
-/// A campaign on a line that is no longer configured belongs to the business of its WABA, as far as that is known.
+/// A campaign on a line that is no longer configured belongs to the business of its WABA, if the WABA is known.
 #[tokio::test]
 async fn a_campaign_on_a_removed_line_keeps_its_business() {
     let api = Api::start().await;

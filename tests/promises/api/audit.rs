@@ -135,7 +135,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         audited.insert(what.to_owned());
         changed.extend((result == "changed").then(|| json!([what, on])));
     }
-    // Events are appended behind the responses, so their order is not certain.
+    // Events are appended after the responses, so their order is not certain.
     let told = async || {
         let stored = api.store.events_after(0, EntryId::default(), 1_000).await.expect("redis");
         let events = stored.iter().map(|stored| serde_json::from_str::<Value>(&stored.event).expect("JSON"));

@@ -1,4 +1,4 @@
-//! The OpenAPI document: it is the committed one, and answers are as it says.
+//! The OpenAPI document: it equals the committed one, and the API answers as it says.
 
 use std::{collections::BTreeSet, fs, sync::LazyLock};
 
@@ -207,7 +207,7 @@ fn every_call_documents_its_scope_and_how_it_fails() {
     }
 }
 
-/// The page is HTML without scripts, and nothing on it comes from elsewhere.
+/// The page is HTML without scripts, and loads nothing from other servers.
 #[tokio::test]
 async fn the_page_of_the_document_lists_every_call() {
     let api = Api::start().await;
@@ -254,7 +254,7 @@ fn the_introduction_lists_the_same_problems() {
             documented.extend(names.map(|name| (status.clone(), name.to_owned())));
         }
     }
-    // It has no call of its own: it is the answer to a method that no call has.
+    // The document has no call with this problem, which is the answer to a method that no call has.
     documented.insert(("405".into(), "method-not-allowed".into()));
     assert_eq!(listed, documented);
 }

@@ -37,11 +37,11 @@ pub const KEY_FAILURES_PER_MINUTE: u32 = 15;
 
 /// The secret of [`subscriber`].
 pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-/// A feed of one stream.
+/// A feed with one stream.
 pub const FEED: FeedLimits = FeedLimits { partitions: NonZeroU16::MIN, retention: DAY, length_max: 100_000 };
 
 const EPOCH: u64 = 1;
-/// How long a pause of everything waits for workers that do not confirm it.
+/// How long a pause of everything waits for workers to confirm it.
 const LEASE: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -72,11 +72,11 @@ pub struct Api {
     pub http: reqwest::Client,
     pub stopping: CancellationToken,
     pub synced: Arc<Mutex<Synced>>,
-    /// What calls to unpause a template get, and the templates that were to be unpaused.
+    /// The result of calls that unpause a template, and the templates that were named in them.
     pub unpaused: Arc<Mutex<(Unpaused, Vec<String>)>>,
 }
 
-/// A subscriber to all events, one by one, that may have a private address.
+/// A subscriber to all events, in batches of one. Its URL may have a private address.
 pub fn subscriber(id: &str, url: &str) -> Subscriber {
     Subscriber {
         id: id.into(),
@@ -104,19 +104,19 @@ impl Api {
         self.store.hold(scope, &hold).await.expect("redis");
     }
 
-    /// Starts a server with lines 3001 to 3006 at 80 messages a second: 3003 of WABA 2002 and business 1002, the others
-    /// of WABA 2001, which has templates, and business 1001. Business 1002 has a frequency cap of 3 in 7 days. Nothing is delivered to
-    /// its subscriber crm.
+    /// Starts a server with the lines 3001 to 3006 at 80 messages a second. Line 3003 is of WABA 2002 and business
+    /// 1002; the others are of WABA 2001, which has templates, and business 1001. Business 1002 has a frequency cap of
+    /// 3 in 7 days. Nothing is delivered to the subscriber `crm`.
     pub async fn start() -> Self {
         Self::start_with(Some(FEED), vec![subscriber("crm", "http://127.0.0.1:9/hook")]).await
     }
 
-    /// Like [`Api::start`], with another event feed, or none, and no subscribers.
+    /// Like [`Api::start`], with this event feed or none, and without subscribers.
     pub async fn start_with_feed(feed: Option<FeedLimits>) -> Self {
         Self::start_with(feed, Vec::new()).await
     }
 
-    /// Starts a server with these subscribers to a feed.
+    /// Starts a server with this feed or none, and these subscribers.
     pub async fn start_with(feed: Option<FeedLimits>, subscribers: Vec<Subscriber>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
@@ -349,7 +349,7 @@ pub async fn answer(request: RequestBuilder) -> Answer {
     answer
 }
 
-/// What messages to Argentina and the USA cost from `now` on.
+/// Prices of messages to Argentina and the USA, valid from `now`.
 fn prices(now: UnixMs) -> PriceList {
     let country = |country: &str, prefix| CountryPrices {
         country: country.into(),

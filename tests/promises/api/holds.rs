@@ -12,7 +12,7 @@ fn template() -> HoldScope {
     HoldScope::of_template(&"2001".into(), "spring_sale", &"es_AR".into())
 }
 
-/// Holds of business 1001, of business 1002, of neither, and of all.
+/// Stores holds of business 1001, of business 1002, of neither, and of all businesses.
 async fn hold_some(api: &Api) {
     let end = UnixMs(4_102_444_800_000);
     api.hold(&HoldScope::Line("3001".into()), None).await;
@@ -47,7 +47,7 @@ async fn every_hold_is_listed_with_its_reason_and_what_lifts_it() {
     let listed: Vec<&Value> = of_line.as_array().expect("a list").iter().map(|hold| &hold["id"]).collect();
     assert_eq!(listed, ["waba:2002", "business:1002", "platform:meta"]);
 
-    // By pages, and of one business.
+    // Page by page, and of one business.
     let (mut paged, mut next) = (Vec::new(), String::new());
     loop {
         let page = api.read(&format!("/v1/holds?limit=2&cursor={}", next.replace('/', "%2F"))).await;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::harness::{Answer, Api, RECIPIENTS_MAX, answer, phone};
 use crate::support::{until, world};
 
-/// The longest part of a job in a list.
+/// The most bytes of a job that a list shows.
 const LISTED_BYTES_MAX: usize = 4_096;
 
 impl Api {
@@ -87,7 +87,7 @@ async fn a_dead_letter_shows_any_job_as_text() {
 #[tokio::test]
 async fn a_page_of_long_jobs_is_bounded_and_shows_their_beginnings() {
     let api = Api::start().await;
-    // The limit for a job in a list is in the middle of a letter of two bytes.
+    // The limit for a job in a list falls inside a two-byte letter.
     let job = json!({ "type": "recipients", "external_id": "spring", "x": "ñ".repeat(500_000) }).to_string();
     let start = job.floor_char_boundary(LISTED_BYTES_MAX);
     assert_eq!(start, LISTED_BYTES_MAX - 1);

@@ -18,7 +18,7 @@ impl Api {
         self.store.worker_heartbeat(worker, now, now.after(MINUTE)).await.expect("redis");
     }
 
-    /// What a campaign with work waits for: reasons and texts.
+    /// The reasons why a campaign waits, with their texts.
     async fn waits(&self, path: &str) -> Vec<(String, String)> {
         let campaign = self.read(path).await;
         let waiting = campaign["statistics"]["waiting_for"].as_array().expect("a list").iter();
@@ -61,7 +61,7 @@ async fn a_pause_of_everything_is_shown_and_ends_only_by_its_resume() {
         (text("an operator paused all sending"), text("an operator paused all sending of business 1001"));
     assert_eq!(api.waits(&campaign).await, [whole, of_business.clone()]);
 
-    // The pause of a line is its own, and its resume ends no other.
+    // A line is paused separately, and resuming it ends no other pause.
     api.post("/v1/lines/3001/pause").await;
     let line = api.post("/v1/lines/3001/resume").await.body;
     assert_eq!((&line["state"], &line["paused"]), (&json!("paused"), &json!(false)));
@@ -95,7 +95,7 @@ async fn a_pause_returns_once_every_worker_obeys() {
     let paused = pausing.await.expect("no panic");
     assert_eq!((paused.status, &paused.body["changed"]), (StatusCode::OK, &json!(true)));
 
-    // A worker that confirms nothing, such as one of an older release, is named.
+    // The answer names a worker that does not confirm the pause, such as one of an older release.
     api.join("w3").await;
     for worker in ["w1", "w2"] {
         api.store.obey_pauses(worker, 2).await.expect("redis");

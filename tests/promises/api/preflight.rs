@@ -190,7 +190,7 @@ async fn people_who_would_be_skipped_are_counted_by_reason_and_cost_nothing() {
     let cost = &preflight["cost"];
     assert_eq!((&cost["total"], &cost["without_price"]), (&json!(2.7), &json!(1)));
 
-    // A utility template reaches those who only stopped marketing, and numbers of the USA.
+    // A utility template is also sent to people who stopped only marketing, and to numbers of the USA.
     api.put_template(|_| ()).await;
     let id = api.draft("orders", &["3001"], 50).await;
     let preflight = api.preflight(id).await;
@@ -242,7 +242,7 @@ async fn rejected_rows_are_counted_by_reason() {
     assert_eq!(preflight["rejects"], rejects);
     assert_eq!(codes(&preflight), ([].into(), ["rows_rejected"].into()));
 
-    // As after a week: nobody knows any more what was rejected.
+    // After a week, the rejects of the uploads are no longer stored.
     let keys = [api.store.keys.uploads(id)];
     let _: u64 = api.store.query("DEL uploads", cmd("DEL").arg(&keys)).await.expect("redis");
     let rejects = json!({ "count": 0, "by_reason": {}, "complete": false });

@@ -181,7 +181,7 @@ async fn a_recipient_is_found_by_phone_with_its_history() {
         let found = api.read(&format!("{path}/{to}")).await;
         assert_eq!(found, api.read(&format!("{path}/{digits}")).await);
         assert_eq!(found, api.read(&format!("{path}/%2B{digits}")).await);
-        // Meta knows some people in Argentina without the 9.
+        // WhatsApp writes some numbers in Argentina without the 9.
         assert_eq!(found, api.read(&format!("{path}/{}", digits.replacen("549", "54", 1))).await);
         assert_eq!((&found["to"], &found["state"]), (&json!(to), &json!(fate.state())));
         assert_eq!(found.get("code").and_then(Value::as_u64), fate.code().map(u64::from), "{found}");

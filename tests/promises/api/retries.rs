@@ -1,4 +1,4 @@
-//! A completed campaign is sent again to those who did not get it: exactly those who are named, and once.
+//! Retries of a completed campaign: it is sent again, once, to exactly the recipients that the request selects.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,8 +23,8 @@ use crate::support::{self, meta_code, world};
 const UNDELIVERABLE: FailureReason = meta_code(131_026);
 const UNPAID: FailureReason = meta_code(131_042);
 
-/// A campaign on line 3001 whose recipients have ended in different states. Their rows are those of `phone(0)` and so on:
-/// refused as undeliverable, refused and failed as unpaid, unknown, delivered, accepted.
+/// A campaign on line 3001 whose recipients have ended in different states. Their rows, in order: refused as
+/// undeliverable, refused as unpaid, failed as unpaid, unknown, delivered, accepted.
 struct Ended {
     api: Api,
     id: CampaignId,
@@ -133,7 +133,7 @@ async fn a_retry_that_names_nobody_changes_nothing() {
     assert_eq!(ended.retried(json!({ "states": ["failed"], "codes": [130_472] })).await, (0, "completed".to_owned()));
     let after = ended.record().await;
     assert_eq!((before.version, before.ended_at), (after.version, after.ended_at));
-    // An unknown recipient has no code, as only its row can tell.
+    // The unknown recipient has no code, so no row matches.
     let unknown = json!({ "states": ["unknown"], "codes": [131_042] });
     assert_eq!(ended.retried(unknown).await, (0, "completed".to_owned()));
 }
@@ -267,19 +267,19 @@ async fn an_interrupted_retry_is_finished_and_reopens_nobody_twice() {
     let (store, now) = (&ended.api.store, ended.api.now());
     let states = [RetriedState::Failed, RetriedState::Unknown].into();
     let retry = CampaignRetry { states, ..CampaignRetry::default() };
-    // The process dies after the commit.
+    // The process dies after it has committed the retry.
     let json = serde_json::to_string(&retry).expect("JSON");
     let commit = Call::new(&script::RETRY, &[store.keys.campaign(ended.id)]).arg(now.0).arg(json);
     let (_, version): (u8, u64) = store.call(commit).await.expect("redis");
     assert!(!ended.complete().await, "no recipient is open, but some are to be reopened");
     assert!(!store.forget_ended(ended.id, now).await.expect("redis"), "it runs");
-    // The next one dies in the middle of the part.
+    // The next process dies in the middle of the part.
     let gate = Call::new(&script::GATE, &[store.keys.part(ended.part), store.keys.states(ended.part)]);
     let _: u64 = store.call(gate.arg(version - 1).arg("held").arg("")).await.expect("redis");
     let reopen = async |limit| store.reopen_some(ended.part, &retry, version - 1, now, limit).await.expect("redis");
     assert_eq!(reopen(2).await, (true, 2));
     assert!(!ended.complete().await);
-    // Two others finish it at the same time, while somebody pauses the campaign.
+    // Two other processes finish the retry at the same time, while an operator pauses the campaign.
     let pause = format!("/v1/campaigns/{}/pause", ended.id);
     let (first, second, paused) =
         tokio::join!(store.follow(ended.id, now), store.follow(ended.id, now), ended.api.post(&pause));
@@ -288,7 +288,7 @@ async fn an_interrupted_retry_is_finished_and_reopens_nobody_twice() {
     assert_eq!(ended.counts().await.0.get("pending"), Some(&4));
     let resumed = ended.api.post(&format!("/v1/campaigns/{}/resume", ended.id)).await;
     assert_eq!(resumed.status, 200, "{}", resumed.body);
-    // A process that was suspended continues: the gate has another version by now.
+    // A process that was suspended continues. The gate has a newer version by now, so nothing is reopened.
     let mut rows = ended.api.claim(ended.part, 6).await;
     ended.api.settle(ended.part, vec![(rows[0], Settled::Refused { reason: UNPAID })]).await;
     assert_eq!(reopen(10).await, (false, 4));
@@ -321,13 +321,15 @@ async fn recipients_are_forgotten_only_after_the_last_end() {
     ended.retried(json!({ "states": ["failed"] })).await;
     assert_eq!(ended.record().await.ended_at, None);
     let [(_, since)] = active().await[..] else { panic!("the campaign is maintained") };
-    // A housekeeper that saw the campaign completed retires it now, and another one finds it among the ended ones.
+    // A process that saw the campaign completed retires it only now, and another one finds it in the list of ended
+    // campaigns.
     store.retire_campaign(ended.id, first_end, UnixMs(since.0 - 1)).await.expect("redis");
     assert_eq!(active().await, [(ended.id, since)]);
     let due = store.ended_campaigns(ended.api.now()).await.expect("redis");
     assert_eq!(due, [(ended.id, first_end)]);
     assert!(!store.forget_ended(ended.id, first_end).await.expect("redis"));
-    // It is completed again, and the entry of its first end is removed or stays: neither ends the retention early.
+    // The campaign completes again. Whether or not the entry of its first end was removed, the retention does not end
+    // early.
     let rows = ended.api.claim(ended.part, 6).await;
     let refused = |row: &ClaimedRow| (*row, Settled::Refused { reason: UNPAID });
     ended.api.settle(ended.part, rows.iter().map(refused).collect()).await;
@@ -348,7 +350,7 @@ async fn news_of_an_earlier_send_count_only_if_the_recipient_got_it() {
     ended.retried(json!({ "states": ["failed", "unknown"] })).await;
     let (api, part) = (&ended.api, ended.part);
     let state = async |row: u16| State::of(api.store.state_bytes(part).await.expect("redis")[usize::from(row)]);
-    // Before they are sent again.
+    // Statuses before the rows are sent again.
     api.apply(part, &[(row(2, 1), News::Sent), (row(3, 1), News::Failed(UNPAID))]).await;
     assert_eq!((state(2).await, state(3).await), (Some(State::Pending), Some(State::Pending)));
     api.apply(part, &[(row(2, 1), News::Delivered)]).await;
@@ -356,7 +358,7 @@ async fn news_of_an_earlier_send_count_only_if_the_recipient_got_it() {
     let mut rows = api.claim(part, 6).await;
     rows.sort_by_key(|it| it.row);
     assert_eq!(rows, [row(0, 2), row(1, 2), row(3, 2)], "whoever got it gets no other message");
-    // While the new message is on its way, and afterwards.
+    // Statuses while the new message is in flight, and afterwards.
     api.apply(part, &[(row(3, 1), News::Sent), (row(3, 1), News::Failed(UNPAID))]).await;
     assert_eq!(state(3).await, Some(State::InFlight));
     api.settle(part, vec![(row(3, 2), Settled::Accepted(wamid(3)))]).await;
@@ -407,7 +409,7 @@ async fn a_retry_leaves_out_who_was_forgotten_before_and_ends_who_is_forgotten_i
     let retry = json!({ "states": ["failed", "unknown"] });
     assert_eq!(ended.retried(retry).await, (3, "running".to_owned()));
     assert_eq!(by_state().await, [3, 1, 0]);
-    // Each becomes again what it was.
+    // Each row returns to the state that it had before the retry.
     for n in [0, 2, 3] {
         ended.forget(n).await;
     }

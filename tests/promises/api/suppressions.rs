@@ -67,7 +67,7 @@ async fn a_suppression_is_stored_changed_and_ended() {
     assert_eq!(api.suppress("5491155550001", &marketing).await.body, expected, "the plus is optional");
     assert_eq!(api.read(&of("5491155550001")).await, expected);
 
-    // Meta knows this number by both forms: it is the same person.
+    // The two forms of the number are of the same person.
     let all = json!({ "business": "1001", "scope": "all", "reason": "complaint" });
     let wider = api.suppress("+541155550001", &all).await.body;
     assert_eq!((&wider["scope"], &wider["reason"]), (&json!("all"), &json!("complaint")));
@@ -203,7 +203,7 @@ async fn a_limited_key_sees_and_changes_only_suppressions_of_its_business() {
     let api = Api::start().await;
     let person = "/v1/suppressions/5491155550001";
     let put = |business: &str, body: Value| answer(api.request_of(business, Method::PUT, person).json(&body));
-    // The key sees one business, so it need not name it.
+    // A key that is limited to one business need not name it.
     assert_eq!(put("1001", json!({ "scope": "all" })).await.body["business"], "1001");
     let foreign = put("1002", json!({ "business": "1001", "scope": "all" })).await;
     let unknown = put("1002", json!({ "business": "1009", "scope": "all" })).await;

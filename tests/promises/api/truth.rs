@@ -1,4 +1,4 @@
-//! The fate of each recipient, kept outside Redis. The expected responses of the API are counted from it.
+//! What happens to each recipient, decided by the test. The expected responses of the API are counted from it.
 
 use std::collections::BTreeMap;
 

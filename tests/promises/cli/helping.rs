@@ -26,7 +26,8 @@ async fn examples() -> Vec<Vec<String>> {
     examples.lines().map(arguments).collect()
 }
 
-/// Waits until `server` serves, and returns its address. The rest of its log is read and dropped, so that it never waits.
+/// Waits until `server` serves, and returns its address. Discards the rest of its log, so that the server never blocks
+/// on a full pipe.
 async fn address(server: &mut Child) -> String {
     let mut log = BufReader::new(server.stderr.take().expect("piped")).lines();
     let address = loop {

@@ -84,7 +84,7 @@ impl IntoResponse for Answer {
     }
 }
 
-/// A server with one key that plays a script: each request gets its responses in turn, and the last one from then on.
+/// A server with one API key and a script: each request gets its responses in turn. The last response is repeated.
 #[derive(Clone, Default)]
 struct Server {
     url: String,

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-/// What a terminal gets when the screen is taken over, and when it is given back.
+/// What is written to a terminal when the screen opens and when it closes.
 const OPENED: &str = "\x1b[?1049h\x1b[?25l";
 const CLOSED: &str = "\x1b[?25h\x1b[?1049l";
 
@@ -55,7 +55,7 @@ async fn without_a_terminal_one_screen_is_printed() {
     assert!(ran.code == 1 && ran.err.contains("start one with `pregon serve`"), "{ran:?}");
 }
 
-/// A terminal of 24 rows and 100 columns: its own end, and the end for a program.
+/// A pseudoterminal of 24 rows and 100 columns: the test's end and the program's end.
 fn terminal() -> (OwnedFd, OwnedFd) {
     let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&own).expect("granted");
@@ -66,7 +66,7 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     (own, program)
 }
 
-/// What is written to a terminal, as it comes.
+/// The output of a program on a terminal.
 struct Written {
     text: String,
     more: mpsc::UnboundedReceiver<String>,
@@ -78,7 +78,7 @@ impl Written {
         let (sender, more) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // It ends with an error when no program has the terminal any more.
+            // Reading fails when no program has the terminal open any more.
             while let Ok(n @ 1..) = reader.read(&mut buffer) {
                 let _ = sender.send(String::from_utf8_lossy(&buffer[..n]).into_owned());
             }

@@ -1,4 +1,4 @@
-//! `event tail`: prints the event feed, and continues where it was.
+//! `event tail`: prints the event feed, and resumes where it stopped.
 
 use super::*;
 use crate::support;

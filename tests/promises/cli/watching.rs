@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A server with a campaign of two recipients: one of them reads the message, later the other. The event stream breaks
+/// A server with a campaign of two recipients. One reads the message, and later the other does. The event stream breaks
 /// in between.
 async fn two_recipients() -> Server {
     let one = format!("GET /v1/campaigns/{ID}");

@@ -57,7 +57,7 @@ async fn a_campaign_with_a_rate_does_not_slow_another_one_on_its_line() {
     world::wait_for_state(&store, other, CampaignState::Completed).await;
     assert!(world::count(&store, slow, State::Pending).await > 100, "the other one did not wait for it");
 
-    // Without a rate it is as fast as its line. At two a second it would take longer than a test waits.
+    // Without a rate, the campaign is as fast as its line. At two messages a second, it would time out this test.
     set_rate(&store, slow, None).await;
     world::wait_for_state(&store, slow, CampaignState::Completed).await;
     worker.stop().await;

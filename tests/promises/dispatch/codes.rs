@@ -1,6 +1,7 @@
-//! Every row of Meta's table of error codes, as the answer to a send: what is held, who goes on, and what lifts it.
+//! Every row of Meta's table of error codes, as the answer to a send: what is held, which lines continue, and what
+//! lifts the hold.
 //!
-//! What is expected follows from the columns of the table alone, so that the test does not repeat the code.
+//! The expected results follow from the columns of the table alone, so that the test does not repeat the code.
 
 use std::{
     collections::HashMap,
@@ -38,7 +39,7 @@ pub struct Row {
     pub wait: Option<Duration>,
 }
 
-/// The rows of the table; the first code of a range stands for it.
+/// The rows of the table. Of a range of codes, the first is tested.
 pub fn rows() -> Vec<Row> {
     let row = |line: &'static str| {
         let fields: Vec<&str> = line.splitn(7, ',').collect();
@@ -56,15 +57,16 @@ pub fn rows() -> Vec<Row> {
 }
 
 impl Row {
-    /// The scope of the hold for a message on line 3001 of WABA 2001 to Argentina, and whether time ends it.
+    /// The expected hold after a message on line 3001 of WABA 2001 to Argentina: its scope, and whether it ends by
+    /// itself.
     pub fn held(&self) -> Option<(&'static str, bool)> {
         let ends = self.wait.is_some();
-        // A shorter wait slows the line down, and holds nothing.
+        // A wait of up to ten seconds slows the line down without a hold.
         let throttled = self.wait.filter(|wait| *wait > Duration::from_secs(10));
         match (self.action, self.code) {
             ("pause_token" | "refresh_token", _) => Some(("token:2001", ends)),
             ("pause_waba", 131_064) => Some(("utility:2001", ends)),
-            // Meta says when the WABA may send again, in its health or by webhook.
+            // Has no end: Meta reports when the WABA may send again, in its health or by webhook.
             ("pause_waba", _) => Some(("waba:2001", false)),
             ("pause_line", _) => Some(("line:3001", ends)),
             ("pause_template", _) => Some(("template:2001/order_update/es_AR", ends)),
@@ -76,8 +78,8 @@ impl Row {
         }
     }
 
-    /// The scope of the hold if a status has the code. Statuses hold for shorter waits too: each tells of a message that
-    /// Meta had accepted.
+    /// The expected hold after a status with the code. A status also holds for short waits, because it tells of a
+    /// message that Meta had accepted.
     pub fn held_by_status(&self) -> Option<(&'static str, bool)> {
         match self.action {
             "throttle_line" => Some(("line:3001", true)),
@@ -85,15 +87,15 @@ impl Row {
         }
     }
 
-    /// The state of the recipient after the answer: whether the message failed, or waits to be sent again.
+    /// The expected state of the recipient after the answer: failed, or waiting to be sent again.
     fn state(&self) -> State {
         match self.action {
             "retry_backoff" => State::Retrying,
-            // The campaign does not ask for another attempt.
+            // The campaign does not set `on_withheld` to `retry`.
             "defer_24h" => State::Refused,
             "fail_message" | "fail_recipient" | "stop_campaign" | "suppress_marketing" | "block_country" | "alert"
             | "ignore" => State::Refused,
-            // Being throttled or held is not an attempt.
+            // An answer that throttles or holds uses up no attempt.
             _ => State::Pending,
         }
     }
@@ -153,7 +155,7 @@ async fn holds_its_scope_and_nothing_else(row: Row) {
         holds.iter().map(|(scope, hold)| (scope.to_string(), hold.until.is_some())).collect();
     let expected: Vec<(String, bool)> = row.held().map(|(scope, ends)| (scope.to_owned(), ends)).into_iter().collect();
     assert_eq!(shown, expected, "{row:?}");
-    // A row that is given back after a wait counts as pending.
+    // Not checked if the line was throttled: the message is sent again after a short wait, so its state changes.
     let state = if row.action == "throttle_line" { None } else { Some(row.state()) };
     let states = state_of(&store, &record).await;
     assert!(state.is_none_or(|state| states == HashMap::from([(state, 1)])), "{row:?}: {states:?}");
@@ -166,12 +168,12 @@ async fn holds_its_scope_and_nothing_else(row: Row) {
         assert!(lifters(scope, hold).len() >= 2, "{row:?}: something besides a person or the time lifts it");
     }
 
-    // Neighbours go on: another WABA of the business, and another business.
+    // Lines of another WABA of the business, and of another business, continue.
     let neighbours = world::campaign(&store, &["3002", "3009"], 4, OnDoubt::Hold).await;
     world::launch(&store, neighbours).await;
     world::wait_for_state(&store, neighbours, CampaignState::Completed).await;
 
-    // What is held waits, and goes on once it is lifted.
+    // The held message is sent once the hold is lifted.
     if row.state() == State::Pending {
         lasts.store(false, Ordering::Relaxed);
         for scope in holds.keys() {

@@ -1,4 +1,4 @@
-//! Nobody gets more marketing than the frequency caps allow, and nobody less because of a message that was not sent.
+//! Frequency caps: nobody gets more marketing than they allow, and messages that were not sent do not count.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -30,7 +30,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// A business with a cap of so many messages in 7 days.
+    /// A business with a cap of this many messages in 7 days.
     async fn with(messages: u8, conduct: impl Conduct) -> Self {
         let redis = TestRedis::start().await;
         let store = Store::connect(&address(&redis)).await.expect("a store");
@@ -59,7 +59,7 @@ impl Stage {
         (skipped, counts.by_state)
     }
 
-    /// The number of people by how many messages reached Meta for them.
+    /// How many people got how many messages, by number of messages.
     fn people_by_messages(&self) -> BTreeMap<usize, usize> {
         let mut messages: HashMap<String, usize> = HashMap::new();
         for arrival in self.meta.arrivals() {
@@ -93,7 +93,7 @@ async fn a_cap_holds_over_the_campaigns_lines_and_workers_of_a_business() {
     assert_eq!((skipped, accepted), (RECIPIENTS, 2 * RECIPIENTS));
     assert_eq!(stage.people_by_messages(), BTreeMap::from([(2, RECIPIENTS as usize)]));
 
-    // Messages that are no marketing do not count, and are not skipped.
+    // Messages other than marketing do not count and are not skipped.
     let id = stage.launch("UTILITY", &lines).await;
     assert_eq!(stage.completed(id).await.1[&State::Accepted], RECIPIENTS);
     let id = stage.launch("MARKETING", &lines).await;
@@ -149,7 +149,7 @@ async fn a_message_that_was_not_sent_gives_its_place_back() {
     let third = RECIPIENTS / 3;
     let id = stage.launch("MARKETING", &["3001"]).await;
     let (skipped, by_state) = stage.completed(id).await;
-    // Whoever was throttled had a place already, and got the message.
+    // A throttled message had been counted already, and is sent.
     assert_eq!((skipped, by_state[&State::Refused], by_state[&State::Accepted]), (0, third, 2 * third));
     let id = stage.launch("MARKETING", &["3001"]).await;
     let (skipped, by_state) = stage.completed(id).await;

@@ -17,10 +17,10 @@ use crate::support::{
     world::{self, TestWorker, address, line, settings},
 };
 
-/// The refusal of a message on a line, if there is one.
+/// Returns the refusal of a message on a line, or `None` if Meta accepts it.
 type Refusal = Option<fn(line: &str) -> Option<Answer>>;
 
-/// Refuses what the test says, and accepts the rest.
+/// A fake Meta that refuses what its script says, and accepts the rest.
 #[derive(Clone, Default)]
 struct Scripted(Arc<Mutex<Refusal>>);
 
@@ -121,7 +121,7 @@ async fn two_restricted_lines_hold_their_business_and_no_other() {
     world::wait_for_state(&stage.store, other, CampaignState::Completed).await;
     assert_eq!(stage.meta.requests(), 2 + 5, "nothing of the held business is sent");
 
-    // Once a person lifts it, it does not return by itself, although the lines are still held.
+    // After an operator lifts the hold, it does not return by itself, although the lines are still held.
     assert!(stage.store.unhold(&HoldScope::Business("1001".into())).await.expect("redis"));
     world::wait_for_state(&stage.store, third, CampaignState::Completed).await;
     assert_eq!(stage.scopes().await, ["line:3001", "line:3002"]);

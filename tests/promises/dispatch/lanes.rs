@@ -31,7 +31,7 @@ use crate::support::{
     until, world,
 };
 
-/// A lane whose messages come from a channel, and whose outcomes go to a list. Each unit is the note's number.
+/// A lane whose messages come from a channel, and whose outcomes go to a list. Each unit is the number of a note.
 struct Notes {
     arriving: mpsc::UnboundedReceiver<u64>,
     ready: VecDeque<u64>,
@@ -92,7 +92,7 @@ impl Lane for Notes {
         self.ready.push_front(note);
     }
 
-    /// Notes have no home to go back to, so they wait here until the line may send again.
+    /// Notes are stored nowhere else, so they wait here until the line may send again.
     fn give_back_ready(&mut self, _: &LineState) {}
 
     fn give_back_stopped(&mut self, _: &LineState) {}
@@ -120,7 +120,7 @@ impl Lane for Notes {
     fn wake(&mut self) {}
 }
 
-/// Two lanes on one line. The messages of the first go ahead.
+/// Combines two lanes on one line. Messages of the first are sent first.
 struct Ahead<A, B>(A, B);
 
 enum Either<A, B> {
@@ -301,7 +301,7 @@ async fn a_second_lane_sends_ahead_of_the_campaigns() {
     let order = order.lock().expect("no panic").clone();
     let places: Vec<u64> =
         (0..NOTES).map(|note| order.iter().position(|to| *to == note_to(note)).expect("it is sent") as u64).collect();
-    // A few messages were on their way when the notes arrived.
+    // A few messages were already in flight when the notes arrived.
     assert!(*places.last().expect("a note") < before + NOTES + 16, "the notes were sent at {places:?}, from {before}");
     let mut outcomes = outcomes.take();
     outcomes.sort_by_key(|(note, _)| *note);

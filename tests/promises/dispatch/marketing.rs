@@ -1,4 +1,4 @@
-//! What Meta demands of marketing.
+//! Meta's rules for marketing.
 
 use std::{
     collections::HashMap,
@@ -62,10 +62,11 @@ async fn marketing_to_numbers_of_the_usa_is_skipped_before_sending() {
 
 const RECIPIENTS: u64 = 40;
 
-/// Takes marketing only through the Marketing Messages API, if there is one. Counts what was posted to each.
+/// A fake Meta that accepts messages only through the Marketing Messages API, and none if `is_closed`. Counts the sends
+/// to each endpoint.
 #[derive(Clone, Default)]
 struct MarketingApi {
-    /// Whether the API refuses marketing too.
+    /// Whether the Marketing Messages API refuses everything too.
     is_closed: bool,
     messages: Arc<AtomicU64>,
     marketing_messages: Arc<AtomicU64>,
@@ -111,7 +112,7 @@ async fn a_waba_that_refuses_marketing_switches_to_the_marketing_api_and_loses_n
     assert!((1..=RECIPIENTS).contains(&refused), "{refused} were refused");
     assert_eq!(taken, RECIPIENTS);
 
-    // Every worker knows it, and no message has to find out again.
+    // All workers know it by now, so no other message is refused.
     worker.stop().await;
     let worker = TestWorker::start("w2", &redis, &meta.url(), &lines, settings()).await;
     launched().await;
@@ -132,7 +133,7 @@ async fn a_configured_waba_sends_marketing_and_nothing_else_through_the_marketin
     world::wait_for_state(&store, id, CampaignState::Completed).await;
     assert_eq!(conduct.sends(), [0, RECIPIENTS]);
 
-    // 131063 about a message that is no marketing is an error like any other about the campaign.
+    // For other messages than marketing, 131063 is a normal error that pauses the campaign.
     let id = world::campaign_of(&store, "UTILITY", &["3001"], RECIPIENTS).await;
     world::launch(&store, id).await;
     let record = world::wait_for_state(&store, id, CampaignState::Paused).await;

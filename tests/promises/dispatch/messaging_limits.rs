@@ -1,5 +1,5 @@
-//! The messaging limit of a business, with the simulator as Meta: never exceeded, used to the last person, and raised at
-//! once.
+//! The messaging limit of a business, with the simulator as Meta: it is never exceeded, it can be used up to the last
+//! person, and an increase takes effect at once.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl Stage {
         assert_eq!(self.count(id, |state| matches!(state, State::Delivered | State::Read)).await, n);
     }
 
-    /// Waits until nothing may be sent because of the limit, and returns what the statistics say.
+    /// Waits until the limit is used up. Returns the campaign's entry in `waiting_for`.
     async fn wait_until_spent(&self, id: CampaignId) -> Waiting {
         let reader = StatisticsReader::new(self.hooks.store.clone(), self.lines.iter().cloned().collect());
         let mut waiting = None;
@@ -135,7 +135,7 @@ async fn lines_workers_and_restarts_share_the_limit_until_meta_raises_it() {
 async fn people_who_wrote_to_the_line_cost_no_place() {
     let stage = Stage::start(Statuses::default()).await;
     let worker = stage.worker("w1").await;
-    // The first campaign makes sure that the limit is known to the receiver of the webhooks too.
+    // After the first campaign, the webhook receiver knows the limit too.
     let first = stage.launch(&["3002"], 1).await;
     stage.delivered(first, 1).await;
     for n in 0..30 {
@@ -146,7 +146,7 @@ async fn people_who_wrote_to_the_line_cost_no_place() {
     until("the windows are stored", async || stage.windows().await == 30).await;
     let id = stage.launch(&["3001"], 300).await;
     stage.wait_until_spent(id).await;
-    // 249 places are left: recipient 0 has one, and is in a window besides.
+    // 249 places are left. Recipient 0 has the other, and also has an open window.
     stage.delivered(id, 279).await;
     stage.assert_kept();
     worker.stop().await;

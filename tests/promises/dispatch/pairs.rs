@@ -25,7 +25,7 @@ fn spaced() -> DispatchSettings {
     DispatchSettings { pair_spacing: SPACING, ..settings() }
 }
 
-/// Launches a campaign to the same people as every other one of this file.
+/// Launches a campaign to the people to whom every campaign of this file is sent.
 async fn launched(store: &Store, line: &str) -> CampaignId {
     let id = world::campaign(store, &[line], RECIPIENTS, OnDoubt::Hold).await;
     world::launch(store, id).await;
@@ -76,7 +76,7 @@ async fn the_next_owner_of_a_line_keeps_the_distance_too() {
     world::wait_for_state(&store, before, CampaignState::Completed).await;
     first.stop().await;
     let handed_over = store.last_sends(&"3001".into()).await.expect("redis").expect("the last sends");
-    // A message on a new connection is noted when it is taken and when it leaves.
+    // On a new connection, a message is recorded twice: when the client takes it, and when it leaves.
     let people: HashSet<Person> = handed_over.sends.iter().map(|(to, _)| *to).collect();
     assert_eq!(people.len() as u64, RECIPIENTS);
     let after = launched(&store, "3001").await;

@@ -46,7 +46,7 @@ async fn after_a_pause_of_everything_no_worker_claims() {
     assert!(count(&store, &record, State::Pending).await >= pending, "a recipient was claimed after the pause");
     assert_eq!(count(&store, &record, State::Pending).await, RECIPIENTS - sent, "what was not sent is given back");
     assert_eq!(count(&store, &record, State::Accepted).await, sent, "what was in flight is settled");
-    // Once more, as a signal that every worker has read the pauses again.
+    // A second pause returns only when every worker has read the pauses again.
     pause(&store, &PauseScope::Installation).await;
     assert_eq!(meta.requests() as u64, sent);
 
@@ -74,7 +74,7 @@ async fn a_worker_that_starts_during_a_pause_obeys_it() {
         Line { business: "1002".into(), waba: "2002".into(), ..line("3009", 200.0) },
     ];
     let worker = TestWorker::start("w1", &redis, &meta.url(), &lines, settings()).await;
-    // The line of another business is not paused. Its end shows that the worker works.
+    // The other business is not paused. Its campaign completes, so the worker is running.
     world::wait_for_state(&store, other, CampaignState::Completed).await;
     until("the worker has reported its lines", async || {
         let reports = store.reports(&["3001".into(), "3002".into()]).await.expect("redis");

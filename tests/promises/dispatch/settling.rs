@@ -450,7 +450,7 @@ async fn a_held_message_counts_once_and_until_any_status() {
     let world = World::start(8).await;
     let rows: Vec<ClaimedRow> = world.claim(1, 8).await.iter().map(|row| row.claimed).collect();
     let held = |row: usize| Settled::Held(Wamid::from(format!("wamid.{row}").as_str()));
-    // A run of rows, of which some are held, and twice, as after a lost response.
+    // A run of rows, some of them held. It is settled twice, as after a lost response.
     let outcomes = rows.iter().take(6).enumerate().map(|(n, row)| {
         (*row, if n % 2 == 0 { held(n) } else { Settled::Accepted(Wamid::from(format!("wamid.{n}").as_str())) })
     });
@@ -459,17 +459,17 @@ async fn a_held_message_counts_once_and_until_any_status() {
         world.store.settle(&outcomes, 1, world.now().await, KEPT).await.expect("settled");
         assert_eq!(world.held().await, 3);
     }
-    // The status came before the answer: the message is not held any more.
+    // The status came before the response, so the message does not become held.
     world.sent(rows[6]).await;
     world.settle(rows[6], held(6)).await;
     assert_eq!((world.state(6).await, world.held().await), (Some(State::Sent), 3));
-    // Released, repeated, and settled again by a process that replays what it wrote.
+    // The message is released. Meta repeats the status, and a process that replays its journal settles the row again.
     for _ in 0..2 {
         world.sent(rows[0]).await;
         world.settle(rows[0], held(0)).await;
         assert_eq!((world.state(0).await, world.held().await), (Some(State::Sent), 2));
     }
-    // Dropped: the row is sent again, and its new message is held or not for itself.
+    // Meta drops the message. The row is sent again, and whether its new message is held is independent of the first.
     assert_eq!(world.returned(rows[2], 132_015).await.0, Applied::Reopened);
     world.settle(rows[2], held(2)).await;
     assert_eq!((world.state(2).await, world.held().await), (Some(State::Pending), 1));
@@ -492,7 +492,7 @@ async fn a_campaign_waits_a_day_for_held_messages() {
     let later = now.after(Duration::from_secs(25 * 3_600));
     assert!(world.store.complete_if_done(world.id, later).await.expect("redis"), "the webhook is lost");
     assert_eq!(world.held().await, 1);
-    // The end of the retention leaves nothing behind.
+    // After the end of the retention, nothing is held.
     world.store.forget_recipients(world.id).await.expect("redis");
     assert_eq!(world.held().await, 0);
     world.sent(row).await;
@@ -533,7 +533,7 @@ async fn a_skipped_recipient_is_ended_and_counted_once_with_its_reason() {
     assert_eq!((world.state(0).await, world.state(1).await), (Some(State::Skipped), Some(State::InFlight)));
     assert_eq!(world.skips().await, HashMap::from([(SkipReason::Suppressed, 1), (SkipReason::MarketingUs, 1)]));
     assert!(world.claim(1, 3).await.is_empty(), "a skipped recipient is not claimed again");
-    // Meta has the message all the same: another worker sent it, and Redis forgot that.
+    // Meta has the message nevertheless: another worker sent it, and Redis lost that.
     let resent = ClaimedRow { row: 0, send: 2 };
     world.settle(resent, Settled::Accepted(Wamid::from("wamid.0"))).await;
     assert_eq!(world.state(0).await, Some(State::Accepted));

@@ -42,7 +42,7 @@ impl Stage {
         TestWorker::start(name, &self.redis, &self.meta.url(), &[line("3001", rate)], settings()).await
     }
 
-    /// Suppresses people by their number in the campaigns, and returns once that is acknowledged.
+    /// Suppresses recipients of the campaigns, by number. Returns when that is acknowledged.
     async fn suppress(&self, people: impl IntoIterator<Item = u64>, scope: SuppressionScope) -> SuppressedCounts {
         let key = self.store.token_key().await.expect("a key").get();
         let entry = |n: u64| {
@@ -98,7 +98,7 @@ async fn a_person_who_stops_marketing_still_gets_other_messages() {
         world::launch(&stage.store, id).await;
         assert_eq!(stage.completed(id).await[&State::Skipped], skipped, "{category}");
     }
-    // From marketing to all messages, and back for one of them.
+    // The scope is widened from marketing to all messages, and one of the ten is unsuppressed.
     assert_eq!(stage.suppress(0..10, SuppressionScope::All).await.changed, 10);
     let key = stage.store.token_key().await.expect("a key").get();
     let first = PersonHash::of(recipient(0).to.into(), &key);
@@ -114,7 +114,7 @@ async fn a_person_who_stops_marketing_still_gets_other_messages() {
 async fn nobody_is_claimed_after_their_opt_out_was_acknowledged() {
     const RECIPIENTS: u64 = 600;
     let stage = Stage::start().await;
-    // Somebody is suppressed from the start, so that the worker has a filter that it has to follow.
+    // One person is suppressed from the start, so that the worker already has a filter to update.
     stage.suppress([RECIPIENTS + 1], SuppressionScope::All).await;
     let worker = stage.worker("w1", 300.0).await;
     let id = world::campaign(&stage.store, &["3001"], RECIPIENTS, OnDoubt::Hold).await;
@@ -125,7 +125,7 @@ async fn nobody_is_claimed_after_their_opt_out_was_acknowledged() {
     while next > 0 {
         let arrived = stage.meta.requests();
         until("the campaign goes on", async || stage.meta.requests() > arrived + 20).await;
-        // From the end, so that many of them are not claimed yet. At the end the campaign has come towards them.
+        // From the last rows backwards, so that many of them are not claimed yet, until the campaign has got this far.
         next = next.saturating_sub(60);
         stage.suppress(next..next + 20, SuppressionScope::All).await;
         let states = stage.store.state_bytes(part).await.expect("redis");
@@ -155,7 +155,8 @@ async fn an_acknowledged_opt_out_holds_after_redis_lost_power() {
     let written = stage.redis.written();
     stage.redis.lose_power(written).await;
     stage.redis.restart().await;
-    // The worker is another one after the restart, or the same with a filter of before: both know everybody.
+    // After the restart, the worker has read its filter anew or still has the old one. Either way, it knows every
+    // suppressed person.
     stage.suppress(15..18, SuppressionScope::All).await;
     let id = world::campaign(&stage.store, &["3001"], 20, OnDoubt::Hold).await;
     world::launch(&stage.store, id).await;

@@ -45,7 +45,7 @@ impl World {
         TestWorker::start(name, &self.redis, &self.meta.url(), &[new_line()], settings()).await
     }
 
-    /// Waits until `worker` reports that the share of the day is spent. Returns when the next day begins.
+    /// Waits until `worker` reports that the day's share is used up. Returns when the next day begins.
     async fn spent(&self, worker: &str) -> UnixMs {
         let mut next = None;
         until("the share of the day is spent", async || {

@@ -95,8 +95,9 @@ async fn a_window_by_recipients_opens_for_each_zone_by_itself() {
     let (redis, intake) = (&stored.redis, &stored.intake);
     let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
     let now = intake.clock.now();
-    // Colombia is 5 hours behind, India 5 1/2 ahead. The window is open for two hours around the time in one of them, which is
-    // not close to midnight, and there are nine hours between that time and the time in Japan or Hawaii.
+    // Colombia is 5 hours behind UTC, India 5½ ahead. The window is open from one hour before to one hour after the
+    // present time in Colombia or, if that is close to midnight, in India. In Japan or Hawaii, respectively, it is
+    // closed: the clocks there differ by more than eight hours.
     let minute = |minutes_ahead: u64| (now.0 / 60_000 + minutes_ahead) % 1_440;
     let colombia = minute(1_440 - 300);
     let (here, open, closed) = match (60..1_380).contains(&colombia) {
@@ -190,7 +191,7 @@ async fn a_template_that_becomes_marketing_waits_for_contact_hours() {
     stored.intake.contact_hours = hours.clone();
     let (redis, store) = (&stored.redis, stored.intake.store.clone());
     let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
-    // Slowly, so that most are left when the category changes.
+    // At a low rate, so that most messages are not sent yet when the category changes.
     let recipients: Vec<Value> = (0..200).map(|n| row(573_001_230_000 + n)).collect();
     let new = json!({ "lines": ["3001"], "recipients": recipients, "launch": true, "rate": 5.0 });
     let id = stored.intake.submit(new_campaign("order_update/es_AR", new)).await.expect("accepted").id;

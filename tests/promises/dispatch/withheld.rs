@@ -1,5 +1,5 @@
-//! Marketing that Meta withholds from a person (131049): sent once more, a day later, if the campaign asks for that. Until
-//! then no campaign of the business sends any to the person.
+//! Marketing that Meta withholds from a person (131049) is sent once more, a day later, if the campaign asks for that.
+//! Until then, no campaign of the business sends marketing to the person.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -29,7 +29,7 @@ const KEPT: Duration = Duration::from_secs(3_600);
 const RECIPIENTS: u64 = 30;
 const HOUR_MS: i64 = 3_600_000;
 
-/// Withholds the first messages to a person: none, one or all, in turn by the last digit of the number.
+/// Withholds the first messages to each person: none, one or all, by the last digit of the number.
 #[derive(Default)]
 struct Withholds {
     sent: HashMap<String, u64>,
@@ -52,7 +52,7 @@ fn withheld_messages(to: &str) -> u64 {
     [0, 1, u64::MAX][usize::from(digit % 3)]
 }
 
-/// The number of people for whom [`withheld_messages`] is this number.
+/// For how many people Meta withholds this number of messages.
 fn people_with(withheld: u64) -> u64 {
     (0..RECIPIENTS).filter(|n| withheld_messages(&n.to_string()) == withheld).count() as u64
 }
@@ -85,7 +85,7 @@ async fn a_withheld_message_is_sent_once_more_after_a_day_and_a_take_over() {
     let earliest = began.after(policy::WITHHELD_FOR).0 as f64;
     assert!(due.iter().all(|(_, at)| *at >= earliest), "not before {earliest}: {due:?}");
 
-    // Another worker sends them again, and those that are withheld again fail.
+    // A day later, another worker sends them again. Those that are withheld again fail.
     first.stop().await;
     clock.step(26 * HOUR_MS).await;
     let second = TestWorker::start("w2", &redis, &meta.url(), &lines, settings()).await;
@@ -94,7 +94,7 @@ async fn a_withheld_message_is_sent_once_more_after_a_day_and_a_take_over() {
     assert_eq!(meta.requests() as u64, RECIPIENTS + once + always);
     second.stop().await;
 
-    // Meta may still say that it withheld one that it has accepted, so the campaign waits for a minute.
+    // Meta may still report an accepted message as withheld, so the campaign waits for a minute before it completes.
     let at = store.time().await.expect("redis");
     assert!(!store.complete_if_done(id, at).await.expect("redis"));
     assert!(store.complete_if_done(id, at.after(Duration::from_secs(62))).await.expect("redis"));
@@ -134,7 +134,7 @@ impl Row {
         Self { _redis: redis, store, part }
     }
 
-    /// Claims what is due at `now`: the row with the number of its attempt, if it is due.
+    /// Claims at `now`. Returns the row and the number of its attempt, if the row is due.
     async fn claim(&self, epoch: u64, now: UnixMs) -> Option<(ClaimedRow, u8)> {
         match self.store.claim(self.part, &claim_request(epoch, now, 10, now)).await.expect("a claim") {
             Claim::Rows { rows, .. } => rows.first().map(|row| (row.claimed, row.attempt)),
@@ -171,7 +171,7 @@ async fn a_person_is_withheld_from_once_by_response_or_by_status() {
             match by_status {
                 true => {
                     row.settle(epoch, claimed, accepted()).await;
-                    // Meta repeats its statuses, and our answers.
+                    // Meta repeats its statuses, and Pregón its settlements.
                     row.withheld(claimed, at).await;
                     row.withheld(claimed, at).await;
                     row.settle(epoch, claimed, accepted()).await;
@@ -186,7 +186,7 @@ async fn a_person_is_withheld_from_once_by_response_or_by_status() {
             }
             assert_eq!(row.state().await, Some(State::Retrying));
             assert_eq!(row.claim(1, UnixMs(day_later.0 - 1)).await, None, "not before the day is over");
-            // Two owners later, and with another error in between.
+            // The next claim is by a later owner, and an error of another kind comes in between.
             let (again, attempt) = row.claim(2, later).await.expect("due");
             assert_eq!(attempt, 2);
             row.settle(2, again, Settled::Retry { at, reason: meta_code(131_000) }).await;
@@ -206,7 +206,7 @@ async fn a_withheld_status_follows_the_choice_of_the_campaign() {
         let messages = hooks.launch(id, 3).await.remove(&"3001".into()).expect("its messages");
         hooks.accept(&messages[..2]).await;
         let failed = "failed 131049";
-        // By the token, by the message id, and before the response to the send is stored.
+        // Found by the token, by the message id, and by the message id before the response to the send is stored.
         let reported = [
             hooks.status(&messages[0], failed),
             status_without_token(&messages[1].wamid(), failed),
@@ -215,7 +215,7 @@ async fn a_withheld_status_follows_the_choice_of_the_campaign() {
         assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200);
         hooks.accept(&messages[2..]).await;
         until("every status is applied", async || hooks.by_state(id).await == HashMap::from([(expected, 3)])).await;
-        // What was to be sent again fails with the code of the status if the campaign is cancelled.
+        // If the campaign is cancelled, the rows that were to be sent again fail with the code of the status.
         let from = [CampaignState::Running];
         hooks.store.change_campaign(id, &from, CampaignState::Cancelled, now(), None).await.expect("redis");
         until("nothing is left", async || hooks.by_state(id).await == HashMap::from([(State::Failed, 3)])).await;
@@ -248,8 +248,8 @@ async fn launched(store: &Store, category: Category, on_withheld: OnWithheld, li
     id
 }
 
-/// Launches a marketing campaign, waits for its end, and returns how many were skipped because Meta withheld marketing, and
-/// how many messages Meta accepted.
+/// Launches a marketing campaign, and waits for its end. Returns how many recipients were skipped because Meta had
+/// withheld marketing from them, and how many messages Meta accepted.
 async fn marketing(store: &Store, line: &str) -> (u64, u64) {
     let id = launched(store, Category::Marketing, OnWithheld::Fail, line).await;
     let record = world::wait_for_state(store, id, CampaignState::Completed).await;
@@ -273,14 +273,14 @@ async fn who_had_marketing_withheld_gets_none_of_the_business_for_a_day() {
     let retrying = HashMap::from([(State::Retrying, RECIPIENTS)]);
     until("Meta has withheld all", async || by_state(&store, again).await == retrying).await;
 
-    // Another line of the business skips them, and only marketing. Another business does not.
+    // Another line of the business skips these people, but only for marketing. Another business does not skip them.
     assert_eq!(marketing(&store, "3002").await, (RECIPIENTS, 0));
     assert_eq!(marketing(&store, "3009").await, (0, RECIPIENTS));
     let utility = launched(&store, Category::Utility, OnWithheld::Fail, "3002").await;
     let accepted = HashMap::from([(State::Accepted, RECIPIENTS)]);
     until("no other message is withheld", async || by_state(&store, utility).await == accepted).await;
 
-    // A campaign that sends withheld messages again waits for the end of the day.
+    // A campaign that sends withheld messages again waits until the day is over.
     let waiting = launched(&store, Category::Marketing, OnWithheld::Retry, "3002").await;
     let part = store.campaign(waiting).await.expect("redis").expect("a campaign").parts[0].0;
     let range = cmd("ZRANGE").arg(store.keys.retry(part)).arg(&["0", "-1", "WITHSCORES"]).clone();
@@ -289,7 +289,7 @@ async fn who_had_marketing_withheld_gets_none_of_the_business_for_a_day() {
     let earliest = began.after(policy::WITHHELD_FOR).0 as f64;
     assert!(due().await.iter().all(|(_, at)| *at >= earliest), "not before {earliest}");
 
-    // A worker that reads all people anew knows them too.
+    // A new worker, which reads the whole list, skips them too.
     first.stop().await;
     let second = TestWorker::start("w2", &redis, &meta.url(), &lines, settings()).await;
     assert_eq!(marketing(&store, "3001").await, (RECIPIENTS, 0));
@@ -307,7 +307,7 @@ async fn who_had_marketing_withheld_gets_none_of_the_business_for_a_day() {
     third.stop().await;
 }
 
-/// A failed status of a message to the `n`th person, which may be another app's.
+/// A failed status of a message to the `n`th person. The message may be another app's.
 fn failed(n: u64, code: u32, at: UnixMs) -> serde_json::Value {
     let mut status = status_without_token(&format!("wamid.{n}"), &format!("failed {code}"));
     status["recipient_id"] = recipient(n).to.digits().to_string().into();
@@ -329,7 +329,7 @@ async fn after_an_acknowledged_withheld_status_no_marketing_is_claimed() {
         assert_eq!(marketing(&hooks.store, "3002").await, (1, RECIPIENTS - 1));
     }
 
-    // Redis loses what the receiver was told last, and the receiver replays it before marketing is claimed again.
+    // Redis loses the last status. The receiver stores it again before marketing is claimed.
     let kept = hooks.redis.written();
     assert_eq!(hooks.deliver(&statuses("3002", &[failed(3, 131_049, now())])).await, 200);
     hooks.redis.lose_power(kept).await;

@@ -1,4 +1,4 @@
-//! The examples that follow the event feed: whatever is killed meanwhile, their table ends equal to the statistics.
+//! The examples that follow the event feed: even if processes are killed, their table equals the statistics in the end.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use crate::support;
 /// Recipients of the campaign: some four seconds of sending.
 const RECIPIENTS: u64 = 300;
 
-/// Settings with which a campaign completes within seconds of a crash.
+/// Settings with which a campaign soon completes after a crash.
 const QUICK: [(&str, &str); 7] = [
     ("PREGON__REDIS__TIMEOUT", "1s"),
     ("PREGON__GRAPH__TIMEOUT", "2s"),
@@ -33,7 +33,7 @@ const QUICK: [(&str, &str); 7] = [
 /// The number of recipients in each state.
 type Counts = BTreeMap<String, u64>;
 
-/// An example that follows the feed, with its table in a directory of its own.
+/// An example that follows the feed, with its table in a separate directory.
 struct Follower {
     program: PathBuf,
     dir: TempDir,
@@ -53,7 +53,7 @@ impl Follower {
         self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect()
     }
 
-    /// Starts a process that follows the feed under this name of a consumer.
+    /// Starts the example with this consumer name.
     fn start(&self, stage: &Stage, consumer: &'static str) -> Running {
         let log = self.dir.path().join(format!("{consumer}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("a log");
@@ -73,7 +73,7 @@ impl Follower {
 
     /// Waits until the table has at least `n` recipients.
     async fn wait_for_rows(&self, stage: &Stage, campaign: &str, n: u64) {
-        // Statistics are cheaper to read than the table, which takes a process.
+        // First by the statistics, which are cheaper to read: reading the table starts a process.
         support::until(&format!("Meta has {n} messages"), async || {
             stage.api().get(&format!("campaigns/{campaign}")).await["statistics"]["funnel"]["accepted"].as_u64()
                 >= Some(n)
@@ -85,7 +85,7 @@ impl Follower {
         .await;
     }
 
-    /// Waits until the campaign has ended, and the table says the same as its statistics.
+    /// Waits until the campaign has ended and the table equals its statistics.
     async fn ends_with_the_statistics(&self, stage: &Stage, campaign: &str) {
         stage.api().wait_for_state(campaign, "completed", Duration::from_secs(60)).await;
         stage.sim.idle().await;

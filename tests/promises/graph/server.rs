@@ -28,7 +28,7 @@ macro_rules! fixture {
 }
 pub(crate) use fixture;
 
-/// A request as it arrived.
+/// A request as it was received.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
     pub(crate) head: String,
@@ -132,7 +132,7 @@ impl Connection {
     }
 
     pub(crate) async fn write(&mut self, text: &str) {
-        // The client may close the connection whenever it likes.
+        // Writing fails if the client has closed the connection, which it may do at any time.
         let _ = self.stream.write_all(text.as_bytes()).await;
     }
 

@@ -330,7 +330,7 @@ async fn an_interrupted_submission_is_completed_by_a_repeat() {
         (again.id, again.created, again.state, again.upload.accepted),
         (cut.id, false, CampaignState::Running, 10)
     );
-    // A further repeat undoes no action of an operator.
+    // A further repeat leaves the operator's pause in place.
     world.intake.act(cut.id, CampaignAction::Pause).await.expect("paused");
     let again = world.intake.submit(new_campaign("order_update/es_AR", whole)).await.expect("the stored campaign");
     assert_eq!((again.state, again.upload.accepted), (CampaignState::Paused, 10));

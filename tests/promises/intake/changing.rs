@@ -13,7 +13,7 @@ use crate::support::{
     intake::{World, minutes_from, new_campaign, row},
 };
 
-/// A campaign with one recipient in `state`. It is scheduled to start in ten minutes, unless it is to run or was run.
+/// A campaign with one recipient in `state`. A draft or scheduled campaign starts in ten minutes.
 async fn campaign_in(world: &World, state: CampaignState) -> CampaignId {
     use CampaignState::{Cancelled, Completed, Draft, Paused, Running, Scheduled};
     let start_at = matches!(state, Draft | Scheduled).then(|| minutes_from(world.intake.clock.now(), 10));

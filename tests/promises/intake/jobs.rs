@@ -132,7 +132,7 @@ async fn jobs_take_effect_in_the_order_of_the_stream() {
     reader.stop().await;
 }
 
-/// A suspended reader may take delivery of an entry after it has lost the duty, while its successor waits for new ones.
+/// A suspended reader may receive an entry after it has lost the duty, while its successor waits for new entries.
 #[tokio::test]
 async fn an_entry_delivered_to_a_former_reader_takes_effect_before_later_ones() {
     let world = World::start().await;
@@ -381,7 +381,7 @@ async fn entries_pending_elsewhere_are_read_and_deleted_ones_skipped() {
     backend.add(&campaign("spring", json!({ "recipients": [row(5_491_100_000_000)] }))).await;
     let deleted = backend.add(&json!({ "type": "cancel", "external_id": "spring" })).await;
     backend.add_action("launch", "spring").await;
-    // Another consumer reads all of them and goes away.
+    // Another consumer reads all of them and disappears.
     let _: deadpool_redis::redis::Value =
         backend.redis(&["XREADGROUP", "GROUP", "pregon", "stranger", "STREAMS", "pregon:jobs", ">"]).await;
     backend.redis::<u64>(&["XDEL", "pregon:jobs", &deleted]).await;

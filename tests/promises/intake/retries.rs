@@ -1,4 +1,4 @@
-//! Retries of dead letters: each takes effect once, as the entry that the job came in, or leaves a new dead letter.
+//! Retries of dead letters: the job takes effect once, as if it came in its first entry, or becomes a new dead letter.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -31,7 +31,8 @@ async fn retry(world: &World, id: &str) -> String {
     world.intake.retry_dead_letter(id.parse().expect("an id")).await.expect("a dead letter").to_string()
 }
 
-/// Launches the campaign `spring`. Returns the dead letter of a pause that came before it. Nobody reads jobs then.
+/// Launches the campaign `spring`, after a pause of it that came too early. Returns the dead letter of the pause. The
+/// reader is stopped.
 async fn dead_pause(world: &World, backend: &mut Backend) -> String {
     let reader = Reader::start(&world.intake, "w1");
     let pause = backend.add(&json!({ "type": "pause", "external_id": "spring" })).await;
@@ -85,7 +86,8 @@ async fn a_job_that_fails_again_is_a_new_dead_letter() {
     reader.stop().await;
 }
 
-/// Without the id of its first entry, the campaign would be created again and the rows would be duplicates.
+/// The retry uses the id of the job's first entry. Otherwise the campaign would be created again, and its rows would be
+/// duplicates.
 #[tokio::test]
 async fn a_retry_repeats_what_its_job_did_before_without_conflict() {
     let world = World::start().await;
@@ -194,7 +196,7 @@ async fn a_retry_is_completed_after_a_crash_between_any_two_steps() {
     reader.stop().await;
     let letter = |id: &str, job: &Value| [id.to_owned(), old.clone(), job.to_string()];
     let other = recipients("spring", None, NUMBERS.end..NUMBERS.end + 1);
-    // What a reader has left that died, and the dead letters that remain.
+    // What a reader leaves if it dies, and the dead letters that must remain.
     let cases = [
         ("the job has been applied", vec![letter(&old, &job)], vec![]),
         ("it failed and its new letter has been written", vec![letter(&old, &other), letter(&new, &other)], vec![&new]),
@@ -225,7 +227,7 @@ async fn a_retry_is_completed_after_a_crash_between_any_two_steps() {
     }
 }
 
-/// The stream of jobs may have been lost and started over, so that its ids do not come after those of dead letters.
+/// If the stream of jobs was lost, its ids start over and may be lower than those of dead letters.
 #[tokio::test]
 async fn a_retry_with_the_id_of_any_dead_letter_loses_none() {
     let world = World::start().await;

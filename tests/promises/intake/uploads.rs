@@ -36,7 +36,7 @@ fn mixed(rng: &mut StdRng, n: u64) -> String {
     text
 }
 
-/// The expected result of an upload, and the numbers in its campaign: those of a new campaign with one complete upload.
+/// The result of a complete upload into a new campaign, and the numbers that the campaign then has.
 async fn expected_result(world: &World, text: &str) -> (UploadResult, Vec<u64>) {
     let id = world.draft("order_update/es_AR").await;
     let result = world.upload(id, Some("u"), text).await.expect("whole");
@@ -130,7 +130,7 @@ async fn a_campaign_of_0_1_0_keeps_its_index_by_number() {
     let numbers = FORMS;
     let result = world.upload(id, None, &rows(numbers)).await.expect("accepted");
     assert_eq!((result.accepted, result.rejected_count), (9, 0));
-    // Every entry is found again, by a later upload and by a search.
+    // A later upload and a search find every entry of the index.
     let result = world.upload(id, None, &rows(numbers)).await.expect("accepted");
     assert_eq!((result.accepted, result.rejected_count), (0, 9));
     let CampaignRecord { buckets, indexed_by, .. } = store.campaign(id).await.expect("redis").expect("the campaign");
@@ -238,10 +238,10 @@ async fn a_repeat_completes_an_upload_cut_off_from_redis_at_any_byte() {
     assert!(cuts >= 50, "{cuts} cuts");
 }
 
-/// All keys in Redis except fences, the keys that waits for durability write, sorted.
+/// All keys in Redis, sorted, except fences, which are written while waiting for durability.
 async fn keys(world: &World) -> Vec<String> {
     let mut keys: Vec<String> = world.store().query("KEYS", cmd("KEYS").arg("*")).await.expect("redis");
-    // There is a fence for each server. Fences expire.
+    // There is one fence for each server, and fences expire.
     keys.retain(|key| !key.contains(":fence:"));
     keys.sort_unstable();
     keys

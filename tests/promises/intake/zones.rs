@@ -1,4 +1,4 @@
-//! Recipients grouped by the time zones of their numbers, for a send window that goes by their clocks.
+//! Recipients grouped by the time zones of their numbers, for send windows in the recipients' time.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::support::{
     world::contact_hours,
 };
 
-/// A draft with this window.
+/// A draft with this send window.
 async fn draft(world: &World, window: Value) -> CampaignId {
     let more = json!({ "lines": ["3001", "3002"], "send_window": window });
     world.intake.submit(new_campaign("order_update/es_AR", more)).await.expect("accepted").id
@@ -28,7 +28,7 @@ fn window(zone: &str) -> Value {
     json!({ "from": "09:00", "to": "20:00", "zone": zone })
 }
 
-/// The last digits of the numbers in each group of time zones.
+/// The numbers in each group of time zones, by their last digits.
 async fn groups(world: &World, id: CampaignId) -> BTreeMap<String, Vec<u64>> {
     let record = world.store().campaign(id).await.expect("redis").expect("it");
     let mut groups: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -145,7 +145,7 @@ async fn a_zone_has_no_effect_where_the_window_has_its_own() {
 async fn a_recipient_for_whom_the_window_never_opens_is_rejected() {
     let world = World::start().await;
     let id = draft(&world, json!({ "from": "09:00", "to": "10:00", "zone": "recipient" })).await;
-    // Of Chihuahua or Mazatlan, of Spain or the Canary Islands, and of no country.
+    // Numbers of Chihuahua or Mazatlan, of Spain or the Canary Islands, and of no country.
     let (mexico, spain, nowhere) = (526_141_234_567, 34_612_345_678, 999_123_456_789);
     let zoned = row_in("America/Chihuahua", mexico + 1);
     let rows = lines_of([row(mexico), row(spain), row(nowhere), row(573_001_234_567), zoned]);
@@ -161,7 +161,7 @@ async fn a_recipient_for_whom_the_window_never_opens_is_rejected() {
 async fn rows_of_all_zones_there_are_make_few_parts() {
     let world = World::start().await;
     let id = draft(&world, window("recipient")).await;
-    // Etc/GMT+12 is where nobody lives, and the others are no zones.
+    // Nobody lives in Etc/GMT+12, and the others are no time zones.
     let others = ["Etc/GMT+12", "Factory", "localtime", "posixrules"];
     let all = tz::db().available().map(|name| name.to_string());
     let names: Vec<String> = all.filter(|name| !others.contains(&name.as_str())).collect();

@@ -18,12 +18,12 @@ use crate::support::{
 };
 
 const FIRST: u64 = 5_491_160_000_000;
-/// By how much a number of Argentina is smaller without its 9.
+/// The difference between a number of Argentina with the 9 and the same number without it.
 const WITHOUT_9: u64 = 5_491_160_000_000 - 541_160_000_000;
-/// People of the campaign who are nothing special.
+/// Recipients who are not skipped or rejected.
 const OTHERS: u64 = 1_200;
-/// People who are suppressed, and as many who have had enough marketing, who have a number of the USA, and who are in the
-/// upload twice.
+/// As many recipients are suppressed, have reached the frequency cap, and have a number of the USA. As many rows are
+/// duplicates.
 const EACH: u64 = 60;
 
 /// Refuses a tenth of the messages, withholds a tenth, and reports the others as delivered.
@@ -54,7 +54,7 @@ fn rows(numbers: impl Iterator<Item = u64>) -> String {
     numbers.map(row).collect()
 }
 
-/// A marketing campaign to these people, launched.
+/// Launches a marketing campaign to these people. Returns its id and the result of the upload.
 async fn campaign(api: &Api, store: &Store, numbers: impl Iterator<Item = u64>) -> (CampaignId, Value) {
     let id = world::campaign_of(store, "MARKETING", &["3001", "3002"], 0).await;
     let (status, uploaded) = api.upload(&id.to_string(), "people", rows(numbers)).await;
@@ -63,7 +63,7 @@ async fn campaign(api: &Api, store: &Store, numbers: impl Iterator<Item = u64>) 
     (id, uploaded)
 }
 
-/// Uploads into one draft after another until `enough`.
+/// Uploads into one draft after another until `enough` is set.
 async fn upload_all_the_time(api: &Api, enough: &Cell<bool>) {
     let first = FIRST + 1_000_000;
     while !enough.get() {
@@ -76,7 +76,7 @@ fn assert_adds_up(statistics: &Value, recipients: u64) {
     assert_eq!((by_state.sum(), statistics["recipients"].as_u64()), (recipients, Some(recipients)), "{statistics}");
 }
 
-/// Compares the counters with a recount. Returns whether they could be compared: not if a state changed meanwhile.
+/// Compares the counters with a recount. Returns false, without comparing, if a state changed meanwhile.
 async fn recount_agrees(store: &Store, id: CampaignId) -> bool {
     let record = store.campaign(id).await.expect("redis").expect("a campaign");
     let before = world::counts(store, &record).await;
@@ -112,7 +112,7 @@ async fn counts_add_up_and_equal_a_recount_at_every_moment_of_a_campaign() {
     }
 
     let others = (0..OTHERS).map(|n| FIRST + 100_000 + n);
-    // Some by the other form of the number: +54 9 11 is +54 11 too.
+    // Half of them by the other form of the number: +54 9 11 … and +54 11 … are the same.
     let twice = (0..EACH).map(|n| FIRST + 100_000 + n - if n.is_multiple_of(2) { WITHOUT_9 } else { 0 });
     let everybody = suppressed.chain(capped).chain(us).chain(others).chain(twice);
     let (id, uploaded) = campaign(&api, &store, everybody).await;

@@ -1,4 +1,4 @@
-//! A Redis that is nearly full: new recipients are refused, and what was accepted is sent.
+//! A Redis that is nearly full: new recipients are refused, and accepted ones are sent.
 
 use std::time::Duration;
 

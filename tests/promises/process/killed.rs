@@ -1,5 +1,5 @@
-//! Processes that are killed with kill -9: what is shown before their leases end, a retry that they do not finish, and who is
-//! forgotten meanwhile.
+//! Processes that are killed with SIGKILL: what the API shows before their leases end, retries that they do not finish,
+//! and people who are forgotten meanwhile.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -88,7 +88,7 @@ async fn a_retry_reaches_each_failed_recipient_once_while_servers_and_redis_are_
     let retry = async |server: &Server| {
         server.api().try_post_json(&format!("{path}/retry"), &body).await.map(|answer| answer["recipients"].clone())
     };
-    // The server dies at any point of the call.
+    // The server may die at any point of the call.
     tokio::join!(retry(&first), async { first.signal("KILL") });
     let second = start("second").await;
     until("the retry begins", async || retry(&second).await == Some((RECIPIENTS / 2).into())).await;
@@ -109,7 +109,7 @@ async fn a_retry_reaches_each_failed_recipient_once_while_servers_and_redis_are_
         let to = recipient["to"].as_str().expect("a number").trim_start_matches('+').to_owned();
         let (n, state) = (messages.get(&to).copied().unwrap_or(0), &recipient["state"]);
         let expected = if fails_first(&to) { 2 } else { 1 };
-        // Of a message that was in flight when the server was killed nobody knows whether it left.
+        // A message that was in flight when the server was killed may have left or not.
         let was_lost = state == "unknown" && n + 1 == expected;
         assert!(n == expected && state == "delivered" || was_lost, "{n} messages: {recipient}");
     }
@@ -137,7 +137,7 @@ async fn who_is_forgotten_around_the_death_of_a_worker_gets_nothing_and_nobody_g
         skipped
     };
     until("the campaign goes on", async || meta.requests() > 100).await;
-    // Some of them are sent to already, some are in flight, and some are not claimed yet.
+    // Some of these people have got their message, for some it is in flight, and some are not claimed yet.
     let mut skipped = forget(100..110).await;
     skipped.extend(forget(500..520).await);
     worker.signal("KILL");

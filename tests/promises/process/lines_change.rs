@@ -49,7 +49,7 @@ async fn a_status_without_a_token_counts_for_a_line_that_any_worker_listed() {
 
     let until_later = hooks.clock.now().after(hooks::ID_RETENTION);
     hooks.store.register_lines("w1", &[line(OTHER, 80.0)], until_later).await.expect("registered");
-    // The registry of lines is read again only at a bounded rate.
+    // The registry of lines is read again at a limited rate.
     until("the failure counts", async || {
         assert_eq!(
             hooks.deliver(&statuses(OTHER, &[status_without_token(&failed.wamid(), "failed 131026")])).await,
@@ -92,7 +92,7 @@ async fn every_line_is_owned_while_processes_list_different_lines() {
             && of(3) == Some("second")
             && of(1).is_some()
             && of(2).is_some()
-            // Each worker has one of the two lines that both list.
+            // Two lines are listed by both workers, so each worker has one of them.
             && of(1) != of(2)
     })
     .await;

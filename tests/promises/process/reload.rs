@@ -1,4 +1,4 @@
-//! What a running process takes over from its configuration: on SIGHUP, and when a file has changed.
+//! Reloads of the configuration: on SIGHUP, and when a file has changed.
 
 use std::{fs, path::PathBuf};
 
@@ -92,7 +92,7 @@ async fn two_app_secrets_are_valid_during_a_rotation_and_no_webhook_is_refused()
     process.edit("[log]", &format!("app_secret_previous = {{ file = \"{}\" }}\n[log]", old.display()));
     process.server.signal("HUP");
     process.logged(1, "configuration reloaded").await;
-    // No signal for the change of the file: it is noticed.
+    // A changed file is noticed without a signal.
     fs::write(secrets.path().join("app-secret"), "the-next-app-secret").expect("a secret");
     process.logged(2, "configuration reloaded").await;
     for secret in [APP_SECRET, "the-next-app-secret"] {

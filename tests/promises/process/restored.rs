@@ -1,4 +1,4 @@
-//! A Redis that was restored from an older copy: what the copy or a webhook tells is not sent again.
+//! A Redis that was restored from an older copy: messages that the copy or a webhook shows as sent are not sent again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -61,7 +61,8 @@ async fn a_restored_copy_repeats_only_what_neither_it_nor_a_webhook_knows() {
     let before = people(&meta).len();
 
     redis.restore(&copy).await;
-    // As docs/running.md says: nothing is sent until Meta's webhooks have told what they can, and the operator agrees.
+    // As docs/running.md says: everything stays paused until Meta's webhooks have reported what they can, and the
+    // operator resumes.
     let receiving = installation.serve("receiving", "api,webhook").await;
     let api = receiving.api();
     api.post("pause").await;

@@ -32,7 +32,7 @@ async fn the_ready_file_is_there_while_a_process_serves() {
     assert!(server.ended().await.success());
     assert!(!file.exists());
 
-    // A folder cannot be replaced by a file.
+    // The ready file cannot replace a folder.
     fs::create_dir_all(installation.dir().join("other.ready/x")).expect("a folder");
     let mut failed = installation.start("other", "api", &[]);
     assert_eq!(failed.ended().await.code(), Some(1));
@@ -80,7 +80,7 @@ async fn a_stopping_process_is_not_ready_while_it_still_answers() {
     let stopping = (503, r#"{"ready":false,"reasons":["stopping"]}"#.to_owned());
     until("it is not ready", async || server.ops("readyz").await == stopping).await;
     server.api().get("lines").await;
-    // A second signal ends the drain, and the stop is clean.
+    // A second signal ends the drain, and the process still stops cleanly.
     server.signal("TERM");
     assert!(server.ended().await.success(), "{}", server.log());
 }

@@ -1,4 +1,4 @@
-//! A deleted campaign is gone: no key of it is left, whatever still happens to its messages, and wherever the deletion is
+//! A deleted campaign leaves no key behind, whatever still happens to its messages, and wherever the deletion is
 //! interrupted.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -19,7 +19,7 @@ use crate::support::{self, claim_request, meta_code, redis::TestRedis, world};
 
 const KEPT: Duration = Duration::from_secs(60);
 
-/// All keys in Redis, sorted, without the duties of workers, counters and what waits for durability.
+/// All keys in Redis, sorted, without the duties of workers, counters, and keys for durability.
 async fn keys(store: &Store) -> Vec<String> {
     let (mut keys, mut cursor): (Vec<String>, u64) = (Vec::new(), 0);
     loop {
@@ -115,7 +115,7 @@ async fn a_deletion_that_was_interrupted_is_finished_by_housekeeping() {
     let before = keys(&store).await;
     let (id, part, _) = cancelled(&store).await;
     let now = store.time().await.expect("the time");
-    // The process that called this dies right after it.
+    // The process dies right after this call.
     assert_eq!(store.begin_deletion(id, now).await.expect("redis"), DeletionStart::Begun);
     assert!(store.campaign(id).await.expect("redis").is_none(), "it is found no more");
     assert_eq!(claim(&store, part, 2, 10).await, []);

@@ -1,4 +1,4 @@
-//! A Redis that restarts empty: the processes that were connected to it go on working together.
+//! A Redis that restarts empty: processes that were connected to it keep working together.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -42,7 +42,7 @@ async fn statuses_count_whichever_process_restores_the_token_key() {
     let first = sender.token_key().await.expect("a key").get();
     assert_statuses_count(&hooks, &sender).await;
 
-    // A process that was connected before comes first. It writes the key that all processes have.
+    // A process that was connected before is the first to return. It restores the key that all processes have.
     hooks.redis.lose_all().await;
     sender.time().await.expect("redis");
     let newcomer = Store::connect(&world::address(&hooks.redis)).await.expect("a store");
@@ -50,7 +50,7 @@ async fn statuses_count_whichever_process_restores_the_token_key() {
     assert_eq!(key.secret(), first.secret(), "the old key is restored");
     assert_statuses_count(&hooks, &newcomer).await;
 
-    // A new process asks before the others. Whichever process is first, all use its key.
+    // A new process is the first, and writes a new key. The others adopt it.
     hooks.redis.lose_all().await;
     let newcomer = Store::connect(&world::address(&hooks.redis)).await.expect("a store");
     let key = newcomer.token_key().await.expect("a key").get();
@@ -66,7 +66,7 @@ async fn a_token_signed_with_a_new_key_counts_at_once() {
     let (id, messages) = hooks.campaign(&["3001"], 1).await;
     let message = messages[&"3001".into()][0];
     hooks.accept([&message]).await;
-    // As after Redis lost the key and another process wrote a new one, which this process has not read yet.
+    // As if Redis had lost the key and another process had written a new one, which this process has not read yet.
     let mut redis = hooks.redis.connection().await;
     let secret = [9; 16];
     let key = hooks.store.keys.token_key();

@@ -1,4 +1,4 @@
-//! The marketing messages that frequency caps count, against a model that remembers each of them.
+//! The marketing messages that frequency caps count, compared with a model that stores each message.
 
 use std::time::Duration;
 
@@ -25,12 +25,12 @@ fn cap(messages: u8, days: u8) -> FrequencyCap {
     FrequencyCap { messages, days }
 }
 
-/// The hash of a person. All in a hundred share a field.
+/// The hash of a person. A hundred people share a field.
 fn hash(person: u64) -> PersonHash {
     PersonHash(((person / 100) << 50) | ((person % 100) << 18))
 }
 
-/// The message to a person, by its row.
+/// The message to a person, identified by its row.
 fn message(person: u64, row: u16) -> MarketingMessage {
     let campaign = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id");
     MarketingMessage::new(hash(person), (PartId { campaign, number: 0 }, ClaimedRow { row, send: 1 }))
@@ -40,7 +40,7 @@ async fn count(store: &Store, caps: FrequencyCaps, messages: &[MarketingMessage]
     store.count_marketing(&business(), caps, messages, now).await.expect("redis")
 }
 
-/// The bytes of all messages that are counted.
+/// The bytes that all counted messages take.
 async fn counted_bytes(store: &Store) -> usize {
     let key = store.keys.marketing(&business());
     let values: Vec<Vec<u8>> = store.query("HVALS", cmd("HVALS").arg(key)).await.expect("redis");

@@ -1,5 +1,5 @@
-//! A forgotten person: nothing of the person is left in Redis, the statistics are the same as before, and nothing is claimed
-//! for the person any more.
+//! A forgotten person: nothing about the person is left in Redis, the statistics are unchanged, and nothing more is
+//! claimed for the person.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -36,7 +36,7 @@ use crate::support::{
 };
 
 const KEPT: Duration = Duration::from_secs(60);
-/// The person who is forgotten, as uploaded, and by the other form of the number.
+/// The two forms of the number of Maria, who is forgotten. The first is the uploaded one.
 const MARIA: [u64; 2] = [5_491_155_550_001, 541_155_550_001];
 
 fn phone(digits: u64) -> Phone {
@@ -68,14 +68,14 @@ fn wamid(to: u64) -> Wamid {
     Wamid::from(format!("wamid.{}", base64::engine::general_purpose::STANDARD.encode(bytes)).as_str())
 }
 
-/// The forms in which Redis has a number: those of [`traces::of`], and half bytes.
+/// The forms in which Redis may have a number: those of [`traces::of`], and two digits in each byte.
 fn traces(digits: u64) -> Vec<Vec<u8>> {
     let text = digits.to_string();
     let half_bytes = text.as_bytes().chunks_exact(2).map(|pair| (pair[0] - b'0') << 4 | (pair[1] - b'0')).collect();
     [traces::of(phone(digits)), vec![half_bytes]].concat()
 }
 
-/// The keys in which Maria is found.
+/// The keys that contain data about Maria.
 async fn found_maria(store: &Store) -> Vec<String> {
     let (people, values) = (MARIA.map(phone), MARIA.map(|digits| format!("A-{digits}")));
     traces::found(store, &MARIA.map(traces).concat(), &people, &values).await
@@ -102,8 +102,8 @@ async fn find(store: &Store, id: CampaignId, digits: u64) -> Option<(PartId, u16
     store.find_phones(&[query]).await.expect("redis").pop().flatten()
 }
 
-/// A draft and a running campaign with Maria, by different forms of her number. The draft has rejected her once more. She has
-/// written, is suppressed and counts towards the messaging limit, and there are events about her.
+/// A draft and a running campaign with Maria, by different forms of her number. The draft also rejected a second row
+/// with her number. She has written, is suppressed, counts towards the messaging limit, and is in events.
 struct Traces {
     world: World,
     store: Store,
@@ -161,7 +161,7 @@ impl Traces {
 async fn nothing_of_a_forgotten_person_is_left_and_the_statistics_stay() {
     let Traces { world, store, draft, running } = Traces::leave().await;
     let (part, row) = find(&store, running, MARIA[0]).await.expect("she is in it");
-    // All messages of the part are accepted, hers is delivered.
+    // All messages of the part are accepted, and Maria's is delivered.
     let rows = claim(&store, part, 1_000).await;
     let id_of =
         |claimed: &ClaimedRow| if claimed.row == row { MARIA[1] } else { 5_491_100_000_000 + u64::from(claimed.row) };
@@ -203,7 +203,7 @@ async fn nothing_of_a_forgotten_person_is_left_and_the_statistics_stay() {
     let still = Forgotten { suppressions: 1, ..Forgotten::default() };
     assert_eq!((again, found_maria(&store).await), (still, Vec::new()));
 
-    // What Meta says later about her message still counts.
+    // A later status about her message still counts.
     let counts = world::counts(&store, &record).await;
     assert_eq!(counts, counts_before);
     assert_eq!(counts.by_state, world::recount(&store, &record).await);
@@ -273,14 +273,14 @@ async fn a_message_in_flight_keeps_its_state_and_is_not_sent_again() {
     let forgotten = forget(store, maria()).await;
     assert_eq!((forgotten.recipients, forgotten.skipped), (1, 0));
     assert_eq!(world.count(id, State::InFlight).await, 2);
-    // Her message comes back: the claim says that chunks which were read before are out of date.
+    // Her message is given back. The next claim says that chunks which were read earlier are out of date.
     settle(store, part, vec![(hers, Settled::Back { at: Due::AtOnce })]).await;
     let now = store.time().await.expect("the time");
     let claimed = store.claim(part, &claim_request(1, now, 2, now.after(KEPT))).await.expect("a claim");
     let Claim::Rows { rows, erased, .. } = claimed else { panic!("{claimed:?}") };
     assert!(erased > 0 && rows.len() == 1 && rows[0].claimed.send == 2, "{rows:?}");
     assert_eq!(store.numbers(part, &[row]).await.expect("redis"), [None]);
-    // She has got it after all, and the id that Meta reports is not stored.
+    // Meta accepted her message after all. The id is not stored.
     settle(store, part, vec![(rows[0].claimed, Settled::Accepted(wamid(MARIA[0])))]).await;
     assert_eq!(world.count(id, State::Accepted).await, 1);
     assert_eq!(store.wamids(part, &[rows[0].claimed]).await.expect("redis"), [None]);
@@ -308,7 +308,7 @@ async fn a_forgetting_that_was_interrupted_anywhere_is_finished_by_housekeeping(
         cutter.restore();
         interrupted += u32::from(!is_done);
         if !is_done && store.forgetting().await.expect("redis").is_empty() {
-            // It had not begun, or everything was done.
+            // Nothing was forgotten yet, or everything.
             forget(&store, maria()).await;
         } else if !is_done {
             store.finish_forgetting(&lines, &businesses, now).await.expect("not yet");
@@ -356,7 +356,7 @@ async fn nobody_is_claimed_after_they_were_forgotten() {
     while next > 0 {
         let arrived = meta.requests();
         until("the campaign goes on", async || meta.requests() > arrived + 20).await;
-        // From the end, so that many of them are not claimed yet. At the end the campaign has come towards them.
+        // From the last rows backwards, so that many of them are not claimed yet, until the campaign has got this far.
         next = next.saturating_sub(60);
         for n in next..next + 5 {
             forget(&store, recipient(n).into()).await;
@@ -381,7 +381,7 @@ async fn nobody_is_claimed_after_they_were_forgotten() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_forgotten_while_a_message_is_in_flight_gets_no_second_attempt() {
-    /// Answers the first attempts late and with an error after which a message is sent again.
+    /// Answers each first attempt late, with an error after which the message is sent again.
     #[derive(Default)]
     struct Late(HashSet<String>);
     impl Conduct for Late {

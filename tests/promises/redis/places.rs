@@ -1,4 +1,4 @@
-//! The places of a messaging limit, against a model of what Meta counts.
+//! The places of a messaging limit, compared with a model of what Meta counts.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +19,7 @@ use crate::support::{redis::TestRedis, seed, world};
 
 const LIMIT: u32 = 20;
 const DAY: Duration = Duration::from_hours(24);
-/// Meta cuts the time of a delivery to whole seconds.
+/// Meta gives the time of a delivery in whole seconds, rounded down.
 const SECOND: Duration = Duration::from_secs(1);
 const START: UnixMs = UnixMs(1_795_000_000_000);
 
@@ -52,7 +52,7 @@ async fn used(store: &Store, now: UnixMs) -> u64 {
     store.places(&business(), LIMIT, now).await.expect("redis").used
 }
 
-/// A message that may be sent and has no fate yet.
+/// A message that may have been sent and whose fate is not known yet.
 struct Open {
     person: u64,
     message: RowRef,
@@ -65,7 +65,7 @@ async fn whatever_meta_counts_is_counted_and_never_above_the_limit() {
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let mut rng = StdRng::seed_from_u64(seed());
     let (mut now, mut open, mut row) = (START, Vec::<Open>::new(), 0_u16);
-    // When each person last got a message.
+    // The last delivery to each person.
     let mut delivered: HashMap<u64, UnixMs> = HashMap::new();
     for _ in 0..1_500 {
         now = now.after(Duration::from_secs(rng.random_range(0..1_800)));
@@ -93,7 +93,7 @@ async fn whatever_meta_counts_is_counted_and_never_above_the_limit() {
                 };
                 if fate != Fate::NotDelivered {
                     delivered.insert(ended.person, now);
-                    // A phone that gets a message gets those before it too.
+                    // A phone that gets a message also gets the earlier ones.
                     open.retain(|other| other.person != ended.person || other.sent > now);
                 }
                 note(&store, person(ended.person), ended.message, fate, now).await;
@@ -102,7 +102,7 @@ async fn whatever_meta_counts_is_counted_and_never_above_the_limit() {
                 }
             }
         }
-        // A message that is open for three days is given up.
+        // After three days, an open message counts as not delivered.
         open.retain(|open| now.since(open.sent) < 3 * DAY);
         let counted: HashSet<u64> =
             delivered.iter().filter(|(_, at)| now.since(**at) < DAY).map(|(person, _)| *person).collect();
@@ -157,7 +157,7 @@ async fn a_person_with_an_open_window_does_not_count_when_the_message_is_deliver
     let closed = START.after(DAY);
     assert_eq!(take(&store, &[(person(1), message(1, 2))], closed).await, [true]);
     assert_eq!(used(&store, closed).await, 2, "the window is closed");
-    // A message that was given up arrives after all.
+    // A message that counted as not delivered arrives after all.
     note(&store, person(3), message(3, 1), Fate::Delivered(closed), closed).await;
     assert_eq!(used(&store, closed).await, 3);
 }

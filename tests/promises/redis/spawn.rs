@@ -92,10 +92,10 @@ async fn a_second_process_on_the_same_data_is_refused() {
     PrivateRedis::start(dir.path()).await.expect("the directory is free again").stop().await.expect("a clean stop");
 }
 
-/// The variable that makes [`parent_process`] start a Redis: the directory of its data.
+/// The environment variable with the directory in which [`parent_process`] starts a Redis.
 const DIR_OF_PARENT: &str = "PREGON_TEST_SPAWN_DIR";
 
-/// Does nothing as a test. With the variable set, it starts a Redis and waits until
+/// As a test, does nothing. If the variable is set, starts a Redis and waits until
 /// [`the_server_stops_when_its_process_is_killed`] kills its process.
 #[tokio::test]
 async fn parent_process() {

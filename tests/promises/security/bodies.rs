@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::kit::{Worker, csv, draft, head};
 use crate::support::{hooks::signature, until};
 
-/// A depth that would overflow any stack.
+/// Deep enough to overflow the stack of a recursive parser.
 const DEEP: usize = 1_000_000;
 
 fn nested(depth: usize) -> String {
@@ -204,7 +204,7 @@ async fn a_dripping_body_returns_408_unless_it_is_an_upload() {
     let chunked = "content-type: text/csv\r\ntransfer-encoding: chunked\r\n";
     moving.send(head("POST", &format!("{campaign}/recipients"), chunked).as_bytes()).await;
     let uploading = async {
-        // In total twice as long as the stall timeout, but never as long between two chunks.
+        // In total this takes twice the stall timeout, but no pause between two chunks is that long.
         for piece in csv(0..7).split_inclusive('\n') {
             moving.send(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).await;
             tokio::time::sleep(drip).await;

@@ -45,7 +45,7 @@ use super::{
 };
 use crate::support::until;
 
-/// A listener with TLS, and what stops it.
+/// A running listener with TLS. `stop` stops it.
 struct Server {
     address: SocketAddr,
     stop: CancellationToken,

@@ -23,8 +23,8 @@ async fn change(server: &SimServer, what: Value) {
     server.sim.idle().await;
 }
 
-/// The codes of a utility template, a marketing template and a text to a person without a window, and of the utility
-/// template and a text to one with a window.
+/// The codes of five sends: the utility template, the marketing template and a text to a person without a service
+/// window, and the utility template and a text to a person with one.
 async fn codes(server: &SimServer) -> [u64; 5] {
     let wrote = json!({"line": "3001", "from": number(2), "text": "hola"});
     assert_eq!(server.control("inbound", &wrote).await.0, 200);

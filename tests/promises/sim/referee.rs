@@ -1,4 +1,4 @@
-//! The referee: the ledger counts the sends that break a rule of Meta, whatever their response is.
+//! The referee: the ledger counts the sends that break a rule of Meta, whatever the response to them is.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(crate) fn sale(person: u32) -> Value {
     )
 }
 
-/// A referee who counts a send as soon as the webhook was answered.
+/// A scenario whose referee counts as soon as the webhook is answered.
 fn strict(mut scenario: Scenario) -> Scenario {
     scenario.referee.grace = Duration::ZERO;
     scenario
@@ -63,7 +63,7 @@ async fn more_than_the_rate_in_and_out_breaks_the_rate() {
     let server = SimServer::start(scenario).await;
     let inbound = json!({"line": "3001", "from": number(9), "text": "hola"});
     assert_eq!(server.control("inbound", &inbound).await.0, 200);
-    // Refused sends count too, also those that meet a fault.
+    // Refused sends count too, even if a fault decides the response.
     server.control("scenario", &json!({"faults": {"html_502": 1.0}})).await;
     for person in 0..5 {
         assert_eq!(server.send(&order(person, "")).await.0, 502);
@@ -169,7 +169,7 @@ async fn marketing_after_a_stop_fails_and_breaks_a_rule() {
     assert_eq!((&preference["value"], &preference["category"]), (&json!("stop"), &json!("marketing_messages")));
     assert_eq!((&preference["wa_id"], preference["timestamp"].is_u64()), (&json!(number(1)[1..]), true));
 
-    // For all lines of the business, and only for marketing.
+    // The stop is valid for all lines of the business, and only for marketing.
     assert_eq!(server.try_send("3002", &sale(1)).await.expect("an answer").0, 200);
     assert_eq!([server.code(&order(1, "")).await, server.code(&sale(2)).await], [0, 0]);
     server.sim.idle().await;

@@ -25,7 +25,7 @@ async fn change(server: &SimServer, what: Value) {
     assert_eq!(changed, (200, json!({"success": true})), "{body}");
 }
 
-/// Resolves when a send is answered otherwise than by `code`. Returns the code then; 0 if it is accepted.
+/// Sends until the answer has another code than `code`. Returns that code; 0 if the message is accepted.
 async fn code_after(server: &SimServer, code: u64) -> u64 {
     loop {
         let found = server.code(&order(1, "")).await;
@@ -238,7 +238,7 @@ async fn a_send_with_a_template_that_is_not_approved_breaks_a_rule() {
     assert_eq!([server.code(&order(1, "")).await, server.code(&sale(1)).await], [132_015, 0]);
     assert_eq!(broken(&server), counts(&[("template_not_approved", 1)]));
 
-    // Without a webhook, a sender cannot know of a change, but it reads the templates before it sends.
+    // Without a webhook, a sender cannot know of a change, only the statuses that the templates had when it read them.
     let server = SimServer::start(quiet()).await;
     change(&server, json!({"status": "PAUSED"})).await;
     assert_eq!(server.code(&order(1, "")).await, 132_015);

@@ -305,7 +305,7 @@ async fn the_rough_scenario_delivers_every_planned_status() {
     assert_eq!(ledger.total.told, ledger.total.planned);
     assert_eq!((ledger.total.duplicated_recipients, ledger.total.unique_recipients), (0, ledger.total.accepted));
     assert_eq!((ledger.webhooks_pending, ledger.webhooks_given_up), (0, 0));
-    // The webhook received what the ledger says, message by message.
+    // Message by message, the webhook received the state that the ledger has.
     let mut received = HashMap::<String, State>::new();
     for status in webhook.statuses() {
         let state: State = serde_json::from_value(status["status"].clone()).expect("a state");

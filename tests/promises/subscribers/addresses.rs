@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::kit::{Stage, event_id, subscriber};
 use crate::support::{receiver::Receiver, until};
 
-/// What is stored as the error of the only subscriber.
+/// The stored error of the only subscriber.
 async fn last_error(stage: &Stage) -> String {
     let mut error = Value::Null;
     until("the delivery fails", async || {

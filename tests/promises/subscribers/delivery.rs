@@ -1,4 +1,4 @@
-//! What arrives, in which order and form.
+//! Deliveries: which events arrive, in which order and form.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -87,7 +87,7 @@ async fn a_long_answer_is_not_read() {
     let mut stage = Stage::start(vec![subscriber("crm", &receiver.url)]).await;
     let _deliveries = stage.deliver().await;
     stage.tell(&["a", "b"]).await;
-    // It never ends.
+    // The body of the answer never ends.
     receiver
         .next()
         .await
@@ -102,7 +102,7 @@ async fn a_batch_is_a_list_whose_repeat_has_the_same_id() {
     crm.batch = 3;
     let mut stage = Stage::start(vec![crm]).await;
     drop(stage.deliver().await);
-    // Written as a whole, so that each batch but the last is full.
+    // Written before the deliveries begin, so that each batch but the last is full.
     stage.tell(&["a", "b", "c", "d", "e", "f", "g"]).await;
     let _deliveries = stage.deliver().await;
     let mut ids = Vec::new();
@@ -188,7 +188,7 @@ async fn a_dead_subscriber_delays_no_other() {
     let mut stage = Stage::start(urls.map(|(id, url)| subscriber(id, url)).into()).await;
     let _deliveries = stage.deliver().await;
     stage.tell(&["a", "b", "c"]).await;
-    // It never answers.
+    // This subscriber never answers.
     let _waiting = silent.next().await;
     assert_eq!(alive.accept_until("c").await, ["a", "b", "c"]);
     until("the lag of each is shown", async || {

@@ -23,7 +23,7 @@ async fn status_410_disables_a_subscriber_until_it_is_enabled() {
         (&event["type"], &event["subscriber"], &event["reason"]),
         (&json!("subscriber.disabled"), &json!("crm"), &json!("410 Gone"))
     );
-    // Another worker, which takes over, delivers nothing either: see below.
+    // A disabled subscriber gets nothing, although events are removed from the feed.
     stage.remove_all_but(2).await;
     assert!(receiver.is_idle());
 

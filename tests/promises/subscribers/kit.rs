@@ -1,4 +1,4 @@
-//! Deliveries to a receiver.
+//! The set-up of these tests: an API server, workers that deliver, and a receiver.
 
 use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
@@ -13,10 +13,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use crate::api::harness::{FEED, WEBHOOK_SECRET, subscriber};
 use crate::{api::harness::Api, support::receiver::Receiver};
 
-/// An API server, and the deliveries of workers.
+/// An API server, and the subscribers to whom workers deliver.
 pub struct Stage {
     pub api: Api,
-    /// The settings of the workers that are started from now on.
+    /// The settings of workers that are started later.
     pub settings: DeliverySettings,
     feed: FeedLimits,
     subscribers: Vec<Subscriber>,
@@ -31,14 +31,14 @@ impl Stage {
         Self::start_with(1, subscribers).await
     }
 
-    /// A stage whose feed has several streams.
+    /// A stage whose feed has this many streams.
     pub async fn start_with(partitions: u16, subscribers: Vec<Subscriber>) -> Self {
         let feed = FeedLimits { partitions: NonZeroU16::new(partitions).expect("not 0"), ..FEED };
         let api = Api::start_with(Some(feed), subscribers.clone()).await;
         Self { api, settings: settings(), feed, subscribers, workers: 0 }
     }
 
-    /// A stage with one receiver, whose subscriber `crm` is changed by `change`, and a worker that delivers to it.
+    /// A stage with one receiver and a worker that delivers to it. `change` edits its subscriber, `crm`.
     pub async fn with_receiver(change: impl FnOnce(&mut Subscriber)) -> (Self, Receiver, Deliveries) {
         let receiver = Receiver::start().await;
         let mut crm = subscriber("crm", &receiver.url);
@@ -95,7 +95,7 @@ impl Stage {
         answer.body
     }
 
-    /// The place of every event in the first stream, with its type.
+    /// The position of every event in the first stream, with the event.
     pub async fn stored(&self) -> Vec<(String, Value)> {
         let after = Default::default();
         let events = self.api.store.events_after(0, after, 1_000).await.expect("redis");
@@ -123,7 +123,7 @@ fn settings() -> DeliverySettings {
     }
 }
 
-/// An event as a writer of the feed makes it.
+/// An event in the form in which the feed has it.
 pub fn event(id: &str, kind: &str) -> Value {
     json!({ "id": id, "type": kind, "at": "2026-11-29T12:00:00Z", "line": "3001", "to": "+5491155550001" })
 }

@@ -27,7 +27,7 @@ async fn a_redelivery_ends_the_wait_of_a_failing_subscriber() {
     let (stage, mut receiver, _deliveries) = Stage::with_receiver(|_| ()).await;
     stage.tell(&["a", "b"]).await;
     receiver.accept().await;
-    // It asks for ten minutes.
+    // The subscriber asks for a pause of ten minutes.
     receiver.next().await.answer_with(503, &[("retry-after", "600")]);
     stage.post("crm/redeliver?from=0").await;
     assert_eq!(receiver.accept_until("b").await, ["a", "b"]);

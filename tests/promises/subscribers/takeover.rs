@@ -63,7 +63,7 @@ async fn a_stop_waits_for_the_webhook_in_flight() {
 async fn a_success_while_redis_is_away_is_not_repeated() {
     let mut receiver = Receiver::start().await;
     let mut stage = Stage::start(vec![subscriber("crm", &receiver.url)]).await;
-    // The right to deliver outlasts the outage.
+    // A lease that outlasts the outage.
     stage.settings.lease = Duration::from_secs(60);
     let _deliveries = stage.deliver().await;
     stage.tell(&["a", "b"]).await;

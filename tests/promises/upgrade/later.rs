@@ -153,7 +153,7 @@ async fn deliver_statuses(webhook: &str, api: &Api, recorded: &Value) {
         let text = |name: &str| status[name].as_str().expect("text");
         let state = text("status").split(' ').next().expect("a word");
         let recipient = format!("campaigns/{}/recipients/{}", text("campaign"), text("to"));
-        // A status without a token may be applied after its webhook was answered.
+        // A status without a token may be applied only after its webhook was answered.
         until("the status is applied", async || api.get(&recipient).await["state"] == state).await;
     }
 }

@@ -44,10 +44,10 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The worker that has the leases.
 const WORKER: &str = "recorder";
 pub const LINES: [&str; 4] = ["3001", "3002", "3003", "3004"];
-/// A start that no test will see.
+/// A start later than any test runs.
 const FAR: &str = "2099-01-01T00:00:00Z";
 
-/// An installation that is being filled.
+/// The installation whose data is recorded.
 struct Recorder {
     redis: TestRedis,
     intake: Intake,
@@ -83,7 +83,7 @@ impl Recorder {
         first..first + n
     }
 
-    /// A draft with `n` recipients on `line`, under its name as `external_id`. `more`: further fields.
+    /// Creates a draft with `n` recipients on `line`. Its name is also its `external_id`. `more`: further fields.
     async fn draft(&mut self, name: &str, line: &str, n: u64, more: Value) -> CampaignId {
         let mut fields = json!({ "name": name, "external_id": name, "lines": [line] });
         fields.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("an object"));
@@ -139,7 +139,7 @@ impl Recorder {
         assert!(self.store.complete_if_done(id, self.now()).await.expect("redis"), "{id} is not done");
     }
 
-    /// A status that a later release will receive for a message of this one.
+    /// A status of a message of this release, to be delivered to a later release.
     async fn status(&self, part: PartId, claimed: ClaimedRow, word: &str, with_token: bool) -> Value {
         let message = Message { part, row: claimed.row, send: claimed.send };
         let chunk = self.store.chunks(part, &[0]).await.expect("a chunk").remove(0);
@@ -338,7 +338,7 @@ async fn ended_campaigns(recorder: &mut Recorder, statuses: &mut Vec<Value>) {
     recorder.complete(part.campaign).await;
 }
 
-/// Settings of operators, holds, and what a live worker writes.
+/// Settings by operators, holds, and the records of a live worker.
 async fn lines_and_holds(recorder: &mut Recorder) {
     let store = recorder.store.clone();
     recorder.launched("held", "3003", 3, json!({})).await;
@@ -402,8 +402,8 @@ async fn dead_job(recorder: &Recorder) {
     let Ok(()) = reader.await.expect("no panic");
 }
 
-/// A job that was delivered to a reader and not finished, and one that was not delivered. Returns their campaigns, each
-/// with its one recipient.
+/// Adds a job that was delivered to a reader but not finished, and one that was not delivered. Returns their campaigns,
+/// each with its only recipient.
 async fn jobs(recorder: &mut Recorder) -> Value {
     let mut jobs = Vec::new();
     for name in ["delivered job", "new job"] {
@@ -420,7 +420,7 @@ async fn jobs(recorder: &mut Recorder) -> Value {
     jobs.into()
 }
 
-/// What the API shows of each campaign and its recipients, without what depends on the time of the request.
+/// What the API shows of each campaign and its recipients, without values that depend on the time of the request.
 async fn observe(recorder: &Recorder) -> Vec<Value> {
     let installation = Installation::new(&recorder.redis, "http://127.0.0.1:9", &LINES.map(|line| (line, 80.0)), "");
     let server = installation.serve("observer", "api").await;
@@ -432,7 +432,7 @@ async fn observe(recorder: &Recorder) -> Vec<Value> {
         for momentary in ["eta", "waiting_for", "rate_per_second"] {
             statistics.remove(momentary).expect("a field");
         }
-        // The recipients of a campaign are gone once it is forgotten.
+        // After the retention, a campaign has no recipients.
         let (_, page) = api.call(Method::GET, &format!("campaigns/{id}/recipients?limit=500"), None).await;
         campaigns.push(json!({ "campaign": campaign, "recipients": page["recipients"] }));
     }

@@ -1,4 +1,4 @@
-//! The version of the data: who may read it, and when it rises.
+//! The version of the data: which releases may read it, and when it rises.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::support::{
 const NOWHERE: &str = "http://127.0.0.1:9";
 const TOO_NEW: &str = "the data in redis has version 2, and this is release";
 
-/// What a newer release does when it raises the version.
+/// The command by which a newer release raises the version.
 fn raise() -> Cmd {
     cmd("ZADD").arg(&["pregon:data_version", "2", "0.9.0"]).clone()
 }

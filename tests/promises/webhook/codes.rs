@@ -1,4 +1,4 @@
-//! Every row of Meta's table of error codes, as a `failed` status: what is held, and what becomes of the recipient.
+//! Every row of Meta's table of error codes, as a `failed` status: what is held, and which state the recipient gets.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,7 @@ async fn holds_its_scope_and_nothing_else(row: Row) {
         assert_eq!(hold.code.map(|code| code.0), Some(row.code), "{row:?}");
         assert!(lifters(scope, hold).len() >= 2, "{row:?}");
     }
-    // The recipient is at fault unless something else is held; a blocked country is about its recipients.
+    // The recipient fails unless the hold explains the failure. A blocked country is a property of the recipient.
     let fails = held.is_none() || row.action == "block_country";
     let state = if fails { State::Failed } else { State::Pending };
     assert_eq!(hooks.by_state(id).await, HashMap::from([(state, 1)]), "{row:?}");

@@ -260,7 +260,7 @@ async fn a_template_paused_by_meta_is_held_until_it_is_approved() {
             let code = body.contains("PAUSED").then_some(MetaCode(132_015));
             assert_eq!(hold.code, code, "the code with which Meta refuses messages of a paused template");
             assert!(hold.reason.ends_with("Your template was paused for 3 hours."), "{}", hold.reason);
-            // Meta's pause, and a minute.
+            // The length of Meta's pause, plus a minute.
             assert_eq!(hold.until, code.map(|_| at.after(Duration::from_secs(3 * 3_600 + 60))));
         }
     }
@@ -351,7 +351,7 @@ async fn webhooks_and_statuses_are_counted_by_result() {
     hooks.stop().await;
 }
 
-/// An update of the template `spring_sale`, made at `at`.
+/// A webhook about the status of the template `spring_sale`, with the time `at`.
 fn template_update(event: &str, title: &str, at: UnixMs) -> Value {
     let mut update = payload(&[json!({"field": "message_template_status_update", "value": {
         "event": event, "message_template_name": "spring_sale", "message_template_language": "en-GB",
@@ -381,7 +381,7 @@ async fn late_updates_of_a_template_change_nothing() {
     assert_eq!(until().await, None);
     deliver("PAUSED", "SECOND_PAUSE", ago(10)).await;
     assert_eq!(until().await, None, "it was unpaused since");
-    // Meta gives whole seconds, so this one is certainly later than the lift.
+    // Meta's times are in whole seconds. The next whole second is certainly after the lift.
     let next = UnixMs((now().seconds() + 1) * 1_000);
     deliver("PAUSED", "SECOND_PAUSE", next).await;
     let six_hours = next.after(Duration::from_secs(6 * 3_600 + 60));

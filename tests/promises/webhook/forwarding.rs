@@ -1,4 +1,4 @@
-//! Other systems of the operator get Meta's webhooks as they came.
+//! Meta's webhooks are forwarded to other systems of the operator, byte by byte as they came.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::support::{
     until,
 };
 
-/// A webhook that no parser would write like this: with escapes, blanks and an unknown field.
+/// A webhook that a parser and writer would change: it has escapes, blanks and an unknown field.
 const BODY: &[u8] = br#"{ "object":"whatsapp_business_account","entry":[{"id":"2001","changes":[{"field":"flows", "value":{"name":"\u00e9\ud83d"}}]}],"x":1.0 }"#;
 
 /// A receiver of Meta's webhooks that forwards them.
@@ -145,7 +145,7 @@ async fn a_stop_waits_for_attempts_in_progress_and_repeats_none() {
     assert!(stage.target.is_idle());
 }
 
-/// A stop does not wait longer than `stop_timeout` for a target that does not answer.
+/// A stop waits at most `stop_timeout` for a target that does not answer.
 #[tokio::test]
 async fn a_stop_leaves_a_target_that_does_not_answer() {
     let mut stage = Stage::start_with(|settings| settings.stop_timeout = Duration::from_millis(50)).await;
@@ -155,7 +155,7 @@ async fn a_stop_leaves_a_target_that_does_not_answer() {
     stage.task.await.expect("no panic").expect("a clean end");
 }
 
-/// A worker whose own address is the target by mistake gets each webhook back once, and leaves it at that.
+/// If a worker's own address is the target by mistake, it gets each webhook back once, and does not forward it again.
 #[tokio::test]
 async fn a_webhook_that_pregon_forwarded_is_not_forwarded_again() {
     let mut stage = Stage::start().await;

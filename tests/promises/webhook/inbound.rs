@@ -1,5 +1,5 @@
-//! Messages from people: each is on the stream of its line once, with the recipient whose message it answers, until it
-//! was read or its time is over.
+//! Messages from people: each is on the stream of its line once, with the recipient of the message that it answers,
+//! until it is acknowledged or its retention ends.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -24,7 +24,7 @@ async fn redis<T: FromRedisValue>(hooks: &Hooks, command: &[&str]) -> T {
     hooks.store.query("test", cmd(name).arg(arguments)).await.expect(name)
 }
 
-/// The messages on the stream of line 3001 and the recipients that they name, oldest first.
+/// The messages on the stream of line 3001, oldest first, with the recipients that they name.
 async fn kept(hooks: &Hooks) -> Vec<(Inbound, Option<String>)> {
     let entries: Vec<(String, HashMap<String, String>)> = redis(hooks, &["XRANGE", STREAM, "-", "+"]).await;
     let read = |(_, fields): (String, HashMap<String, String>)| {
@@ -66,7 +66,7 @@ fn recipient(message: &Message) -> String {
 #[tokio::test]
 async fn every_message_is_kept_once_and_in_order() {
     let hooks = Hooks::start().await;
-    // More than one call of the script takes.
+    // More messages than one call of the script stores.
     assert_eq!(hooks.deliver(&texts(0..300)).await, 200);
     assert_eq!(hooks.deliver(&texts(0..300)).await, 200);
     let (first, second) = (texts(298..302), texts(298..302));
@@ -125,7 +125,7 @@ async fn a_plain_message_answers_the_last_campaign_that_sent_to_the_person() {
     let hooks = Hooks::start().await;
     let (first, _) = sent(&hooks).await;
     let (second, message) = sent(&hooks).await;
-    // Has not sent to the person.
+    // This campaign has not sent to the person.
     let third = world::campaign(&hooks.store, &["3001"], 1, OnDoubt::Hold).await;
     world::launch(&hooks.store, third).await;
     let late = json!({"type": "text", "id": "late", "from": NUMBER,
@@ -178,7 +178,7 @@ async fn what_a_reader_has_not_acknowledged_is_kept_and_a_full_stream_is_answere
     assert_eq!(kept_texts(&hooks).await, ids(0..most));
     assert_eq!(redis::<i64>(&hooks, &["PTTL", STREAM]).await, -1, "no expiry");
 
-    // Delivered, and not acknowledged.
+    // Delivered to a consumer, but not acknowledged.
     let read = ["XREADGROUP", "GROUP", "engage", "c", "COUNT", "5", "STREAMS", STREAM, ">"];
     let () = redis(&hooks, &read).await;
     assert_eq!(hooks.deliver(&texts(most..most + 1)).await, 503);
@@ -186,7 +186,7 @@ async fn what_a_reader_has_not_acknowledged_is_kept_and_a_full_stream_is_answere
     for (id, _) in entries.iter().take(3) {
         let () = redis(&hooks, &["XACK", STREAM, "engage", id]).await;
     }
-    // Room for three. Meta delivers the rest of the webhook again.
+    // The stream has room for three messages. Meta delivers the webhook with the others again.
     assert_eq!(hooks.deliver(&texts(most..most + 5)).await, 503);
     assert_eq!(kept_texts(&hooks).await, ids(3..most + 3));
     let () = redis(&hooks, &["XGROUP", "DESTROY", STREAM, "engage"]).await;
@@ -259,7 +259,8 @@ async fn housekeeping_removes_what_was_read_when_its_time_is_over() {
 #[tokio::test]
 async fn fingerprints_that_overlap_in_a_bucket_are_told_apart() {
     let hooks = Hooks::start().await;
-    // All in one bucket, and each found in the others only across their boundaries.
+    // All these fingerprints are in one bucket. Each also occurs in the others' bytes, but across the boundaries of
+    // entries.
     let prints =
         [[7, 0, 1, 2, 7, 0, 1, 2], [7, 0, 1, 2, 3, 4, 5, 6], [7, 0, 1, 2, 7, 0, 1, 3], [7, 0, 3, 4, 5, 6, 7, 0]];
     let limits = InboundLimits { retention: Duration::from_secs(60), length_max: 100 };

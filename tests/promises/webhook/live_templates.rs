@@ -24,7 +24,7 @@ use crate::support::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many messages are not held.
+/// How many messages Meta accepts before it holds the next ones.
 const FIRST: u64 = 10;
 const RECIPIENTS: u64 = 60;
 /// The hold on the template of these tests.
@@ -84,7 +84,7 @@ impl Stage {
         holds["holds"].as_array().expect("a list").iter().find(|hold| hold["id"] == id).cloned()
     }
 
-    /// The hold with this id, once there is one that satisfies `is_right`.
+    /// Waits until the hold with this id satisfies `is_right`, and returns it.
     async fn wait_for_hold(&self, id: &str, is_right: impl Fn(&Value) -> bool) -> Value {
         let mut found = None;
         until("the hold is there", async || {
@@ -131,7 +131,7 @@ impl Stage {
     }
 }
 
-/// The scenario `calm` with a business that is listed, fast statuses, and no limit but the rate.
+/// The scenario `calm` for business 1001, with a rate that no test reaches and without the limit for pairs.
 fn calm() -> Scenario {
     let mut scenario = Scenario::named("calm").expect("it comes with the program");
     scenario.limits = Limits { pair: false, ..Limits::default() };
@@ -228,14 +228,14 @@ async fn a_pause_for_quality_ends_by_itself() {
     let at = |field: &str| UnixMs::parse(hold[field].as_str().expect("a time")).expect("a time");
     assert_eq!(at("until").since(at("since")), Duration::from_secs(3 * 3_600 + 60), "{hold}");
     assert_eq!(hold["lifted_by"][0], "time", "{hold}");
-    // Meta ends it earlier here, and says so.
+    // Here, Meta ends the pause earlier, and reports that.
     until("the hold is lifted", async || stage.hold(TEMPLATE).await.is_none()).await;
     stage.all_delivered_once(&id).await;
 }
 
 #[tokio::test]
 async fn an_edit_that_no_longer_fits_pauses_a_running_campaign() {
-    // So slow that the campaign is paused before Meta has refused five messages in a row.
+    // Slow enough that the campaign is paused before Meta has refused five messages in a row.
     let stage = Stage::start(calm(), 1.0).await;
     let id = stage.campaign().await;
     let before = stage.components().await;
@@ -295,7 +295,7 @@ async fn only_a_held_message_is_dropped() {
         HoldScope::Business("1001".into()),
     );
     let now = hooks.clock.now();
-    // The hold of a message that Meta refused for the same pause.
+    // A hold that Pregón set because Meta refused a message during the same pause.
     let refused =
         Hold { code: Some(MetaCode(132_015)), reason: String::new(), since: now, until: Some(now.after(PATIENCE)) };
     hooks.store.hold(&template, &refused).await.expect("redis");

@@ -59,7 +59,7 @@ async fn listed_ids(hooks: &Hooks, id: CampaignId) -> u32 {
     hooks.store.id_lists(&parts).await.expect("a store").iter().map(|list| list.entries).sum()
 }
 
-/// The rows that the index of line 3001 has for the messages.
+/// The row of each message according to the index of line 3001.
 async fn find_indexed(hooks: &Hooks, messages: &[Message]) -> Vec<Option<RowRef>> {
     let line = "3001".into();
     let segments = hooks.store.segments(&line).await.expect("a store");
@@ -161,7 +161,7 @@ async fn a_list_that_changed_since_it_was_read_is_not_dropped() {
     let list = hooks.store.id_lists(&[part]).await.expect("a store").remove(0);
     hooks.store.drop_ids(&list).await.expect("a store");
     assert!(hooks.store.id_lists(&[part]).await.expect("a store").is_empty());
-    // Later, as many entries arrive as there were before.
+    // Later, the list has as many entries again as it had before.
     for batch in messages.chunks(256) {
         let key = hooks.store.keys.ids(part);
         hooks

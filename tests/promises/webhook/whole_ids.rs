@@ -1,4 +1,4 @@
-//! Whole message ids: the id that Meta gave to a message is given back for its row and send, for `id_retention`.
+//! Whole message ids: the id that Meta gave to a message is stored for its row and send for `id_retention`.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use deadpool_redis::redis::cmd;
@@ -52,7 +52,7 @@ async fn whole_ids_are_given_back_whatever_the_order_of_outcomes() {
     let hooks = Hooks::start().await;
     let (_, messages) = hooks.campaign(&["3001"], 1_000).await;
     let messages = &messages[&"3001".into()];
-    // As a run, in reverse, and one row of each of many blocks.
+    // Stored as a run, in reverse order, and one row of each of many blocks.
     hooks.accept(&messages[..256]).await;
     hooks.accept(messages[256..500].iter().rev()).await;
     hooks.accept(messages[500..900].iter().step_by(33)).await;
@@ -116,7 +116,7 @@ async fn whole_ids_stay_for_id_retention_after_their_part_ended() {
     hooks.accept(messages).await;
     let shorten = cmd("PEXPIRE").arg(hooks.store.keys.wamids(part)).arg(60_000).clone();
     hooks.store.query::<u8>("PEXPIRE", &shorten).await.expect("a store");
-    // Each id prolongs the lifetime of all.
+    // Each stored id prolongs the lifetime of all.
     hooks.accept(&messages[..1]).await;
     let kept = hooks::ID_RETENTION.as_millis() as i64;
     assert!((kept - 60_000..=kept).contains(&lifetime(&hooks, part).await));
@@ -156,7 +156,7 @@ async fn a_message_id_takes_at_most_50_bytes() {
     let wamids: Vec<Wamid> = messages.iter().map(|_| metas_id(&mut rng)).collect();
     let settled: Vec<(Message, Settled)> =
         messages.iter().copied().zip(wamids.iter().cloned().map(Settled::Accepted)).collect();
-    // As small as the settlements of a slow line.
+    // In batches as small as those of a slow line.
     for settled in settled.chunks(16) {
         hooks.settle(settled.iter().cloned()).await;
     }

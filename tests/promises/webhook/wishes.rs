@@ -1,4 +1,4 @@
-//! Whoever stops marketing is suppressed before Meta gets its answer.
+//! People who stop marketing are suppressed before Meta gets its answer.
 
 use pregon::domain::{
     PersonHash, Phone, Suppression, SuppressionReason, SuppressionScope, SuppressionSource, UnixMs,

@@ -1,8 +1,8 @@
-//! Workers, lines and one Redis in virtual time: one thread, one event queue, one seed. The same plan gives the
-//! same schedule.
+//! Workers, lines and one Redis in virtual time: one thread, one event queue, one seed. The same plan gives the same
+//! schedule.
 //!
-//! What keeps leases and what clears messages to leave is the real code, which does no I/O. `worker.rs` and `runner.rs`
-//! drive it, `rules.rs` models Redis.
+//! The code that keeps leases and clears messages is the real one, which does no I/O. `worker.rs` and `runner.rs` drive
+//! it; `rules.rs` models Redis.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

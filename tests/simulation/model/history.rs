@@ -105,7 +105,7 @@ pub enum Step {
     Sweep(State),
     /// The retention of the recipients ends, if the campaign has ended.
     ForgetRecipients,
-    /// The recipient of a row is forgotten, as counted over all rows.
+    /// The recipient of this row is forgotten. The number is taken modulo the number of rows.
     Erase(usize),
     /// A chunk is activated again.
     Activate(usize),
@@ -278,7 +278,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A sequence that random steps seldom form: a campaign ends, is sent again, and news of its first messages arrive.
+/// A sequence that random steps seldom form: a campaign ends, is sent again, and statuses of its first messages arrive.
 fn sent_again() -> impl Strategy<Value = Vec<Step>> {
     let owner = || Just(Claimer::Owner);
     let report = || {

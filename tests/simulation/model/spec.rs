@@ -64,8 +64,8 @@ impl Row {
         matches!(self.state, State::InFlight | State::InDoubt | State::Unknown)
     }
 
-    /// Whether a claim that Redis does not have counts as made: not if the row ended unsent, or if its recipient has an
-    /// earlier message.
+    /// Whether a fact about a claim that Redis does not have means that Redis lost the claim. False if the row ended
+    /// unsent, or if its recipient already has a message.
     fn may_have_lost_a_claim(&self) -> bool {
         !self.was_never_sent() && self.state.rank() < State::Delivered.rank()
     }
@@ -81,7 +81,7 @@ impl Row {
         Some((self.due?, self.due_percent()))
     }
 
-    /// The hundredths of a millisecond in the due time that Redis stores.
+    /// The hundredths of a millisecond that Redis adds to the due time of a reopened row, to remember its state.
     pub fn due_percent(&self) -> u8 {
         match self.reopened {
             Some(State::Unknown) => 25,
@@ -193,8 +193,8 @@ pub struct Part {
     claimed_before: Option<(u64, u64, Vec<ToSend>)>,
     /// Message ids in the order of arrival.
     pub ids: Vec<(Wamid, ClaimedRow)>,
-    /// How far a retry of the campaign has reopened rows: the version of the held gate, the next row, the number of
-    /// reopened rows.
+    /// How far a retry of the campaign has reopened rows: the version of the gate, the next row, the number of reopened
+    /// rows.
     reopening: Option<(u64, u16, u64)>,
     /// Accepted messages per second, for the last ten seconds that had any. Key: the second modulo 10. Value: the
     /// second and its count.
@@ -250,8 +250,8 @@ impl Part {
         (self.rows.len() - before) as u64
     }
 
-    /// The recipient of a row is forgotten. A row that can be claimed ends: it is skipped, or if it is sent again, it becomes
-    /// what it was. Returns the number of recipients, and of those skipped.
+    /// Forgets the recipient of a row. A row that can be claimed ends: one that is sent again returns to its earlier state,
+    /// any other is skipped. Returns the number of recipients, and how many of them were skipped.
     pub fn erase(&mut self, row: u16) -> (u64, u64) {
         self.erased.push(row);
         let Some(it) = self.rows.get_mut(&row) else { return (0, 0) };
@@ -562,12 +562,12 @@ impl Part {
         (self.next_doubt(), self.open())
     }
 
-    /// Ends the rows that can still be claimed. Returns the number of open rows, or `None` if the part is not in
-    /// the state that `to` requires.
+    /// Ends the rows that can still be claimed. Returns the number of open rows, or `None` if the part is not in the
+    /// state that `to` requires.
     ///
-    /// A row that is sent again becomes what it was: failed with Meta's code, if Meta returned its message. In a completed
-    /// part, the other rows were reopened by outcomes just before the gate closed: they become refused with the code of
-    /// their attempt, or unknown if there is none.
+    /// A row that is sent again returns to its earlier state: failed with Meta's code, if Meta returned its message. In a
+    /// completed part, the other rows were reopened by outcomes just before the gate closed: each becomes refused with the
+    /// code of its attempt, or unknown if there is none.
     pub fn sweep(&mut self, to: State, now: UnixMs) -> Option<u64> {
         let may = match to {
             State::Cancelled => self.gate == Gate::Cancelled,

@@ -147,7 +147,8 @@ impl Watch {
     }
 
     /// Checks a hand-out. The reported facts must say that no earlier message of the row arrived, unless the row is
-    /// sent again after a doubt or by a retry of the campaign. Nobody who is reported to have a message gets another.
+    /// sent again after a doubt or by a retry of the campaign. A recipient who is reported to have a message gets no
+    /// other.
     pub fn hand_out(&mut self, row: u16, new: HandOut, only_true_facts: bool) -> Result<(), String> {
         if let Some(state) = self.received.get(&row) {
             return Err(format!("row {row} is handed out as {new:?}, and was reported as {state:?}"));
@@ -199,9 +200,9 @@ impl Watch {
         Ok(())
     }
 
-    /// Every true fact that was reported, and replayed if lost, is stored. Excluded: of rows that were sent again, what is
-    /// not about the last message, unless the recipient got that message; and rows that had failed when the recipients
-    /// were forgotten, because those no longer change.
+    /// Checks that the state of each row is at least the highest true fact that was reported about it. Of a row that
+    /// was sent again, only facts about its last message count, and deliveries. Rows that had failed when the retention
+    /// of the recipients ended are not checked, because they no longer change.
     pub fn facts_are_stored(&self) -> Result<(), String> {
         for (row, state, _) in self.before.states() {
             if self.recipients_forgotten && matches!(state, State::Failed | State::Refused) {

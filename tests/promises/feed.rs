@@ -408,7 +408,7 @@ async fn events_name_nobody_whose_data_would_end_before_them() {
     hooks.accept([&message]).await;
     world.wait_for(1, "recipient.").await;
     hooks.store.complete_if_done(id, hooks.clock.now()).await.expect("completed");
-    // It ended almost an hour ago, and its recipients are stored for an hour; events are kept for ten minutes.
+    // The campaign ended almost an hour ago. Its recipients are stored for an hour, events for ten minutes.
     let long_ago = hooks.clock.now().0 - 3_500_000;
     let end = cmd("HSET").arg(hooks.store.keys.campaign(id)).arg("ended").arg(long_ago).clone();
     let _: u8 = hooks.store.query("HSET", &end).await.expect("redis");

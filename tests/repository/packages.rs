@@ -61,7 +61,7 @@ fn dashboards_and_packages_name_only_metrics_that_exist() {
 fn the_configurations_of_packages_are_valid() {
     for file in ["config/compose/pregon.toml", "packages/kubernetes/pregon.toml", "packages/debian/pregon.toml"] {
         let text = read(file);
-        // The secrets are in environment variables that the packages set and this test does not.
+        // The packages read secrets from environment variables, which this test does not set.
         let problems = Config::from_toml(&text).err().map(|error| error.problems).unwrap_or_default();
         let others: Vec<_> = problems.iter().filter(|problem| !problem.contains("is not set")).collect();
         assert!(others.is_empty(), "{file}: {others:?}");

@@ -46,7 +46,7 @@ const READ_MAX: Duration = Duration::from_secs(5);
 /// The longest time between a worker's finding that a campaign has no work left and the campaign's completion.
 const COMPLETION_DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// How many people whose message failed are forgotten before the campaign is sent again, and as many meanwhile.
+/// How many people whose message failed are forgotten before the campaign is sent again, and how many while it is.
 const FORGOTTEN_FAILED: usize = 4;
 
 /// How long a slow Redis runs between two stops.

@@ -22,8 +22,8 @@ const FIRST: u64 = 5_491_160_000_000;
 const WITHOUT_9: u64 = 5_491_160_000_000 - 541_160_000_000;
 /// Recipients who are not skipped or rejected.
 const OTHERS: u64 = 1_200;
-/// As many recipients are suppressed, have reached the frequency cap, and have a number of the USA. As many rows are
-/// duplicates.
+/// How many recipients are suppressed, how many have reached the frequency cap, how many have a number of the USA, and
+/// how many rows are duplicates.
 const EACH: u64 = 60;
 
 /// Refuses a tenth of the messages, withholds a tenth, and reports the others as delivered.

@@ -80,7 +80,7 @@ fn unquoted(line: &str) -> Vec<Vec<u8>> {
     arguments
 }
 
-/// Restores a dump of time `at`. Keys have as long to live as they had then.
+/// Restores a dump of time `at`. Each key keeps the time to live that it had then.
 pub async fn restore(redis: &TestRedis, dump: &str, at: UnixMs) {
     let mut connection = redis.connection().await;
     let age = pregon::telemetry::clock::now().0 - at.0;

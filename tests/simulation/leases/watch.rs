@@ -1,4 +1,4 @@
-//! Checks every message that is written against the promises.
+//! Checks that each message that a runner writes keeps the promises.
 
 use std::{collections::VecDeque, time::Duration};
 

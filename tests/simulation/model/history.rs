@@ -105,7 +105,7 @@ pub enum Step {
     Sweep(State),
     /// The retention of the recipients ends, if the campaign has ended.
     ForgetRecipients,
-    /// The recipient of this row is forgotten. The number is taken modulo the number of rows.
+    /// The recipient of the `n`th row is forgotten, modulo the number of rows.
     Erase(usize),
     /// A chunk is activated again.
     Activate(usize),

@@ -245,8 +245,7 @@ impl<'a> Real<'a> {
         response_text(self.store.sweep(self.part, to, now).await)
     }
 
-    /// Forgets the recipient of a row. The row's chunk is replaced by a placeholder, because these tests store no
-    /// chunks.
+    /// Forgets the recipient of a row, with a placeholder as its chunk, because these tests store no chunks.
     pub async fn erase(&self, row: u16, now: UnixMs) -> String {
         const CHUNK: &str = "chunk";
         let [meta, states, history, sends, retry, _, codes, _, _, wamids, _, skips, _, before, _] = self.keys();

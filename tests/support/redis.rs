@@ -52,8 +52,8 @@ impl TestRedis {
         client.get_multiplexed_async_connection_with_config(&config).await.expect("a connection")
     }
 
-    /// Stores 100 MB, and sets `maxmemory` so that the used memory is this share of it. With so much stored, the rest
-    /// has room for the writes of a test until the memory is read again.
+    /// Stores 100 MB, and sets `maxmemory` so that the used memory is this share of it. With this much stored, the
+    /// remaining share is large enough for what a test writes until the memory is read again.
     pub async fn fill_to(&self, share: f64) {
         let mut connection = self.connection().await;
         let ballast = cmd("SETRANGE").arg("ballast").arg(100_000_000).arg("x").exec_async(&mut connection).await;

@@ -380,7 +380,7 @@ async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &
 }
 
 /// Whether the process with this API `version` reaches Meta without a faulty proxy. If not, the proxy decides when its
-/// messages arrive. Each process has its own API version, so the version tells who sent a message.
+/// messages arrive. Each process has its own API version, which identifies the sender of a message.
 fn is_direct(version: &str, schedule: &Schedule) -> bool {
     let harmed = (0..schedule.workers).filter(|worker| schedule.has_meta_faults_for(*worker));
     !harmed.map(WorkerSlot::version).any(|harmed| version.starts_with(&harmed))

@@ -1,4 +1,4 @@
-//! Forgets people during a round, and checks that nothing is left of them and that nobody sends to them any more.
+//! Forgets people during a round, and checks that no data of them is left and that they get no more messages.
 
 use std::time::{Duration, Instant};
 

@@ -29,7 +29,7 @@ impl Api {
         self.store.put_templates(&"2001".into(), &[template], self.now()).await.expect("redis");
     }
 
-    /// Notes that Meta withheld marketing from a person.
+    /// Records that Meta withheld marketing from a person.
     async fn withhold(&self, number: u64) {
         let person: Phone = phone(number).parse().expect("a number");
         let hash = PersonHash::of(person.into(), &self.store.token_key().await.expect("a key").get());

@@ -78,7 +78,7 @@ impl Row {
         }
     }
 
-    /// The expected hold after a status with the code. A status also holds for short waits, because it tells of a
+    /// The expected hold after a status with the code. A status also holds for short waits, because it reports a
     /// message that Meta had accepted.
     pub fn held_by_status(&self) -> Option<(&'static str, bool)> {
         match self.action {

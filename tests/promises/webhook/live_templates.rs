@@ -244,7 +244,7 @@ async fn an_edit_that_no_longer_fits_pauses_a_running_campaign() {
     let reason = paused["reason"]["details"].as_str().expect("a reason");
     assert!(reason.contains("the body takes 1 value now, and took 2"), "{reason}");
     assert_eq!(paused["reason"]["code"], 0, "not because of a refusal: {paused}");
-    // The edit is undone, and the campaign goes on.
+    // The edit is undone, and the campaign continues.
     stage.control("template", json!({"components": before})).await;
     until("the list has the template again", async || {
         stage.api().call(Method::POST, &format!("campaigns/{id}/resume"), None).await.0 == 200

@@ -10,8 +10,8 @@ use pregon::{
     redis::parts::{Claim, ClaimRequest, PartCounts, ToSend},
 };
 
-/// The largest distance, in claims, from a row's last claim at which the one byte that Redis stores still identifies
-/// the claim of a fact.
+/// Redis stores claim numbers in one byte. A fact identifies its claim only if that is at most this many claims away
+/// from the row's last one.
 pub const CLAIM_DISTANCE_MAX: u32 = 126;
 
 /// The pause after a claim in the grace period, if rows wait that were claimed before.

@@ -4,8 +4,9 @@
 //! installation: an instant HTTP server (a second process of this program), a private redis-server, and this process.
 //! Each round sends the same number of messages twice, first by the bare loop, then by dispatch. The bare loop has 64
 //! concurrent tasks on a multi-threaded runtime and builds URL and headers for each request. Dispatch runs with
-//! everything on: leases, pacing, claims, message ids, settling, statistics. The last line has the medians. CPU is that
-//! of the sending process and of Redis; if other programs share the cores, it is more reliable than the rates.
+//! everything on: leases, pacing, claims, message ids, settling, statistics. The last line has the medians. CPU time is
+//! measured for the sending process and for Redis. If other programs share the cores, it is more reliable than the
+//! rates.
 
 use std::{
     io::{BufRead, BufReader},
@@ -45,7 +46,7 @@ const STREAMS: u64 = 64;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     if args.first().is_some_and(|arg| arg == "server") {
-        // Exits with its parent process, whose end closes this pipe.
+        // Exits when the parent process ends, because that closes this pipe.
         std::thread::spawn(|| {
             let _ = std::io::stdin().read_line(&mut String::new());
             std::process::exit(0);

@@ -8,7 +8,8 @@
 //! `cargo bench --bench instructions -- --save` rewrites the baseline. The output of valgrind for each path stays in
 //! `target/tmp/instructions`, for `callgrind_annotate`.
 //!
-//! Why not a crate: the existing ones keep their baseline in `target`, and need a separate program of the same version.
+//! No crate is used, because the existing ones keep their baseline in `target` and need a separate program of the same
+//! version.
 
 mod inputs;
 
@@ -165,7 +166,7 @@ fn count() -> Vec<Counted> {
 
 fn count_path(name: &'static str, path: &Path) -> Counted {
     let output = Command::new("valgrind")
-        // Fair scheduling: the time until a thread gets another thread's answer is the same in every run.
+        // Fair scheduling makes the time until a thread gets another thread's answer the same in every run.
         .args(["--tool=callgrind", "--toggle-collect=*counted_runs*", "--fair-sched=try"])
         .arg(format!("--callgrind-out-file={OUTPUT}/{}", name.replace(' ', "-")))
         .arg(env::current_exe().expect("this program"))

@@ -113,7 +113,7 @@ async fn cpu_seconds(redis: &mut MultiplexedConnection) -> f64 {
     seconds("used_cpu_sys_main_thread:").expect("a time") + seconds("used_cpu_user_main_thread:").expect("a time")
 }
 
-/// Percentiles of each command's duration, in µs. On a busy machine the highest include waiting for a core.
+/// Percentiles of each command's duration, in µs. On a busy machine the highest percentiles include waiting for a core.
 async fn latencies(redis: &mut MultiplexedConnection) -> String {
     let info: String = cmd("INFO").arg("latencystats").query_async(redis).await.expect("INFO");
     let figure = |line: &str| {

@@ -93,7 +93,7 @@ impl Bench {
         self.settle(part, now, &claimed, rows).await;
         self.apply("status: sent", part, &facts(&claimed, News::Sent, now), statuses).await;
         self.apply("status: delivered", part, &facts(&claimed, News::Delivered, now), statuses).await;
-        // People read their messages in no particular order.
+        // Shuffled, because people read their messages in no particular order.
         let scattered: Vec<ClaimedRow> = (0..PART_ROWS).map(|n| claimed[n * 40_503 % PART_ROWS]).collect();
         self.apply("status: read, scattered", part, &facts(&scattered, News::Read, now), statuses).await;
         self.keep(part, &claimed, statuses).await;
@@ -186,7 +186,7 @@ impl Bench {
             }
             let after = self.spent().await;
             scripts.push((after.scripts - before.scripts) / group.len() as f64);
-            // Minus the cost of one INFO, which the difference includes.
+            // Subtracts the cost of one INFO, which the difference includes.
             let info = before.cpu - before_info.cpu;
             cpu.push((after.cpu - before.cpu - info) / group.len() as f64);
         }

@@ -1,11 +1,11 @@
-//! Learns what Meta allows on each line, and to how many people each business may send: when the line or the business is
-//! new, every ten minutes, and at once after Meta announced a change of a line by webhook.
+//! Reads from Meta the throughput of each line and the messaging limit of each business: as soon as the line or
+//! business is configured, then every ten minutes, and at once after Meta reported a change of a line by webhook.
 //!
 //! Until the limit of a business is known, its lines send nothing. If Meta reports none, or has not answered for
 //! [`ANSWER_WITHIN`], the business counts as unlimited until Meta reports one.
 //!
-//! One call reads all lines of a WABA, and one worker of the installation makes it, because Meta allows an app 200 calls
-//! an hour for a WABA. What a worker learns is in Redis, so it is there after a restart, for all workers.
+//! One call reads all lines of a WABA, and only one worker of the installation makes it, because Meta allows an app 200
+//! calls an hour for a WABA. The worker stores the answer in Redis, where all workers find it, also after a restart.
 //!
 //! If the process dies: its claim expires, and another worker asks.
 //! Never: changes a rate that an operator or the configuration sets.
@@ -30,31 +30,32 @@ use crate::{
 /// How often Meta is asked about the lines of a WABA if it announces no change.
 const READ_EVERY: Duration = Duration::from_secs(600);
 
-/// How long a claim to ask Meta lasts: how soon another attempt follows one that failed.
+/// How long a claim to ask Meta lasts. After a failed attempt the next one waits for its end.
 const CLAIM: Duration = Duration::from_secs(60);
 
-/// How long a business sends nothing while Meta does not say what its messaging limit is. Usually nothing could be sent
-/// in that time either.
+/// How long a business with an unknown messaging limit sends nothing. If Meta does not answer this read, sends would
+/// usually fail too.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// How often a worker looks for WABAs about which Meta has to be asked.
+/// How often a worker checks whether the limits of a WABA have to be read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The least time between two looks, per WABA, so that thousands of WABAs do not keep Redis busy.
+/// Minimum time between two checks, for each WABA in the configuration, so that thousands of WABAs do not keep Redis
+/// busy.
 const LOOK_EVERY_PER_WABA: Duration = Duration::from_millis(10);
 
 /// Meta's codes for a token that is invalid or expired.
 const INVALID_TOKEN: [MetaCode; 4] = [MetaCode(0), MetaCode(102), MetaCode(104), MetaCode(190)];
 
-/// Learns what Meta allows on the lines that this worker lists.
+/// Reads from Meta the limits of the lines that this worker lists.
 pub struct AllowanceReader {
     /// Redis.
     pub store: Store,
-    /// Redis' time.
+    /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// Every configured line.
     pub lines: Lines,
-    /// How Meta is reached.
+    /// The client for Meta.
     pub graph: GraphClient,
 }
 
@@ -65,7 +66,7 @@ impl AllowanceReader {
         let pause = LOOK_EVERY.max(LOOK_EVERY_PER_WABA * u32::try_from(wabas.len()).unwrap_or(u32::MAX));
         let (mut has_unasked, began) = (true, Instant::now());
         while !stop.is_cancelled() {
-            // While Redis is away, which is logged for the whole worker, nothing is learned.
+            // An error is ignored: an outage of Redis is logged for the whole worker.
             if let Some(Ok(unasked)) = stop.run_until_cancelled(self.look(&wabas, has_unasked, began)).await {
                 has_unasked = unasked;
             }
@@ -74,8 +75,8 @@ impl AllowanceReader {
         Ok(())
     }
 
-    /// Asks Meta about the WABAs whose turn it is. With `has_unasked`, also about those with a line or of a business about
-    /// which Meta has never said anything. Returns whether there was one.
+    /// Asks Meta about the WABAs that this worker has claimed. With `has_unasked`, also about WABAs with a line or
+    /// business whose limits were never read. Returns whether there were any of these.
     async fn look(
         &self,
         wabas: &BTreeMap<&WabaId, &Secret>,
@@ -99,7 +100,7 @@ impl AllowanceReader {
         Ok(!unasked.is_empty())
     }
 
-    /// The WABAs with a line, or of a business, about which Meta has never said anything.
+    /// The WABAs with a line, or of a business, whose limits were never read.
     async fn unasked(&self) -> Result<HashSet<WabaId>, StoreError> {
         let ids = self.lines.ids();
         let (controls, limits) = tokio::try_join!(self.store.controls(&ids), self.store.messaging_limits())?;
@@ -120,7 +121,7 @@ impl AllowanceReader {
         let learned: Vec<(LineId, LineAllowance)> = match answer {
             Ok(limits) => lines.into_iter().map(|line| (line.clone(), allowance_of(&line, limits))).collect(),
             Err(_) => {
-                // What was learned before stays.
+                // The stored limits stay.
                 let controls = self.store.controls(&lines).await?;
                 let unasked =
                     lines.into_iter().zip(controls).filter(|(_, now)| now.allowance == LineAllowance::Unasked);
@@ -187,11 +188,11 @@ impl AllowanceReader {
     }
 }
 
-/// Whether the same question may be answered soon. Otherwise the token may not ask it, or something else answers.
+/// Whether a later attempt may succeed. It cannot if the token lacks the permission, or if the answer is not from Meta.
 fn may_answer_later(error: &GraphError) -> bool {
     match error {
         GraphError::Unreachable { .. } => true,
-        // With an invalid token nothing can be sent either.
+        // With an invalid token nothing can be sent either, so the limit may stay unknown until the token is replaced.
         GraphError::Refused { code, .. } if INVALID_TOKEN.contains(code) => true,
         GraphError::Refused { code, details, .. } => {
             matches!(policy::outcome(400, *code, details.clone()), Outcome::Throttled { .. } | Outcome::Retry { .. })

@@ -1,4 +1,4 @@
-//! Reads what waits on the lines of this worker, for the metrics.
+//! Counts the messages that wait on the lines of this worker, for the metrics.
 //!
 //! If the process dies: nothing is lost; the next owners of the lines read it again.
 
@@ -24,7 +24,7 @@ const PAUSE_FACTOR: u32 = 50;
 pub(super) struct Backlogs {
     /// Redis.
     pub(super) store: Store,
-    /// Redis' time.
+    /// The clock of Redis.
     pub(super) clock: Arc<Clock>,
     /// The lines of this worker.
     pub(super) lines: OwnedLines,
@@ -38,7 +38,8 @@ impl Backlogs {
         loop {
             tokio::time::sleep(pause).await;
             let began = Instant::now();
-            // If Redis does not answer, which is logged for the whole worker, the last backlogs are shown for a while.
+            // An error is ignored: an outage of Redis is logged for the whole worker, and the metrics show the last
+            // backlogs for a while.
             if let Ok(backlogs) = self.read(began).await {
                 self.lines.set_backlogs(&backlogs);
             }
@@ -67,14 +68,14 @@ impl Backlogs {
         Ok(lines.into_iter().zip(work.iter().map(backlog)).collect())
     }
 
-    /// The recipients of each part that wait to be sent.
+    /// The number of recipients of each part that wait to be sent.
     async fn waiting(&self, parts: &[PartId]) -> Result<Vec<u64>, StoreError> {
         let waits = |(state, _): &&(State, u64)| matches!(state, State::Pending | State::Retrying);
         let counts = self.store.open_counts(parts).await?;
         Ok(counts.iter().map(|counts| counts.iter().filter(waits).map(|(_, n)| n).sum()).collect())
     }
 
-    /// When the campaigns of the parts started, without those that do not run.
+    /// When the running campaigns among those of the parts started.
     async fn started(&self, parts: &[PartId]) -> Result<HashMap<CampaignId, UnixMs>, StoreError> {
         let ids: HashSet<CampaignId> = parts.iter().map(|part| part.campaign).collect();
         let ids: Vec<CampaignId> = ids.into_iter().collect();

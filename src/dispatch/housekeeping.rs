@@ -1,7 +1,8 @@
-//! Housekeeping: the work that belongs to no line. It is a duty of one worker at a time, and all of it is idempotent.
+//! Housekeeping: periodic work that belongs to no line. One worker at a time has this duty. All of the work is
+//! idempotent.
 //!
-//! Starts campaigns at their time, finishes what a crash left half done, completes campaigns, deletes recipients when
-//! their retention ends, finishes the forgetting of people, reads the templates from Meta, probes holds without an end, and
+//! Starts scheduled campaigns, finishes what a crash left half done, completes campaigns, deletes recipients when their
+//! retention ends, finishes erasures of people, reads the templates from Meta, probes holds without an end, and
 //! maintains lines that no process lists ([`super::unlisted`]).
 //!
 //! If the process dies: another worker takes the duty over when its lease has expired.
@@ -59,7 +60,7 @@ const DROP_MARKETING_EVERY: Duration = Duration::from_hours(24);
 /// How often a hold without an end is probed.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 
-/// How far the health that Meta shows may lag behind its answers to sends.
+/// How long the health status that Meta returns for a WABA may be out of date after Meta refused a message.
 const HEALTH_LAG_MAX: Duration = Duration::from_secs(300);
 
 /// The duty of housekeeping.
@@ -68,19 +69,19 @@ pub struct Housekeeping {
     pub name: String,
     /// Redis.
     pub store: Store,
-    /// Redis' time.
+    /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// Every configured line.
     pub lines: Lines,
     /// Every configured business.
     pub businesses: Vec<BusinessId>,
-    /// How Meta is reached.
+    /// The client for Meta.
     pub graph: GraphClient,
     /// How long the duty belongs to one worker without renewal.
     pub lease: Duration,
     /// How often all templates are read.
     pub templates_every: Duration,
-    /// How long after its `start_at` a start is missed.
+    /// How long after its `start_at` a campaign may still start. After that, its start counts as missed.
     pub late_after: Duration,
     /// How long recipients are stored after the end of their campaign.
     pub retention: Duration,
@@ -90,7 +91,7 @@ pub struct Housekeeping {
     pub doubt_deadline: Duration,
     /// Maximum number of attempts for a message in doubt, if its campaign wants such messages sent again.
     pub attempts_max: u8,
-    /// Where what it reads is published.
+    /// Where the templates that it reads are published.
     pub metrics: HousekeepingMetrics,
 }
 
@@ -280,8 +281,8 @@ impl Housekeeping {
         self.store.requeue(&unlisted).await
     }
 
-    /// Publishes the metrics: open recipients of running campaigns by state, the age of the oldest running campaign, the
-    /// holds, how much of the messaging limits is used, and the jobs.
+    /// Publishes the metrics: open recipients of running campaigns by state, the age of the oldest running campaign,
+    /// the holds, how much of the messaging limits is used, and the jobs.
     async fn publish(&self, survey: &Survey) -> Result<(), StoreError> {
         let now = self.clock.now();
         let mut read =
@@ -297,7 +298,8 @@ impl Housekeeping {
         Ok(())
     }
 
-    /// Maintains a campaign, listed with the time `since`, with `open` open recipients, of which `to_send` wait to be sent.
+    /// Maintains a campaign, listed with the time `since`, with `open` open recipients, of which `to_send` wait to be
+    /// sent.
     async fn maintain_campaign(
         &self,
         record: &CampaignRecord,
@@ -362,8 +364,8 @@ impl Housekeeping {
         }
     }
 
-    /// Starts a campaign. If its start was missed, does what the campaign says. If its template was edited and no longer fits
-    /// the recipients, pauses it with the reason instead.
+    /// Starts a campaign. If its start was missed, follows the campaign's setting for that case. If its template was
+    /// edited and no longer fits the recipients, pauses the campaign with that reason instead.
     async fn start(&self, record: &CampaignRecord, now: UnixMs) -> Result<(), StoreError> {
         let campaign = &record.campaign;
         let (id, from) = (campaign.id, [CampaignState::Scheduled]);
@@ -398,8 +400,8 @@ impl Housekeeping {
         Ok(())
     }
 
-    /// Lets a campaign whose start was missed expire. The next cycle starts it, and ends its recipients as any campaign that
-    /// has expired.
+    /// Sets the expiry of a campaign whose start was missed to now. The next cycle starts the campaign and expires its
+    /// recipients.
     async fn expire_late(&self, record: &CampaignRecord, now: UnixMs) -> Result<(), StoreError> {
         let expired = Campaign { expires_at: Some(now), ..record.campaign.clone() };
         if self.store.amend_campaign(record, &expired, now).await? {
@@ -408,15 +410,15 @@ impl Housekeeping {
         Ok(())
     }
 
-    /// Asks Meta whether lines, WABAs and tokens that are held without an end work again, and lifts the holds of those
-    /// that do.
+    /// Asks Meta whether lines, WABAs and tokens that are held without an end can send again, and lifts the holds of
+    /// those that can.
     async fn probe_holds(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         for (scope, hold) in self.store.holds(now).await?.into_iter().filter(|(_, hold)| hold.until.is_none()) {
             let line = match &scope {
                 HoldScope::Token(waba) | HoldScope::Waba(waba) => self.lines.of_waba(waba).next(),
                 HoldScope::Line(id) => self.lines.by_id(id),
-                // Meta has no health of the others.
+                // Meta returns no health status for the other scopes.
                 _ => None,
             };
             let Some(line) = line else { continue };
@@ -433,11 +435,11 @@ impl Housekeeping {
     }
 }
 
-/// Whether the answer to a probe says that what `hold` holds does not work yet. An answer at all shows that a token works.
+/// Whether the answer to a probe shows that the held scope still cannot send. Any answer shows that a token works.
 fn is_blocked(scope: &HoldScope, hold: &Hold, info: &LineInfo, now: UnixMs) -> bool {
     match scope {
         HoldScope::Token(_) => false,
-        // Meta's health may not show yet what made Meta refuse a message.
+        // Meta's health status may not yet include the problem for which Meta refused a message.
         HoldScope::Waba(_) => now.since(hold.since) < HEALTH_LAG_MAX || info.health != SendHealth::Sends,
         _ => info.health == SendHealth::Blocked,
     }

@@ -1,4 +1,4 @@
-//! How fast people write to each line. Meta counts these messages against the rate of the line.
+//! The rate of inbound messages on each line. Meta counts them against the rate of the line.
 //!
 //! Owns: the last few seconds of the counts in Redis, in memory.
 //! If the process dies: nothing is lost; the next worker measures again.
@@ -33,7 +33,7 @@ impl InboundRates {
     }
 }
 
-/// Turns counts that rise into rates.
+/// Computes rates from counters.
 #[derive(Default)]
 pub struct InboundMeter {
     /// The last counts, and when they were read.
@@ -52,7 +52,7 @@ impl InboundMeter {
     pub fn record(&mut self, counts: HashMap<LineId, u64>, now: Instant) -> HashMap<LineId, f64> {
         if let Some((read_at, before)) = self.last.replace((now, counts.clone())) {
             let since_before = |(line, count): (LineId, u64)| {
-                // A count that fell has begun again at 0.
+                // A counter that is lower than before has restarted at 0.
                 let before = before.get(&line).copied().filter(|before| *before <= count).unwrap_or_default();
                 (count > before).then_some((line, count - before))
             };

@@ -40,7 +40,7 @@ pub struct Indexing {
     pub name: String,
     /// Redis.
     pub store: Store,
-    /// Redis' time.
+    /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// How long the duty belongs to one worker without renewal.
     pub lease: Duration,

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{domain::LineId, redis::lines::LiveWorkers};
 
-/// Leases are renewed, and free lines acquired, at least this often.
+/// Leases are renewed and free lines are acquired at least this often.
 const TICK_MAX: Duration = Duration::from_millis(500);
 
 /// A worker registers its lines at least this often, so that they stay in the registry.
@@ -46,7 +46,7 @@ pub enum LeaseRequest {
     Ttls(Vec<LineId>),
     /// Store a report on each owned line. Response: `Done`.
     Report,
-    /// Remove this worker, which stops. Response: `Done`.
+    /// Remove this worker, because it stops. Response: `Done`.
     Leave,
 }
 
@@ -65,14 +65,14 @@ pub enum LeaseResponse {
     Ttls(Vec<Option<Duration>>),
 }
 
-/// What the caller has to do: start and stop runners, then `next`.
+/// What the caller has to do: start and stop runners, then the step `next`.
 #[derive(Debug)]
 pub struct LeaseTurn {
     /// Lines whose runner starts, each with its lease.
     pub start: Vec<(LineId, Arc<Lease>)>,
     /// Lines whose runner stops. Once it has finished, the caller passes the line to [`LeaseKeeper::tick`].
     pub stop: Vec<LineId>,
-    /// What comes after that.
+    /// The step after starting and stopping the runners.
     pub next: LeaseStep,
 }
 
@@ -101,7 +101,7 @@ struct OwnedLine {
 /// The request whose response is awaited, and what the response needs.
 enum Awaited {
     Nothing,
-    /// The leases to release after the present one.
+    /// The leases to release after the current one.
     Release(Vec<(LineId, u64)>),
     Renewal {
         requested_at: Instant,
@@ -112,7 +112,7 @@ enum Awaited {
         workers: Vec<String>,
         unread: Vec<String>,
     },
-    /// `room`: groups, by their index, and how many of their lines this worker may acquire.
+    /// `room`: the index of each group, and how many of its lines this worker may acquire.
     Ttls {
         lines: Vec<LineId>,
         room: Vec<(usize, usize)>,
@@ -260,7 +260,7 @@ impl LeaseKeeper {
 
     fn live(&mut self, live: LiveWorkers, rng: &mut impl Rng) -> LeaseStep {
         if !live.is_registered {
-            // Redis came back empty, or this worker was removed as dead: the list is written again at the next tick.
+            // Redis lost its data, or this worker was removed as dead: the list is written again at the next tick.
             self.registered_at = None;
         }
         let unread = self.roster.unread(&live.workers);

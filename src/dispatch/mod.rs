@@ -5,7 +5,7 @@
 //! - [`mod@line`] decides when a message leaves: rate, attempts in flight, holds, the path to Meta.
 //! - [`lanes`] decide what leaves. The campaigns are a lane.
 //! - [`shard`] is what the lines on one thread share, and [`batch`] how much goes to Redis in one call.
-//! - [`allowances`] learns what Meta allows on each line, and [`inbound`] how fast people write to it.
+//! - [`allowances`] reads from Meta what each line may send, and [`inbound`] measures the rate of its inbound messages.
 //! - [`housekeeping`] does the work that belongs to no line, and [`indexing`] the index of message ids.
 //!
 //! If the process dies: its leases expire. The next owners put the messages that were in flight in doubt, and go on.
@@ -48,7 +48,7 @@ pub struct DispatchSettings {
     pub retry: RetryPolicy,
     /// Maximum number of attempts in flight on one line.
     pub in_flight_max: usize,
-    /// The least time between two messages of a line to the same person; zero for none.
+    /// Minimum time between two messages of a line to the same person; zero for no minimum.
     pub pair_spacing: Duration,
     /// How long message ids can be looked up.
     pub id_retention: Duration,
@@ -61,11 +61,11 @@ pub struct DispatchSettings {
 /// What a worker broadcasts to all its runners.
 #[derive(Clone, Debug, Default)]
 pub struct RunnerSignals {
-    /// Whether the rest was read. Until then no line claims anything, because it could be paused.
+    /// Whether the other fields were read from Redis. Until then no line claims anything, because it could be paused.
     pub are_known: bool,
     /// A counter that rises whenever a line may have something new to do.
     pub pulse: u64,
-    /// What operators have set and what Meta allows, by line.
+    /// The settings of operators and the limits that Meta reported, by line.
     pub controls: HashMap<LineId, LineControl>,
     /// The holds, by scope.
     pub holds: HashMap<HoldScope, Hold>,
@@ -73,8 +73,9 @@ pub struct RunnerSignals {
     pub pauses: Pauses,
     /// The messaging limits that are known, by business.
     pub messaging_limits: HashMap<BusinessId, MessagingLimit>,
-    /// The WABAs that send marketing through the Marketing Messages API because Meta demanded it, each until when.
+    /// The WABAs that send marketing through the Marketing Messages API because Meta demanded it, and until when each
+    /// does.
     pub rerouted: HashMap<WabaId, UnixMs>,
-    /// How fast people write to each line. It changes between broadcasts; the runners look at it once a second.
+    /// The rate of inbound messages on each line. It changes between broadcasts; the runners read it once a second.
     pub inbound: Arc<InboundRates>,
 }

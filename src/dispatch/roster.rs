@@ -22,7 +22,7 @@ const NAMED_MAX: usize = 10;
 pub struct Roster {
     workers: Vec<String>,
     lists: HashMap<String, HashSet<LineId>>,
-    /// Workers with a different list that were already logged.
+    /// Workers with a different list for which that was already logged.
     warned_about: HashSet<String>,
 }
 
@@ -44,7 +44,7 @@ impl Roster {
         Ok(())
     }
 
-    /// The workers among `workers` whose lists were not read yet.
+    /// Those of `workers` whose lists were not read yet.
     pub fn unread(&self, workers: &[String]) -> Vec<String> {
         workers.iter().filter(|worker| !self.lists.contains_key(*worker)).cloned().collect()
     }

@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use super::{batch, line::path::Probes};
 use crate::rules::breaker::Breaker;
 
-/// If even the quickest answer takes at least this long, Meta is slow. If it is quicker, late answers waited for this
-/// shard.
+/// If the quickest answer takes at least this long, Meta is slow. If the quickest answer takes less, slower answers are
+/// late because this shard is overloaded.
 pub(super) const SLOW_ANSWER: Duration = Duration::from_millis(50);
 
 /// A shard is busy if it works for more than this share of the time.
@@ -34,8 +34,8 @@ const IN_FLIGHT_TARGET: usize = 32;
 const LINE_CAPACITY: (usize, usize) = (1, 8);
 
 /// The limit on attempts in flight grows by at most one in this time. Over HTTP/1.1 each attempt needs a connection,
-/// which costs as much as dozens of messages: if a thousand lines that are late for a moment opened one each, the
-/// opening itself would make them late.
+/// which costs as much as dozens of messages. If a thousand late lines each opened one at once, that would make them
+/// later.
 const GROW_EVERY: Duration = Duration::from_millis(1);
 
 /// As [`GROW_EVERY`], for a limit beyond [`IN_FLIGHT_TARGET`] if answers come at once.
@@ -68,7 +68,7 @@ struct InFlight {
     /// The highest number reached lately, whose connections are open; lowered while the shard is busy.
     limit: Cell<usize>,
     grown_at: Cell<Option<Instant>>,
-    /// At the last sample, the quickest answer took less than [`SLOW_ANSWER`].
+    /// Whether the quickest answer of the last sample took less than [`SLOW_ANSWER`].
     quick: Cell<bool>,
     /// The highest number since `peak_from`.
     peak: Cell<usize>,

@@ -1,5 +1,5 @@
-//! When the templates of a WABA are read again, because Meta reported a change of them: at once, and once more when the list
-//! has caught up with the report.
+//! Decides when to read the templates of a WABA again after Meta reported a change: at once, and once more later,
+//! because Meta's list can lag behind the report.
 //!
 //! Meta allows an app 200 calls an hour for a WABA, and 5,000 for one with a registered number, which may have 6,000
 //! templates: 60 pages. So only the first of many reads are made at once.
@@ -14,7 +14,7 @@ use std::{
 
 use crate::{domain::WabaId, templates::LIST_LAG_MAX};
 
-/// How many reads of a WABA may follow each other at [`PAUSE`].
+/// How many reads of a WABA may follow each other with only [`PAUSE`] between them.
 const BURST: u32 = 10;
 /// How often another read becomes possible.
 const EVERY: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ pub struct TemplateReads(HashMap<WabaId, Reads>);
 struct Reads {
     /// When to read next.
     due: Option<Instant>,
-    /// When to read once more.
+    /// When to read the second time.
     again: Option<Instant>,
     /// How many reads may be made now, as of `counted_at`.
     left: u32,
@@ -37,19 +37,19 @@ struct Reads {
 }
 
 impl TemplateReads {
-    /// Meta reported a change of a template of `waba`.
+    /// Records that Meta reported a change of a template of `waba`.
     pub fn changed(&mut self, waba: WabaId, now: Instant) {
         let reads = self.of(waba, now);
         reads.due.get_or_insert(now);
         reads.again = Some(now + LIST_LAG_MAX);
     }
 
-    /// A read failed: it is made again.
+    /// Records that a read failed, so that it is repeated.
     pub fn failed(&mut self, waba: WabaId, now: Instant) {
         self.of(waba, now).due.get_or_insert(now);
     }
 
-    /// The WABAs that are to be read now. They count as read.
+    /// Returns the WABAs to read now, and records them as read.
     pub fn take_due(&mut self, now: Instant) -> BTreeSet<WabaId> {
         let due = self.0.iter_mut().filter_map(|(waba, reads)| reads.take(now).then(|| waba.clone()));
         due.collect()

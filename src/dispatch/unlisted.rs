@@ -39,7 +39,7 @@ pub struct UnlistedLines {
     pub name: String,
     /// Redis.
     pub store: Store,
-    /// Redis' time.
+    /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// How long a line belongs to one worker without renewal.
     pub lease: Duration,
@@ -84,8 +84,8 @@ impl UnlistedLines {
         }
         let workers = self.store.live_workers(now).await?;
         if !workers.contains(&self.name) {
-            // Redis was unavailable for longer than a heartbeat lasts, so live workers are missing until their next
-            // heartbeat.
+            // Redis was unavailable for so long that heartbeats have expired: live workers are missing until their next
+            // one.
             return Ok(());
         }
         self.roster.refresh(&self.store, workers).await?;
@@ -136,7 +136,8 @@ impl UnlistedLines {
         Ok(())
     }
 
-    /// Acquires the lease for a moment, as the next owner would, which puts the rows in flight in doubt.
+    /// Acquires the lease for a short time, and takes over the parts as the next owner would, which puts the rows in
+    /// flight in doubt.
     async fn take_over(&self, line: &LineId, parts: &[OpenPart], now: UnixMs) -> Result<()> {
         let right = LeaseTarget::Line(line.clone());
         let epochs = self.store.acquire(&[(right.clone(), None)], &self.name, self.lease).await?;

@@ -42,14 +42,14 @@ use crate::{
     },
 };
 
-/// How often a worker reads the pulse, which is the delay of a launch, a pause or a new rate.
+/// How often a worker reads the pulse. A launch, a pause or a new rate takes effect after at most this time.
 const PULSE_EVERY: Duration = Duration::from_millis(25);
 
-/// How often a worker says that it is alive. The lines of one that is killed are shown without a worker soon after, long
-/// before their leases end.
+/// How often a worker records that it is alive. So statistics show soon that a killed worker is silent, long before its
+/// leases end.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
 
-/// How long the last report on a line is kept. It says when the line was served last.
+/// How long the last report on a line is kept. It shows when the line last had a worker.
 const REPORT_KEPT: Duration = Duration::from_hours(24);
 
 /// Signals are read at least this often, even if the pulse has not changed.
@@ -75,13 +75,13 @@ pub struct Worker {
     pub name: String,
     /// Redis.
     pub store: Store,
-    /// Redis' time.
+    /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// Every configured line.
     pub lines: Lines,
     /// The settings of dispatch.
     pub settings: DispatchSettings,
-    /// How Meta is reached.
+    /// The client for Meta.
     pub graph: GraphClientConfig,
     /// Signs tokens.
     pub token_key: SharedTokenKey,
@@ -100,7 +100,7 @@ struct RunningLine {
     stop: CancellationToken,
     done: oneshot::Receiver<()>,
     status: Arc<Mutex<LineStatus>>,
-    /// At the last report, or at the start.
+    /// The counters at the last report, or at the start.
     reported: AcceptedCount,
     /// What keeps the line from its full rate, and since when.
     trouble: Option<(Trouble, UnixMs)>,
@@ -133,7 +133,7 @@ impl RunningLine {
     }
 }
 
-/// How many messages of a line Meta had accepted at a time.
+/// The number of messages of a line that Meta had accepted at an instant.
 struct AcceptedCount {
     accepted: u64,
     at: Instant,
@@ -377,7 +377,7 @@ impl ShardThread {
         while let Some(order) = orders.recv().await {
             let sender = match self.graph.sender(&order.line.id, &order.line.token) {
                 Ok(sender) => sender,
-                // Dropping the order drops `done`. The worker notices that, and stops the service.
+                // Dropping the order drops `done`, so the worker notices the failure and stops the service.
                 Err(error) => {
                     warn!(line.id = %order.line.id, %error, "the line cannot send");
                     continue;
@@ -446,7 +446,7 @@ impl SignalWatch {
             }
             if measured_at.is_none_or(|at| at.elapsed() >= inbound::READ_EVERY) {
                 measured_at = Some(Instant::now());
-                // Without an answer, which is logged below, the next one has the messages of a longer time.
+                // After a failed read, which is logged below, the next read covers a longer time.
                 if let Ok(counts) = self.store.inbound_counts().await {
                     self.inbound.set(meter.record(counts, Instant::now()));
                 }

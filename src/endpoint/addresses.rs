@@ -1,9 +1,9 @@
 //! Which addresses a request may go to: those of the public internet, so that nobody can make a worker send requests
 //! into the network that it runs in.
 //!
-//! A name is checked each time that it is resolved, and only the addresses that pass are connected to. So it does not
-//! help an attacker to change the name after a check. An address in the URL is not resolved, and has to be checked by
-//! itself.
+//! A name is checked each time that it is resolved, and connections go only to addresses that pass. So an attacker
+//! gains nothing by changing the DNS record after a check. An address in the URL is not resolved, so the caller has to
+//! check it.
 //!
 //! Source: the special-purpose registries of IANA, <https://www.iana.org/assignments/iana-ipv4-special-registry> and
 //! <https://www.iana.org/assignments/iana-ipv6-special-registry>, and RFC 6890.
@@ -16,7 +16,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// The blocks of IPv4 that are not public: address and length of the prefix.
+/// The blocks of IPv4 that are not public: address and prefix length.
 const PRIVATE_IPV4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network, unspecified
     (Ipv4Addr::new(10, 0, 0, 0), 8),      // private
@@ -38,18 +38,18 @@ const PRIVATE_IPV4: [(Ipv4Addr, u32); 15] = [
 /// The block of IPv6 that is public: global unicast.
 const PUBLIC_IPV6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// The blocks within it that are not.
+/// The blocks within global unicast that are not public.
 const PRIVATE_IPV6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, Teredo
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4, which has an IPv4 address within it
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4, which embeds an IPv4 address
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
 /// Addresses that stand for the IPv4 address in their last 32 bits (RFC 6052), in networks without IPv4.
 const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
-/// Whether `address` is one of the public internet. An IPv4 address that is written as an IPv6 one is not.
+/// Whether `address` is on the public internet. An IPv4-mapped IPv6 address is not.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_ipv4(address),
@@ -92,7 +92,7 @@ pub(super) struct PublicResolver {
 impl PublicResolver {
     /// A resolver that asks the system.
     pub(super) fn of_system() -> Self {
-        // reqwest replaces port 0 by that of the URL.
+        // reqwest replaces port 0 by the port of the URL.
         Self { look_up: |name| Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }) }
     }
 }

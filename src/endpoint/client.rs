@@ -18,45 +18,46 @@ use super::{
 };
 use crate::telemetry::metrics::DeliveryResult;
 
-/// How much of a response is read, in bytes. A shorter one is read completely, so that its connection can be used again.
+/// How much of a response is read, in bytes. A shorter one is read completely, so that its connection can be used
+/// again.
 const RESPONSE_BYTES_MAX: usize = 4 * 1024;
 
-/// The longest wait that a response can demand.
+/// Maximum wait that a response can demand.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
-/// How long a response is read. It changes nothing: the status counts.
+/// Timeout for reading the body of a response. The body does not affect the result, only the status does.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why an attempt failed. The texts have nothing of the URL but its host, and nothing of the response but its status.
+/// Why an attempt failed. Of the URL, the texts contain only the host, and of the response only the status.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
-    /// The endpoint asked for no more requests.
+    /// The endpoint asks not to be sent any more requests (410).
     #[error("410 Gone")]
     Gone,
-    /// The endpoint is somewhere else.
+    /// The response is a redirect.
     #[error("{0}: redirects are not followed; set the url to the new address")]
     Redirect(StatusCode),
-    /// The response is any other one outside of 2xx.
+    /// The response has another status outside of 2xx.
     #[error("{status}")]
     Status {
         /// The status.
         status: StatusCode,
-        /// The shortest wait that the response demands.
+        /// The minimum wait that the response demands.
         retry_after: Option<Duration>,
     },
-    /// The name of the endpoint has only private addresses.
+    /// The host of the endpoint has only private addresses.
     #[error(transparent)]
     NotPublic(#[from] NotPublic),
     /// No response came in time.
     #[error("no response within {0:?}")]
     Timeout(Duration),
-    /// There is no connection, or it broke.
+    /// The connection could not be made, or it broke.
     #[error("{0}")]
     Unreachable(String),
 }
 
 impl DeliveryError {
-    /// The shortest wait that the endpoint demands, up to ten minutes.
+    /// The minimum wait that the endpoint demands, up to ten minutes.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)),
@@ -90,10 +91,9 @@ pub struct EndpointClient {
 }
 
 impl EndpointClient {
-    /// A client without a connection yet. `timeout` is that of an attempt, from connecting to the status of the
-    /// response.
+    /// A client without a connection yet. `timeout` limits an attempt, from connecting to the status of the response.
     pub fn new(endpoint: Endpoint, timeout: Duration) -> Result<Self, NoEndpointClient> {
-        // reqwest uses the crypto provider of the process. An error means that it is installed already.
+        // reqwest uses the crypto provider of the process. An error means that a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder()
             .user_agent(concat!("pregon/", env!("CARGO_PKG_VERSION")))
@@ -111,14 +111,14 @@ impl EndpointClient {
     /// Posts `body` with `headers`. Any status of 2xx is a success.
     pub async fn post(&self, headers: HeaderMap, body: Bytes) -> Result<(), DeliveryError> {
         if let Some(address) = self.endpoint.url.private_address().filter(|_| !self.endpoint.allow_private) {
-            // An address is not resolved. The configuration refuses it too.
+            // An address in the URL is not resolved, so it is checked here. The configuration refuses it too.
             return Err(NotPublic { name: address.to_string(), address }.into());
         }
         let request = self.http.post(self.endpoint.url.expose().clone()).headers(headers).body(body);
         let answered = tokio::time::timeout(self.timeout, request.send()).await;
         let response = answered.map_err(|_| DeliveryError::Timeout(self.timeout))?.map_err(unanswered)?;
         let result = judge(&response);
-        // A response that stalls or is long costs its connection and nothing else.
+        // If the response is long or stalls, only the connection is lost.
         let _ = tokio::time::timeout(RESPONSE_TIMEOUT, read_to_end(response)).await;
         result
     }
@@ -133,7 +133,7 @@ fn judge(response: &Response) -> Result<(), DeliveryError> {
     }
 }
 
-/// The wait in seconds that the header `Retry-After` demands. Its other form, a date, is ignored.
+/// The wait in seconds that the header `Retry-After` demands. A date in the header is ignored.
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
@@ -150,7 +150,7 @@ async fn read_to_end(mut response: Response) {
 }
 
 fn unanswered(error: reqwest::Error) -> DeliveryError {
-    // The URL may have a secret in it.
+    // The URL may contain a secret.
     let error = error.without_url();
     let causes = || iter::successors(Some(&error as &(dyn Error + 'static)), |&error| error.source());
     match causes().find_map(|cause| cause.downcast_ref::<NotPublic>()) {

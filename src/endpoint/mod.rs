@@ -1,5 +1,5 @@
-//! HTTP endpoints of the operator's own systems, to which Pregón posts: where they are, which addresses they may have,
-//! and how one attempt to deliver a body is made.
+//! HTTP endpoints of the operator's own systems to which Pregón posts: their URLs, the addresses that they may have,
+//! and single attempts to deliver a body.
 
 mod addresses;
 mod client;
@@ -11,10 +11,10 @@ pub use self::{
     url::{BadEndpointUrl, EndpointUrl},
 };
 
-/// An address that Pregón posts to. `Debug` shows no secret.
+/// An endpoint to which Pregón posts. `Debug` shows no secret.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Where requests go.
+    /// The URL to which requests go.
     pub url: EndpointUrl,
     /// Whether it may have a private address.
     pub allow_private: bool,

@@ -6,12 +6,12 @@ use reqwest::Url;
 
 use super::addresses::is_public;
 
-/// Where requests go: an `http` or `https` URL. `Debug` and `Display` show it without what may be
-/// secret: user, password and query.
+/// The URL of an endpoint, `http` or `https`. `Debug` and `Display` leave out the parts that may be secret: user,
+/// password and query.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointUrl(Url);
 
-/// The text is not the URL of an endpoint. Contains nothing of it.
+/// The text is not the URL of an endpoint. The error contains nothing of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be an https URL without a fragment")]
 pub struct BadEndpointUrl;
@@ -27,9 +27,9 @@ impl EndpointUrl {
         self.0.password().is_some() || !self.0.username().is_empty()
     }
 
-    /// The address in the URL, if it has one in place of a name, and it is not public.
+    /// The address in the URL, if the URL has a non-public address instead of a name.
     pub fn private_address(&self) -> Option<IpAddr> {
-        // `Url` writes every form of an address, such as 0x7f.1, in the usual one.
+        // `Url` normalizes every form of an address, such as 0x7f.1.
         let host = self.0.host_str().unwrap_or_default();
         let address: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
         (!is_public(address)).then_some(address)
@@ -55,7 +55,7 @@ impl fmt::Display for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.0.clone();
         url.set_query(None);
-        // They fail only for URLs without a host.
+        // The setters fail only for URLs without a host.
         let _ = url.set_username("");
         let _ = url.set_password(None);
         url.fmt(f)

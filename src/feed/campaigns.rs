@@ -1,4 +1,4 @@
-//! What events say about the campaign of a recipient. Read once, and again after some seconds.
+//! A cache of the campaign data in events. Each campaign is read when first needed, and again after some seconds.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Maximum number of campaigns in the cache. A campaign on a thousand lines takes some 30 kB.
 const CAMPAIGNS_MAX: usize = 1_000;
 
-/// A campaign, as far as events speak of it.
+/// The data of a campaign that events contain.
 #[derive(Debug)]
 pub(super) struct CampaignInfo {
     pub(super) external_id: Option<String>,
@@ -90,7 +90,7 @@ impl Campaigns {
         !info.forgotten && deleted_at.is_none_or(|deleted_at| now.after(self.feed_retention) < deleted_at)
     }
 
-    /// Forgets what was read.
+    /// Empties the cache.
     pub(super) fn clear(&mut self) {
         self.known.clear();
     }

@@ -1,10 +1,12 @@
-//! The event feed: tells backends what happens to recipients, campaigns, lines, holds, templates and messages.
+//! The event feed: publishes events about recipients, campaigns, lines, holds, templates and messages to backends.
 //!
-//! Events are written behind the work, never in its way: `relay` follows what changed and `observer` compares what is
-//! held, and in which state lines and templates are, with what was told. Each stream has one relay at a time, by a
-//! leased duty. The feed has a thread of low priority: it may lag, and nothing waits for it.
+//! Events are written after the fact and never delay dispatch. `relay` follows changes of recipients, campaigns and
+//! messages. `observer` compares the holds and the states of lines and templates with what was published last. One
+//! worker at a time has the duty of a stream. The feed runs on a thread of low priority: it may lag, and nothing waits
+//! for it.
 //!
-//! If the process dies: another takes over the duties, and tells again what was told since the last stored position.
+//! If the process dies: another one takes over the duties, and publishes the events since the last stored position
+//! again.
 
 mod campaigns;
 mod observer;
@@ -23,8 +25,8 @@ use crate::{
     redis::{Store, StoreError, clock::Clock, feed::FeedLimits},
 };
 
-/// The niceness of the feed's thread: it gets a thirtieth of the time of a thread of dispatch, while both have work and
-/// no core is idle.
+/// The niceness of the feed's thread. While all cores are busy, it gets a thirtieth of the CPU time of a dispatch
+/// thread.
 const NICENESS: i32 = 15;
 
 /// Why the feed had to stop.
@@ -47,7 +49,7 @@ pub struct Feed {
     pub name: String,
     /// Redis.
     pub store: Store,
-    /// Redis' time.
+    /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// Every configured line.
     pub lines: Lines,
@@ -58,8 +60,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// As [`Feed::run`], on a thread of its own with a low priority, so that it takes time from dispatch only if there
-    /// is time to spare.
+    /// As [`Feed::run`], on a thread of its own with a low priority, so that dispatch goes first.
     pub async fn run_behind(mut self, limits: FeedLimits, stop: CancellationToken) -> Result<(), FeedError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         self.store = self.store.with_own_connections()?;
@@ -72,7 +73,7 @@ impl Feed {
         ended.await.map_err(|_| FeedError::Died)
     }
 
-    /// Runs until `stop`: writes the events of the streams whose duty this worker has.
+    /// Runs until `stop`. Writes the events of the streams whose duty this worker has.
     pub async fn run(&self, limits: FeedLimits, stop: &CancellationToken) {
         let duties = limits.partitions().map(|partition| self.run_partition(partition, limits, stop));
         futures_util::future::join_all(duties).await;
@@ -83,7 +84,7 @@ impl Feed {
         let work = || async {
             let campaigns = Campaigns::new(self.lines.clone(), self.retention, limits.retention);
             let mut relay = Relay::new(partition, campaigns);
-            // Events of no campaign are in the first stream, and its relay tells them.
+            // Events without a campaign are in the first stream, and its relay writes them.
             let mut observer = (partition == 0).then(|| Observer::new(self.lines.clone()));
             relay.run(&self.store, &self.clock, observer.as_mut(), stop).await;
         };
@@ -91,7 +92,7 @@ impl Feed {
     }
 }
 
-/// Lowers the priority of the calling thread. Without that, the feed only takes more time from dispatch.
+/// Lowers the priority of the calling thread. An error is ignored: the feed then takes more time from dispatch.
 fn lower_priority() {
     // On other systems the call would change the whole process.
     #[cfg(target_os = "linux")]

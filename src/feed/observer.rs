@@ -1,7 +1,7 @@
-//! Tells what is held, in which state lines are, and which status templates have at Meta: compares them with what was
-//! told last, every second.
+//! Publishes changes of holds, of the states of lines, and of the status of templates at Meta. Every second it compares
+//! the current states with those published last.
 //!
-//! A state that lasts for less than a second may not be told.
+//! A state that lasts for less than a second may be missed.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +23,7 @@ use crate::{
 /// How often the comparison is made.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Compares what is with what was told.
+/// Compares the current states with those published last.
 pub(super) struct Observer {
     lines: Lines,
     compared_at: Option<Instant>,
@@ -31,10 +31,10 @@ pub(super) struct Observer {
     templates: HashMap<WabaId, (UnixMs, Vec<Template>)>,
 }
 
-/// What can be told, and the text by which it is compared and stored.
+/// States of subjects, as the texts that are compared and stored.
 type States = BTreeMap<Subject, String>;
 
-/// Something whose state is told.
+/// A subject whose state is published.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     /// A hold, by the name of its scope. The text is the hold as JSON.
@@ -100,7 +100,7 @@ impl Observer {
         Self { lines, compared_at: None, templates: HashMap::new() }
     }
 
-    /// Tells what is different from what was told, if the last comparison was long enough ago.
+    /// Publishes the states that have changed, if the last comparison was long enough ago.
     pub(super) async fn tell(&mut self, store: &Store, clock: &Clock) -> Result<()> {
         if self.compared_at.is_some_and(|at| at.elapsed() < EVERY) {
             return Ok(());
@@ -160,7 +160,7 @@ impl Observer {
         Ok(states)
     }
 
-    /// Reads the templates that were synced since they were read last.
+    /// Reads the templates of WABAs that were synced since the last read.
     async fn read_templates(&mut self, store: &Store) -> Result<()> {
         let wabas: Vec<WabaId> = self.lines.wabas().into_keys().cloned().collect();
         for (waba, synced_at) in wabas.iter().zip(store.templates_synced_at(&wabas).await?) {
@@ -175,7 +175,7 @@ impl Observer {
         Ok(())
     }
 
-    /// The event that tells the state of a subject.
+    /// The event with the new state of a subject.
     fn event(&self, subject: &Subject, text: &str, now: UnixMs) -> Option<String> {
         match subject {
             Subject::Hold(_) => self.hold_event(EventType::HoldBegan, text, now),
@@ -221,7 +221,7 @@ fn json<D: Serialize>(
     Event { business, line, ..Event::new(id, r#type, at, details) }.to_json()
 }
 
-/// Whether both texts are of one hold, whose reason or end was changed.
+/// Whether both texts are of the same hold, of which only the reason or the end changed.
 fn is_same_hold(before: &str, text: &str) -> bool {
     let since = |text| serde_json::from_str::<HoldFields>(text).ok().map(|hold| hold.since);
     since(text).is_some_and(|began| since(before) == Some(began))

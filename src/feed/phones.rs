@@ -1,4 +1,4 @@
-//! The phone numbers of recipients, for events. The numbers of a chunk are kept, because most chunks are needed for
+//! A cache of the phone numbers of recipients, for events. It holds whole chunks, because most chunks are needed for
 //! several events of each recipient.
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,7 +25,7 @@ struct PartPhones {
     starts: Vec<u16>,
     /// The numbers of the chunks that were read, by first row.
     chunks: BTreeMap<u16, Box<[Option<Phone>]>>,
-    /// Rises when recipients of the part are forgotten. The chunks were read when it had at least this value.
+    /// Rises when recipients of the part are erased. The chunks were read when it had at least this value.
     erased: u64,
 }
 
@@ -45,7 +45,7 @@ impl PartPhones {
 
 impl Phones {
     /// Reads the numbers of `rows` of a part that are not in the cache. `erased` rises when recipients of the part are
-    /// forgotten; then all numbers are read again.
+    /// erased; then all numbers are read again.
     pub(super) async fn read(
         &mut self,
         store: &Store,
@@ -62,7 +62,7 @@ impl Phones {
         if missing.is_empty() {
             return Ok(());
         }
-        // Chunks may have been added since the last read: those of recipients that a running campaign got later.
+        // Chunks may have been added since the last read.
         of_part.starts = store.chunk_starts(part).await?;
         let mut starts: Vec<u16> = missing.into_iter().filter_map(|row| of_part.start_of(row)).collect();
         starts.sort_unstable();
@@ -84,7 +84,7 @@ impl Phones {
         self.parts.get(&part)?.get(row).flatten()
     }
 
-    /// Forgets all numbers.
+    /// Empties the cache.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

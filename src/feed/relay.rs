@@ -1,6 +1,6 @@
-//! A relay: takes notes of what changed, reads the changes that were not told, and appends events to its stream.
+//! A relay: takes notes of what changed, reads the unpublished changes, and appends events to its stream.
 //!
-//! The order is: read, append, store the position. So an event is told at least once. All of a round goes to one
+//! The order is: read, append, store the position. So an event is published at least once. A round is bound to one
 //! incarnation of Redis: if Redis restarts and loses its last writes, the round fails, and the next one begins at the
 //! position that Redis still has.
 
@@ -34,8 +34,8 @@ use crate::{
     telemetry::metrics,
 };
 
-/// The shortest pause between rounds while something changes. It gathers changes, because a round costs almost the same
-/// for one as for a hundred.
+/// Minimum pause between rounds while something changes. The pause gathers changes, because a round costs almost the
+/// same for one change as for a hundred.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Maximum number of parts, campaigns and lines in one round.
@@ -47,7 +47,7 @@ const CHANGES_MAX: usize = 8_192;
 /// Messages of one line that a round reads.
 const MESSAGES_MAX: usize = 256;
 
-/// How often everything is compared with what was told, besides at the start and after errors.
+/// How often everything is compared with what was published, besides at the start and after errors.
 const COMPARE_EVERY: Duration = Duration::from_secs(3_600);
 
 /// The relay of one stream.
@@ -55,7 +55,7 @@ pub(super) struct Relay {
     partition: u16,
     campaigns: Campaigns,
     phones: Phones,
-    /// Notes whose changes were only told in part, with the time of the first change that is not told.
+    /// Notes whose changes were only published in part, with the time of the first unpublished change.
     unfinished: Vec<(Untold, UnixMs)>,
     compared_at: Option<Instant>,
 }
@@ -101,7 +101,7 @@ impl Relay {
         Self { partition, campaigns, phones: Phones::default(), unfinished: Vec::new(), compared_at: None }
     }
 
-    /// Tells what changes, until `stop`.
+    /// Publishes changes until `stop`.
     pub(super) async fn run(
         &mut self,
         store: &Store,
@@ -115,7 +115,7 @@ impl Relay {
             match self.tell(&store, clock, observer.as_deref_mut()).await {
                 Ok(is_catching_up) => {
                     failures = 0;
-                    // While something changes, somebody sends, and the relay leaves more time to that than it takes.
+                    // While something changes, dispatch is at work, so the relay pauses for longer than it works.
                     let pause = if is_catching_up { Duration::ZERO } else { PAUSE.max(began.elapsed() * 3 / 2) };
                     stop.run_until_cancelled(sleep(pause)).await;
                 }
@@ -124,7 +124,7 @@ impl Relay {
                     if failures == 1 {
                         warn!(partition = self.partition, %error, "events wait");
                     }
-                    // The notes that the round took may be lost.
+                    // The notes that the round took may be lost, so everything is compared again.
                     self.start_over();
                     stop.run_until_cancelled(sleep(backoff(failures))).await;
                 }
@@ -146,15 +146,16 @@ impl Relay {
         self.compared_at = None;
     }
 
-    /// Tells what some notes are about. Returns whether more is to be told although nothing new was noted.
+    /// Publishes the changes behind some notes. Returns whether changes are left to publish and there were no new
+    /// notes.
     async fn round(&mut self, store: &Store, clock: &Clock) -> Result<bool> {
         if self.compared_at.is_none_or(|at| at.elapsed() > COMPARE_EVERY) {
-            // Redis may have forgotten that the feed has begun.
+            // Redis may have lost the mark that the feed has begun.
             store.set_feed_begun().await?;
             self.compare(store).await?;
             self.compared_at = Some(Instant::now());
         }
-        // What is unfinished may have been noted again, and would then be told twice.
+        // Unfinished notes may have been written again. They are merged, so that their changes are not published twice.
         let mut notes: HashMap<Untold, UnixMs> = self.unfinished.drain(..).collect();
         let new = store.take_changed(self.partition, NOTES_MAX.saturating_sub(notes.len())).await?;
         let has_new = !new.is_empty();
@@ -170,7 +171,7 @@ impl Relay {
                 Untold::Inbound(line) => lines.push((line, at)),
             }
         }
-        // Campaigns before recipients, so that a campaign has begun before its first message is accepted.
+        // Campaigns before recipients, so that the start of a campaign is published before its first accepted message.
         self.tell_campaigns(store, &campaigns).await?;
         self.tell_parts(store, clock.now(), &parts).await?;
         for (line, at) in lines {
@@ -181,7 +182,7 @@ impl Relay {
         Ok(!has_new && !self.unfinished.is_empty())
     }
 
-    /// Notes everything of which the feed has not told all.
+    /// Writes notes for everything with unpublished changes.
     async fn compare(&self, store: &Store) -> Result<()> {
         let limits = store.feed();
         let is_ours = |id: &CampaignId| limits.is_some_and(|limits| limits.partition(Some(*id)) == self.partition);
@@ -249,7 +250,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Adds the events of the changes of a part, as JSON.
+    /// Adds the events for the changes of a part, as JSON.
     async fn events_of(
         &mut self,
         store: &Store,
@@ -297,7 +298,7 @@ impl Relay {
         Ok(())
     }
 
-    /// The event of a message; `None` if the entry is not one of ours.
+    /// The event for a message; `None` if the entry is not one of ours.
     fn message_event(&self, line: &LineId, entry: &InboundEntry) -> Option<String> {
         // Meta's id and time, in ms.
         #[derive(Deserialize)]
@@ -340,13 +341,13 @@ impl Drop for Relay {
     }
 }
 
-/// What the events of a part have in common, and what they need of its rows.
+/// The data that the events of a part share, and the data of its rows that they need.
 struct PartContext<'a> {
     part: PartId,
     line: &'a LineId,
     business: Option<&'a BusinessId>,
     external_id: Option<&'a str>,
-    /// `None` if the events must not name people.
+    /// `None` if the events must not contain phone numbers.
     phones: Option<&'a Phones>,
     wamids: Wamids,
     reasons: HashMap<u16, RowReason>,
@@ -355,7 +356,7 @@ struct PartContext<'a> {
 }
 
 impl PartContext<'_> {
-    /// The event of a change, as JSON; `None` for a state of which nobody is told.
+    /// The event for a change, as JSON; `None` for a state that is not published.
     fn event(&self, change: &Change) -> Option<String> {
         let (state, row) = (State::of(change.byte)?, change.row);
         let send = self.late_sends.get(&row).copied().filter(|_| is_late(change));
@@ -383,12 +384,12 @@ impl PartContext<'_> {
     }
 }
 
-/// Whether a campaign changed since the feed told its version `told`.
+/// Whether a campaign changed since its version `told` was published.
 fn is_untold(record: &CampaignRecord, told: Option<u64>) -> bool {
     told.is_none_or(|told| told < record.version)
 }
 
-/// Whether a change is to a state that has the reason of a failure.
+/// Whether the new state of a change has a failure reason.
 fn has_failed(change: &Change) -> bool {
     matches!(State::of(change.byte), Some(State::Failed | State::Refused | State::Unknown))
 }
@@ -397,7 +398,7 @@ fn is_skip(change: &Change) -> bool {
     State::of(change.byte) == Some(State::Skipped)
 }
 
-/// Whether the number of the claim is too high for the state byte.
+/// Whether the number of the claim does not fit the state byte.
 fn is_late(change: &Change) -> bool {
     State::send_of(change.byte) == State::SEND_OVERFLOW
 }
@@ -417,7 +418,7 @@ async fn reasons(store: &Store, part: PartId, changes: &[&Change]) -> Result<Has
     Ok(reasons)
 }
 
-/// The numbers of the last claims that are too high for the state byte, by row.
+/// The numbers of last claims that do not fit the state byte, by row.
 async fn late_sends(store: &Store, part: PartId, changes: &[&Change]) -> Result<HashMap<u16, u8>> {
     let rows: Vec<u16> = changes.iter().filter(|change| is_late(change)).map(|change| change.row).collect();
     let sends = store.sends(part, &rows).await?;

@@ -1,8 +1,7 @@
 //! Parses Meta's response to a send.
 //!
-//! Owns: the shape of a response, `{"messages":[{"id",…}]}` or `{"error":{"code",…}}`, and the rule that only these
-//! two are definite. Anything else (a proxy's HTML, a truncated body, someone else's JSON) leaves the attempt in
-//! doubt.
+//! Owns: the shape of a response, `{"messages":[{"id",…}]}` or `{"error":{"code",…}}`, and the rule that only these two
+//! are definite. Anything else (a proxy's HTML, a truncated body, JSON of another server) leaves the attempt in doubt.
 //! If the process dies: a response that was not settled is lost, and the next owner puts its row in doubt.
 //! Never: guesses. A contradictory response is in doubt too.
 
@@ -114,7 +113,7 @@ impl<'a> Answer<'a> {
     /// The id of the accepted message, and its `message_status`.
     fn message(&self) -> Option<(&str, Option<&str>)> {
         let Message { id: Text(id), message_status: Text(status) } = self.messages.0.first()?;
-        // An id of only digits was a JSON number, which Meta does not use for ids.
+        // An id of only digits comes from a JSON number, which Meta does not use for ids.
         let id = id.as_deref().filter(|id| id.bytes().any(|byte| !byte.is_ascii_digit()))?;
         Some((id, status.as_deref()))
     }

@@ -90,7 +90,7 @@ impl BodyPlan {
 
 /// Turns a rendered body into one for the Marketing Messages API.
 ///
-/// Meta sends the message as `/messages` would if the WABA is not enabled for that API.
+/// If the WABA is not enabled for that API, Meta sends the message as if it had been posted to `/messages`.
 ///
 /// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/marketing-messages/send>, read
 /// 2026-11-28.

@@ -1,9 +1,9 @@
 //! The HTTP client that sends messages to Meta, and how it makes one attempt.
 //!
 //! Owns: the pool of connections to the Graph API, and the decision whether a failed attempt was written.
-//! If the process dies: Meta may or may not have received what was on its way. The rows are `in_flight` in Redis, and
-//! the next owner of the line puts them in doubt. Dropping the future of a send has the same effect: the caller must
-//! put the row in doubt.
+//! If the process dies: Meta may or may not have received the messages on their way. Their rows are `in_flight` in
+//! Redis, and the next owner of the line puts them in doubt. Dropping the future of a send has the same effect: the
+//! caller must put the row in doubt.
 //! Never: sends a body twice. Meta has no idempotency key, so redirects and reqwest's retries are off, and only an
 //! attempt that was certainly not written is reported as a retry.
 //!
@@ -389,7 +389,7 @@ async fn exchange(
     }
 }
 
-/// Headers with `token`, marked as sensitive so that it is not logged.
+/// The headers with `token`, which is marked as sensitive so that it is not logged.
 pub(super) fn authorized(token: &Secret) -> Result<HeaderMap, BadToken> {
     let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(|_| BadToken)?;
     bearer.set_sensitive(true);

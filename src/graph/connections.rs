@@ -243,7 +243,7 @@ impl Drop for Connecting {
     }
 }
 
-/// Controls whether a client may connect.
+/// Controls whether the client of a connection may connect.
 ///
 /// A closed gate refuses to connect. It can be opened once ([`Gate::open`]), for the first message: the connection is
 /// then made, and the message is kept back until it may leave.

@@ -2,7 +2,8 @@
 //! the status of a line. Also lifts the pause of a template.
 //!
 //! Owns: the shape of those responses. Values that Meta may extend (statuses, ratings) stay text.
-//! If the process dies: nothing is lost; reads change nothing. A pause may have been lifted: the template's status shows it.
+//! If the process dies: nothing is lost; reads change nothing. A pause may have been lifted: the template's status
+//! shows it.
 //! Never: follows the URL of the next page in a response, because the token would be sent wherever that URL points.
 
 use std::{collections::HashSet, fmt, ops::RangeInclusive};
@@ -41,7 +42,7 @@ const LINE_FIELDS: &str = "id,display_phone_number,verified_name,status,quality_
 
 const LIMIT_FIELDS: &str = "id,throughput,is_on_biz_app,whatsapp_business_manager_messaging_limit";
 
-/// How much a line may send, as Meta says it.
+/// The limits of a line, as returned by Meta.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct LineLimits {
     /// The line.
@@ -49,7 +50,7 @@ pub struct LineLimits {
     /// The throughput level: `STANDARD` or `HIGH`. `None` if Meta returned none.
     #[serde(default, rename = "throughput", deserialize_with = "level")]
     pub level: Option<String>,
-    /// Whether the number is also used in the WhatsApp Business app. Absent, it is not.
+    /// Whether the number is also used in the WhatsApp Business app. If absent, the number is not used there.
     #[serde(default, deserialize_with = "flag")]
     pub is_on_biz_app: bool,
     /// The messaging limit of the business, such as `TIER_10K`. `None` if Meta returned none.
@@ -71,7 +72,8 @@ pub struct LineInfo {
     /// The throughput level: `STANDARD` or `HIGH`.
     #[serde(default, rename(deserialize = "throughput"), deserialize_with = "level")]
     pub throughput_level: Option<String>,
-    /// How many people who did not write first the portfolio may message within 24 hours, such as `TIER_10K`.
+    /// The messaging limit of the portfolio, such as `TIER_10K`: to how many people it may send within 24 hours without
+    /// a message from them first.
     #[serde(rename(deserialize = "whatsapp_business_manager_messaging_limit"))]
     pub messaging_limit: Option<String>,
     /// Whether the line, its WABA, its business and the app may send.
@@ -83,11 +85,11 @@ pub struct LineInfo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SendHealth {
-    /// Meta says that they can.
+    /// Messages can be sent.
     Sends,
-    /// Meta says that something blocks them.
+    /// Something blocks sending.
     Blocked,
-    /// Meta says nothing about it.
+    /// Meta returned no health status.
     #[default]
     Unknown,
 }
@@ -102,8 +104,8 @@ impl GraphClient {
         self.list(&Subject::Templates(waba.clone()), path, &[("fields", TEMPLATE_FIELDS)], token).await
     }
 
-    /// The templates of `waba` with this name, in all languages, as [`GraphClient::templates`] returns them. Meta may also
-    /// return templates with similar names.
+    /// The templates of `waba` with this name, in all languages, as [`GraphClient::templates`] returns them. Meta may
+    /// also return templates with similar names.
     ///
     /// # Errors
     /// [`GraphError`]
@@ -127,8 +129,8 @@ impl GraphClient {
         lines.into_iter().map(read).collect()
     }
 
-    /// The whole list at `path`, with this `query`, from all pages. If a page is too large for Meta, it is requested again
-    /// with half as many entries, and later pages keep that size.
+    /// The whole list at `path`, with this `query`, from all pages. If a page is too large for Meta, it is requested
+    /// again with half as many entries, and later pages keep that size.
     async fn list(
         &self,
         what: &Subject,
@@ -318,7 +320,7 @@ struct Cursors {
 pub enum Unpaused {
     /// The pause is lifted.
     Done,
-    /// It is not, for this reason; may be empty.
+    /// The pause stays, for this reason; may be empty.
     Refused(String),
 }
 
@@ -361,7 +363,7 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(Option::<bool>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Codes of calls and of SIP, which say nothing about messages.
+/// Codes about calls and SIP, which do not affect messages.
 const CALLING: RangeInclusive<u64> = 138_000..=138_999;
 
 /// Reads `{"can_send_message":"BLOCKED","entities":[…]}`: blocked if an entity is, for another reason than calls.

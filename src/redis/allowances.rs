@@ -1,4 +1,4 @@
-//! Chooses the worker that asks Meta what the lines of a WABA may send, so that only one asks at a time.
+//! Claims to ask Meta what the lines of a WABA may send, so that only one worker asks at a time.
 //!
 //! Owns: STRING `allowances_read:WABA`, which exists until the next worker has to ask. The answers are stored with the
 //! controls of the lines.
@@ -13,8 +13,8 @@ use super::{Result, Store, lines::ms};
 use crate::domain::WabaId;
 
 impl Store {
-    /// Claims to ask Meta about the lines of WABAs. Returns whether the caller has to ask, for each: nobody has asked or
-    /// claimed it lately. A claim lasts for `claim` unless [`Store::allowances_were_read`] prolongs it.
+    /// Claims to ask Meta about the lines of WABAs. Returns for each WABA whether the caller has to ask, because no
+    /// worker has asked or holds a claim. A claim lasts for `claim` unless [`Store::allowances_were_read`] extends it.
     pub async fn claim_allowance_reads(&self, wabas: &[WabaId], claim: Duration) -> Result<Vec<bool>> {
         let mut pipeline = Pipeline::with_capacity(wabas.len());
         for waba in wabas {
@@ -24,14 +24,14 @@ impl Store {
         Ok(set.into_iter().map(|set| set.is_some()).collect())
     }
 
-    /// Records that Meta was asked about the lines of a WABA: nobody asks again for `lifetime`. If Meta has announced a
-    /// change since the claim, the answer may be older, so Meta is asked again.
+    /// Records that Meta was asked about the lines of a WABA: no worker asks again for `lifetime`. If Meta has reported
+    /// a change since the claim, the answer may be older than the change, so Meta is asked again.
     pub async fn allowances_were_read(&self, waba: &WabaId, lifetime: Duration) -> Result<()> {
         let prolong = cmd("PEXPIRE").arg(self.keys.allowances_read(waba)).arg(ms(lifetime)).clone();
         self.query::<u8>("PEXPIRE allowances_read", &prolong).await.map(drop)
     }
 
-    /// Lets workers ask Meta about the lines of a WABA at once: Meta has announced a change.
+    /// Makes workers ask Meta about the lines of a WABA at once, because Meta reported a change.
     pub async fn forget_allowances_read(&self, waba: &WabaId) -> Result<()> {
         self.query::<u8>("DEL allowances_read", cmd("DEL").arg(self.keys.allowances_read(waba))).await.map(drop)
     }

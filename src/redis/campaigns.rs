@@ -31,11 +31,11 @@ const READ_AT_ONCE: usize = 256;
 /// Active campaigns listed in one round trip.
 const LISTED_AT_ONCE: usize = 1_000;
 
-/// What can be changed of a campaign that was submitted: fields of its definition. A changed value is JSON in a field of
-/// the same name in the hash of the campaign, because the definition is written once; `null` removes the value.
+/// The fields of a definition that can be changed after submission. A changed value is JSON in a field of the same name
+/// in the hash of the campaign, because the definition is written once; `null` removes the value.
 const CHANGEABLE: [&str; 7] = ["start_at", "expires_at", "priority", "rate", "send_window", "late", "requires"];
 
-/// How long a campaign that sends withheld messages again waits for statuses after the last acceptance. Meta usually
+/// How long a campaign that resends withheld messages waits for statuses after the last acceptance. Meta usually
 /// reports within seconds that it withheld a message.
 const WITHHELD_WITHIN: Duration = Duration::from_secs(60);
 
@@ -58,7 +58,7 @@ pub struct CampaignRecord {
     pub applied: u64,
     /// The reason, if a worker paused it.
     pub reason: Option<PauseReason>,
-    /// When it got its state.
+    /// When it entered its state.
     pub changed_at: UnixMs,
     /// When it first ran.
     pub started_at: Option<UnixMs>,
@@ -71,11 +71,12 @@ pub struct CampaignRecord {
     pub zones: HashMap<u16, String>,
     /// Recipients admitted, each with its own phone number.
     pub numbers: u64,
-    /// Buckets of its phone index.
+    /// The number of buckets of its phone index.
     pub buckets: u32,
-    /// What has one entry in its phone index.
+    /// Whether its phone index has an entry for each number or for each person.
     pub indexed_by: IndexedBy,
-    /// Changes when its send window begins to go by recipients: those that were read before are not grouped.
+    /// Changes when the send window is switched to the recipients' time zones, because batches that were prepared
+    /// before have no groups.
     pub grouping: u64,
     /// Whether the data of its recipients were deleted at the end of their retention.
     pub forgotten: bool,
@@ -84,8 +85,8 @@ pub struct CampaignRecord {
 }
 
 impl CampaignRecord {
-    /// Whether recipients of its newest retry are still to be reopened. That waits for the end of a grace period after a
-    /// restart of Redis: other processes may have to replay that a recipient has got the message.
+    /// Whether recipients of its newest retry are still to be reopened. After a restart of Redis, that waits for the
+    /// end of a grace period, because other processes may have to replay that a recipient got the message.
     pub fn is_reopening(&self) -> bool {
         self.unfinished_retry().is_some()
     }
@@ -98,7 +99,7 @@ impl CampaignRecord {
     }
 }
 
-/// What a line has to know about a campaign each time it reads its work.
+/// What a line reads about a campaign each time it reads its work.
 #[derive(Clone, Debug, Default)]
 pub struct CampaignWorkState {
     /// Its state; `None` if there is no such campaign.
@@ -116,7 +117,7 @@ pub struct Definition {
     pub campaign: Campaign,
     /// How often its values were changed.
     pub changes: u64,
-    /// The number of its parts if they may have groups of recipients, else 0: see [`Store::groups`].
+    /// The number of its parts if their recipients may be grouped, else 0: see [`Store::groups`].
     pub grouped_parts: u64,
 }
 
@@ -125,7 +126,7 @@ pub struct Definition {
 pub enum StateChange {
     /// The state has changed.
     Done,
-    /// This current state does not allow the change.
+    /// The campaign is in this state, which does not allow the change.
     Not(CampaignState),
     /// The campaign has no recipient.
     Empty,
@@ -188,8 +189,8 @@ impl Store {
         Ok(records)
     }
 
-    /// Campaigns in one round trip; `None` for a campaign that does not exist. Skips the parts, which are many if the lines
-    /// are many.
+    /// Campaigns in one round trip; `None` for a campaign that does not exist. Does not read the parts, which are many
+    /// in a campaign with many lines.
     pub async fn definitions(&self, ids: &[CampaignId]) -> Result<Vec<Option<Definition>>> {
         let fields: Vec<&str> = ["definition", "category", "changes", "deleted", "grouped", "parts"]
             .into_iter()
@@ -224,8 +225,8 @@ impl Store {
         Ok(Some(Definition { campaign, changes, grouped_parts: parts.unwrap_or(0) }))
     }
 
-    /// The groups of the recipients of the first `parts` parts of campaigns, in one round trip, by the numbers of the parts. A
-    /// part without a group has no entry.
+    /// The groups of recipients in campaigns, by the number of the part, in one round trip. `parts`: how many parts of
+    /// each campaign to read. A part without a group has no entry.
     pub async fn groups(&self, campaigns: &[(CampaignId, u64)]) -> Result<HashMap<CampaignId, HashMap<u16, String>>> {
         let mut pipeline = Pipeline::new();
         for (id, parts) in campaigns {
@@ -238,7 +239,8 @@ impl Store {
         Ok(campaigns.iter().map(|(id, _)| *id).zip(groups.into_iter().map(by_part)).collect())
     }
 
-    /// Stores the category that Meta gives the template of a campaign now, and wakes every worker if it is another one.
+    /// Stores the category that Meta gives the template of a campaign now, and wakes every worker if the category
+    /// changed.
     pub async fn set_category(&self, id: CampaignId, category: &Category) -> Result<()> {
         let json = serde_json::to_string(category).expect("a category is a string");
         let call = Call::new(&script::SET_CATEGORY, &[self.keys.campaign(id)]).arg(json);
@@ -309,7 +311,7 @@ impl Store {
         Ok(fields.into_iter().map(|(state, started)| started.filter(|_| is_running(state)).map(UnixMs)).collect())
     }
 
-    /// What lines have to know about campaigns, in one round trip.
+    /// What lines read about campaigns, in one round trip.
     pub async fn campaign_progress(&self, ids: &[CampaignId]) -> Result<Vec<CampaignWorkState>> {
         let mut pipeline = Pipeline::new();
         for &id in ids {
@@ -367,8 +369,7 @@ impl Store {
         }
     }
 
-    /// The campaigns whose recipients may change or are stored: those that were launched, and whose retention has not
-    /// ended.
+    /// The campaigns whose recipients may change or are stored: launched campaigns whose retention has not ended.
     pub async fn stored_campaigns(&self) -> Result<Vec<CampaignId>> {
         let mut pipeline = Pipeline::new();
         pipeline.zrange(self.keys.active(), 0, -1).zrange(self.keys.ended(), 0, -1);
@@ -377,7 +378,7 @@ impl Store {
     }
 
     /// Postpones the maintenance of active campaigns, each given with the time from [`Store::active_campaigns`] and
-    /// the time at which it is due next; `None` removes it from the list. A campaign that was listed anew meanwhile
+    /// the time at which it is due next; `None` removes it from the list. A campaign that was listed again meanwhile
     /// keeps its new time.
     pub async fn postpone_campaigns(&self, campaigns: &[(CampaignId, UnixMs, Option<UnixMs>)]) -> Result<()> {
         let calls = campaigns.iter().map(|(id, since, due)| {
@@ -387,8 +388,8 @@ impl Store {
         self.run_all(&calls.collect::<Vec<_>>()).await
     }
 
-    /// Retires an ended campaign, listed with the time `since` by [`Store::active_campaigns`]. Until the retention of its
-    /// recipients ends, its only maintenance is the indexing of its message ids. A campaign that was listed anew
+    /// Retires an ended campaign, listed with the time `since` by [`Store::active_campaigns`]. Until the retention of
+    /// its recipients ends, its only maintenance is the indexing of its message ids. A campaign that was listed again
     /// meanwhile, because it runs again, stays active.
     pub async fn retire_campaign(&self, id: CampaignId, ended_at: UnixMs, since: UnixMs) -> Result<()> {
         // Added to `ended` before it is removed from `active`: a crash in between leaves it in both lists, which is
@@ -406,8 +407,8 @@ impl Store {
         }
     }
 
-    /// At most ten campaigns that ended at `before` or earlier and whose recipients are to be deleted, each with the time
-    /// with which it is listed.
+    /// At most ten campaigns that ended at `before` or earlier and whose recipients are to be deleted, each with its
+    /// end time as listed.
     pub async fn ended_campaigns(&self, before: UnixMs) -> Result<Vec<(CampaignId, UnixMs)>> {
         let mut range = cmd("ZRANGEBYSCORE");
         range.arg(self.keys.ended()).arg("-inf").arg(before.0).arg("WITHSCORES").arg("LIMIT").arg(0).arg(10);
@@ -415,14 +416,15 @@ impl Store {
         Ok(listed.into_iter().filter_map(|(id, listed)| Some((id.parse().ok()?, UnixMs(listed)))).collect())
     }
 
-    /// Forgets the recipients of a campaign that ended at `before` or earlier. Returns whether it did: a campaign may run
-    /// again, or have ended later than it is listed. Once it is marked as forgotten, it does not run again.
+    /// Deletes the recipients of a campaign that ended at `before` or earlier. Returns false, and deletes nothing, if
+    /// the campaign runs again or has ended again since it was listed. A campaign that is marked as forgotten never
+    /// runs again.
     pub async fn forget_ended(&self, id: CampaignId, before: UnixMs) -> Result<bool> {
         let mark = Call::new(&script::FORGET, &[self.keys.campaign(id)]).arg(before.0);
         if self.call::<Option<u8>>(mark).await? == Some(0) {
             return Ok(false);
         }
-        // Recipients must not be deleted while Redis can still forget the mark.
+        // No recipient may be deleted while Redis can still lose the mark.
         self.wait_durable_if_spread(&[self.keys.campaign(id)]).await?;
         self.forget_recipients(id).await?;
         Ok(true)
@@ -441,7 +443,7 @@ impl Store {
                 // The part is marked before the deletion too: from then on, a late status stores no code, history or
                 // message id.
                 pipeline.hset(keys.part(part), "forgotten", 1);
-                // In this order: without the counter, no script uses the bits.
+                // The counter is deleted first: without it, no script uses the bits.
                 pipeline.hdel(keys.part(part), "held");
                 let dropped = [keys.chunks(part), keys.ids(part), keys.wamids(part), keys.history(part)];
                 let of_rows = [keys.error_codes(part), keys.tries(part), keys.held(part), keys.withheld(part)];
@@ -459,7 +461,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a campaign from the list of ended ones. One that was listed anew since it was read as `listed` stays.
+    /// Removes a campaign from the list of ended campaigns, unless it was listed again since its entry `listed` was
+    /// read.
     pub async fn unlist_ended(&self, id: CampaignId, listed: UnixMs) -> Result<()> {
         let call = Call::new(&script::POSTPONE, &[self.keys.ended()]).arg(id.to_string()).arg(listed.0).arg("");
         self.call::<u8>(call).await.map(drop)
@@ -506,21 +509,23 @@ impl Store {
         Ok(StateChange::Done)
     }
 
-    /// Stores the values of `changed` that differ from those in `record`, and returns when the parts of the campaign follow.
-    /// `false`: the campaign has changed since `record` was read, was deleted, or got recipients that would have to be grouped,
-    /// and nothing is stored.
+    /// Stores the values of `changed` that differ from those in `record`, and returns when the parts of the campaign
+    /// follow. Returns false, and stores nothing, if the campaign has changed since `record` was read, was deleted, or
+    /// got recipients that would have to be grouped.
     ///
     /// Errors: as for [`Store::change_campaign`].
     pub async fn amend_campaign(&self, record: &CampaignRecord, changed: &Campaign, now: UnixMs) -> Result<bool> {
         let id = record.campaign.id;
-        // Fails if the incarnation changes, so that no start is moved to an earlier time after Redis forgot its listing.
+        // Fails if the incarnation changes, so that no start is moved to an earlier time after Redis forgot its
+        // listing.
         let store = self.in_this_incarnation();
         let is_scheduled = record.state == CampaignState::Scheduled;
         if is_scheduled {
             store.list_active(id, now).await?;
         }
         let mut call = Call::new(&script::AMEND, &[self.keys.campaign(id)]).arg(record.version);
-        // Recipients that an upload has stored meanwhile are not grouped, and those that it has read will not be.
+        // No recipient may be without a group: the campaign must have as many recipients as were read, and the new
+        // `grouping` rejects batches that were prepared without groups.
         call = if is_by_recipient(changed) && !is_by_recipient(&record.campaign) {
             call.arg(record.numbers).arg("grouping").arg(record.version + 1)
         } else {
@@ -581,7 +586,8 @@ impl Store {
                 self.sweep(*part, State::Failed, now).await?;
             }
         } else {
-            // Not for a completed campaign, which has no work: a thousand completions would wake all lines for nothing.
+            // A completed campaign has no work, so its lines are not woken: a thousand completions would wake all lines
+            // for nothing.
             self.wake().await?;
         }
         if record.state == CampaignState::Cancelled {
@@ -600,8 +606,8 @@ impl Store {
         }
     }
 
-    /// Sets the gates of all parts of a campaign, unless a part follows this or a newer version already. Returns the number
-    /// of open recipients of each.
+    /// Sets the gates of all parts of a campaign, unless a part follows this or a newer version already. Returns the
+    /// number of open recipients of each.
     pub(super) async fn set_gates(
         &self,
         record: &CampaignRecord,
@@ -637,7 +643,8 @@ impl Store {
         }
     }
 
-    /// Completes a campaign if it has no open recipient, and Meta keeps none of its messages back. Returns whether it did.
+    /// Completes a campaign if it has no open recipient, and Meta keeps none of its messages back. Returns whether it
+    /// did.
     ///
     /// Every shard (a dispatch thread) that finishes its parts calls this, often while parts of another shard are open.
     /// The parts are therefore read a few at a time, and only up to the first with open recipients.
@@ -665,8 +672,9 @@ impl Store {
         Ok(done)
     }
 
-    /// Whether a campaign that sends withheld messages again was accepted a message so lately that Meta may still say that
-    /// it withheld it. A completed campaign sends nothing again.
+    /// Whether a campaign resends withheld messages and Meta accepted one of its messages so recently that Meta may
+    /// still report it as withheld. If so, the campaign must not be completed yet, because a completed campaign resends
+    /// nothing.
     async fn may_be_withheld(&self, id: CampaignId, parts: &[PartId], now: UnixMs) -> Result<bool> {
         let campaign = self.definitions(&[id]).await?.pop().flatten();
         if campaign.is_none_or(|read| read.campaign.on_withheld == OnWithheld::Fail) {

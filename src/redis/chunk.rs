@@ -2,7 +2,7 @@
 //!
 //! Layout before compression: u16 number of recipients, u8 number of values of each, all phone numbers (u64), then
 //! the values column by column, each after its length (u16). Columns compress better than rows, because the values of
-//! a column are alike. A recipient who was forgotten has [`Phone::REMOVED_DIGITS`] as the number, and empty values.
+//! a column are alike. An erased recipient has [`Phone::REMOVED_DIGITS`] as the number, and empty values.
 
 use std::cell::RefCell;
 
@@ -16,7 +16,7 @@ use crate::domain::{Phone, recipient::Recipient};
 /// Maximum number of recipients in one chunk: the size of one claim, and what one script call can unpack.
 pub const CHUNK_ROWS_MAX: usize = 256;
 
-/// The best tradeoff between speed and size for chunks of names and order numbers.
+/// The best tradeoff between speed and size for chunks with short texts such as names and order numbers.
 const ZSTD_LEVEL: i32 = 3;
 
 /// Limit on the decompressed bytes of a chunk: more than any batch of an upload has.
@@ -72,7 +72,7 @@ fn encode_columns<'a>(
 /// The recipients of a chunk, by column as they are stored. A [`Recipient`] for each would use three times the
 /// memory, and an allocation for each value.
 pub struct Chunk {
-    /// `None` for a recipient who was forgotten.
+    /// `None` for an erased recipient.
     numbers: Vec<Option<Phone>>,
     /// The values, column by column.
     text: String,
@@ -114,7 +114,7 @@ impl Chunk {
         self.numbers.len()
     }
 
-    /// The phone numbers of all recipients, in row order; `None` for those who were forgotten.
+    /// The phone numbers of all recipients, in row order; `None` for erased recipients.
     pub fn numbers(&self) -> &[Option<Phone>] {
         &self.numbers
     }
@@ -139,7 +139,8 @@ impl Chunk {
         &self.text[start as usize..self.ends[value] as usize]
     }
 
-    /// The chunk without the numbers and values of the recipients in `rows`, encoded. The other recipients keep their rows.
+    /// The chunk without the numbers and values of the recipients in `rows`, encoded. The other recipients keep their
+    /// rows.
     pub fn encode_without(&self, rows: &[usize]) -> Vec<u8> {
         let digits = |(row, number): (usize, &Option<Phone>)| {
             number.filter(|_| !rows.contains(&row)).map_or(Phone::REMOVED_DIGITS, Phone::digits)
@@ -149,13 +150,13 @@ impl Chunk {
     }
 
     /// The recipient in `row`, counted from 0 in this chunk; `None` if there is no such row, or the recipient was
-    /// forgotten.
+    /// erased.
     pub fn recipient(&self, row: usize) -> Option<Recipient> {
         let to = (*self.numbers.get(row)?)?;
         Some(Recipient { to, values: self.values(row).map(str::to_owned).collect() })
     }
 
-    /// All recipients who were not forgotten, in row order.
+    /// All recipients except erased ones, in row order.
     pub fn recipients(&self) -> impl Iterator<Item = Recipient> {
         (0..self.rows()).filter_map(|row| self.recipient(row))
     }

@@ -1,7 +1,7 @@
 //! The time of Redis, without a request for each reading.
 //!
-//! All workers compare due times with this clock, so it does not matter if the clocks of their machines differ or are
-//! set. Between two readings of Redis, this clock advances with the machine's monotonic clock.
+//! All workers compare due times with this clock, so the clocks of their machines may differ or be changed. Between two
+//! readings of Redis, this clock advances with the machine's monotonic clock.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

@@ -8,7 +8,7 @@
 //! version, if every live worker reads it. A process that cannot read the version does not start, and a running one
 //! stops.
 //!
-//! If the process dies: the version may be raised without any data in the new format, which every live worker reads.
+//! If the process dies: the version may be raised although no data is in the new format, which is harmless.
 
 use deadpool_redis::redis::cmd;
 
@@ -17,8 +17,8 @@ use super::{Result, Store, StoreError};
 /// The newest version that this release reads.
 pub const READS: u32 = 1;
 
-/// The version that this release writes, and the oldest release that reads it. At most [`READS`], and lower in the
-/// release that is the first to read a version.
+/// The version that this release writes, and the oldest release that reads it. At most [`READS`]. Lower than [`READS`]
+/// in the first release that reads a new version.
 const WRITES: (u32, &str) = (1, "0.1.0");
 
 /// A version of the data.
@@ -58,7 +58,7 @@ impl Store {
         )))
     }
 
-    /// Makes the data ready for this release: checks its version, and raises it to the one that this release writes.
+    /// Prepares the data for this release: checks its version, and raises it to the version that this release writes.
     /// Each process calls this as soon as it is connected.
     ///
     /// Errors: those of [`Store::check_data_version`] and [`Store::raise_data_version`].

@@ -18,7 +18,7 @@ use crate::domain::{EntryId, UnixMs};
 /// The code of a job that took effect, except for the recipients in `rejected`.
 pub const RECIPIENTS_REJECTED: &str = "recipients-rejected";
 
-/// Bytes of dead letters after which a list ends. The last letter of a list may exceed them.
+/// Size of a list of dead letters, in bytes, after which it ends. The last letter of a list may exceed the size.
 const LIST_BYTES_MAX: usize = 4 << 20;
 
 /// A dead letter to be written.
@@ -92,8 +92,8 @@ impl Store {
     /// Whether the dead letter with the id `id` was written for the entry `entry`, by a reader that retried the letter
     /// `retried`, or none.
     pub async fn has_dead_letter(&self, id: EntryId, entry: EntryId, retried: Option<EntryId>) -> Result<bool> {
-        // Another letter can have the id if the stream of jobs was lost and started over, or if it was added by hand;
-        // even the one that is being retried.
+        // Another letter, even the one that is being retried, can have the id if the stream of jobs was lost and
+        // started over, or if the letter was added by hand.
         Ok(retried != Some(id) && self.dead_letter(id).await?.is_some_and(|found| found.entry.id == entry))
     }
 

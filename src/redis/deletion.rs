@@ -1,14 +1,14 @@
 //! Deletes a draft or an ended campaign, with all its keys.
 //!
-//! A mark in its hash begins the deletion: from then on the campaign counts as one that does not exist. Its external id and
-//! the keys of its parts and its index go next, then its hash, then its entries in the lists. If the process dies before the
-//! hash is deleted, the campaign is still listed as active, and housekeeping finishes the deletion; so does a repetition of
-//! the call. If it dies later, both remove the id from the lists.
+//! A mark in its hash begins the deletion: from then on the campaign counts as one that does not exist. Its external id
+//! and the keys of its parts and its index go next, then its hash, then its entries in the lists. If the process dies
+//! before the hash is deleted, the campaign is still listed as active, and housekeeping finishes the deletion; so does
+//! a repetition of the call. If it dies later, both remove the id from the lists.
 //!
 //! A concurrent upload or the housekeeping may write to the parts and so create their keys again. Each of them
 //! therefore checks after a write that the campaign exists, and otherwise deletes what it wrote. The deletion in turn
-//! deletes the parts a second time after the campaign's hash is gone. Whichever comes last leaves no key. The scripts that
-//! claim and settle write nothing to a part that does not exist.
+//! deletes the parts a second time after the campaign's hash is gone. Whichever comes last leaves no key. The scripts
+//! that claim and settle write nothing to a part that does not exist.
 //!
 //! The shared index of message ids of each line keeps the fingerprints until `id_retention`. They lead to no recipient.
 
@@ -28,7 +28,7 @@ type Deleted = (u32, u32, Vec<String>);
 /// Whether a deletion has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeletionStart {
-    /// It has: the campaign does not exist any more for anybody else.
+    /// The deletion has begun. To all other operations the campaign no longer exists.
     Begun,
     /// The campaign has not ended, and nothing was changed. Its state, as text.
     NotEnded(String),
@@ -39,7 +39,7 @@ pub enum DeletionStart {
 impl Store {
     /// Begins the deletion of an ended campaign. [`Store::finish_deletion`] does the rest.
     ///
-    /// Errors: after `OutcomeUnknown` it may have begun; then housekeeping finishes it.
+    /// Errors: after `OutcomeUnknown` the deletion may have begun; then housekeeping finishes it.
     pub async fn begin_deletion(&self, id: CampaignId, now: UnixMs) -> Result<DeletionStart> {
         // Fails if the incarnation changes, so that no deletion begins after Redis forgot the listing.
         let store = self.in_this_incarnation();
@@ -47,7 +47,7 @@ impl Store {
         let key = self.keys.campaign(id);
         let begun =
             store.call::<Option<String>>(Call::new(&script::BEGIN_DELETION, std::slice::from_ref(&key))).await?;
-        // Nothing is deleted while Redis can still forget that the deletion has begun.
+        // Nothing is deleted while Redis can still lose the mark of the deletion.
         store.wait_durable_if_spread(&[key]).await?;
         Ok(match begun {
             None => DeletionStart::Missing,
@@ -68,7 +68,8 @@ impl Store {
         }
         store.drop_work(&record.parts).await?;
         store.drop_numbers(id, record.buckets).await?;
-        // Before the hash is deleted: a deletion that a server forgets can be repeated only while the campaign exists.
+        // Durable before the hash is deleted: if a server loses a deletion, it can be repeated only while the campaign
+        // exists.
         let dropped = record.parts.iter().flat_map(|(part, line)| [self.keys.part(*part), self.keys.work(line)]);
         store.wait_durable_if_spread(&dropped.collect::<Vec<_>>()).await?;
         store.delete_record(id, &record).await?;
@@ -88,7 +89,8 @@ impl Store {
         }
     }
 
-    /// Deletes the hash of a campaign, the records of its uploads, and what was written to its parts since `record` was read.
+    /// Deletes the hash of a campaign, the records of its uploads, and what was written to its parts since `record` was
+    /// read.
     async fn delete_record(&self, id: CampaignId, record: &CampaignRecord) -> Result<()> {
         let keys = [self.keys.campaign(id), self.keys.outbox(id), self.keys.uploads(id)];
         let deleted = self.call::<Option<Deleted>>(Call::new(&script::DELETE, &keys)).await?;

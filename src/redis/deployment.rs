@@ -55,7 +55,7 @@ pub enum DeploymentKind {
 /// Certificates for Redis over TLS, as PEM files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificates {
-    /// Authorities to trust instead of those of the system.
+    /// Certificate authorities to trust instead of those of the system.
     pub ca: Option<PathBuf>,
     /// Client certificate and its private key, for servers that require one.
     pub client: Option<(PathBuf, PathBuf)>,

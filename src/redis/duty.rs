@@ -1,4 +1,4 @@
-//! Duties: tasks that one worker of an installation does at a time, such as reading the stream of jobs.
+//! Duties: tasks that only one worker of an installation does at a time, such as reading the stream of jobs.
 //!
 //! If the worker dies: its lease expires, and another worker takes over the duty. The work may have been interrupted
 //! at any point, so it must be safe to repeat.
@@ -25,7 +25,7 @@ pub fn backoff(failures: u32) -> Duration {
 
 impl Store {
     /// Runs `work` whenever this worker has the lease on `duty`, until `stop` is cancelled. `work` has to return soon
-    /// after `stop`. Its future is dropped at any await point if the lease can't be renewed in time.
+    /// after `stop`. If the lease can't be renewed in time, its future is dropped, at any await point.
     pub async fn on_duty<F: Future<Output = ()>>(
         &self,
         duty: &str,

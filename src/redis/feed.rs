@@ -1,10 +1,10 @@
-//! The event feed: streams of events, which campaigns are spread over. Readers are told by the numbers of the events
-//! whether they missed some.
+//! The event feed: streams of events. Each campaign has its events in one of the streams. The events of a stream are
+//! numbered, so a reader can tell whether it missed some.
 //!
-//! An entry has the field `event`, an [`Event`] as JSON. Its id is the time in ms at which it was written and the number
-//! of the event in its stream, from 1.
+//! An entry has the field `event`, an [`Event`] as JSON. Its id is the time in ms at which it was written and the
+//! number of the event in its stream, from 1.
 //!
-//! If a writer dies: it writes the events again when it is back, or its successor does. They get new ids in the stream.
+//! If a writer dies: its successor appends the last events again, under new ids in the stream.
 
 use std::{num::NonZeroU16, time::Duration};
 
@@ -53,14 +53,14 @@ pub struct StoredEvent {
 /// The fields that only `feed.gap` has.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Gap {
-    /// The last event that was read, as it is in its stream.
+    /// The id in the stream of the last event that was read.
     pub after: EntryId,
-    /// The first event that is still there, as it is in its stream.
+    /// The id in the stream of the first event that is still there.
     pub next: EntryId,
 }
 
-/// The event that tells a reader of a stream that the events after `after` and before `next` were removed unread. It is
-/// the same for every reader that finds this gap.
+/// The event that informs a reader of a stream that the events between `after` and `next` were removed unread. Every
+/// reader that finds this gap gets the same event.
 pub fn gap(partition: u16, after: EntryId, next: EntryId) -> Event<'static, Gap> {
     let id = format!("gap:{partition}:{after}:{next}");
     Event::new(id, EventType::FeedGap, UnixMs(next.ms), Gap { after, next })
@@ -68,17 +68,17 @@ pub fn gap(partition: u16, after: EntryId, next: EntryId) -> Event<'static, Gap>
 
 /// Whether there were events between `before` and `id`, two events of a stream: the numbers of events have no gaps.
 pub fn skips_numbers(before: EntryId, id: EntryId) -> bool {
-    // A lower number comes after Redis lost its last writes. The events that it lost are told again.
+    // The number is lower if Redis lost its last writes. The lost events are appended again.
     id.number > before.number + 1
 }
 
-/// A position between the event `id`, which is not the first one, and the event before it.
+/// A position between the event `id` and the event before it. `id` must not be the first event.
 pub fn just_before(id: EntryId) -> EntryId {
     EntryId { number: id.number - 1, ..id }
 }
 
 impl Store {
-    /// The same store, which writes and reads events if `feed` is given.
+    /// The same store with this feed. Without a feed it writes and reads no events.
     pub fn with_feed(self, feed: Option<FeedLimits>) -> Self {
         Self { feed, ..self }
     }
@@ -108,7 +108,7 @@ impl Store {
         self.wait_durable_if_spread(&[key]).await
     }
 
-    /// At most `limit` events of a stream after `after`, in order.
+    /// The first events of a stream behind `after`, at most `limit`, in order.
     pub async fn events_after(&self, partition: u16, after: EntryId, limit: usize) -> Result<Vec<StoredEvent>> {
         let Some(feed) = self.feed else { return Ok(Vec::new()) };
         let key = self.keys.events(partition, feed.partitions.get());

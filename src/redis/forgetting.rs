@@ -1,15 +1,16 @@
-//! Forgets a person: removes the number, the values, the message ids and the messages, and keeps the statistics.
+//! Erases a person: removes the number, the values, the message ids and the messages, and keeps the statistics.
 //!
-//! Owns: HASH `forgetting`: digits of the person → since when, in ms. An entry is there from the begin to the end of the
-//! forgetting.
+//! Owns: HASH `forgetting`: digits of the person → start of the erasure, in ms. The entry exists until the erasure is
+//! complete.
 //!
-//! If the process dies: the entry is there, and housekeeping repeats the forgetting, each step of which can be repeated.
-//! If Redis loses its last writes: the entry is durable before the first step, and is removed after all of them are.
+//! If the process dies: the entry remains, and housekeeping repeats the erasure, each step of which can be repeated.
+//! If Redis loses its last writes: the entry is made durable before the first step, and removed after all steps are
+//! durable.
 //! Never: changes the state of a recipient whose message may have been sent.
 //!
-//! Costs: two commands for each campaign whose recipients are stored, and two for each part: about a kilobyte. In parts with
-//! rows that are no recipients, such as duplicates, also the state bytes and the chunks with such rows. All inbound messages
-//! and all events are read once.
+//! Costs: two commands for each campaign whose recipients are stored, and two for each part, which return about a
+//! kilobyte. In parts with rows that are not recipients, such as duplicates, the state bytes and the chunks with such
+//! rows are read too. All inbound messages and all events are read once.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -42,51 +43,51 @@ const PARTS_AT_ONCE: usize = 64;
 /// Entries of a stream that are read in one command.
 const ENTRIES_AT_ONCE: usize = 500;
 
-/// How long after its begin housekeeping takes a forgetting over: longer than a call may take.
+/// The age at which housekeeping takes over an erasure: longer than a call may take.
 pub const TAKEN_OVER_AFTER: Duration = Duration::from_secs(120);
 
-/// Where else than in campaigns a person can be found.
+/// Where a person can be found besides campaigns.
 #[derive(Clone)]
 pub struct Surroundings {
-    /// Every line that is configured, or that a worker lists or listed.
+    /// Every line that is configured, or in the registry of known lines.
     pub lines: Vec<LineId>,
     /// Every configured business.
     pub businesses: Vec<BusinessId>,
-    /// The key of the hashes of people.
+    /// The key with which people are hashed.
     pub token_key: TokenKey,
 }
 
-/// What was removed of a person.
+/// The data of a person that were removed, as counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forgotten {
     /// Campaigns that had the person as a recipient.
     pub campaigns: u64,
-    /// Recipients of these campaigns: more than one of a campaign only if 0.1.0 made it.
+    /// The person's rows in these campaigns: more than one in a campaign only if release 0.1.0 created the campaign.
     pub recipients: u64,
-    /// Those of them who were still to be sent to, and are skipped.
+    /// Those of these rows that were still to be sent, and are skipped now.
     pub skipped: u64,
     /// Messages from the person.
     pub messages: u64,
     /// Events about the person.
     pub events: u64,
-    /// Businesses that suppress the person. They still do.
+    /// Businesses that suppress the person. The suppressions stay, without the number.
     pub suppressions: u64,
-    /// Those of these businesses whose suppression had the number.
+    /// Those of these suppressions that had the number.
     pub suppressed_numbers: u64,
-    /// Dead letters that name the person. They are left, because their other recipients would be lost with them.
+    /// Dead letters that name the person. They are not deleted, because their other recipients would be lost with them.
     pub dead_letters: Vec<EntryId>,
 }
 
-/// A chunk that may have the person.
+/// A chunk that may contain the person.
 type ChunkId = (PartId, u16);
 
 impl Store {
-    /// Forgets a person everywhere, and returns once that is durable, as far as [`Store::make_durable`] can confirm it.
+    /// Erases a person everywhere, and returns once that is durable, as far as [`Store::make_durable`] can confirm it.
     ///
-    /// When this has returned, no row of the person is claimed that was not claimed before. A message in flight keeps its
-    /// state, and Meta's statuses about it still count. Recipients who are uploaded meanwhile or later are not concerned.
+    /// After the return, no row of the person is claimed any more. A message in flight keeps its state, and Meta's
+    /// statuses about it still count. Recipients who are uploaded during the call or later are not erased.
     ///
-    /// Errors: some of it may be done; housekeeping repeats all of it if the process dies.
+    /// Errors: some steps may be done. Housekeeping repeats all of them later.
     pub async fn forget(&self, person: Person, around: &Surroundings, now: UnixMs) -> Result<Forgotten> {
         // Fails if the incarnation changes, so that the entry is not removed after Redis forgot a step.
         let store = self.in_this_incarnation();
@@ -99,7 +100,7 @@ impl Store {
         for line in &around.lines {
             forgotten.messages += store.forget_in_stream(&self.keys.inbound(line), "message", person).await?;
         }
-        // A feed that is turned off has left its events.
+        // If the feed was turned off, its events may still be stored.
         let partitions = self.feed.map_or(1, |feed| feed.partitions.get());
         for partition in 0..partitions {
             let stream = self.keys.events(partition, partitions);
@@ -120,8 +121,7 @@ impl Store {
         Ok(Surroundings { lines: lines.into_iter().collect(), businesses: businesses.to_vec(), token_key })
     }
 
-    /// Finishes the forgetting of the people that another process has begun, and has not finished in
-    /// [`TAKEN_OVER_AFTER`].
+    /// Finishes erasures that were begun more than [`TAKEN_OVER_AFTER`] ago and are not complete.
     pub async fn finish_forgetting(&self, lines: &Lines, businesses: &[BusinessId], now: UnixMs) -> Result<()> {
         let begun = self.forgetting().await?;
         for (person, _) in begun.into_iter().filter(|(_, since)| now.since(*since) > TAKEN_OVER_AFTER) {
@@ -132,7 +132,7 @@ impl Store {
         Ok(())
     }
 
-    /// The people who are being forgotten, each since when.
+    /// The people who are being erased, and since when.
     pub async fn forgetting(&self) -> Result<Vec<(Person, UnixMs)>> {
         let key = self.keys.forgetting();
         let people: HashMap<u64, u64> = self.query("HGETALL forgetting", cmd("HGETALL").arg(key)).await?;
@@ -160,14 +160,14 @@ impl Store {
                 concerned.extend((recipients > 0).then_some(part.campaign));
             }
             forgotten.campaigns += concerned.len() as u64;
-            // Last, because a repetition finds the chunk by the index.
+            // The index goes last, because a repetition finds the chunk through it.
             for (query, _) in &indexed {
                 self.forget_in_index(*query).await?;
             }
         }
     }
 
-    /// The rows that the indexes of campaigns have for the person, each with the query that found it.
+    /// The rows of the person in the indexes of campaigns, each with the query that found it.
     async fn indexed(&self, person: Person, records: &[CampaignRecord]) -> Result<Vec<(PhoneQuery, (PartId, u16))>> {
         let mut queries: Vec<PhoneQuery> = records.iter().flat_map(|record| queries(person, record)).collect();
         let mut indexed = Vec::new();
@@ -196,8 +196,8 @@ impl Store {
         self.query("HGET buckets", cmd("HGET").arg(self.keys.campaign(id)).arg("buckets")).await
     }
 
-    /// The chunks of campaigns that may have the person: those that the index names, and those with rows that are no
-    /// recipients, because the index does not have them. Such rows are duplicates, or of an upload that was interrupted.
+    /// The chunks of campaigns that may contain the person: those that the index names, and those with rows that are
+    /// not recipients, because the index lacks these rows. They are duplicates, or belong to an interrupted upload.
     async fn chunks_to_search(
         &self,
         indexed: &[(PhoneQuery, (PartId, u16))],
@@ -239,10 +239,11 @@ impl Store {
         Ok(answers.as_chunks().0.iter().map(layout).collect())
     }
 
-    /// Forgets the person in a chunk. Returns how many recipients of the campaign the person was, and how many are skipped.
+    /// Erases the person in a chunk. Returns the number of the person's rows in it, and how many of them are skipped
+    /// now.
     async fn forget_in_chunk(&self, person: Person, part: PartId, start: u16, now: UnixMs) -> Result<(u64, u64)> {
-        // The loop ends, because each time that the script refuses, another process has removed somebody from the chunk, or
-        // has stored an id of a message.
+        // The loop ends, because the script refuses only if another process has just erased a person from the chunk, or
+        // stored the id of a message.
         loop {
             let read = cmd("HGET").arg(self.keys.chunks(part)).arg(start).clone();
             // The retention of the recipients may have ended meanwhile.
@@ -275,7 +276,7 @@ impl Store {
         Call::new(&script::ERASE, &[of_states.as_slice(), &of_rows].concat()).arg(now.0)
     }
 
-    /// Adds the blocks of whole message ids that have some of `rows`, with and without them.
+    /// Adds the blocks with whole message ids of `rows` to the call, each as it is and without these ids.
     async fn erasure_of_ids(&self, mut call: Call, part: PartId, rows: &[u16]) -> Result<Call> {
         let blocks: BTreeSet<u16> = rows.iter().map(|row| row / BLOCK_ROWS).collect();
         for block in blocks {
@@ -289,8 +290,8 @@ impl Store {
         Ok(call)
     }
 
-    /// Removes a number from the index of a campaign. Repeats that if an upload split buckets of the index meanwhile, because
-    /// the entry may have moved.
+    /// Removes a number from the index of a campaign. Repeats that if an upload split buckets of the index meanwhile,
+    /// because the entry may have moved.
     async fn forget_in_index(&self, mut query: PhoneQuery) -> Result<()> {
         loop {
             let field = query.indexed_by.field(query.phone);
@@ -362,27 +363,27 @@ impl Store {
 
 /// Where the chunks of a part begin.
 struct Layout {
-    /// Rows that are recipients.
+    /// The number of rows that are recipients.
     recipients: u32,
-    /// Rows from the start of the part to the last one that was admitted.
+    /// The number of rows from the start of the part to the last admitted one.
     rows: u32,
     /// The first rows of its chunks, in order.
     starts: Vec<u16>,
 }
 
 impl Layout {
-    /// The first row of the chunk that may contain `row`.
+    /// The first row of the chunk with `row`.
     fn start_of(&self, row: u16) -> Option<u16> {
         let behind = self.starts.partition_point(|start| *start <= row);
         self.starts[..behind].last().copied()
     }
 
-    /// Whether chunks have rows that are no recipients.
+    /// Whether chunks have rows that are not recipients.
     fn has_other_rows(&self) -> bool {
         self.recipients < self.rows || self.starts.last().is_some_and(|start| u32::from(*start) >= self.rows)
     }
 
-    /// The first rows of the chunks that may have such rows, as far as the state bytes tell.
+    /// The first rows of the chunks that may have such rows, according to the state bytes.
     fn with_other_rows(&self, states: &[u8]) -> impl Iterator<Item = u16> {
         let ends = self.starts.iter().skip(1).copied().map(usize::from).chain([usize::MAX]);
         let has_others = move |start: u16, next: usize| {
@@ -398,7 +399,7 @@ impl Layout {
     }
 }
 
-/// Whether recipients may be uploaded into a campaign.
+/// Whether a campaign accepts uploads.
 fn takes_recipients(record: &CampaignRecord) -> bool {
     matches!(record.state, CampaignState::Draft | CampaignState::Scheduled)
 }
@@ -443,13 +444,13 @@ fn concerns(person: Person, json: &str) -> bool {
     numbers.into_iter().any(|number| is_of(person, &number))
 }
 
-/// Whether `number`, with or without its plus, is one of the person.
+/// Whether `number`, with or without its plus, is a number of the person.
 fn is_of(person: Person, number: &str) -> bool {
     let digits = number.trim_start_matches('+').parse().ok().and_then(Phone::from_digits);
     digits.is_some_and(|phone| Person::from(phone) == person)
 }
 
-/// Whether a text has a number of the person, as digits that are not part of a longer number.
+/// Whether a text contains a number of the person, as digits that are not part of a longer number.
 fn names_number(person: Person, text: &str) -> bool {
     let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
     person.numbers().any(|phone| {

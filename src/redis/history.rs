@@ -10,7 +10,7 @@ pub(super) const CHANGE_BYTES: usize = 7;
 pub struct Change {
     /// The row in its part.
     pub row: u16,
-    /// The state byte that it got.
+    /// The new state byte of the row.
     pub byte: u8,
     /// When, in Unix seconds.
     pub second: u32,
@@ -26,8 +26,8 @@ impl Change {
 /// For each state, by its code, the Unix second at which a recipient entered it; 0 for never.
 pub type StateTimes = [u32; 16];
 
-/// Notes a change in `times`. Of a recipient whose message had ended and that is sent to again by a retry of the campaign,
-/// the times of the earlier message are left out.
+/// Records a change in `times`. If a retry of the campaign reopens a recipient whose message had ended, the times of
+/// the earlier message are dropped.
 pub(super) fn note(times: &mut StateTimes, change: Change) {
     let had_ended =
         [State::Failed, State::Refused, State::Unknown].iter().any(|state| times[usize::from(state.code())] > 0);

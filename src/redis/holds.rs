@@ -1,7 +1,7 @@
 //! Holds in Redis.
 //!
-//! A scope is a field of one of two hashes. Release 0.1.0 fails to read any hold if one of them has a scope that it does
-//! not know, so the scopes that came later have a hash of their own. A release skips the scopes that it does not know.
+//! A scope is a field of one of two hashes. Release 0.1.0 cannot read any hold if its hash contains an unknown scope,
+//! so scopes that were added later are in a second hash. Later releases skip unknown scopes.
 //!
 //! If a process dies: each change is one command.
 
@@ -54,8 +54,8 @@ impl Store {
         self.change_hold(cmd("HSET").arg(self.holds_key(scope)).arg(scope.to_string()).arg(json)).await
     }
 
-    /// Holds a scope for a fault that Meta reported at `at`, unless it is held, or a hold was lifted or ended since.
-    /// Returns whether this call set the hold.
+    /// Holds a scope for a fault that Meta reported at `at`, unless the scope is held, or a hold on it was lifted or
+    /// ended since. Returns whether this call set the hold.
     pub async fn hold_if_new(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
         self.hold_unless(scope, hold, at, |_| true).await
     }
@@ -65,13 +65,15 @@ impl Store {
         self.hold_unless(scope, hold, at, |before| outlasts(before, hold)).await
     }
 
-    /// Like [`Store::hold_if_new`], but if `hold` has an end, it replaces a hold in force with the same code and none.
+    /// Like [`Store::hold_if_new`], but a `hold` with an end replaces a hold in force that has the same code and no
+    /// end.
     pub async fn hold_or_end(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
         let gets_an_end = |before: &Hold| before.code == hold.code && before.until.is_none() && hold.until.is_some();
         self.hold_unless(scope, hold, at, |before| !gets_an_end(before)).await
     }
 
-    /// Holds a scope unless a hold in force `stays`, or a hold was lifted or ended at `at` or later.
+    /// Holds a scope, unless there is a hold in force for which `stays` returns true, or a hold was lifted or ended at
+    /// `at` or later.
     async fn hold_unless(
         &self,
         scope: &HoldScope,
@@ -91,8 +93,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Sets or replaces the hold on a scope because of what Meta reported at `at`, unless a hold was lifted since. Returns
-    /// whether this call set the hold.
+    /// Sets or replaces the hold on a scope because of what Meta reported at `at`, unless a hold was lifted since.
+    /// Returns whether this call set the hold.
     pub async fn hold_unless_lifted(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
         let (_, lifted) = self.hold_and_lift(scope).await?;
         if lifted.is_some_and(|lifted| at <= lifted) {
@@ -102,8 +104,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Lifts the hold on a scope because of what Meta reported at `at`, as [`Store::unhold`] does, unless the hold began
-    /// later. Returns whether there was one that this call lifted.
+    /// Lifts the hold on a scope because of what Meta reported at `at`, as [`Store::unhold`] does, unless the hold
+    /// began later. Returns whether there was one that this call lifted.
     pub async fn unhold_before(&self, scope: &HoldScope, at: UnixMs) -> Result<bool> {
         match self.hold_and_lift(scope).await?.0 {
             Some(hold) if hold.since > at => Ok(false),
@@ -111,7 +113,7 @@ impl Store {
         }
     }
 
-    /// Sets the hold on a scope, unless one in force lasts at least as long.
+    /// Sets the hold on a scope, unless a hold in force lasts at least as long.
     pub async fn hold_at_least(&self, scope: &HoldScope, hold: &Hold) -> Result<()> {
         let (before, _) = self.hold_and_lift(scope).await?;
         let stays = before.is_some_and(|before| before.is_active(hold.since) && outlasts(&before, hold));

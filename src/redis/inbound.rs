@@ -17,14 +17,14 @@ use crate::domain::{ClaimedRow, EntryId, Fingerprint, LineId};
 /// Maximum number of messages in one call of the script, so that no call keeps Redis busy for long.
 const MESSAGES_MAX: usize = 256;
 
-/// The consumer group that stands at the last message of which the event feed told. So messages that it did not tell
+/// The consumer group of the event feed. It stands at the last published message, so messages that were not published
 /// are never removed.
 const FEED_GROUP: &str = "feed";
 
 /// How much of the inbound stream of a line is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct InboundLimits {
-    /// How long messages are kept that every reader has acknowledged, or that nobody reads.
+    /// How long messages are kept if every reader has acknowledged them, or if there is no reader.
     pub retention: Duration,
     /// The maximum length of the stream.
     pub length_max: u64,
@@ -33,7 +33,7 @@ pub struct InboundLimits {
 /// A message to be stored.
 #[derive(Clone, Debug)]
 pub struct NewInbound {
-    /// Identifies the message among those of its line.
+    /// Identifies the message within its line.
     pub fingerprint: Fingerprint,
     /// The message as JSON.
     pub message: String,
@@ -52,19 +52,19 @@ pub struct InboundEntry {
     pub answers: Option<RowRef>,
 }
 
-/// What became of a message.
+/// The result of storing a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// It is on the stream.
     Stored,
     /// It was stored before.
     Repeated,
-    /// It is not stored, because a reader has left the stream full.
+    /// It is not stored, because the stream is full of messages that a reader has not acknowledged.
     Full,
 }
 
 impl Store {
-    /// Removes the messages of lines that are due: see [`InboundLimits`].
+    /// Removes old messages of lines from their streams: see [`InboundLimits`].
     pub async fn trim_inbound(&self, lines: &[LineId], limits: InboundLimits) -> Result<()> {
         let calls: Vec<Call> = lines.iter().map(|line| self.inbound_call(line, limits)).collect();
         self.run_all(&calls).await
@@ -108,7 +108,7 @@ impl Store {
         Ok(lines.iter().map(|(_, messages)| of_line(messages)).collect())
     }
 
-    /// At most `limit` messages of a line of which the feed has not told.
+    /// At most `limit` messages of a line that the feed has not published.
     pub async fn untold_inbound(&self, line: &LineId, limit: usize) -> Result<Vec<InboundEntry>> {
         let call = Call::new(&script::READ_INBOUND, &[self.keys.inbound(line)]).arg(FEED_GROUP).arg(limit);
         let entries: Vec<(String, HashMap<String, String>)> = self.call(call).await?;
@@ -119,20 +119,20 @@ impl Store {
         entries.into_iter().map(read).collect()
     }
 
-    /// Stores that the feed has told of the messages of a line up to the entry `id`.
+    /// Stores that the feed has published the messages of a line up to the entry `id`.
     pub async fn set_told_inbound(&self, line: &LineId, id: EntryId) -> Result<()> {
         let mut set = cmd("XGROUP");
         set.arg("SETID").arg(self.keys.inbound(line)).arg(FEED_GROUP).arg(id.to_string());
         self.query("XGROUP SETID", &set).await
     }
 
-    /// Counts the messages of lines so far as told by the feed.
+    /// Marks all messages of lines so far as published, without publishing them.
     pub(super) async fn skip_past_inbound(&self, lines: &[LineId]) -> Result<()> {
         let call = |line: &LineId| Call::new(&script::SKIP_INBOUND, &[self.keys.inbound(line)]).arg(FEED_GROUP);
         self.run_all(&lines.iter().map(call).collect::<Vec<_>>()).await
     }
 
-    /// Lets the messages of lines no longer wait for the feed.
+    /// Removes the consumer group of the feed, so that messages of lines no longer wait for it.
     pub(super) async fn release_inbound(&self, lines: &[LineId]) -> Result<()> {
         let streams: Vec<String> = lines.iter().map(|line| self.keys.inbound(line)).collect();
         let mut exist = Pipeline::new();
@@ -153,7 +153,7 @@ fn recipient_of((part, claimed): RowRef) -> String {
     format!("{part}.{}.{}", claimed.row, claimed.send)
 }
 
-/// The recipient in a field `recipient`; `None` if the text is none.
+/// The recipient in a field `recipient`; `None` if the text is malformed.
 fn answered_by(recipient: &str) -> Option<RowRef> {
     let (rest, send) = recipient.rsplit_once('.')?;
     let (part, row) = rest.rsplit_once('.')?;

@@ -1,9 +1,10 @@
 //! How many messages people have sent to each line.
 //!
-//! Owns: HASH `inbound_counts`: line → count. The processes that receive webhooks add to it, and workers read from it how
-//! fast messages come. It is one key, so lines to which nobody writes cost nothing.
+//! Owns: HASH `inbound_counts`: line → count. The processes that receive webhooks add to it, and workers compute the
+//! rates from it. It is one key, so lines without messages cost nothing.
 //!
-//! If a process dies, or Redis forgets its last writes: some messages are missing, and the rate of a few seconds is too low.
+//! If a process dies, or Redis loses its last writes: some messages are missing, and the rate is too low for a few
+//! seconds.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -27,8 +28,8 @@ impl Store {
         self.query_all::<Value>("HINCRBY inbound_counts", &pipeline).await.map(drop)
     }
 
-    /// How many messages people have sent to each line since some time. Counts begin again at 0 when nobody has written
-    /// to any line for a minute.
+    /// How many messages people have sent to each line since the counters started. They restart at 0 after a minute
+    /// without a message to any line.
     pub async fn inbound_counts(&self) -> Result<HashMap<LineId, u64>> {
         let counts: HashMap<String, u64> =
             self.query("HGETALL inbound_counts", cmd("HGETALL").arg(self.keys.inbound_counts())).await?;

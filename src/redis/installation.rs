@@ -14,7 +14,7 @@ const SYNCED_AT: &str = "synced_at";
 /// Shared values that this process writes again if a new incarnation of Redis lacks them.
 #[derive(Default)]
 pub(super) struct Installation {
-    /// A random proposal of this process until the key is read from Redis.
+    /// A random proposal of this process, until the key is read from Redis.
     token_key: OnceLock<SharedTokenKey>,
     /// Run id of the Redis in which the installation was first used.
     pub(super) first_incarnation: OnceLock<String>,
@@ -48,7 +48,7 @@ impl Store {
         loop {
             let incarnation = self.incarnations.newest();
             self.sync_token_key(None).await?;
-            // A newer incarnation may have set another key in the meantime.
+            // A newer incarnation may have another key by now.
             if self.incarnations.newest() == incarnation {
                 return Ok(());
             }
@@ -145,8 +145,8 @@ impl Store {
         Ok(wabas.iter().map(|waba| WabaId::from(waba.as_str())).collect())
     }
 
-    /// Looks one template up in the stored list of a WABA. One command reads the template and whether there is a list, so
-    /// a sync in the meantime cannot make a template look missing.
+    /// Looks one template up in the stored list of a WABA. One command reads the template and whether there is a list,
+    /// so a sync in the meantime cannot make a template look missing.
     pub async fn template(&self, waba: &WabaId, name: &str, language: &str) -> Result<StoredTemplate> {
         let key = self.keys.templates(waba);
         let read = cmd("HMGET").arg(&key).arg(SYNCED_AT).arg(field(name, language)).clone();

@@ -14,8 +14,8 @@ use crate::domain::EntryId;
 
 /// The consumer group. Part of the contract with backends.
 const GROUP: &str = "pregon";
-/// The consumer, one name for all readers, because only one reads at a time. A name for each worker would stay in the
-/// group forever.
+/// The consumer. All readers use the same name, because only one reads at a time, and a name for each worker would stay
+/// in the group forever.
 const CONSUMER: &str = "reader";
 /// The field that has the job.
 const FIELD: &str = "job";
@@ -37,7 +37,7 @@ pub struct JobEntry {
 pub struct NextJob {
     /// The oldest entry of the stream.
     pub entry: JobEntry,
-    /// Whether it was delivered to a reader before: it may have been applied, in part or whole.
+    /// Whether it was delivered to a reader before. If so, it may have been applied, in part or whole.
     pub was_pending: bool,
 }
 
@@ -82,7 +82,7 @@ impl Store {
         self.call::<u8>(call).await.map(drop)
     }
 
-    /// The number of entries that are not finished, and that of the dead letters.
+    /// The number of unfinished entries, and the number of dead letters.
     pub async fn job_counts(&self) -> Result<(u64, u64)> {
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.xlen(self.keys.jobs()).xlen(self.keys.dead_jobs());
@@ -90,8 +90,8 @@ impl Store {
         Ok((counts.first().copied().unwrap_or(0), counts.get(1).copied().unwrap_or(0)))
     }
 
-    /// Creates the consumer group, unless another reader did. It is missing before the first job and after a loss of all
-    /// data. It begins at the oldest entry, because finished entries are no longer on the stream.
+    /// Creates the consumer group, unless another reader did. The group is missing before the first job and after a
+    /// loss of all data. It begins at the oldest entry, because finished entries are no longer on the stream.
     async fn create_job_group(&self) -> Result<()> {
         let mut create = cmd("XGROUP");
         create.arg("CREATE").arg(self.keys.jobs()).arg(GROUP).arg(0).arg("MKSTREAM");

@@ -1,8 +1,8 @@
 //! Every key in Redis.
 //!
 //! Keys of one part share the hash tag `{campaign.part}`, keys of one campaign `{campaign}`, keys of one line
-//! `{l:line}`, keys of one business `{b:business}`, keys of one duty `{d:duty}`. Other keys have no tag. A script touches
-//! keys of one tag only, or a single key without a tag, because a Redis Cluster requires it.
+//! `{l:line}`, keys of one business `{b:business}`, keys of one duty `{d:duty}`. Other keys have no tag. A script
+//! touches keys of one tag only, or a single key without a tag, because a Redis Cluster requires it.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ keys! {
     workers() => "workers";
     /// HASH: worker → when it was last alive, in ms.
     beats() => "beats";
-    /// HASH: running process, by its worker id → name, version, roles, start and until when it counts, JSON.
+    /// HASH: worker id of a running process → its name, version, roles, start and expiry, JSON.
     processes() => "processes";
     /// HASH: worker → ids of the lines that it lists, JSON.
     line_lists() => "line_lists";
@@ -60,11 +60,11 @@ keys! {
     later_holds() => "later_holds";
     /// HASH: scope → when a hold on it was last lifted, in ms.
     lifted() => "lifted";
-    /// HASH of pauses of everything: `all` or `business:ID` → since when, in ms; `version`, which rises with each pause;
-    /// `worker:NAME` → the newest version that the worker obeys.
+    /// HASH of the pauses of the installation and of businesses: `all` or `business:ID` → start in ms; `version`, which
+    /// rises with each pause; `worker:NAME` → the newest version that the worker has confirmed.
     pauses() => "pauses";
-    /// ZSET of failed statuses and answers, JSON, that carry no token of ours and whose message is not found yet,
-    /// score = time in ms of the next search.
+    /// ZSET of failed statuses and replies, JSON, that carry no token of ours and whose message is not found yet, score
+    /// = time in ms of the next search.
     parked() => "parked";
     /// STRING with an expiry, written so that `WAIT` and `WAITAOF` cover everything written before it.
     wait_key(number: u32) => "fence:{number}";
@@ -78,11 +78,11 @@ keys! {
     token_key() => "token_key";
     /// SET of the WABAs whose templates changed at Meta since the last sync.
     templates_changed() => "templates_changed";
-    /// STRING with an expiry: nobody has to ask Meta what it allows on the lines of the WABA.
+    /// STRING with an expiry: a worker has asked, or is asking, Meta for the limits of the lines of the WABA.
     allowances_read(waba: &WabaId) => "allowances_read:{waba}";
     /// HASH: line → the number of messages that people have sent to it. Expires.
     inbound_counts() => "inbound_counts";
-    /// HASH of the people who are being forgotten: digits of the number → since when, in ms.
+    /// HASH of the people who are being erased: digits of the number → start of the erasure, in ms.
     forgetting() => "forgetting";
     /// HASH of the templates of a WABA as Meta returned them: `name/language` → JSON; field `synced_at`.
     templates(waba: &WabaId) => "templates:{waba}";
@@ -90,10 +90,10 @@ keys! {
     messaging_limits() => "messaging_limits";
     /// HASH: WABA → until when its marketing goes through the Marketing Messages API, in ms.
     rerouted() => "rerouted";
-    /// HASH of what the feed has told about lines, holds and templates, and whether it has begun.
+    /// HASH of the states of lines, holds and templates that the feed has published, and whether the feed has begun.
     told() => "told";
-    /// HASH: how far a subscriber was told, whether it fails or is disabled, who delivers to it, and how often one of
-    /// these was changed by somebody else.
+    /// HASH: the position of a subscriber in the feed, whether it fails or is disabled, the worker that delivers to it,
+    /// and a version that changes when an operator changes these or another worker begins to deliver.
     subscriber(subscriber: &SubscriberId) => "subscriber:{subscriber}";
     /// STRING with an expiry: the worker that has the duty, and its epoch.
     duty_lease(duty: &str) => "{{d:{duty}}}:lease";
@@ -132,62 +132,64 @@ keys! {
     ids(part: PartId) => "{{{part}}}:i";
     /// HASH: block of 32 rows → their whole message ids. Expires.
     wamids(part: PartId) => "{{{part}}}:m";
-    /// HASH: row → attempts that counted before the last claim. Only rows that were retried are here.
+    /// HASH: row → attempts that counted before the last claim. Only for retried rows.
     tries(part: PartId) => "{{{part}}}:t";
-    /// HASH: row → number of its last claim. Only rows that were claimed more than 14 times are here.
+    /// HASH: row → number of its last claim. Only for rows that were claimed more than 14 times.
     sends(part: PartId) => "{{{part}}}:g";
-    /// BITMAP of rows whose recipient answered.
+    /// BITMAP of rows whose recipient replied.
     replied(part: PartId) => "{{{part}}}:a";
-    /// BITMAP of accepted rows whose message Meta keeps back. Only parts with such rows have it.
+    /// BITMAP of accepted rows whose message Meta keeps back. Only in parts with such rows.
     held(part: PartId) => "{{{part}}}:q";
-    /// STRING: for each row the byte of the reason for which it is skipped, else 0. Only parts with skipped rows have it.
+    /// STRING: for each row the byte of the reason for which it is skipped, else 0. Only in parts with skipped rows.
     skips(part: PartId) => "{{{part}}}:k";
-    /// BITMAP of rows whose message Meta withheld once, and that are or were sent again. Only parts with such rows have it.
+    /// BITMAP of rows whose message Meta withheld once, and that are or were sent again. Only in parts with such rows.
     withheld(part: PartId) => "{{{part}}}:x";
     /// HASH: row that is sent again → the state and the error code that it had before.
     before(part: PartId) => "{{{part}}}:b";
 
-    /// ZSET of the people who count towards the messaging limit of a business, as 8 bytes each, score = time in ms from
-    /// which on they do not. Expires.
+    /// ZSET of the people who count towards the messaging limit of a business, 8 bytes each, score = time in ms at
+    /// which they stop counting. Expires.
     people(business: &BusinessId) => "{{b:{business}}}:people";
-    /// HASH: person → the last message to them, if it is not known to be delivered. Expires.
+    /// HASH: person → the last message to this person, if it is not known to be delivered. Expires.
     undelivered(business: &BusinessId) => "{{b:{business}}}:undelivered";
     /// ZSET of open service windows: 8 bytes of the person and the line, score = end in ms. Expires.
     windows(business: &BusinessId) => "{{b:{business}}}:windows";
-    /// HASH: 2 bytes of a hash → the people with such hashes who want no messages.
+    /// HASH: first 2 bytes of the hash of a person → the suppressed people whose hashes begin with these bytes.
     suppressed(business: &BusinessId) => "{{b:{business}}}:suppressed";
-    /// STRING: a generation, and the hashes of the people who in it became suppressed, or had marketing withheld, in that
-    /// order.
+    /// STRING: the generation of the list, then the hashes of the people who were suppressed or withheld since it
+    /// began, oldest first.
     suppressed_news(business: &BusinessId) => "{{b:{business}}}:suppressed:news";
-    /// ZSET of the wishes to be suppressed that people sent by webhook, as 8 bytes that tell them apart, score = time in s at
-    /// which each was stored. Expires.
+    /// ZSET of the opt-outs that came by webhook, each as an 8-byte fingerprint, score = time in s at which it was
+    /// stored. Expires.
     wishes(business: &BusinessId) => "{{b:{business}}}:wishes";
-    /// ZSET of the people from whom Meta withheld marketing, as 8 bytes each, score = time in ms from which on they may get
-    /// some again. Expires.
+    /// ZSET of the people from whom Meta withheld marketing, 8 bytes each, score = time in ms at which they may get
+    /// marketing again. Expires.
     withheld_people(business: &BusinessId) => "{{b:{business}}}:withheld";
-    /// HASH: 2 bytes of a hash → the marketing messages that frequency caps count, to people with such hashes. Expires.
+    /// HASH: first 2 bytes of the hash of a person → the marketing messages that frequency caps count, to people whose
+    /// hashes begin with these bytes. Expires.
     marketing(business: &BusinessId) => "{{b:{business}}}:marketing";
 
     /// STRING with an expiry: the worker that may send on the line, and its epoch.
     lease(line: &LineId) => "{{l:{line}}}:lease";
     /// COUNTER: the epoch of the line's newest lease.
     epoch(line: &LineId) => "{{l:{line}}}:epoch";
-    /// STRING with an expiry: to whom the last owner of the line has sent lately.
+    /// STRING with an expiry: the people to whom the last owner of the line has just sent.
     last_sends(line: &LineId) => "{{l:{line}}}:sent";
     /// SET of the parts with open rows on the line.
     work(line: &LineId) => "{{l:{line}}}:work";
-    /// HASH: the start of the line's warm-up in ms, the number of its last day, how much of that day's share was taken.
+    /// HASH: the start of the line's warm-up in ms, the number of its last day, and how much of that day's share was
+    /// taken.
     warm_up(line: &LineId) => "{{l:{line}}}:warm_up";
-    /// HASH: what an operator set: rate, paused; what Meta allows: allowance.
+    /// HASH: the settings of operators (rate, paused) and what Meta allows (allowance).
     control(line: &LineId) => "{{l:{line}}}:control";
     /// STRING with an expiry: the owner's report on the line, JSON.
     report(line: &LineId) => "{{l:{line}}}:report";
     /// STREAM of the messages that people sent to the line: the contract with readers.
     inbound(line: &LineId) => "{{l:{line}}}:inbound";
-    /// HASH of buckets of fingerprints, 8 bytes each, of the messages that were stored last; their number and the time
-    /// of the first. Expires.
+    /// HASH of buckets of 8-byte fingerprints of the messages that were stored last, with their number and the time of
+    /// the first. Expires.
     seen_inbound(line: &LineId) => "{{l:{line}}}:seen";
-    /// HASH: the fingerprints before those. Expires.
+    /// HASH: the previous generation of these fingerprints. Expires.
     seen_inbound_before(line: &LineId) => "{{l:{line}}}:seen:before";
     /// HASH of the segments of the line's index of message ids: opening time of the segment → layout:ids:parts.
     /// Expires.
@@ -208,13 +210,13 @@ impl RedisKeys {
         self.partitioned("events", partition, partitions)
     }
 
-    /// ZSET of parts, campaigns and lines of which the events in a stream do not tell all, score = time in ms of the
-    /// first change that is not told.
+    /// ZSET of parts, campaigns and lines with changes that are not published in an event stream, score = time in ms of
+    /// the first such change.
     pub fn changed(&self, partition: u16, partitions: u16) -> String {
         self.partitioned("changed", partition, partitions)
     }
 
-    /// The key of one of `partitions` pieces of something that most installations have in one piece.
+    /// The key of one partition. With a single partition, the key has no number.
     fn partitioned(&self, name: &str, partition: u16, partitions: u16) -> String {
         if partitions == 1 {
             format!("{}:{name}", self.namespace)

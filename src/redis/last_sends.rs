@@ -1,9 +1,9 @@
-//! To whom a line has sent lately, for its next owner.
+//! The people to whom a line has just sent, for its next owner.
 //!
-//! Owns: STRING `{l:line}:sent`: when it was written (u64, ms), and for each send the digits of the person (u64) and its
-//! age at that time (u32, ms). It expires when it no longer matters.
+//! Owns: STRING `{l:line}:sent`: when it was written (u64, ms), and for each send the digits of the person (u64) and
+//! its age at that time (u32, ms). It expires after the pair spacing.
 //!
-//! If the owner dies: there is no such list. The lease of a dead owner lasts longer than the usual spacing.
+//! If the owner dies: there is no list. By the end of its lease the usual spacing has passed.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::domain::{LineId, Person, Phone, UnixMs};
 /// The last sends of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastSends {
-    /// The people, each with how long ago a message left at `at`.
+    /// The people, each with the age of the message at `at`.
     pub sends: Vec<(Person, Duration)>,
     /// When the list was made.
     pub at: UnixMs,
@@ -52,7 +52,7 @@ impl Store {
         self.query("SET last_sends", &set).await
     }
 
-    /// The last sends of a line, if its last owner has stored them and they still matter.
+    /// The last sends of a line, if its last owner has stored them and they have not expired.
     pub async fn last_sends(&self, line: &LineId) -> Result<Option<LastSends>> {
         let key = self.keys.last_sends(line);
         let stored: Option<Vec<u8>> = self.query("GET last_sends", cmd("GET").arg(&key)).await?;

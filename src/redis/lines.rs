@@ -13,7 +13,7 @@ use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineAllowance, LineId, PartId,
 /// Upper limit of the random step by which an epoch rises if it is ahead of the clock of Redis.
 const EPOCH_RISE_MAX: u64 = 1_000;
 
-/// The stored allowance of a line if Meta was asked and did not say.
+/// The stored allowance of a line for which Meta returned none.
 const UNKNOWN_ALLOWANCE: &str = "unknown";
 
 /// What a lease is on. One worker at a time has the lease.
@@ -52,11 +52,12 @@ pub struct LineReport {
     /// What arrives instead of Meta's responses, while the path to Meta is broken. Older versions do not report it.
     #[serde(default)]
     pub path_broken: Option<String>,
-    /// Since when the line is throttled, Meta does not answer, or the share of its warm-up is spent, if one of these is so. Older versions do not report it.
+    /// Since when the line is slowed down or stopped, if it is: it is throttled, Meta does not answer, or the share of
+    /// its warm-up is spent. Older versions do not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<UnixMs>,
-    /// When the next day of the line's warm-up begins, while the share of this day is spent. Older versions do not report
-    /// it.
+    /// When the next day of the line's warm-up begins, while the share of this day is spent. Older versions do not
+    /// report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up_until: Option<UnixMs>,
     /// Attempts in flight.
@@ -112,7 +113,7 @@ impl Store {
         self.query::<u8>("HSET beats", cmd("HSET").arg(self.keys.beats()).arg(worker).arg(now.0)).await.map(drop)
     }
 
-    /// When each worker was last alive. Workers of older releases do not say so.
+    /// When each worker was last alive. Workers of older releases have no entry.
     pub async fn beats(&self) -> Result<HashMap<String, UnixMs>> {
         let beats: HashMap<String, u64> = self.query("HGETALL beats", cmd("HGETALL").arg(self.keys.beats())).await?;
         Ok(beats.into_iter().map(|(worker, at)| (worker, UnixMs(at))).collect())
@@ -211,7 +212,7 @@ impl Store {
         self.wake().await
     }
 
-    /// Those of `parts` that are missing from the work of their lines, in one round trip.
+    /// The parts among `parts` that are missing from the work of their lines, in one round trip.
     pub async fn parts_not_listed(&self, parts: &[(PartId, LineId)]) -> Result<Vec<PartId>> {
         let mut listed = Pipeline::with_capacity(parts.len());
         for (part, line) in parts {
@@ -251,8 +252,8 @@ impl Store {
         Ok(fields.into_iter().map(control).collect())
     }
 
-    /// Stores what Meta allows on lines, and wakes every worker if that changes anything. Returns whether it changes, for
-    /// each line.
+    /// Stores what Meta allows on lines, and wakes every worker if any of it changed. Returns for each line whether it
+    /// changed.
     pub async fn put_allowances(&self, allowances: &[(LineId, LineAllowance)]) -> Result<Vec<bool>> {
         let ids: Vec<LineId> = allowances.iter().map(|(line, _)| line.clone()).collect();
         let before = self.controls(&ids).await?;
@@ -273,7 +274,7 @@ impl Store {
     }
 
     /// Sets the rate of a line in messages per second; `None` restores the configured rate, or what Meta allows. Wakes
-    /// every worker. Returns whether that is another rate than before.
+    /// every worker. Returns whether the rate changed.
     pub async fn set_rate(&self, line: &LineId, rate: Option<f64>) -> Result<bool> {
         let key = self.keys.control(line);
         let mut change = Pipeline::new();
@@ -285,7 +286,7 @@ impl Store {
         Ok(before != rate)
     }
 
-    /// Pauses or resumes a line. Wakes every worker. Returns whether the line was not paused or resumed already.
+    /// Pauses or resumes a line. Wakes every worker. Returns whether that changed the line.
     pub async fn set_paused(&self, line: &LineId, paused: bool) -> Result<bool> {
         let (key, now) = (self.keys.control(line), self.time().await?);
         let mut change = Pipeline::new();
@@ -299,7 +300,7 @@ impl Store {
         Ok((before == Some(1)) != paused)
     }
 
-    /// Changes a line's control and wakes every worker. Returns what a field was before.
+    /// Changes a line's control and wakes every worker. Returns the previous value of a field.
     async fn control_before<T: FromRedisValue>(&self, key: &str, field: &str, change: &Pipeline) -> Result<Option<T>> {
         let mut pipeline = Pipeline::new();
         pipeline.hget(key, field);
@@ -338,7 +339,7 @@ pub fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The stored text of an allowance; `None` if Meta was not asked.
+/// The text to store for an allowance; `None` if Meta was not asked.
 fn allowance_text(allowance: LineAllowance) -> Option<String> {
     match allowance {
         LineAllowance::Unasked => None,
@@ -352,7 +353,7 @@ fn read_allowance(text: Option<&str>) -> LineAllowance {
     match text.map(str::parse::<f64>) {
         None => LineAllowance::Unasked,
         Some(Ok(allowed)) if (LINE_RATE_MIN..=LINE_RATE_MAX).contains(&allowed) => LineAllowance::Known(allowed),
-        // A newer release may know another word.
+        // A newer release may have stored another word.
         Some(_) => LineAllowance::Unknown,
     }
 }

@@ -1,11 +1,12 @@
-//! The marketing messages to the people of a business, as far as its frequency caps count them.
+//! The marketing messages of a business that its frequency caps count.
 //!
-//! Owns: HASH `{b:business}:marketing`, for businesses with a cap. The head of `scripts/count_marketing.lua` has its
-//! layout. 9 bytes a message and some for each field, dropped once no cap counts the message any more.
+//! Owns: HASH `{b:business}:marketing`, for businesses with a cap. Its layout is documented in
+//! `scripts/count_marketing.lua`. Size: 9 bytes a message and some for each field. A message is dropped when no cap
+//! counts it any more.
 //!
-//! A message counts from the moment before it is sent. One that was certainly not sent is given back.
+//! A message is counted just before it is sent, and uncounted if it was certainly not sent.
 //!
-//! If a process dies: the messages that it was about to send count all the same.
+//! If a process dies: the messages that it was about to send stay counted.
 //! If Redis loses its last writes: the journal counts the messages again.
 
 use siphasher::sip::SipHasher24;
@@ -13,15 +14,15 @@ use siphasher::sip::SipHasher24;
 use super::{Call, Result, Store, StoreError, message_ids::RowRef, script};
 use crate::domain::{BusinessId, FrequencyCap, PersonHash, UnixMs, frequency_cap::hour_of};
 
-/// The bits of a person's hash that choose the field. A field is read and written whole, so fewer fields would cost time,
-/// and more would cost memory: each takes some 75 bytes by itself.
+/// The number of bits of a person's hash that select the field. A field is read and written as a whole, so fewer fields
+/// would cost time. More fields would cost memory: each has an overhead of some 75 bytes.
 const FIELD_BITS: u32 = 16;
 /// Fields from which old messages are dropped in one call of the script.
 const FIELDS_AT_ONCE: u16 = 64;
-/// People about whom one call of the script asks.
+/// People in one call of the script that only reads.
 const PEOPLE_AT_ONCE: usize = 500;
 
-/// The frequency caps that hold for a message: that of its business, and that of its campaign.
+/// The frequency caps that apply to a message: that of its business and that of its campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrequencyCaps {
     first: FrequencyCap,
@@ -29,7 +30,7 @@ pub struct FrequencyCaps {
 }
 
 impl FrequencyCaps {
-    /// The caps that are there; `None` if there are none.
+    /// The caps that are set; `None` if neither is.
     pub fn of(business: Option<FrequencyCap>, campaign: Option<FrequencyCap>) -> Option<Self> {
         match (business, campaign) {
             (None, None) => None,
@@ -43,7 +44,7 @@ impl FrequencyCaps {
         [Some(self.first), self.second].into_iter().flatten()
     }
 
-    /// How long a message is needed, in hours after its own.
+    /// How long a message is stored, in hours after the hour of its send.
     fn hours(self) -> u16 {
         self.iter().map(FrequencyCap::hours).max().unwrap_or_default()
     }
@@ -73,11 +74,11 @@ impl MarketingMessage {
 }
 
 impl Store {
-    /// Counts messages that are about to leave at `now` towards `caps`, one after the other. Returns for each whether it
-    /// is counted and may be sent.
+    /// Counts messages that are about to leave at `now` towards `caps`, in order. Returns for each whether it was
+    /// counted and may be sent.
     ///
     /// Shape: at least one message, at most a few hundred.
-    /// Errors: messages may be counted all the same; send none of them.
+    /// Errors: some messages may have been counted. Send none of them.
     pub async fn count_marketing(
         &self,
         business: &BusinessId,
@@ -95,14 +96,15 @@ impl Store {
         let sent: Vec<MarketingMessage> =
             messages.iter().zip(&may_be_sent).filter_map(|(message, may)| may.then_some(*message)).collect();
         if !sent.is_empty() {
-            // Without caps: what was sent counts, whatever the replays of other processes have counted before.
+            // The replay has no caps: messages that were sent always count, even if replays of other processes have
+            // reached a cap.
             let replayed = self.count_call(business, caps.hours(), [].into_iter(), pack(&sent), now);
             self.incarnations.record(incarnation, [replayed.into_journal_entry()])?;
         }
         Ok(may_be_sent)
     }
 
-    /// Which people have had as many messages at `now` as one of `caps` allows. Returns one result per person, in order.
+    /// Whether each person has reached one of `caps` at `now`, in the order of `people`.
     pub async fn capped(
         &self,
         business: &BusinessId,
@@ -136,8 +138,8 @@ impl Store {
         call.arg(hour_of(now)).arg(keep).arg(packed).arg(messages).arg("")
     }
 
-    /// Gives back the places of messages that were not sent, or reached nobody. Nothing changes for a message that is not
-    /// counted.
+    /// Uncounts messages that were not sent or did not reach their recipient. A message that is not counted changes
+    /// nothing.
     ///
     /// Shape: at least one message.
     pub async fn uncount_marketing(&self, business: &BusinessId, messages: &[MarketingMessage]) -> Result<()> {
@@ -145,8 +147,8 @@ impl Store {
         self.call_journaled::<u64>(vec![call]).await?.into_iter().try_for_each(|result| result.map(drop))
     }
 
-    /// Drops the messages of a business that its cap does not count any more. They are dropped too as others are counted,
-    /// but not those of people who get nothing more.
+    /// Drops the messages of a business that its cap does not count any more. Counting drops some of them too, but not
+    /// in fields to which no message is added.
     pub async fn drop_old_marketing(&self, business: &BusinessId, cap: FrequencyCap, now: UnixMs) -> Result<()> {
         let fields: Vec<[u8; 2]> = (0..=u16::MAX).map(u16::to_be_bytes).collect();
         for fields in fields.chunks(usize::from(FIELDS_AT_ONCE)) {

@@ -19,7 +19,8 @@ impl Memory {
     /// The memory in `info`, the answer to INFO; `None` for a server without a limit.
     fn of(info: &str) -> Option<Self> {
         let bytes = |name| field(info, name).parse::<u64>().unwrap_or(0);
-        // Redis compares the same difference with its limit: buffers of replicas and of the append-only file are left out.
+        // Redis compares the same difference with its limit: buffers of replicas and of the append-only file are left
+        // out.
         let used = bytes("used_memory").saturating_sub(bytes("mem_not_counted_for_evict"));
         let max = bytes("maxmemory");
         (max > 0).then_some(Self { used, max })

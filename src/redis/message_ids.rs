@@ -40,7 +40,7 @@ const BUCKETS_PER_CALL: usize = 16;
 /// Commands in one round trip.
 const COMMANDS_AT_ONCE: usize = 32;
 
-/// A part, a row in it and a send: the location of a message.
+/// The location of a message: its part, and its row and send in the part.
 pub type RowRef = (PartId, ClaimedRow);
 
 /// One page of a part's list of message ids, of at most 64 KiB.

@@ -2,7 +2,7 @@
 //!
 //! Owns: HASH `messaging_limits`.
 //!
-//! If a process dies: each change is one command. Of two concurrent changes the last one counts, until Meta is asked again.
+//! If a process dies: each change is one command. The later of two concurrent changes wins, until Meta is asked again.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,7 @@ impl Store {
         let key = self.keys.messaging_limits();
         let fields: HashMap<String, String> = self.query("HGETALL messaging_limits", cmd("HGETALL").arg(key)).await?;
         let read = |(business, json): (String, String)| {
-            // What cannot be read is asked for again.
+            // A malformed limit counts as missing, so Meta is asked again.
             let StoredLimit { people, since } = serde_json::from_str(&json).ok()?;
             Some((BusinessId::from(&*business), KnownLimit { limit: people.into(), since }))
         };

@@ -164,7 +164,7 @@ pub struct Store {
     /// If set, operations fail in any other incarnation.
     bound_to: Option<u64>,
     installation: Arc<Installation>,
-    /// The event feed, if events are written.
+    /// The limits of the event feed, if events are written.
     feed: Option<FeedLimits>,
     /// The keys of this installation.
     pub keys: RedisKeys,
@@ -202,7 +202,8 @@ impl Store {
         let set = cmd("SET").arg(store.keys.first_incarnation()).arg(run_id).arg("NX").arg("GET").clone();
         let first = store.query::<Option<String>>("SET born", &set).await?;
         let _ = store.installation.first_incarnation.set(first.clone().unwrap_or_else(|| run_id.to_owned()));
-        // With several servers, `born` names the run of only one, and another may have restarted or taken over since.
+        // With several servers, `born` names the run of only one of them, and another server may have restarted or been
+        // promoted since.
         if first.is_none_or(|first| is_single && first == run_id) {
             store.incarnations.skip_grace_period();
         }
@@ -326,8 +327,8 @@ impl Store {
         values.map_err(|error| sending_failed(operation, error))
     }
 
-    /// Checks whether a failover happened. Failed requests reveal one too, unless the old master is merely cut off
-    /// from the others and still answers.
+    /// Checks whether a failover happened. A failed request also reveals a failover, unless the old master still
+    /// answers because it is only cut off from the other servers.
     pub async fn check_failover(&self) {
         self.servers.check_failover().await;
     }

@@ -1,4 +1,5 @@
-//! Groups the commands to Redis for the metrics, so that their number does not grow with that of the commands.
+//! Maps each command to Redis to a group, a label in the metrics, so that the number of series does not grow with the
+//! number of commands.
 
 use crate::telemetry::metrics::RedisOperation;
 

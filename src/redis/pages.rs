@@ -64,8 +64,8 @@ impl Store {
         starts.iter().zip(chunks).map(decode).collect()
     }
 
-    /// The first rows of the chunks of a part that have a row whose state byte `is_wanted`, in order. `bytes` are the state
-    /// bytes of the part. A chunk without a recipient may be deleted at any time.
+    /// The first rows of the chunks that contain a row whose state byte `is_wanted`, in order. `bytes`: the state bytes
+    /// of the part. A chunk without a recipient may be deleted at any time.
     pub async fn chunks_with(&self, part: PartId, bytes: &[u8], is_wanted: impl Fn(u8) -> bool) -> Result<Vec<u16>> {
         let starts = self.chunk_starts(part).await?;
         let ends = starts.iter().skip(1).map(|end| usize::from(*end)).chain([bytes.len()]);
@@ -75,7 +75,7 @@ impl Store {
         Ok(starts.iter().zip(ends).filter(has_wanted).map(|(start, _)| *start).collect())
     }
 
-    /// The phone numbers of `rows` of a part, in the order of `rows`; `None` for people who were forgotten.
+    /// The phone numbers of `rows` of a part, in the order of `rows`; `None` for erased recipients.
     ///
     /// Errors: `Corrupt` if a row is in no chunk.
     pub async fn numbers(&self, part: PartId, rows: &[u16]) -> Result<Vec<Option<Phone>>> {

@@ -1,4 +1,4 @@
-//! Parked statuses: failed statuses and recipients' answers that carry no token of ours and whose message is not found
+//! Parked statuses: failed statuses and recipients' replies that carry no token of ours and whose message is not found
 //! yet.
 //!
 //! Meta may report a failure before its response to our own request has arrived or been stored, and a search may take
@@ -13,23 +13,23 @@ use serde::{Deserialize, Serialize};
 use super::{Result, Store, StoreError, durability::journal::JournalEntry, stored};
 use crate::domain::{FailureReason, LineId, UnixMs, Wamid};
 
-/// Maximum number of parked statuses, about 5 MB. Beyond it, those whose next search is latest are dropped. They were
-/// searched for most often, and mostly belong to other apps that send on our lines: their failures are never found.
+/// Maximum number of parked statuses, about 5 MB. Beyond it, the statuses with the latest next search are dropped. They
+/// have been searched for most often, so most of them are failures of other apps that send on our lines.
 const PARKED_MAX: isize = 20_000;
 
-/// A failed status, or an answer of a recipient.
+/// A failed status, or a reply of a recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Parked {
     /// The line that sent the message.
     pub line: LineId,
     /// Meta's id of the message.
     pub wamid: Wamid,
-    /// Why the message failed; `None` for an answer.
+    /// Why the message failed; `None` for a reply.
     #[serde(rename = "code", with = "stored::of_status")]
     pub failure: Option<FailureReason>,
     /// Meta's description of the failure.
     pub details: String,
-    /// Meta's timestamp of the status or answer.
+    /// Meta's timestamp of the status or reply.
     pub at: UnixMs,
 }
 

@@ -34,8 +34,8 @@ pub const PART_ROWS: usize = 65_536;
 
 /// Maximum number of facts in one call of `status.lua`, limited by the number of values that Lua can return.
 const FACTS_MAX: usize = 1_000;
-/// How long a campaign waits for messages that Meta keeps back, from the last one that was. Meta aims at an hour, so after
-/// a day the webhooks about them are lost.
+/// How long a campaign waits for messages that Meta keeps back, from the last such message. Meta aims to decide within
+/// an hour, so after a day the webhooks are considered lost.
 const HELD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Parts whose counters are read in one round trip.
 const COUNTED_AT_ONCE: usize = 4_096;
@@ -55,7 +55,7 @@ pub struct ClaimRequest {
     pub doubt_until: UnixMs,
     /// The number of an earlier claim of the epoch that got no response. The script returns its rows.
     pub unanswered: Option<u64>,
-    /// Whether another worker may still have to replay what Redis forgot. If so, the part is not taken over.
+    /// Whether another worker may still have to replay writes that Redis lost. If so, the part is not taken over.
     pub in_grace_period: bool,
 }
 
@@ -85,7 +85,7 @@ pub enum Claim {
         open: u64,
         /// The rows of the unanswered claim.
         lost: Vec<ToSend>,
-        /// Rises when recipients of the part are forgotten: chunks that were read before have their numbers.
+        /// Rises when recipients of the part are erased. Chunks that were read before still have their numbers.
         erased: u64,
     },
     /// The campaign is not running.
@@ -183,9 +183,9 @@ pub struct PartRows {
 pub struct PhoneQuery {
     /// The campaign.
     pub campaign: CampaignId,
-    /// Buckets of its phone index.
+    /// The number of buckets of its phone index.
     pub buckets: u32,
-    /// What has one entry in its phone index.
+    /// Whether its phone index has an entry for each number or for each person.
     pub indexed_by: IndexedBy,
     /// The number.
     pub phone: Phone,
@@ -214,7 +214,7 @@ impl Store {
             .arg(request.limit)
             .arg(request.doubt_until.0)
             .arg(request.number)
-            // Numbers begin at 1: 0 is none.
+            // Numbers of claims begin at 1, and 0 means none.
             .arg(request.unanswered.unwrap_or(0))
             .arg(u8::from(request.in_grace_period));
         let answer: Vec<Value> = self.call(call).await?;
@@ -372,8 +372,8 @@ impl Store {
         Ok(all)
     }
 
-    /// Whether a campaign with these parts waits for something: a recipient is open, or Meta keeps a message back, which
-    /// it may return.
+    /// Whether a campaign with these parts is unfinished: a recipient is open, or Meta keeps back a message, which it
+    /// may return.
     pub async fn has_unfinished(&self, parts: &[PartId], now: UnixMs) -> Result<bool> {
         let mut fields: Vec<&str> =
             State::ALL.into_iter().filter(|state| state.is_open()).map(script::counter).collect();
@@ -393,16 +393,15 @@ impl Store {
         Ok(counts.iter().any(is_unfinished))
     }
 
-    /// When Meta last accepted a message of these parts of which nothing else is known yet; `None` if there is no such
-    /// message.
+    /// When Meta last accepted a message of those parts that have an accepted message without a later status; `None` if
+    /// there are no such parts.
     pub async fn last_acceptance(&self, parts: &[PartId]) -> Result<Option<UnixMs>> {
         let counts = self.part_counts(parts).await?;
         let waiting = counts.iter().filter(|counts| counts.by_state[&State::Accepted] > 0);
         Ok(waiting.flat_map(|counts| counts.accepted_by_second.keys()).max().map(|second| UnixMs(second * 1_000)))
     }
 
-    /// For each of these sends, whether Meta accepted its message and keeps it back. `None` stands for a send that is not
-    /// looked up.
+    /// Whether Meta accepted and keeps back the message of each send; false for `None`.
     pub async fn are_held(&self, sends: &[Option<(PartId, ClaimedRow)>]) -> Result<Vec<bool>> {
         let mut pipeline = Pipeline::new();
         for &(part, ClaimedRow { row, .. }) in sends.iter().flatten() {
@@ -443,7 +442,7 @@ impl Store {
         self.query("GET states", cmd("GET").arg(self.keys.states(part))).await
     }
 
-    /// For each row of a part up to the last skipped one, why it is skipped, if it is.
+    /// For each row of a part up to the last skipped one, the reason for which it is skipped, if it is.
     pub async fn skips(&self, part: PartId) -> Result<Vec<Option<SkipReason>>> {
         let bytes: Vec<u8> = self.query("GET skips", cmd("GET").arg(self.keys.skips(part))).await?;
         Ok(bytes.into_iter().map(SkipReason::of).collect())

@@ -1,15 +1,15 @@
-//! Pauses of everything in Redis: what operators paused, and which workers obey.
+//! Pauses of the whole installation or of a business: which are in force, and which workers have confirmed them.
 //!
 //! Owns: HASH `pauses`. Fields: `all` and `business:ID` → since when, in ms; `version`, a number that rises with each
-//! pause; `worker:NAME` → the newest version that the worker obeys. One key, so that a Redis that forgets its last
-//! writes forgets all of these together.
+//! pause; `worker:NAME` → the newest version that the worker obeys. One key, so that a Redis that loses its last writes
+//! loses all of these together.
 //!
 //! A worker reads the pauses after its first heartbeat and before its first claim, and again whenever the pulse rises.
 //! Its lines stop, and then it confirms the version. Once every live worker has confirmed the version of a pause, no
 //! line claims anything more.
 //!
 //! If a worker dies: its leases end, and it no longer counts as live. If the process that pauses dies: the pause is
-//! stored or not; if it is, the workers obey it.
+//! either stored, and the workers obey it, or not.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use deadpool_redis::redis::{Pipeline, cmd};
 use super::{Result, Store, StoreError};
 use crate::domain::{Pause, PauseScope, Pauses, UnixMs};
 
-/// The pauses, and the workers that obey them.
+/// The pauses in force, and what workers have confirmed.
 #[derive(Clone, Debug, Default)]
 pub struct StoredPauses {
     /// The pauses in force.
@@ -37,7 +37,7 @@ impl StoredPauses {
 }
 
 impl Store {
-    /// The pauses in force, and the workers that obey them.
+    /// The pauses in force, and what workers have confirmed.
     pub async fn pauses(&self) -> Result<StoredPauses> {
         let key = self.keys.pauses();
         let fields: HashMap<String, String> = self.query("HGETALL pauses", cmd("HGETALL").arg(&key)).await?;
@@ -58,7 +58,7 @@ impl Store {
         Ok(StoredPauses { pauses: pauses.into_iter().collect(), ..stored })
     }
 
-    /// Pauses `scope`, and wakes every worker. If `scope` is paused already, it stays paused since then.
+    /// Pauses `scope`, and wakes every worker. If `scope` is paused already, the start of that pause stays.
     ///
     /// Returns whether this call paused it, and the version that the workers then have to confirm.
     pub async fn pause(&self, scope: &PauseScope, now: UnixMs) -> Result<(bool, u64)> {
@@ -72,7 +72,7 @@ impl Store {
         Ok((answer(0) == 1, answer(1)))
     }
 
-    /// Ends the pause of `scope`, and no other one. Wakes every worker. Returns whether there was one.
+    /// Ends the pause of `scope`. Wakes every worker. Returns whether `scope` was paused.
     pub async fn resume(&self, scope: &PauseScope) -> Result<bool> {
         let field = cmd("HDEL").arg(self.keys.pauses()).arg(scope.to_string()).clone();
         let ended: bool = self.query("HDEL pauses", &field).await?;
@@ -86,11 +86,11 @@ impl Store {
         self.query("HSET pauses", &field).await
     }
 
-    /// The live workers that have not confirmed the pauses up to `version`. Workers of releases that know no such pause
-    /// never do.
+    /// The live workers that have not confirmed the pauses up to `version`. Workers of releases without such pauses
+    /// never confirm.
     pub async fn workers_not_obeying(&self, version: u64) -> Result<Vec<String>> {
-        // In this order: a worker whose first heartbeat comes after the list was read finds the pause that was stored
-        // before.
+        // The workers are read first: a worker whose first heartbeat comes later finds the pause, which is stored
+        // already.
         let workers = self.live_workers(self.time().await?).await?;
         let stored = self.pauses().await?;
         Ok(workers.into_iter().filter(|worker| !stored.is_obeyed_by(worker, version)).collect())

@@ -1,7 +1,7 @@
 //! The phone index of a campaign: detects duplicates exactly, and finds a recipient by phone number.
 //!
-//! It has each person once: a person with two forms of a number is found by either. Release 0.1.0 built the indexes of its
-//! campaigns by number, and they stay so: field `index` of the campaign says which kind it has.
+//! The index has one entry per person: a person whose number has two forms is found by either. Indexes of release 0.1.0
+//! have one entry per number, and stay that way: field `index` of the campaign names the kind.
 //!
 //! Linear hashing over small Redis hashes. Redis packs a hash of at most 512 short entries
 //! (`hash-max-listpack-entries`, which is `hash-max-ziplist-entries` before Redis 7), at about 15 bytes an entry.
@@ -20,12 +20,12 @@ pub const ENTRIES_MEAN_MAX: u64 = 32;
 /// Buckets into which a bucket is split. With four, an index needs a third as many splits as with two.
 const SPLIT: u32 = 4;
 
-/// What has one entry in a phone index.
+/// Whether a phone index has an entry for each number or for each person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexedBy {
-    /// Each number. A person with two forms of a number can be in the campaign twice.
+    /// An entry for each number. A person whose number has two forms can be in the campaign twice.
     Number,
-    /// Each person.
+    /// An entry for each person.
     Person,
 }
 

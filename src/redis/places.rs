@@ -1,12 +1,13 @@
-//! The places of a business's messaging limit: who counts towards it, and until when.
+//! The places of a business's messaging limit: the people who count towards it, and until when.
 //!
-//! Owns: ZSET `{b:business}:people`, HASH `{b:business}:undelivered`, ZSET `{b:business}:windows`. Only businesses with a
-//! limit have them.
+//! Owns: ZSET `{b:business}:people`, HASH `{b:business}:undelivered`, ZSET `{b:business}:windows`. Only businesses with
+//! a limit have them.
 //!
-//! A person counts from the moment before a message is sent until 24 hours after its delivery, or not at all if it fails.
-//! A message of which no delivery is known keeps its place for three days.
+//! A person counts from the moment before a message is sent until 24 hours after its delivery, or not at all if it
+//! fails.
+//! A message that is not known to be delivered keeps its place for three days.
 //!
-//! If a process dies: the people whom it was about to send to count for that time.
+//! If a process dies: the people to whom it was about to send count for three days.
 //! If Redis loses its last writes: the journal counts the people again, perhaps for longer than before.
 
 use std::{collections::HashMap, time::Duration};
@@ -18,8 +19,9 @@ use crate::domain::{BusinessId, LineId, Person, UnixMs};
 
 /// How long a person counts after a delivery. The same time is the length of a service window.
 const WINDOW: Duration = Duration::from_hours(24);
-/// How long a person counts after a message of which no delivery is known. Meta tries for 30 days, but nearly all messages
-/// that arrive at all arrive within three; with 30, people who cannot be reached would soon fill a small limit.
+/// How long a person counts after a message that is not known to be delivered. Meta tries for 30 days, but nearly all
+/// messages that are delivered at all are delivered within three. With 30 days, unreachable people would soon fill a
+/// small limit.
 const UNDELIVERED_FOR: Duration = Duration::from_hours(72);
 /// Maximum number of open windows that are stored for a business. A person without one costs a place, as if the window
 /// were closed.
@@ -34,13 +36,13 @@ pub struct Places {
     pub used: u64,
     /// How many more people may get a message.
     pub left: u64,
-    /// When the next place frees; `None` if none is taken.
+    /// When the next place becomes free; `None` if none is taken.
     pub frees_at: Option<UnixMs>,
-    /// Since when none is left, if none is.
+    /// If no place is left: since when.
     pub spent_since: Option<UnixMs>,
 }
 
-/// The places of a business, and how many there are.
+/// The places of a business with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitedPlaces {
     /// The limit in people.
@@ -49,25 +51,25 @@ pub struct LimitedPlaces {
     pub places: Places,
 }
 
-/// What became of a message that counts.
+/// The fate of a message that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Meta delivered it at this time.
     Delivered(UnixMs),
     /// It was read at this time, so it was delivered by then.
     Read(UnixMs),
-    /// It was not sent, or will not be delivered.
+    /// It was not sent, or it will not be delivered.
     NotDelivered,
 }
 
-/// What became of a message to a person.
+/// The fate of a message to a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlaceNews {
     /// The person.
     pub person: Person,
     /// The message.
     pub message: RowRef,
-    /// What became of it.
+    /// The fate of the message.
     pub fate: Fate,
 }
 
@@ -78,7 +80,7 @@ impl Store {
         Ok(read(answer)?.0)
     }
 
-    /// Those of the businesses in `known` that have a messaging limit, each with its places at `now`.
+    /// The businesses in `known` that have a messaging limit, each with its places at `now`.
     pub async fn limited_businesses(
         &self,
         known: &HashMap<BusinessId, KnownLimit>,
@@ -97,9 +99,9 @@ impl Store {
             .collect()
     }
 
-    /// When the last of `messages` to people who take places from `from` on may leave, if nothing else is sent for the
-    /// business, whose places at `now` are `limited`; `None` if that is unknown. Each place can be taken again a day after
-    /// it was.
+    /// When the last of `messages` may leave, if sending starts at `from`, each message takes a place, and the business
+    /// sends nothing else; `None` if that is unknown. `limited`: the places of the business at `now`. Each place can be
+    /// taken again after a day.
     pub async fn places_free_at(
         &self,
         business: &BusinessId,
@@ -123,10 +125,10 @@ impl Store {
         Ok(u32::try_from(days).ok().map(|days| frees_at.max(from).after(WINDOW * days)))
     }
 
-    /// Takes places for messages that are about to leave on a line. Returns the places that are left, and for each message
-    /// whether it may be sent: its person has a place now, or needs none.
+    /// Takes places for messages that are about to leave on a line. Returns the places that are left, and for each
+    /// message whether it may be sent, because its recipient has a place now or needs none.
     ///
-    /// Errors: places may be taken all the same; send none of the messages.
+    /// Errors: places may have been taken. Send none of the messages.
     pub async fn take_places(
         &self,
         business: &BusinessId,
@@ -139,7 +141,8 @@ impl Store {
         let call = self.take_call(business, i64::from(limit), line.as_str(), pack(messages), now);
         let (places, may_be_sent) = read(self.call(call).await?)?;
         let sent = messages.iter().zip(&may_be_sent).filter_map(|(message, may)| may.then_some(*message));
-        // Without a limit: what was sent counts, whatever the replays of other processes have taken before.
+        // The replay has no limit: messages that were sent always count, even if replays of other processes have taken
+        // all places.
         let replayed = self.take_call(business, -1, line.as_str(), pack(&sent.collect::<Vec<_>>()), now);
         self.incarnations.record(incarnation, [replayed.into_journal_entry()])?;
         Ok((places, may_be_sent))
@@ -151,7 +154,7 @@ impl Store {
         call.arg(line).arg(messages)
     }
 
-    /// Notes what became of messages that a line of a business sent.
+    /// Records the fate of messages that a line of a business sent.
     pub async fn note_places(
         &self,
         business: &BusinessId,
@@ -178,10 +181,10 @@ impl Store {
         noted.into_iter().collect()
     }
 
-    /// Removes a person from the places of a business with these lines. The place stays taken as long as it would be, by
-    /// nobody in particular, because Meta counts the person. Returns whether the person was there.
+    /// Erases a person from the places of a business with these lines. The place stays taken, by an anonymous entry,
+    /// until the same time, because Meta still counts the person. Returns whether the person was found.
     pub(super) async fn forget_places(&self, business: &BusinessId, lines: &[LineId], person: Person) -> Result<bool> {
-        /// The digits of a person are below 10^15, so nobody has this bit.
+        /// The digits of a person are below 10^15, so no person has this bit.
         const NOBODY: u64 = 1 << 63;
         let keys = [self.keys.people(business), self.keys.undelivered(business), self.keys.windows(business)];
         let nobody = rand::random::<u64>() | NOBODY;
@@ -190,7 +193,8 @@ impl Store {
         self.call(lines.iter().fold(call, |call, line| call.arg(line.as_str()))).await
     }
 
-    /// Notes that people wrote to a line of a business, each at a time: messages to them cost no place for 24 hours.
+    /// Records that people wrote to a line of a business, and when: messages to them take no place for the next 24
+    /// hours.
     pub async fn open_windows(
         &self,
         business: &BusinessId,
@@ -214,7 +218,7 @@ impl Store {
     }
 }
 
-/// Each message with its person, as the scripts read them.
+/// Messages with their recipients, as the scripts read them.
 fn pack(messages: &[(Person, RowRef)]) -> Vec<u8> {
     let mut packed = Vec::new();
     for (person, (part, claimed)) in messages {

@@ -22,7 +22,7 @@ pub enum BadPosition {
     /// It is no position at all.
     #[error("it is the `id` of an event in the feed, or 0 for the oldest event that is kept")]
     Malformed,
-    /// It is of a feed with another number of partitions.
+    /// It belongs to a feed with another number of partitions.
     #[error(
         "it is of a feed with {given} partitions, and feed.partitions is {partitions} now; 0 begins with the oldest \
          event that is kept"
@@ -66,7 +66,7 @@ impl Position {
         Ok(Self(read))
     }
 
-    /// In each partition the earlier of two positions in the same feed.
+    /// The earlier of two positions in the same feed, for each partition.
     pub fn earlier(self, other: Self) -> Self {
         Self(self.0.into_iter().zip(other.0).map(|(one, other)| one.min(other)).collect())
     }

@@ -1,9 +1,9 @@
 //! The running processes of an installation, whatever their roles.
 //!
-//! Owns: HASH `processes`: worker → its [`ProcessRecord`], JSON. A process writes its record again and again while it
-//! runs; a record counts until its `until`. Processes of release 0.1.0 write none.
+//! Owns: HASH `processes`: worker → its [`ProcessRecord`], JSON. A running process rewrites its record periodically; a
+//! record is valid until its `until`. Processes of release 0.1.0 write none.
 //!
-//! If a process dies: its record ends by itself, and housekeeping removes it.
+//! If a process dies: its record expires, and housekeeping removes it.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub struct ProcessRecord {
     pub roles: Vec<String>,
     /// When it started.
     pub since: UnixMs,
-    /// When the record ends, unless the process writes it again.
+    /// When the record expires, unless the process writes it again.
     pub until: UnixMs,
 }
 
@@ -48,7 +48,7 @@ impl Store {
         Ok(processes)
     }
 
-    /// Those of [`Store::processes`] that have ended.
+    /// The processes whose records have expired.
     pub(super) async fn ended_processes(&self, now: UnixMs) -> Result<Vec<String>> {
         let processes = self.read_processes().await?.into_iter();
         Ok(processes.filter(|(_, record)| record.until <= now).map(|(worker, _)| worker).collect())

@@ -46,7 +46,7 @@ impl OpenPart {
 #[derive(Debug, Serialize, Deserialize)]
 struct KnownLine {
     waba: WabaId,
-    /// The line is removed then, unless a worker lists it again.
+    /// When the line is removed, unless a worker lists it again.
     until: UnixMs,
 }
 
@@ -130,7 +130,8 @@ impl Store {
         Ok(fields.into_iter().filter_map(read).collect())
     }
 
-    /// Removes the lists of dead workers, the records of processes that have ended, and the known lines that have expired.
+    /// Removes the lists of dead workers, the records of processes that have ended, and the known lines that have
+    /// expired.
     pub async fn tidy_registry(&self, now: UnixMs) -> Result<()> {
         let listing: Vec<String> = self.query("HKEYS line_lists", cmd("HKEYS").arg(self.keys.line_lists())).await?;
         let live: HashSet<String> = self.live_workers(now).await?.into_iter().collect();

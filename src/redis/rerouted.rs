@@ -2,7 +2,7 @@
 //!
 //! Owns: HASH `rerouted`.
 //!
-//! If a process dies: each change is one command. What is lost, Meta says again.
+//! If a process dies: each change is one command. A lost entry returns when Meta next refuses a message with the code.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,8 @@ use super::{Result, Store};
 use crate::domain::{UnixMs, WabaId};
 
 impl Store {
-    /// The WABAs whose marketing Meta refused through `/messages`, each with the time until which that counts.
+    /// The WABAs whose marketing Meta refused through `/messages`, and until when each sends marketing through the
+    /// other API.
     pub async fn rerouted(&self) -> Result<HashMap<WabaId, UnixMs>> {
         let fields: HashMap<String, u64> =
             self.query("HGETALL rerouted", cmd("HGETALL").arg(self.keys.rerouted())).await?;

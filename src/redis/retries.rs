@@ -1,10 +1,10 @@
 //! Retries of completed campaigns: sends again to recipients that did not get the message.
 //!
 //! A retry is committed in the hash of the campaign, which is running from then on. Its parts follow in three steps
-//! ([`Store::follow`]): their gates are held, the recipients reopen, and once that is durable the gates open. The first two
-//! have the version of the campaign's state before that of the retry, so that a part tells which of them it has done. If
-//! the process dies in between, housekeeping continues, and no recipient reopens twice. Until all of them have, the
-//! campaign cannot be completed.
+//! ([`Store::follow`]): their gates are held, the recipients reopen, and once that is durable the gates open. The first
+//! two steps use the version just below that of the retry, so the version of a part's gate shows how far the part has
+//! come. If the process dies in between, housekeeping continues, and no recipient reopens twice. The campaign cannot be
+//! completed before all of them have reopened.
 
 use deadpool_redis::redis::Pipeline;
 
@@ -64,7 +64,7 @@ impl Store {
     pub async fn has_retriable(&self, record: &CampaignRecord, retry: &CampaignRetry) -> Result<bool> {
         let parts: Vec<PartId> = record.parts.iter().map(|(part, _)| *part).collect();
         for (part, counts) in parts.iter().zip(self.part_counts(&parts).await?) {
-            // The counters include recipients who were forgotten.
+            // The counters include erased recipients.
             if retry.may_match(&counts) && self.part_has_retriable(*part, retry).await? {
                 return Ok(true);
             }
@@ -119,9 +119,9 @@ impl Store {
         Ok(progress.into_iter().flatten().filter_map(of_retry).sum())
     }
 
-    /// Reopens the recipients of `retry`, whose version is `version`, while the gates of their parts are held. Returns when
-    /// that is durable: a reopened recipient may be claimed afterwards, and a Redis that forgot the reopening would take
-    /// what becomes of that claim for news of one that has ended.
+    /// Reopens the recipients of `retry`, whose version is `version`, while the gates of their parts are held. Returns
+    /// when that is durable. Otherwise a Redis that lost the reopening would treat the outcome of a later claim as news
+    /// of a recipient that has ended.
     pub(super) async fn reopen(
         &self,
         record: &CampaignRecord,
@@ -142,8 +142,8 @@ impl Store {
         Ok(())
     }
 
-    /// Looks at up to `limit` recipients of a part and reopens those of `retry`. Returns whether there are more to look at,
-    /// and how many this retry has reopened in the part.
+    /// Checks up to `limit` recipients of a part and reopens those of `retry`. Returns whether there are more to check,
+    /// and how many this retry has reopened in the part so far.
     pub async fn reopen_some(
         &self,
         part: PartId,
@@ -168,7 +168,8 @@ impl Store {
     }
 }
 
-/// The version with which the gates of a retry's parts are held while their recipients reopen. `retry.lua` leaves it out.
+/// The version with which the gates of a retry's parts are held while their recipients reopen. `retry.lua` skips this
+/// version, so no other change has it.
 fn held_version(retry_version: u64) -> u64 {
     retry_version - 1
 }

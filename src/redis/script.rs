@@ -70,7 +70,7 @@ pub fn counter(state: State) -> &'static str {
 }
 
 /// Prepends the states, their ranks and the shared prelude to a script, and replaces `STATE.name` by the state's
-/// code, and `BLOCK_ROWS` by its value. So Lua and Rust can't disagree about them.
+/// code, and `BLOCK_ROWS` by its value. So Lua and Rust always agree on them.
 ///
 /// The prepended code runs with every call, so it only has table constructors, which cost a fraction of filling a table
 /// step by step. A state's code is inserted as a number, which costs nothing.

@@ -30,8 +30,8 @@ use tokio::{
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// How long to wait for the lock: a killed process may have left a server on this directory that is still stopping.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
-/// How long to wait for an answer of the server after its start. The time in which it answers that it is loading its
-/// append-only file does not count, so loading has no limit.
+/// How long to wait for an answer of the server after its start. The time in which the server answers that it is
+/// loading its append-only file does not count, so loading has no limit.
 const START_WAIT: Duration = Duration::from_secs(30);
 /// How long a clean stop may take before the server is killed. The server writes the end of its file in this time.
 const STOP_WAIT: Duration = Duration::from_secs(20);
@@ -128,7 +128,7 @@ impl PrivateRedis {
     /// As [`PrivateRedis::start`], with `program` instead of `redis-server`: another version, or a wrapper.
     pub async fn start_program(program: &str, dir: &Path) -> Result<Self, SpawnError> {
         let io = |cause| SpawnError::Io { dir: dir.to_owned(), cause };
-        // Only this user may read it: the data include phone numbers.
+        // Only this user may read the directory, because the data include phone numbers.
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
         let dir = dir.canonicalize().map_err(io)?;
         let log = Log::lock(&dir).await?;

@@ -1,12 +1,12 @@
-//! Subscribers in Redis: how far each was told, and whether it fails or is disabled.
+//! Subscribers in Redis: the position of each in the feed, and whether it fails or is disabled.
 //!
-//! Owns: HASH `subscriber:ID`. Its `version` is another one after each change by an operator, and when a worker begins to
-//! deliver. What a delivery stores names the version that it began with, so a delivery in flight never undoes such a
-//! change. Versions are random: one that Redis lost is not used again.
+//! Owns: HASH `subscriber:ID`. Its `version` changes with each change by an operator, and when a worker begins to
+//! deliver. A delivery stores its result only if the version is still the one that it began with, so a delivery in
+//! flight never undoes such a change. Versions are random, so a version that Redis lost is not used again.
 //!
-//! If a worker dies: the next one begins at the stored position. The subscriber gets the last batch again if its
-//! success was not stored yet.
-//! If Redis loses its last writes: the subscriber gets the events of that time again.
+//! If a worker dies: the next one begins at the stored position, and repeats the last batch if its success was not
+//! stored yet.
+//! If Redis loses its last writes: the subscriber gets the events of these seconds again.
 
 use std::collections::HashMap;
 
@@ -31,13 +31,13 @@ const DISABLED_BECAUSE: &str = "disabled_because";
 /// A subscriber as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriberRecord {
-    /// The position behind the last event that it was told.
+    /// The position behind the last event that was delivered.
     pub position: Position,
-    /// When the first delivery failed since the last one that succeeded.
+    /// When deliveries began to fail, if none has succeeded since.
     pub failing_since: Option<UnixMs>,
     /// Why the last delivery failed, unless one succeeded since.
     pub last_error: Option<String>,
-    /// Why it gets nothing until an operator enables it.
+    /// Why it is disabled, if it is. It gets nothing until an operator enables it.
     pub disabled_because: Option<String>,
     /// The worker that delivers: see [`Store::begin_delivery`].
     pub deliverer: String,
@@ -47,23 +47,23 @@ pub struct SubscriberRecord {
 /// What a delivery stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryChange<'a> {
-    /// The subscriber was told everything up to this position, and does not fail.
+    /// All events up to this position were delivered, and the subscriber does not fail.
     Told(&'a Position),
     /// A delivery failed.
     Failing {
-        /// When the first one failed.
+        /// When the first delivery failed.
         since: UnixMs,
-        /// Why this one failed.
+        /// Why this delivery failed.
         error: &'a str,
     },
-    /// The subscriber gets nothing more.
+    /// The subscriber is disabled.
     Disabled {
         /// Why, for people.
         because: &'a str,
     },
 }
 
-/// What of the feed lies behind a position.
+/// The part of the feed behind a position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FeedLag {
     /// The number of events.
@@ -73,8 +73,8 @@ pub struct FeedLag {
 }
 
 impl Store {
-    /// Begins the deliveries of `deliverer`, a name that no other worker has and that is new each time. Those of every
-    /// earlier one store nothing from now on. A new subscriber starts with new events.
+    /// Begins the deliveries of `deliverer`, a name that is unique to this worker and this call. From now on deliveries
+    /// under earlier names store nothing. A new subscriber starts with new events.
     ///
     /// Returns `None` if no events are written.
     pub async fn begin_delivery(&self, id: &SubscriberId, deliverer: &str) -> Result<Option<SubscriberRecord>> {
@@ -86,7 +86,7 @@ impl Store {
         Ok(record(fields, feed))
     }
 
-    /// The subscribers `ids`, in their order; `None` for one that no worker has delivered to yet.
+    /// The records of subscribers, in the order of `ids`; `None` for a subscriber without any delivery so far.
     pub async fn subscribers(&self, ids: &[&SubscriberId]) -> Result<Vec<Option<SubscriberRecord>>> {
         let Some(feed) = self.feed else { return Ok(vec![None; ids.len()]) };
         let mut pipeline = Pipeline::with_capacity(ids.len());
@@ -117,12 +117,12 @@ impl Store {
         self.call(call).await
     }
 
-    /// Sets the position of a subscriber, behind which its deliveries go on.
+    /// Sets the position of a subscriber, behind which its deliveries continue.
     pub async fn set_position(&self, id: &SubscriberId, position: &Position) -> Result<()> {
         self.call(self.change_subscriber(id).arg(POSITION).arg(position.to_string())).await
     }
 
-    /// Ends the failure of a subscriber, and its being disabled.
+    /// Enables a subscriber, and resets its failures.
     pub async fn enable_subscriber(&self, id: &SubscriberId) -> Result<()> {
         let call = self.change_subscriber(id);
         let without = |call: Call, field: &str| call.arg(field).arg("");
@@ -136,12 +136,12 @@ impl Store {
             .arg(rand::random::<u64>())
     }
 
-    /// The position behind every event that there is.
+    /// The position behind the newest events.
     pub async fn newest_position(&self, feed: FeedLimits) -> Result<Position> {
         try_join_all(feed.partitions().map(|partition| self.newest_event(partition))).await.map(Position::behind)
     }
 
-    /// The position behind which lie the events that were written at `time` or later.
+    /// The position just before the first events that were written at `time` or later.
     pub async fn position_at(&self, feed: FeedLimits, time: UnixMs) -> Result<Position> {
         let mut ids = Vec::new();
         for partition in feed.partitions() {
@@ -154,7 +154,7 @@ impl Store {
         Ok(Position::behind(ids))
     }
 
-    /// What lies behind a position, whatever its type.
+    /// The events behind a position, of any type.
     pub async fn feed_lag(&self, feed: FeedLimits, position: &Position) -> Result<FeedLag> {
         let mut lag = FeedLag::default();
         for partition in feed.partitions() {
@@ -175,8 +175,8 @@ impl SubscriberRecord {
     }
 }
 
-/// `None` if nothing is stored. A position in a feed with another number of partitions is useless: then the oldest
-/// events that are kept come first.
+/// `None` if nothing is stored. If the position is for another number of partitions, deliveries start with the oldest
+/// events that are kept.
 fn record(mut fields: HashMap<String, String>, feed: FeedLimits) -> Option<SubscriberRecord> {
     let position = fields.remove(POSITION)?;
     Some(SubscriberRecord {

@@ -1,10 +1,10 @@
 //! People who want no messages from a business.
 //!
-//! Owns: HASH `{b:business}:suppressed`, STRING `{b:business}:suppressed:news`, ZSET `{b:business}:wishes`. The head of
-//! `scripts/suppress.lua` has their layout. Some 20 bytes a person, permanent.
+//! Owns: HASH `{b:business}:suppressed`, STRING `{b:business}:suppressed:news`, ZSET `{b:business}:wishes`. Their
+//! layout is documented in `scripts/suppress.lua`. Size: some 20 bytes a person, kept forever.
 //!
-//! A write is certain once [`Store::make_durable`] has returned after it. If Redis loses its last writes, workers that
-//! follow the news notice that by the incarnation.
+//! A write is durable once a later [`Store::make_durable`] has returned. If Redis loses its last writes, workers that
+//! follow the news detect that by the incarnation.
 
 use deadpool_redis::redis::{Pipeline, cmd};
 
@@ -16,13 +16,13 @@ use crate::domain::{
 
 /// People in one call of the script, so that no call keeps Redis busy for long.
 const PEOPLE_AT_ONCE: usize = 500;
-/// The length of the news from which on they begin again, in bytes: half a million people.
+/// Maximum length of the news in bytes, half a million people. After that the list starts over.
 pub(super) const NEWS_BYTES_MAX: usize = 4 << 20;
 /// Length of a person in a value, in bytes.
 const RECORD_BYTES: usize = 18;
-/// The most fields that are read in one command.
+/// Maximum number of fields in one command.
 const FIELDS_AT_ONCE: usize = 256;
-/// Length of the generation at the begin of the news, in bytes.
+/// Length of the generation at the start of the news, in bytes.
 const GENERATION_BYTES: usize = 8;
 
 /// What a call changed.
@@ -34,7 +34,7 @@ pub struct SuppressedCounts {
     pub changed: u64,
 }
 
-/// How far a reader has followed the news of a business.
+/// The position of a reader in the news of a business.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewsPosition {
     generation: Vec<u8>,
@@ -46,15 +46,15 @@ pub struct NewsPosition {
 /// The people who became suppressed, or had marketing withheld, after a position.
 #[derive(Debug)]
 pub enum SuppressionNews {
-    /// These people, in the order in which they became known.
+    /// These people, oldest first.
     People(Vec<PersonHash>),
-    /// It is not known who: read all.
+    /// The list has started over, or Redis may have lost entries: read all people.
     Unknown,
 }
 
 impl Store {
-    /// Suppresses people. `only_widens`: a person who is suppressed already changes only from marketing to all messages.
-    /// Nobody's `since` changes.
+    /// Suppresses people. `only_widens`: the entry of a person who is suppressed already changes only if the scope
+    /// widens from marketing to all messages. The `since` of an existing entry never changes.
     pub async fn suppress(
         &self,
         business: &BusinessId,
@@ -68,8 +68,8 @@ impl Store {
         self.run_suppress_calls(people.chunks(PEOPLE_AT_ONCE).map(call).collect()).await
     }
 
-    /// Suppresses people who wish so, as [`Store::suppress`] with `only_widens` does. A wish that was stored in the last week
-    /// changes nothing: Meta has delivered it again, and the suppression may have been lifted since.
+    /// Suppresses people who opted out, as [`Store::suppress`] with `only_widens`. An opt-out that was stored in the
+    /// last eight days changes nothing: Meta has delivered it again, and the suppression may have been lifted since.
     pub async fn opt_out(
         &self,
         business: &BusinessId,
@@ -106,8 +106,8 @@ impl Store {
         Ok(removed.pop().transpose()? == Some(1))
     }
 
-    /// Removes the number of a suppressed person, who stays suppressed. Returns whether the person is suppressed, and whether
-    /// there was a number.
+    /// Erases the number of a suppressed person, who stays suppressed. Returns whether the person is suppressed, and
+    /// whether there was a number.
     pub(super) async fn forget_suppressed(&self, business: &BusinessId, person: PersonHash) -> Result<(bool, bool)> {
         let call = Call::new(&script::ERASE_SUPPRESSED, &[self.keys.suppressed(business)]);
         self.call(call.arg(person.0.to_be_bytes().to_vec())).await
@@ -156,7 +156,7 @@ impl Store {
                 found.extend(people.into_iter().filter(|(hash, _)| after.is_none_or(|after| *hash > after)));
             }
             next += fields.len() as u32;
-            // Of millions of people a field has hundreds, of a few most fields have none.
+            // With millions of people a field has hundreds of them; with few people most fields are empty.
             at_once = FIELDS_AT_ONCE.min(2 * at_once);
         }
         Ok((found, next <= u32::from(u16::MAX)))
@@ -169,14 +169,14 @@ impl Store {
         Ok(n.unwrap_or(0))
     }
 
-    /// Where the news of a business end now. Whoever reads all people afterwards, and then follows the news from here,
-    /// misses nobody.
+    /// The current end of the news of a business. A reader that reads all people afterwards, and then follows the news
+    /// from here, misses no one.
     pub async fn suppression_news_end(&self, business: &BusinessId) -> Result<NewsPosition> {
         let incarnation = self.incarnations.newest();
         let key = self.keys.suppressed_news(business);
         let generation: Vec<u8> =
             self.query("GETRANGE news", cmd("GETRANGE").arg(&key).arg(0).arg(GENERATION_BYTES - 1)).await?;
-        // The news may have begun again meanwhile. Then the generation differs from the next one that is read.
+        // If the list has started over meanwhile, the next read finds another generation.
         let length: usize = self.query("STRLEN news", cmd("STRLEN").arg(&key)).await?;
         Ok(NewsPosition { generation, bytes: length.saturating_sub(GENERATION_BYTES), incarnation })
     }
@@ -231,7 +231,7 @@ const SOURCES: [SuppressionSource; 5] = [
     SuppressionSource::Meta,
 ];
 
-/// The position of `value` in a list of all values, as which it is stored.
+/// The index of `value` in a list of all values. The index is what is stored.
 fn position<T: PartialEq>(values: &[T], value: &T) -> u8 {
     values.iter().position(|known| known == value).unwrap_or(0) as u8
 }

@@ -1,13 +1,14 @@
-//! What the event feed has not told yet: notes of what changed, and the changes themselves.
+//! Changes that the event feed has not published yet: notes of what changed, and the changes themselves. *Told*, in
+//! names, means published as an event.
 //!
-//! Whatever changes recipients, a campaign or the messages of a line notes that, if possible in the same round trip. A relay takes
-//! the notes, reads the changes behind the ones that it has told, and appends events.
+//! Every operation that changes recipients, a campaign or the messages of a line also writes a note, if possible in the
+//! same round trip. A relay takes the notes, reads the changes that are not published yet, and appends events.
 //!
-//! How far the feed has told is stored beside the changes: in the hash of the part or campaign, or as the position of
-//! a consumer group. If Redis loses its last writes, it loses that position with the changes.
+//! The position of the feed is stored beside the changes: in the hash of the part or campaign, or as the position of a
+//! consumer group. If Redis loses its last writes, it loses that position with the changes.
 //!
-//! If a process dies between a change and its note, or a relay with the notes it took: the next relay compares every
-//! part and campaign with what was told, when it begins.
+//! If a process dies between a change and its note, or a relay dies after it took notes: the next relay starts by
+//! comparing every part and campaign with what is published.
 
 use std::{collections::HashMap, fmt, str::FromStr};
 
@@ -30,7 +31,7 @@ const COMPARED_AT_ONCE: usize = 1_000;
 /// Campaigns that are read in one round trip.
 const CAMPAIGNS_AT_ONCE: usize = 64;
 
-/// Something of which the feed has to tell.
+/// A subject with changes that the feed has to publish.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Untold {
     /// Recipients of a part changed.
@@ -72,16 +73,16 @@ pub struct BadUntold;
 pub struct PartChanges {
     /// The changes.
     pub changes: Vec<Change>,
-    /// How far the history is told once these changes are: the argument of [`Store::set_told`].
+    /// The position in the history after these changes: the argument of [`Store::set_told`].
     pub position: u64,
-    /// Whether there are more.
+    /// Whether there are more changes.
     pub has_more: bool,
-    /// Rises when recipients of the part are forgotten.
+    /// Rises when recipients of the part are erased.
     pub erased: u64,
 }
 
 impl Store {
-    /// The calls that note what changed; none if no events are written.
+    /// The calls that write notes of what changed; none if no events are written.
     fn notes(&self, changed: impl IntoIterator<Item = Untold>) -> Vec<Call> {
         let Some(feed) = self.feed else { return Vec::new() };
         let mut by_partition: Vec<Vec<String>> = vec![Vec::new(); feed.partitions.get().into()];
@@ -100,13 +101,14 @@ impl Store {
         feed.partitions().zip(by_partition).filter_map(call).collect()
     }
 
-    /// Notes what changed.
+    /// Writes notes of what changed.
     pub async fn note_changed(&self, changed: impl IntoIterator<Item = Untold>) -> Result<()> {
         self.run_all(&self.notes(changed)).await
     }
 
-    /// As [`Store::call`], and notes what the call changes, in the same round trip. In a cluster the note follows the
-    /// change, because it could otherwise be taken before the change is made. The call must be safe to repeat.
+    /// As [`Store::call`], and writes a note of what the call changes, in the same round trip. In a cluster the note
+    /// follows the change, because a relay could otherwise take the note before the change is made. The call must be
+    /// safe to repeat.
     pub(super) async fn call_noting<T: FromRedisValue>(&self, call: Call, changed: Untold) -> Result<T> {
         if self.is_spread() {
             let result = self.call(call).await?;
@@ -120,7 +122,7 @@ impl Store {
         results.swap_remove(0)
     }
 
-    /// As [`Store::call_journaled`], and notes what the calls change, as [`Store::call_noting`] does.
+    /// As [`Store::call_journaled`], and writes notes of what the calls change, as [`Store::call_noting`] does.
     pub(super) async fn call_journaled_noting<T: FromRedisValue>(
         &self,
         mut calls: Vec<Call>,
@@ -138,8 +140,8 @@ impl Store {
         Ok(results)
     }
 
-    /// Takes at most `limit` notes of a partition, the oldest first, each with the time of the first change that is
-    /// not told.
+    /// Takes at most `limit` notes of a partition, the oldest first, each with the time of the first unpublished
+    /// change.
     pub async fn take_changed(&self, partition: u16, limit: usize) -> Result<Vec<(Untold, UnixMs)>> {
         let Some(feed) = self.feed else { return Ok(Vec::new()) };
         let key = self.keys.changed(partition, feed.partitions.get());
@@ -147,7 +149,7 @@ impl Store {
         Ok(taken.into_iter().filter_map(|(name, at)| Some((name.parse().ok()?, UnixMs(at as u64)))).collect())
     }
 
-    /// Notes the parts of `parts` that have changes of which the feed has not told.
+    /// Writes notes for those of `parts` that have unpublished changes.
     pub async fn note_untold_parts(&self, parts: &[PartId]) -> Result<()> {
         for parts in parts.chunks(COMPARED_AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(2 * parts.len());
@@ -161,8 +163,8 @@ impl Store {
         Ok(())
     }
 
-    /// The changes of parts of which the feed has not told, in one round trip: at least one entry of the history, and
-    /// some more than `limit` changes at most.
+    /// The unpublished changes of parts, in one round trip: from each part at least one entry of the history, and not
+    /// many more than `limit` changes.
     pub async fn untold_changes(&self, parts: &[PartId], limit: usize) -> Result<Vec<PartChanges>> {
         let call = |part: &PartId| {
             let keys = [self.keys.part(*part), self.keys.history(*part)];
@@ -189,8 +191,7 @@ impl Store {
         Ok(codes.into_iter().map(|code| code.map(reason_of)).collect())
     }
 
-    /// The numbers of the last claims of rows that were claimed too often for their state byte, in the order of
-    /// `rows`.
+    /// The numbers of the last claims of `rows`, in order; `None` for a row whose number fits its state byte.
     pub async fn sends(&self, part: PartId, rows: &[u16]) -> Result<Vec<Option<u8>>> {
         if rows.is_empty() {
             return Ok(Vec::new());
@@ -198,13 +199,13 @@ impl Store {
         self.query("HMGET sends", cmd("HMGET").arg(self.keys.sends(part)).arg(rows)).await
     }
 
-    /// Stores how far the history of parts is told, in one round trip.
+    /// Stores the published position in the history of parts, in one round trip.
     pub async fn set_told(&self, parts: &[(PartId, u64)]) -> Result<()> {
         let call = |(part, position): &(PartId, u64)| Call::new(&script::TOLD, &[self.keys.part(*part)]).arg(*position);
         self.run_all(&parts.iter().map(call).collect::<Vec<_>>()).await
     }
 
-    /// The versions of campaigns of which the feed told last; `None` for a campaign of which it did not tell.
+    /// The last published version of each campaign; `None` if none was published.
     pub async fn told_versions(&self, campaigns: &[CampaignId]) -> Result<Vec<Option<u64>>> {
         let mut pipeline = Pipeline::with_capacity(campaigns.len());
         for &campaign in campaigns {
@@ -213,17 +214,17 @@ impl Store {
         self.query_all("HGET told", &pipeline).await
     }
 
-    /// Stores the version of a campaign of which the feed told.
+    /// Stores the last published version of a campaign.
     pub async fn set_told_version(&self, campaign: CampaignId, version: u64) -> Result<()> {
         self.call::<u8>(Call::new(&script::TOLD, &[self.keys.campaign(campaign)]).arg(version)).await.map(drop)
     }
 
-    /// The states that the feed told last, by field.
+    /// The last published states, by field.
     pub async fn told_states(&self) -> Result<HashMap<String, String>> {
         self.query("HGETALL told", cmd("HGETALL").arg(self.keys.told())).await
     }
 
-    /// Stores states that the feed told, and removes those of `ended`.
+    /// Stores published states, and removes the fields in `ended`.
     pub async fn set_told_states(&self, states: &[(String, String)], ended: &[String]) -> Result<()> {
         let (key, mut pipeline) = (self.keys.told(), Pipeline::new());
         for (field, state) in states {
@@ -235,8 +236,9 @@ impl Store {
         self.query_all::<u8>("HSET told", &pipeline).await.map(drop)
     }
 
-    /// Begins the feed, unless it has begun: counts what happened so far as told, because there was no feed. Each process
-    /// calls this before it does anything else, so nothing happens between. Does nothing if no events are written.
+    /// Begins the feed, unless it has begun: marks everything so far as published, because the feed starts with new
+    /// changes. Each process calls this before it does anything else, so no change is missed. Does nothing if no events
+    /// are written.
     pub async fn begin_feed(&self) -> Result<()> {
         if self.feed.is_none() || self.feed_has_begun().await? {
             return Ok(());
@@ -261,7 +263,7 @@ impl Store {
         self.query::<u8>("HSET begun", cmd("HSET").arg(self.keys.told()).arg(BEGUN).arg(1)).await.map(drop)
     }
 
-    /// Counts the changes of parts so far as told.
+    /// Marks all changes of parts so far as published, without publishing them.
     async fn skip_past(&self, parts: &[PartId]) -> Result<()> {
         for parts in parts.chunks(COMPARED_AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(parts.len());
@@ -274,20 +276,20 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the feed, because no events are written any more: a later one tells nothing of the time between, and the
-    /// messages of `lines` no longer wait for it.
+    /// Ends the feed, because no events are written any more. A later feed publishes nothing of the time in between,
+    /// and the messages of `lines` no longer wait for the feed.
     pub async fn end_feed(&self, lines: &[LineId]) -> Result<()> {
         self.query::<u8>("HDEL begun", cmd("HDEL").arg(self.keys.told()).arg(BEGUN)).await?;
         self.release_inbound(lines).await
     }
 }
 
-/// Removes the results of the notes, which are behind those of `n` calls.
+/// Removes the results of the notes, which follow the results of `n` calls.
 ///
-/// Errors: a note could not be written, for example because Redis is full. The caller repeats its calls, and notes what
-/// they change.
+/// Errors: a note could not be written, for example because Redis is full. The caller repeats its calls and their
+/// notes.
 fn check_notes<T>(results: &mut Vec<Result<T>>, n: usize) -> Result<()> {
-    // The result of a note is no `T`, which is not transient.
+    // The result of a note does not parse as `T`. That error is not transient.
     let failed = results.drain(n..).find_map(|note| note.err().filter(StoreError::is_transient));
     failed.map_or(Ok(()), Err)
 }

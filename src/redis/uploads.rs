@@ -38,17 +38,17 @@ use crate::domain::{CampaignId, CampaignState, LineId, PartId, recipient::Recipi
 /// Maximum number of rejections that are stored and reported for one upload.
 pub const REJECTIONS_MAX: usize = 1_000;
 
-/// The most uploads of a campaign whose rejected rows are counted.
+/// Maximum number of uploads of a campaign whose rejected rows are counted.
 const UPLOADS_COUNTED_MAX: usize = 1_000;
 
-/// The most uploads of a campaign whose rejections are read at once: some 40 MB.
+/// Maximum number of uploads of a campaign whose rejections are read at once: some 40 MB.
 const UPLOADS_LISTED_MAX: usize = 100;
 
 /// Maximum number of index splits in one round trip: a few milliseconds of Redis.
 const SPLITS_MAX: usize = 128;
 
-/// From this many parts on, a group of recipients gets no part on further lines. A campaign has at most 65,536 parts, and
-/// hundreds of groups on hundreds of lines would be more.
+/// When a campaign has this many parts, a group of recipients gets no parts on further lines. A campaign has at most
+/// 65,536 parts, and hundreds of groups on hundreds of lines would need more.
 const PARTS_SPREAD_MAX: u32 = 32_768;
 
 /// The progress of an upload.
@@ -103,7 +103,7 @@ pub struct Batch {
 pub struct Packing {
     /// The number of lines of the campaign.
     pub lines: usize,
-    /// What has one entry in its phone index.
+    /// Whether its phone index has an entry for each number or for each person.
     pub indexed_by: IndexedBy,
 }
 
@@ -133,7 +133,7 @@ impl Batch {
     /// Packs the batch for the campaign of an upload.
     pub fn pack(mut self, Packing { lines, indexed_by }: Packing) -> Packed {
         self.sort_by_group();
-        // So that small batches are spread over the lines too, but in chunks that are large enough to compress.
+        // Small batches are spread over the lines too, but in chunks that are large enough to compress.
         let rows = (self.recipients.len().div_ceil(lines)).clamp(16, CHUNK_ROWS_MAX);
         let mut chunks = Vec::new();
         let mut rest = self.recipients.as_slice();
@@ -208,7 +208,8 @@ pub enum Admitted {
     Gone,
     /// Another connection has continued the same upload.
     Overtaken,
-    /// The send window of the campaign goes by recipients since they were grouped.
+    /// The send window was switched to the recipients' time zones after these recipients were prepared, so they have no
+    /// groups.
     Regrouped,
     /// The campaign has the maximum number of parts.
     Full,
@@ -254,8 +255,8 @@ pub struct Upload {
     buckets: u32,
     indexed_by: IndexedBy,
     numbers: u64,
-    /// [`CampaignRecord::grouping`](super::campaigns::CampaignRecord::grouping) of the campaign for which recipients are
-    /// grouped. 0: of a campaign as it was created.
+    /// The [`CampaignRecord::grouping`](super::campaigns::CampaignRecord::grouping) for which the recipients are
+    /// grouped; 0 if the campaign's was never changed.
     pub grouping: u64,
     /// Its progress.
     pub progress: UploadProgress,
@@ -318,8 +319,8 @@ impl Store {
         )))
     }
 
-    /// What the uploads of a campaign rejected, as far as their records are kept: at most a thousand are counted, and the
-    /// rejections of at most a hundred are read.
+    /// The rows that the uploads of a campaign rejected, as far as their records are kept. Counts at most a thousand
+    /// uploads, and reads the rejections of at most a hundred.
     pub async fn rejected_rows(&self, campaign: CampaignId) -> Result<RejectedRows> {
         let (uploads, mut is_complete) = self.upload_ids(campaign).await?;
         let mut pipeline = Pipeline::new();
@@ -338,7 +339,7 @@ impl Store {
         Ok(RejectedRows { count, uploads: uploads.len(), rejections, is_complete })
     }
 
-    /// The ids of the uploads of a campaign, and whether these are all.
+    /// Ids of uploads of a campaign, and whether these are all of them.
     async fn upload_ids(&self, campaign: CampaignId) -> Result<(Vec<String>, bool)> {
         let key = self.keys.uploads(campaign);
         let (mut ids, mut cursor): (HashSet<String>, u64) = (HashSet::new(), 0);

@@ -1,12 +1,12 @@
-//! Meta's message ids in Redis, whole: gives back the id of a message by its row and send.
+//! Meta's whole message ids in Redis: returns the id of a message by its row and send.
 //!
 //! Owns: HASH `{c.p}:m`, field = block of 32 rows, value = the ids of its rows, in the order in which they
-//! were stored. An id is u8 row in its block, u8 send, and the id in its binary form. The scripts that learn an id
+//! were stored. An id is u8 row in its block, u8 send, and the id in its binary form. The scripts that receive an id
 //! append it to its block, and extend the lifetime of the hash. The lookup from an id to its row is in
 //! [`super::message_ids`], which keeps fingerprints only.
 //!
-//! If a process dies: an id is stored by the script that stores the outcome or status which brought it, so the hash
-//! has it, or the outcome is not stored either. An id that is stored twice is the same both times.
+//! If a process dies: an id is stored by the same script as its outcome or status, so either both are stored or
+//! neither. An id may be stored twice, which changes nothing.
 
 mod packed;
 
@@ -47,7 +47,7 @@ impl Wamids {
         self.newest(row, |stored| stored.min(State::SEND_OVERFLOW) == send)
     }
 
-    /// The id of `row` that was stored last, of those with a send that `is_wanted`.
+    /// The last stored id of `row` with a send that `is_wanted`.
     fn newest(&self, row: u16, is_wanted: impl Fn(u8) -> bool) -> Option<Wamid> {
         let block = self.blocks.get(&(row / BLOCK_ROWS))?;
         let in_block = u16::to_le_bytes(row % BLOCK_ROWS)[0];
@@ -64,7 +64,7 @@ struct StoredId<'a> {
     id: Packed<'a>,
 }
 
-/// The ids of a block, up to the end or the first bytes that are no id.
+/// The ids of a block, up to the end or the first bytes that are not an id.
 struct StoredIds<'a>(&'a [u8]);
 
 impl<'a> Iterator for StoredIds<'a> {
@@ -85,7 +85,7 @@ pub(super) fn without_rows(ids: &[u8], block: u16, rows: &[u16]) -> Vec<u8> {
     loop {
         let before = all.0;
         let Some(id) = all.next() else {
-            // Bytes that are no id are kept, for the reader to report.
+            // Bytes that are not an id are kept, so that a reader reports them.
             kept.extend(before);
             return kept;
         };

@@ -1,10 +1,11 @@
 //! The warm-up of a line: how much of the day's share its owners have taken.
 //!
-//! Owns: HASH `{l:line}:warm_up`: `start` (the time of the first message, in ms), `day` (the number of the last day on which
-//! a message was sent) and `taken` (the messages of its share that owners have taken). It is permanent: a line warms up once.
+//! Owns: HASH `{l:line}:warm_up`: `start` (the time of the first message, in ms), `day` (the number of the last day on
+//! which a message was sent) and `taken` (the messages of its share that owners have taken). It is permanent: a line
+//! warms up once.
 //!
 //! If the owner dies: what it had taken and not sent counts as sent.
-//! If Redis forgets its last writes: the share of the day can be exceeded by what was taken in that time.
+//! If Redis loses its last writes: the day's share can be exceeded by the messages taken in these writes.
 
 use deadpool_redis::redis::{Pipeline, Value};
 
@@ -12,7 +13,7 @@ use super::{Call, Result, Store, read, script};
 use crate::domain::{LineId, UnixMs};
 
 impl Store {
-    /// When the warm-up of a line began: `now`, if it has not begun.
+    /// When the warm-up of a line began. If it has not begun, it begins at `now`.
     pub async fn begin_warm_up(&self, line: &LineId, now: UnixMs) -> Result<UnixMs> {
         let key = self.keys.warm_up(line);
         let mut pipeline = Pipeline::new();

@@ -1,9 +1,11 @@
-//! People from whom Meta withheld marketing (131049): for a day they get none from any campaign of the business.
+//! People from whom Meta withheld marketing (131049). For a day they get no marketing from any campaign of the
+//! business.
 //!
-//! Owns: ZSET `{b:business}:withheld`. Its people are also in the news of [`super::suppressions`], which the filters of the
-//! workers follow. Some 100 bytes a person, dropped with the next person after the day, and all of them by expiry.
+//! Owns: ZSET `{b:business}:withheld`. Its people are also in the news of [`super::suppressions`], which the filters of
+//! the workers follow. Size: some 100 bytes a person. A person's entry is dropped when another is added after the day,
+//! or when the key expires.
 //!
-//! If Redis loses its last writes: the journal notes the people again.
+//! If Redis loses its last writes: the journal adds the people again.
 
 use deadpool_redis::redis::cmd;
 
@@ -14,7 +16,7 @@ use crate::domain::{BusinessId, PersonHash, UnixMs};
 const PEOPLE_AT_ONCE: usize = 500;
 
 impl Store {
-    /// Lets people get no marketing from a business before a time. A later time that is known already stays.
+    /// Stores until when people get no marketing from a business. A later stored time stays.
     pub async fn withhold(&self, business: &BusinessId, people: &[(PersonHash, UnixMs)], now: UnixMs) -> Result<()> {
         let keys = [self.keys.withheld_people(business), self.keys.suppressed_news(business)];
         let call = |people: &[(PersonHash, UnixMs)]| {
@@ -43,13 +45,13 @@ impl Store {
         Ok(ends.into_iter().map(until).collect())
     }
 
-    /// The number of people who are noted, of whom some may get marketing again.
+    /// The number of stored people. Some of them may get marketing again already.
     pub async fn withheld_count(&self, business: &BusinessId) -> Result<u64> {
         self.query("ZCARD withheld", cmd("ZCARD").arg(self.keys.withheld_people(business))).await
     }
 
-    /// The people who are noted, without the first `skip`: at most `limit`. Those who are noted meanwhile come first, so
-    /// a reader that takes one page after the other misses nobody else.
+    /// At most `limit` of the stored people, after the first `skip`. Newly stored people come first, so a reader of one
+    /// page after the other misses none of the others.
     pub async fn withheld_people(&self, business: &BusinessId, skip: usize, limit: usize) -> Result<Vec<PersonHash>> {
         let mut range = cmd("ZREVRANGE");
         range.arg(self.keys.withheld_people(business)).arg(skip).arg((skip + limit).saturating_sub(1));

@@ -18,9 +18,10 @@ const WAIT_MAX: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug)]
 pub struct Breaker {
     failures: u32,
-    /// How often it has opened since Meta accepted a message.
+    /// How often the breaker has opened since Meta last accepted a message.
     opened: u32,
-    /// Until when it is open. Messages that were in flight when it opened can fail until then.
+    /// Until when the breaker is open. Failures until then are ignored, because these messages were in flight when it
+    /// opened.
     open_until: UnixMs,
 }
 
@@ -32,8 +33,8 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// Records an outcome at `now`. Returns how long nothing may be sent, if this outcome opens the breaker: the wait of
-    /// Meta's code, doubled each time that the breaker opens again without a success, up to five minutes.
+    /// Records an outcome at `now`. If this outcome opens the breaker, returns how long nothing may be sent: the wait
+    /// of Meta's code, doubled each time that the breaker opens again without a success, up to five minutes.
     pub fn record(&mut self, outcome: &Outcome, now: UnixMs) -> Option<Duration> {
         if let Outcome::Accepted { .. } = outcome {
             (self.failures, self.opened) = (0, 0);

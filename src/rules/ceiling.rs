@@ -1,17 +1,19 @@
-//! The ceiling of a campaign: how many of its messages leave in a second at most, over all of its lines.
+//! The ceiling of a campaign: its maximum rate in messages per second, over all of its lines.
 //!
-//! Lines may be on several workers, which do not ask each other before each message. So each line of the campaign has an
-//! equal share, and keeps to it by itself. A line that has nothing left to send leaves its share unused.
+//! Lines may be on several workers, which do not coordinate each message. So each line of the campaign gets an equal
+//! share of the ceiling and enforces it alone. The share of a line that has nothing left to send stays unused.
 
 use std::time::{Duration, Instant};
 
-/// How late a message may leave without delaying those after it. It lets a line keep its pace although timers fire late.
+/// How late a message may leave without delaying those after it, so that a line keeps its pace although timers fire
+/// late.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// The share of the rate at which messages leave. What [`SLACK`] lets a line catch up within a second is at most the rest.
+/// The share of the rate at which messages are paced. The rest covers what [`SLACK`] lets a line catch up within a
+/// second.
 const PACE: f64 = 0.99;
 
-/// The longest time between two messages: more than any campaign runs.
+/// Maximum time between two messages: longer than any campaign runs.
 const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// The share of one line of a campaign with `lines` lines and this `rate`, both in messages per second.
@@ -45,7 +47,7 @@ impl Ceiling {
         self.next_at
     }
 
-    /// How many messages may leave until `ahead` after `now`.
+    /// How many messages may leave from `now` to `ahead` after it.
     pub fn room(&self, now: Instant, ahead: Duration) -> usize {
         let Some(span) = (now + ahead).checked_duration_since(self.next_at.max(now)) else { return 0 };
         // A cast saturates.

@@ -1,5 +1,5 @@
-//! Contact hours: the hours in which marketing may leave to numbers with some prefixes, as the law or the custom of a country
-//! has them. [`super::windows`] says when that is.
+//! Contact hours: the hours in which marketing may leave to numbers with certain prefixes, by the law or custom of a
+//! country. [`super::windows`] computes when they are open.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -8,7 +8,7 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use super::hours::{Hours, timestamp};
 use crate::domain::{Phone, UnixMs};
 
-/// How long before the end of its holidays a rule is announced as outdated, in days.
+/// How many days before the end of its holiday calendar a rule is reported as outdated.
 const OUTDATED_DAYS_AHEAD: i64 = 30;
 
 /// The contact hours of an installation. Cheap to clone.
@@ -18,13 +18,13 @@ pub struct ContactHours(Arc<Rules>);
 #[derive(Debug, Default)]
 struct Rules {
     all: Vec<ContactRule>,
-    /// The number of the rule of each prefix.
+    /// The index of the rule of each prefix.
     by_prefix: HashMap<u64, usize>,
-    /// The number of the rule of all other numbers.
+    /// The index of the rule for all other phone numbers.
     of_others: Option<usize>,
 }
 
-/// The contact hours of the numbers with some prefixes.
+/// A rule: the contact hours of numbers with certain prefixes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContactRule {
     /// Its name, unique. Groups of recipients refer to it.
@@ -40,9 +40,10 @@ pub struct ContactRule {
 /// Numbers that a rule covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Numbers {
-    /// Those that begin with these digits, of which the first is not 0. The longest prefix of all rules counts.
+    /// Numbers that begin with these digits, of which the first is not 0. Of the prefixes of all rules that match a
+    /// number, the longest counts.
     Prefix(u64),
-    /// Those that no prefix of any rule fits.
+    /// Numbers that match no prefix of any rule.
     Others,
 }
 
@@ -68,7 +69,7 @@ impl fmt::Display for Numbers {
 }
 
 impl ContactHours {
-    /// Of these rules. Of two with one name, or for the same numbers, the first counts.
+    /// The contact hours with these rules. Of two rules with the same name or numbers, the first counts.
     pub fn new(all: Vec<ContactRule>) -> Self {
         let (mut by_prefix, mut of_others) = (HashMap::new(), None);
         for (number, rule) in all.iter().enumerate() {
@@ -109,7 +110,7 @@ impl ContactHours {
         self.0.all.iter().find(|rule| rule.name == name)
     }
 
-    /// For each rule whose calendar of holidays has ended at `now`, or ends within a month, a sentence that says so.
+    /// A warning for each rule whose holiday calendar has ended at `now` or ends within a month.
     pub fn outdated(&self, now: UnixMs) -> Vec<String> {
         let now = timestamp(now);
         let sentence = |rule: &ContactRule| {
@@ -124,7 +125,7 @@ impl ContactHours {
     }
 }
 
-/// How many days the day `until` is ahead of `now`.
+/// The number of days from `now` to the day `until`.
 fn days_left(until: Date, now: Timestamp) -> i64 {
     let today = now.to_zoned(TimeZone::UTC).date();
     until.since(today).map_or(0, |span| i64::from(span.get_days()))

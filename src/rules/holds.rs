@@ -7,14 +7,14 @@ use crate::domain::{BusinessId, Hold, HoldScope, Lifter, Lines, MetaCode, UnixMs
 /// Meta restricts sending from a line.
 const LINE_RESTRICTED: MetaCode = MetaCode(131_048);
 
-/// How many lines of a business have to be restricted until the business is held. Meta has no code for the limit of a
-/// business on people in 24 hours, and reports it line by line.
+/// How many lines of a business have to be restricted until the business is held. Meta has no error code for the
+/// messaging limit of a business, and reports it line by line.
 const LINES_RESTRICTED: usize = 2;
-/// How long the business is held for that.
+/// How long the business is held because of its restricted lines.
 const LINES_RESTRICTED_FOR: Duration = Duration::from_secs(3_600);
 
-/// How many templates of a business have to be paused within [`TEMPLATES_PAUSED_WITHIN`] until the business is held: Meta
-/// reviews the whole portfolio then.
+/// How many templates of a business have to be paused within [`TEMPLATES_PAUSED_WITHIN`] until the business is held:
+/// Meta reviews the whole portfolio then.
 const TEMPLATES_PAUSED: usize = 3;
 const TEMPLATES_PAUSED_WITHIN: Duration = Duration::from_secs(3_600);
 
@@ -27,13 +27,13 @@ pub fn lifters(scope: &HoldScope, hold: &Hold) -> Vec<Lifter> {
         HoldScope::Utility(_) => &[Webhook, Person],
         HoldScope::Country { .. } | HoldScope::Business(_) | HoldScope::Platform => &[Person],
     };
-    // What has an end is not probed.
+    // Holds with an end are not probed.
     let ends = hold.until.is_some();
     ends.then_some(Time).into_iter().chain(own.iter().copied().filter(|lifter| !ends || *lifter != Probe)).collect()
 }
 
-/// The holds on businesses that follow from `holds`, the holds in force at `now`. `since` of each is that of the last hold
-/// that it follows from.
+/// The holds on businesses that follow from `holds`, the holds in force at `now`. The `since` of each is that of the
+/// last hold that led to it.
 pub fn implied(holds: &HashMap<HoldScope, Hold>, lines: &Lines, now: UnixMs) -> Vec<(HoldScope, Hold)> {
     let mut by_business: HashMap<&BusinessId, (Vec<UnixMs>, Vec<UnixMs>)> = HashMap::new();
     for (scope, hold) in holds {
@@ -51,7 +51,7 @@ pub fn implied(holds: &HashMap<HoldScope, Hold>, lines: &Lines, now: UnixMs) -> 
     }
     let mut implied = Vec::new();
     for (business, (restricted, paused)) in by_business {
-        // The one that a person has to lift comes first, because a business that is held is not held again.
+        // The hold that a person has to lift comes first, because a business that is held already gets no second hold.
         let rules = [
             (paused, TEMPLATES_PAUSED, TEMPLATE_PAUSED, None, "templates were paused within an hour"),
             (restricted, LINES_RESTRICTED, LINE_RESTRICTED, Some(LINES_RESTRICTED_FOR), "lines are restricted"),

@@ -1,4 +1,4 @@
-//! Hours of the days of a week, by the local time of a time zone. [`super::windows`] combines them.
+//! Weekly opening hours in the local time of a time zone. [`super::windows`] combines them.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,7 +11,7 @@ use jiff::{
 use super::zones;
 use crate::domain::{Day, SendWindow, UnixMs};
 
-/// Dates without hours.
+/// Dates on which hours are closed all day.
 pub type Holidays = BTreeSet<Date>;
 
 /// The tz database has no time zone with this name.
@@ -19,22 +19,22 @@ pub type Holidays = BTreeSet<Date>;
 #[error("`{0}` is no time zone of the tz database: name one such as America/Bogota")]
 pub struct UnknownZone(pub String);
 
-/// Hours of the days of a week, by local clocks.
+/// Weekly hours in local time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hours {
-    /// For each day from Monday on, the first minute and the first minute after the end; `None`: closed.
+    /// For each day from Monday on, the minutes of the day at which it opens and closes; `None`: closed all day.
     by_day: [Option<(u16, u16)>; 7],
-    /// Dates on which it is closed.
+    /// Dates on which the hours are closed all day.
     holidays: Holidays,
 }
 
 impl Hours {
-    /// The hours of each day from Monday on, in minutes after midnight: the first, and the first after the end.
+    /// The hours of each day from Monday on: the minutes after midnight at which they open and close.
     pub fn new(by_day: [Option<(u16, u16)>; 7], holidays: Holidays) -> Self {
         Self { by_day, holidays }
     }
 
-    /// Those of a send window.
+    /// The hours of a send window.
     pub(super) fn of_window(window: &SendWindow) -> Self {
         let minutes = (window.from.minutes(), window.to.minutes());
         Self::new(Day::ALL.map(|day| window.days.contains(&day).then_some(minutes)), Holidays::new())
@@ -51,7 +51,7 @@ impl Hours {
     }
 }
 
-/// Hours by the clocks of one zone.
+/// Hours in the local time of one zone.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LocalHours {
     hours: Arc<Hours>,
@@ -63,8 +63,7 @@ impl LocalHours {
         self.hours.contain(self.zone.to_datetime(at))
     }
 
-    /// Times at which the hours may begin or end: where a local day reaches their start or end, and where the clocks are
-    /// changed.
+    /// Times at which the hours may open or close: their start and end on each local day, and the clock changes.
     pub(super) fn edges(&self, now: Timestamp, days_ahead: i32) -> Vec<Timestamp> {
         let today = self.zone.to_datetime(now).date();
         let mut edges = Vec::new();
@@ -81,7 +80,7 @@ impl LocalHours {
 
 /// The `hours` in each of `zones`.
 ///
-/// Errors: the tz database lacks one.
+/// Errors: the tz database lacks one of the zones.
 pub(super) fn in_zones<'a>(
     hours: Arc<Hours>,
     zones: impl IntoIterator<Item = &'a str>,
@@ -99,7 +98,8 @@ fn date_at(date: Date, minutes: u16) -> Option<DateTime> {
     date.at(0, 0, 0, 0).checked_add(i64::from(minutes).minutes()).ok()
 }
 
-/// The instants at which clocks of `zone` may show the local time: two if it occurs twice, or is skipped.
+/// The instants that a local time may stand for in `zone`: two if the local time occurs twice, or is skipped by a clock
+/// change.
 fn instants(zone: &TimeZone, local: DateTime) -> impl Iterator<Item = Timestamp> {
     let offsets: [Option<Offset>; 2] = match zone.to_ambiguous_timestamp(local).offset() {
         AmbiguousOffset::Unambiguous { offset } => [Some(offset), None],

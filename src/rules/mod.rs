@@ -1,7 +1,7 @@
-//! Meta's rules for those who send, people's wishes, and what campaigns set for themselves, as pure functions: the time is
-//! an argument, and nothing is read or stored here.
+//! Meta's rules for senders, people's wishes, and the limits of campaigns, as pure functions: the time is an argument,
+//! and nothing is read or stored here.
 //!
-//! What each of Meta's error codes means is in [`crate::domain::policy`].
+//! The meaning of each of Meta's error codes is in [`crate::domain::policy`].
 
 pub mod breaker;
 pub mod ceiling;

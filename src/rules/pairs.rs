@@ -1,10 +1,10 @@
 //! Meta's limit for a pair of a line and a person: one message in six seconds.
 //!
-//! A campaign has each person once, so a line that sends one campaign only notes to whom it has sent. Numbers are looked
-//! up while messages of more than one source leave within the spacing.
+//! A campaign sends to each person once, so a line that sends a single campaign needs no lookups and only records its
+//! recipients. Recipients are looked up while messages from more than one source leave within the spacing.
 //!
-//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/messaging-limits>, pair rate limits,
-//! read 2026-11-28.
+//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/messaging-limits>, pair rate
+//! limits, read 2026-11-28.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,26 +13,27 @@ use std::{
 
 use crate::domain::{CampaignId, ErrorScope, Outcome, Person};
 
-/// Sends of one source within this time share their time, which is that of the last one.
+/// Sends of one source within this period are recorded with one time, the time of the last of them.
 const SLOT: Duration = Duration::from_millis(100);
 
 /// After the *n*th refusal in a row, from 0, a pair waits for 4^*n* seconds. With this *n* the message fails.
 const REFUSALS_MAX: u32 = 5;
 
-/// Maximum number of pairs whose refusals are remembered. Beyond it they are forgotten, and wait for a second again.
+/// Maximum number of pairs whose refusals are counted. Beyond it all counts are dropped, and refused pairs start with a
+/// wait of one second again.
 const REFUSED_MAX: usize = 10_000;
 
-/// To whom a line has sent lately.
+/// The recent recipients of a line.
 #[derive(Debug)]
 pub struct Pairs {
     spacing: Duration,
     /// The sends within the spacing, oldest first.
     slots: VecDeque<Slot>,
-    /// When the last message of another source than that of the newest slot left.
+    /// When the last message left whose source differs from that of the newest slot.
     other_at: Option<Instant>,
-    /// When each person of `slots` was last sent to. Built while there is more than one source.
+    /// The time of the last send to each person in `slots`. Built while there is more than one source.
     last: Option<HashMap<Person, Instant>>,
-    /// The number of refusals in a row.
+    /// For each person, the number of consecutive refusals.
     refused: HashMap<Person, u32>,
 }
 
@@ -47,7 +48,7 @@ struct Slot {
 }
 
 impl Pairs {
-    /// No sends yet. With a `spacing` of zero, nothing has to wait.
+    /// Starts without sends. With a `spacing` of zero, no message has to wait.
     pub fn new(spacing: Duration) -> Self {
         Self { spacing, slots: VecDeque::new(), other_at: None, last: None, refused: HashMap::new() }
     }
@@ -68,7 +69,7 @@ impl Pairs {
         Some(*last.get(&to)? + self.spacing).filter(|at| *at > now)
     }
 
-    /// Notes that a message to a person leaves at `now`.
+    /// Records that a message to a person leaves at `now`.
     pub fn sent(&mut self, to: Person, source: Option<CampaignId>, now: Instant) {
         if self.spacing.is_zero() {
             return;
@@ -90,8 +91,9 @@ impl Pairs {
         }
     }
 
-    /// Notes the outcome of a message to a person, and returns it. If Meta refused the message because of the limit, the
-    /// outcome has the wait of the pair, or is a failure if the pair was refused too often.
+    /// Records the outcome of a message to a person, and returns the outcome. If Meta refused the message because of
+    /// the pair limit, the returned outcome has the wait for the pair, or is a failure if the pair was refused too
+    /// often.
     pub fn judge(&mut self, to: Person, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Throttled { scope: scope @ ErrorScope::Pair, cause, .. } => match self.refused(to) {
@@ -223,8 +225,8 @@ mod tests {
     }
 
     proptest! {
-        /// Sends of some campaigns, each to a person once, and of a conversation, at random times. What is allowed keeps the
-        /// spacing, and what keeps it by more than a slot is allowed.
+        /// Sends messages of several campaigns and a conversation at random times. Every allowed send keeps the
+        /// spacing, and every send that keeps the spacing by more than a slot is allowed.
         #[test]
         fn no_person_gets_two_messages_within_the_spacing(
             sends in prop::collection::vec((0..40_u64, 0..4_u128, 0..800_u64), 1..400),

@@ -11,10 +11,10 @@ const STANDARD: f64 = 80.0;
 const UPGRADED: f64 = 1_000.0;
 
 /// What Meta allows on a line whose number is also used in the WhatsApp Business app, in messages per second. No line
-/// has less, so it is safe on any line until Meta was asked.
+/// has a lower limit, so this is safe on any line until Meta was asked.
 const BUSINESS_APP: f64 = 20.0;
 
-/// The share of their rate that campaigns keep, however many messages people write.
+/// The share of their rate that campaigns keep, however many inbound messages there are.
 const FLOOR: f64 = 0.1;
 
 /// The room for inbound messages is a multiple of this share of the whole rate. Each change of the rate costs about one
@@ -42,7 +42,7 @@ pub fn allowance(level: Option<&str>, is_on_biz_app: bool) -> LineAllowance {
 
 /// The rate in force: an operator's, otherwise the configured one, otherwise what Meta allows.
 ///
-/// Until Meta was asked, that is the lowest rate that Meta allows on any line.
+/// Until Meta was asked, the lowest rate that Meta allows on any line counts as allowed.
 pub fn in_force(operator: Option<f64>, configured: Option<f64>, allowance: LineAllowance) -> LineRate {
     let (per_second, source) = match (operator, configured, allowance) {
         (Some(rate), _, _) => (rate, RateSource::Operator),
@@ -56,12 +56,12 @@ pub fn in_force(operator: Option<f64>, configured: Option<f64>, allowance: LineA
 
 /// What campaigns may send on a line with this `rate` in force, in messages per second.
 ///
-/// `headroom`: the share of the rate that campaigns leave free, 0 to 0.9. `inbound`: messages from people per second,
-/// recently. They count against what Meta allows, so they take from the campaigns what neither the headroom nor the
-/// allowance beyond the rate has room for. At least a tenth is left.
+/// `headroom`: the share of the rate that campaigns leave free, 0 to 0.9. `inbound`: the recent rate of messages from
+/// people, which count against what Meta allows. If inbound messages exceed the headroom and Meta's allowance above the
+/// rate, the excess is taken from the campaigns. At least a tenth of their rate is left.
 pub fn for_campaigns(rate: f64, allowance: LineAllowance, headroom: f64, inbound: f64) -> f64 {
     let most = rate * (1.0 - headroom);
-    // A rate above the allowance is one that an operator knows better.
+    // If the configured rate is above the allowance, the operator is assumed to know better.
     let total = match allowance {
         LineAllowance::Known(allowed) => allowed.max(rate),
         LineAllowance::Unknown | LineAllowance::Unasked => rate,
@@ -69,7 +69,8 @@ pub fn for_campaigns(rate: f64, allowance: LineAllowance, headroom: f64, inbound
     most.min(total - inbound_room(total, inbound)).max(most * FLOOR)
 }
 
-/// The room for messages from people: their mean and two standard deviations, because they come at random, in steps.
+/// The room for inbound messages: their mean rate and two standard deviations, because they arrive at random, rounded
+/// to steps.
 fn inbound_room(total: f64, inbound: f64) -> f64 {
     let step = total * STEP;
     ((inbound + 2.0 * inbound.sqrt()) / step).ceil() * step
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(of(200.0, standard, 0.0), 180.0, "an operator may exceed the allowance");
     }
 
-    /// What Meta may have said, or not.
+    /// Every allowance that Meta may or may not have reported.
     fn allowances() -> impl Strategy<Value = LineAllowance> {
         prop_oneof![
             Just(LineAllowance::Unasked),

@@ -1,18 +1,18 @@
-//! Stop words: a message that is nothing but one of them says that its sender wants no more messages.
+//! Stop words: a message that consists of a stop word opts its sender out.
 
 use std::collections::HashMap;
 
 use crate::domain::SuppressionScope;
 
-/// The length from which on a message is no stop word, in bytes.
+/// Maximum length in bytes of a message that is compared with the stop words.
 const LENGTH_MAX: usize = 100;
 
-/// The stop words of an installation, of all its languages: nobody knows in which one a person writes.
+/// The stop words of an installation in all its languages, because the language of a person is not known.
 #[derive(Clone, Debug, Default)]
 pub struct StopWords(HashMap<String, SuppressionScope>);
 
 impl StopWords {
-    /// Of these words, each with what it stops. Of a word that is given twice, the wider scope counts.
+    /// The stop words `words`, each with the scope that it stops. If a word is given twice, the wider scope counts.
     pub fn new<'w>(words: impl IntoIterator<Item = (&'w str, SuppressionScope)>) -> Self {
         let mut all = HashMap::new();
         for (word, scope) in words {
@@ -24,7 +24,7 @@ impl StopWords {
         Self(all)
     }
 
-    /// What a message with this `text` stops; `None` if it is not a stop word.
+    /// The scope that a message with this `text` stops; `None` if the text is not a stop word.
     pub fn stopped_by(&self, text: &str) -> Option<SuppressionScope> {
         if text.len() > LENGTH_MAX {
             return None;

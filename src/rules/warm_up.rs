@@ -1,6 +1,6 @@
 //! The warm-up of a line: how many messages it may send on each of its first days.
 //!
-//! A day is 24 hours from the line's first message on, so it needs no time zone.
+//! Days are periods of 24 hours that start with the line's first message, so they need no time zone.
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
-//! When messages may leave by the send window of a campaign and by contact hours, by the local time of one or more time
-//! zones.
+//! When messages may leave according to the send window of a campaign and to contact hours, in the local time of one or
+//! more time zones.
 //!
-//! Hours are half-open: open at their start, and closed at their end. They follow the clocks of their zones, so a day on which
-//! these are changed may have fewer or more of them, and a window within an hour that is skipped does not open on that day.
-//! With several zones it is open only while it is open in all of them, and with contact hours only while these are, too.
+//! Hours are half-open: open at their start, and closed at their end. They follow local clocks, so a window may be
+//! shorter or longer on the day of a clock change, and a window within a skipped hour does not open on that day. With
+//! several zones a window is open only while it is open in all of them. With contact hours it is open only while they
+//! are open too.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,19 +17,20 @@ use super::{
 };
 use crate::domain::{SendWindow, UnixMs};
 
-/// How far ahead an edge is looked for, in days: where most are, and then as far as a window may be closed. One that opens
-/// once a week may lose several days to holidays and to a change of the clocks, and its zone may skip a date.
+/// How many days ahead the next change is searched: first where most changes are, then as far as a window can stay
+/// closed. A window that opens once a week may stay closed for several weeks because of holidays, clock changes or a
+/// date that its zone skips.
 const DAYS_AHEAD: [i32; 2] = [9, 36];
 
-/// How many times [`Windows::elapse`] sees the window open or close.
+/// Maximum number of times that [`Windows::elapse`] follows a window opening or closing.
 const OPENINGS_MAX: usize = 1_000;
 
-/// Whether a window is open, and until when; `until` is `None` if that does not change within five weeks.
+/// Whether a window is open, and until when. `until` is `None` if that does not change within five weeks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// Messages may leave.
     pub is_open: bool,
-    /// When that changes.
+    /// When `is_open` changes.
     pub until: Option<UnixMs>,
 }
 
@@ -71,7 +73,7 @@ pub enum Closed<'w> {
     SendWindow,
     /// The contact hours of this name.
     ContactHours(&'w str),
-    /// Contact hours of this name, which the installation does not have.
+    /// The contact hours of this name, which are missing in the configuration.
     UnknownHours(&'w str),
 }
 
@@ -79,7 +81,7 @@ pub enum Closed<'w> {
 #[derive(Clone, Debug, PartialEq)]
 struct RuleHours {
     name: String,
-    /// By the clocks of each zone; `None`: there are no contact hours of this name, so nothing may leave.
+    /// The hours in each zone; `None`: there are no contact hours of this name, so nothing may leave.
     local: Option<Vec<LocalHours>>,
 }
 
@@ -97,8 +99,8 @@ impl Windows {
         Ok(Self { window: in_zones(Arc::new(Hours::of_window(window)), zones)?, rule: None })
     }
 
-    /// When messages of a part with recipients of this `group` may leave; `None`: at all hours. `hours`: the contact hours, if
-    /// the campaign is marketing.
+    /// When messages of a part whose recipients have this `group` may leave; `None`: at all hours. `hours`: the contact
+    /// hours of the installation, passed only for marketing.
     ///
     /// Errors: the tz database lacks a zone.
     pub fn of_part(
@@ -148,7 +150,7 @@ impl Windows {
         Opening { is_open, until: until.and_then(|at| u64::try_from(at.as_millisecond()).ok()).map(UnixMs) }
     }
 
-    /// When the window is no longer as it is at `now`, within some days.
+    /// When the window opens or closes next, within `days_ahead`.
     fn change(&self, now: Timestamp, is_open: bool, days_ahead: i32) -> Option<Timestamp> {
         let mut edges: Vec<Timestamp> = self.local().flat_map(|local| local.edges(now, days_ahead)).collect();
         edges.retain(|edge| *edge > now);
@@ -156,7 +158,7 @@ impl Windows {
         edges.into_iter().find(|edge| self.is_open(*edge) != is_open)
     }
 
-    /// When the window has been open for `time` from `from` on; `None` if that is years away.
+    /// When the window has been open for a total of `time` since `from`; `None` if that is years away.
     pub fn elapse(&self, from: UnixMs, time: Duration) -> Option<UnixMs> {
         let (mut at, mut left) = (from, time);
         for _ in 0..OPENINGS_MAX {
@@ -176,7 +178,7 @@ impl Windows {
         self.local().all(|local| local.is_open(at))
     }
 
-    /// The hours that all have to be open.
+    /// All hours that have to be open at the same time.
     fn local(&self) -> impl Iterator<Item = &LocalHours> {
         self.window.iter().chain(self.rule.iter().filter_map(|rule| rule.local.as_ref()).flatten())
     }
@@ -356,7 +358,8 @@ mod tests {
         assert_eq!(Group::parse("co|Asia/Tokyo"), Group { rule: Some("co"), zones: "Asia/Tokyo" });
     }
 
-    /// Zones whose clocks change by an hour, by half an hour, by two, twice around a fast, and one that skipped a date.
+    /// Zones with clock changes of an hour, of half an hour, of two hours, and twice around Ramadan, and one that
+    /// skipped a date.
     const ZONES: [&str; 9] = [
         "America/Bogota",
         "America/New_York",
@@ -369,7 +372,7 @@ mod tests {
         "Pacific/Apia",
     ];
 
-    /// Times close to a change of the clocks of a zone, and any others, from 2011 to 2037.
+    /// Times from 2011 to 2037, many of them close to a clock change of a zone.
     fn times() -> impl Strategy<Value = (&'static str, u64)> {
         let whenever = 1_293_840_000_u64..2_145_916_800;
         (prop::sample::select(&ZONES[..]), whenever, -26_i64..26, any::<bool>()).prop_map(
@@ -383,8 +386,8 @@ mod tests {
         )
     }
 
-    /// Checks that the windows are open at `now` (ms) if `shown` says so, and that this changes when they say; for some days if
-    /// they name no time.
+    /// Checks that the windows are open at `now` (ms) if `shown` says so, and that they change at the time that they
+    /// return, or not for some days if they return none.
     fn opens_as_shown(
         windows: &Windows,
         now: u64,
@@ -394,7 +397,7 @@ mod tests {
         let Opening { is_open, until } = windows.at(UnixMs(now));
         prop_assert_eq!(is_open, shown(now));
         let end = until.map_or(now + days * 1_440 * MINUTE, |until| until.0);
-        // Every minute up to the change, at whole minutes: edges and changes of the clocks are at such.
+        // Checks every whole minute up to the change. All edges and clock changes are at whole minutes.
         let mut minute = (now / MINUTE + 1) * MINUTE;
         while minute < end {
             prop_assert_eq!(shown(minute), is_open, "at {}", UnixMs(minute));

@@ -1,4 +1,5 @@
-//! The time zones in which a phone number may be, by its prefix. A number says where it was issued, not where the person is.
+//! The time zones in which a phone number may be, by its prefix. A number says where it was issued, not where the
+//! person is.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,11 +13,11 @@ use jiff::{
 
 use crate::domain::Phone;
 
-/// The zones of a number that no prefix of the table fits: around the globe.
+/// The zones of a number that matches no prefix of the table: zones around the globe.
 pub const UNKNOWN: &str = "Africa/Abidjan+America/Los_Angeles+America/Sao_Paulo+Asia/Kolkata+Asia/Tokyo+Pacific/Kiritimati+\
     Pacific/Pago_Pago";
 
-/// The years whose clocks two zones must share to be one group, as seconds: from 2025 to 2035.
+/// The period, in Unix seconds, in which two zones must have the same clocks to be in one group: 2025 to 2035.
 const COMPARED: (i64, i64) = (1_735_689_600, 2_051_222_400);
 
 /// Prefixes, as numbers, with their zones. The head of the file names its source.
@@ -30,9 +31,10 @@ fn entries() -> impl Iterator<Item = (u64, &'static str)> {
 /// The zones of the table.
 static LISTED: LazyLock<BTreeSet<&str>> = LazyLock::new(|| TABLE.values().flat_map(|group| names(group)).collect());
 
-/// Each different course of clocks, with one zone that has it: a zone of the table, if one does.
+/// One zone for each set of zones with the same clocks: a zone of the table, if the set has one.
 static BY_CLOCKS: LazyLock<HashMap<Clocks, String>> = LazyLock::new(|| {
-    // A plus joins the names of a group: nobody lives in a zone that only a name such as Etc/GMT+12 has.
+    // Names with a plus are left out, because a plus joins the names of a group. Zones that only have such a name, such
+    // as Etc/GMT+12, are uninhabited.
     let mut known: Vec<String> =
         db().available().map(|name| name.to_string()).filter(|name| !name.contains('+')).collect();
     known.sort_unstable();
@@ -54,8 +56,8 @@ fn clocks(zone: &TimeZone) -> Clocks {
     (zone.to_offset(start), changes.take_while(|(at, _)| *at < end).collect())
 }
 
-/// The time zone with this name in the tz database, in any case. `None` if there is none, or if it is no zone of a place or at
-/// an offset but a file beside them: the clock of the machine, a set of rules, or a zone that stands for an unknown one.
+/// The time zone with this name in the tz database, ignoring case. `None` if there is none, or if the name is a special
+/// file of the database: the clock of the machine, a set of rules, or a placeholder for an unknown zone.
 pub fn of_database(name: &str) -> Option<TimeZone> {
     const NO_ZONES: [&str; 5] = ["localtime", "posixrules", "Factory", "Etc/Unknown", "leapseconds"];
     // Copies of the whole database that some systems have, one of them with leap seconds.
@@ -66,15 +68,15 @@ pub fn of_database(name: &str) -> Option<TimeZone> {
     TimeZone::get(name).ok().filter(|_| is_zone)
 }
 
-/// The time zone with this name in the tz database, in any case, as a group. It is a zone of the table, or one of a few others:
-/// that with this name, else one whose clocks agree with it. `None` if there is no such zone.
+/// The time zone with this name in the tz database, ignoring case, as a group of one zone. If the table does not have
+/// the zone, returns one with the same clocks, so that there are few different groups. `None` if there is no such zone.
 pub fn of_name(name: &str) -> Option<&'static str> {
     let zone = of_database(name)?;
     let listed = zone.iana_name().and_then(|name| LISTED.get(name)).copied();
     listed.or_else(|| BY_CLOCKS.get(&clocks(&zone)).map(String::as_str))
 }
 
-/// The zones in which a number may be, as a group: their names in the tz database, in order, joined by `+`.
+/// The zones in which a number may be, as a group: their names in the tz database, sorted and joined by `+`.
 pub fn of_phone(phone: Phone) -> &'static str {
     let mut prefix = phone.digits();
     while prefix > 0 {

@@ -12,7 +12,7 @@ use crate::{
 /// lost when Redis responds slowly.
 const RATE_SECONDS: u64 = 5;
 
-/// Recipients by internal state, with `Refused` and `Failed` counted separately.
+/// Numbers of recipients by internal state. `Refused` and `Failed` are counted separately.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateCounts([u64; 16]);
 

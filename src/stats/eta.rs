@@ -1,5 +1,5 @@
-//! The estimated end of a campaign: by the rates of its lines, by its retries and by holds that end. The limit of the
-//! business on people comes on top.
+//! The estimated end of a campaign, from the rates of its lines, its retries, and holds that end. The caller adds the
+//! delay by the messaging limit of the business.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use crate::{
     domain::UnixMs,
 };
 
-/// From when on a campaign sends that waits for this at `now`. `None` if that is unknown: somebody has to do something.
+/// When a campaign that waits for `waiting_for` at `now` starts to send. `None` if that is unknown, because a person or
+/// a new release has to end the wait.
 pub fn starts_at(waiting_for: &[Waiting], now: UnixMs) -> Option<UnixMs> {
     waiting_for.iter().try_fold(now, |latest, waiting| match waiting {
         Waiting { reason: WaitReason::NewerRelease, .. } => None,
@@ -19,8 +20,8 @@ pub fn starts_at(waiting_for: &[Waiting], now: UnixMs) -> Option<UnixMs> {
     })
 }
 
-/// When the first message leaves, if a campaign that waits for this is launched at `from`. `None` if that is unknown, or
-/// nothing is left to send.
+/// When the first message leaves, if a campaign that waits for `waiting_for` is launched at `from`. `None` if that is
+/// unknown, or nothing is left to send.
 pub fn first_send(waiting_for: &[Waiting], work: &[LineWork], from: UnixMs) -> Option<UnixMs> {
     let limit = waiting_for.iter().find(|waiting| is_limit(waiting)).and_then(|waiting| waiting.until);
     let from = starts_at(waiting_for, from)?.max(limit.unwrap_or(from));
@@ -31,14 +32,15 @@ pub fn first_send(waiting_for: &[Waiting], work: &[LineWork], from: UnixMs) -> O
     work.iter().filter_map(first).min()
 }
 
-/// Whether this is the limit of the business on people. It does not stop a campaign but slows it: see
-/// `Store::places_free_at`.
+/// Whether the campaign waits for the messaging limit of the business. The limit slows a campaign instead of stopping
+/// it: see `Store::places_free_at`.
 fn is_limit(waiting: &Waiting) -> bool {
     waiting.reason == WaitReason::PortfolioLimit && waiting.line.is_none()
 }
 
-/// When the last message leaves, as far as the rates and the retries go, if a campaign of this `weight` sends from `from`
-/// on. `ceiling` is the most that it sends on a line in a second, if it sets a rate. `None` if a line with work does not send.
+/// When the last message of a campaign leaves, by the rates and the retries alone, if the campaign sends from `from`
+/// on. `weight`: its priority. `ceiling`: its maximum rate on a line, if it sets a rate. `None` if a line with work
+/// does not send.
 pub fn end_by_rate(work: &[LineWork], weight: u8, ceiling: Option<f64>, from: UnixMs) -> Option<UnixMs> {
     let end = |work: &LineWork| {
         let by_line = work.ours(weight).with_those_before(&work.others) / work.now.nominal_rate()?;

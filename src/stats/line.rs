@@ -30,24 +30,24 @@ pub struct LineSnapshot {
     pub owner: Option<String>,
     /// When the line was last served, if that is known.
     pub served_at: Option<UnixMs>,
-    /// The silence of the worker that has the lease, if it is silent.
+    /// If the worker that has the lease is silent: since when.
     pub silence: Option<Silence>,
-    /// Workers are alive, and none of them lists the line.
+    /// Whether workers are alive and none of them lists the line.
     pub unlisted: bool,
     /// The owner's last report; `None` if it has not reported.
     pub report: Option<LineReport>,
     /// The holds in force on the line, on its WABA and on the WABA's token.
     pub holds: Vec<(HoldScope, Hold)>,
-    /// The messaging limit of its business is not known yet.
+    /// Whether the messaging limit of its business is not known yet.
     pub limit_unknown: bool,
 }
 
-/// A worker is not heard from: it was killed or cut off.
+/// A worker without recent heartbeats: it was killed or cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
-    /// When it was last heard from.
+    /// The time of its last heartbeat.
     pub since: UnixMs,
-    /// When its lease ends, and another worker can take the line over.
+    /// When its lease ends. Then another worker can take the line over.
     pub until: UnixMs,
 }
 
@@ -62,15 +62,15 @@ pub enum Stop<'a> {
     NoWorker,
     /// The worker that has the line's lease is silent.
     Silent(Silence),
-    /// No worker has the line's lease, and none will take it: no process lists the line.
+    /// No worker has the line's lease, and none will take it, because no live worker lists the line.
     Unlisted,
     /// The owner can't reach Meta.
     Unreachable,
     /// The path to Meta is broken. The text describes what comes instead of Meta's responses.
     PathBroken(&'a str),
-    /// Meta has not said yet what the messaging limit of the business is.
+    /// The messaging limit of the business is not known yet.
     LimitUnknown,
-    /// The share of the day of the line's warm-up is spent. The next day begins at this time.
+    /// The day's share of the line's warm-up is spent. The next day begins at this time.
     WarmUp(UnixMs),
 }
 
@@ -95,7 +95,7 @@ impl LineSnapshot {
         }
     }
 
-    /// From when on the line may send, at `now`; `None` if that is unknown.
+    /// When the line may send next, as of `now`; `None` if that is unknown.
     pub fn sends_from(&self, now: UnixMs) -> Option<UnixMs> {
         match self.stop() {
             None => Some(now),
@@ -110,7 +110,7 @@ impl LineSnapshot {
                 | Stop::Unreachable
                 | Stop::PathBroken(_)
                 | Stop::LimitUnknown
-                // The shares of the next days may be too small for all that is left.
+                // Unknown, because the shares of the next days may be too small for all messages that are left.
                 | Stop::WarmUp(_),
             ) => None,
         }
@@ -128,7 +128,7 @@ impl LineSnapshot {
     }
 }
 
-/// What a campaign has left to send on a line.
+/// The messages that a campaign has left to send on a line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineWork {
     /// The line.
@@ -143,11 +143,11 @@ pub struct LineWork {
     pub now: LineSnapshot,
     /// The shares of other running campaigns.
     pub others: Vec<LineShare>,
-    /// The different windows of the parts with work; `None`: messages of some of them leave at all hours.
+    /// The distinct windows of the parts with work. `None` stands for parts whose messages leave at all hours.
     pub windows: Vec<Option<Windows>>,
 }
 
-/// Why nothing that is left may leave for now, because of its hours.
+/// A closed window or closed contact hours, which keep messages from leaving for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closing<'w> {
     /// What is closed.
@@ -157,12 +157,12 @@ pub struct Closing<'w> {
 }
 
 impl<'w> Closing<'w> {
-    /// What closes the `windows` at `now`, if they are closed.
+    /// What keeps the `windows` closed at `now`, if they are closed.
     fn of(windows: &'w Windows, now: UnixMs) -> Option<Self> {
         Some(Self { by: windows.closed_by(now)?, until: windows.at(now).until })
     }
 
-    /// The one that ends first.
+    /// The closing that ends first.
     pub fn first(closings: impl IntoIterator<Item = Self>) -> Option<Self> {
         closings.into_iter().min_by_key(|closing| closing.until.unwrap_or(UnixMs(u64::MAX)))
     }
@@ -179,7 +179,7 @@ impl LineWork {
         LineShare { work: self.to_send(), weight }
     }
 
-    /// What keeps back everything that is left, if all windows are closed at `now`: one for each window.
+    /// If all windows are closed at `now`: what closes each of them.
     pub fn closings(&self, now: UnixMs) -> Option<Vec<Closing<'_>>> {
         self.windows.iter().map(|windows| Closing::of(windows.as_ref()?, now)).collect()
     }
@@ -189,7 +189,7 @@ impl LineWork {
         Closing::first(self.closings(now)?)
     }
 
-    /// When the first message may leave that is left at `now`, as far as waiting for a retry goes.
+    /// When the first message that is left at `now` may leave, by the retry schedule alone.
     pub fn due_from(&self, now: UnixMs) -> UnixMs {
         match self.schedule.next_due {
             Some(due) if self.to_send() <= self.schedule.rows => due.max(now),
@@ -197,7 +197,7 @@ impl LineWork {
         }
     }
 
-    /// When `time` of sending is over that begins at `from`; `None` if that is years away.
+    /// When sending ends that begins at `from` and takes `time` of open windows; `None` if that is years away.
     pub fn elapse(&self, from: UnixMs, time: Duration) -> Option<UnixMs> {
         let end = |windows: &Option<Windows>| match windows {
             Some(windows) => windows.elapse(from, time),
@@ -212,12 +212,12 @@ impl LineWork {
     }
 }
 
-/// The most messages per second that a campaign sends on each of its lines, if it sets a rate.
+/// The maximum rate of a campaign on each of its lines in messages per second, if it sets a rate.
 pub fn ceiling(campaign: &Campaign) -> Option<f64> {
     campaign.rate.map(|rate| ceiling::share(rate, campaign.lines.len()))
 }
 
-/// What can stop several lines at once.
+/// The stops that can apply to several lines at once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stops {
     /// The holds in force, by scope.

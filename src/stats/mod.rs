@@ -2,8 +2,8 @@
 //!
 //! The counters of the parts are authoritative: the scripts update them in the same step as the state bytes. This
 //! module adds them up ([`counts`]) and combines them with the state of the lines: why sending is not faster
-//! ([`waiting`]) and when it will be done ([`eta`]). Those modules do no I/O. [`reader`] reads Redis for them, and
-//! [`recount`] counts the state bytes again, to check the counters.
+//! ([`waiting`]) and when the campaign will end ([`eta`]). Those modules do no I/O. [`reader`] reads Redis for them,
+//! and [`recount`] counts the state bytes again, to check the counters.
 //!
 //! Never: changes anything, or stores a count of its own.
 

@@ -26,7 +26,7 @@ use crate::{
 /// The maximum age of the cached loads.
 const LOADS_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// A worker that was not alive for this long is silent. Live workers say so every 250 ms.
+/// A worker without a heartbeat for this long is silent. Live workers send one every 250 ms.
 const SILENT_AFTER: Duration = Duration::from_millis(750);
 
 /// The load of one running campaign on a line.
@@ -40,7 +40,7 @@ pub struct LineLoad {
     pub share: LineShare,
 }
 
-/// What a campaign would do if it were launched or resumed.
+/// A forecast for a campaign that would be launched or resumed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forecast {
     /// The number of recipients.
@@ -51,7 +51,7 @@ pub struct Forecast {
     pub starts_at: Option<UnixMs>,
     /// When the last message would have been sent; `None` if that is unknown, or nothing is left to send.
     pub ends_at: Option<UnixMs>,
-    /// Why sending would not be faster, or would wait.
+    /// What would slow or delay sending.
     pub waiting_for: Vec<Waiting>,
 }
 
@@ -121,7 +121,8 @@ impl StatisticsReader {
         Ok((self.eta(record, &stops, &waiting_for, &work, now, now).await?, waiting_for))
     }
 
-    /// What a campaign that has not ended would do if it were launched or resumed at `now`: it then waits for its start.
+    /// A forecast for a campaign that has not ended, if it were launched or resumed at `now`. The campaign still waits
+    /// for its start.
     pub async fn forecast(&self, record: &CampaignRecord, stops: &Stops, now: UnixMs) -> Result<Forecast> {
         let parts: Vec<PartId> = record.parts.iter().map(|&(part, _)| part).collect();
         let counts = self.store.part_counts(&parts).await?;
@@ -138,8 +139,8 @@ impl StatisticsReader {
         Ok(Forecast { recipients, left, starts_at, ends_at, waiting_for })
     }
 
-    /// When the last message is sent, if the campaign sends from `from` on and everything goes on as it does at `now`;
-    /// `None` if that is unknown.
+    /// When the last message is sent, if the campaign sends from `from` on and conditions stay as at `now`; `None` if
+    /// that is unknown.
     async fn eta(
         &self,
         record: &CampaignRecord,
@@ -166,7 +167,8 @@ impl StatisticsReader {
         Ok(by_limit.map(|by_limit| eta::whole_second(by_rate.max(by_limit))))
     }
 
-    /// What a running campaign has left to send on each line. `counts` has the counters of its parts, in their order.
+    /// The messages that a running campaign has left to send on each line. `counts` has the counters of its parts, in
+    /// their order.
     async fn work(
         &self,
         record: &CampaignRecord,
@@ -247,7 +249,7 @@ impl StatisticsReader {
         Ok(lines.iter().enumerate().map(snapshot).collect())
     }
 
-    /// For each of `lines` the silence of its owner, if the owner is silent.
+    /// For each of `lines`: since when its owner is silent, if it is.
     async fn silences(&self, lines: &[LineId], owners: &[Option<String>], now: UnixMs) -> Result<Vec<Option<Silence>>> {
         let beats = self.store.beats().await?;
         let last_beat = |owner: &Option<String>| beats.get(owner.as_ref()?).copied();

@@ -1,9 +1,9 @@
 //! How campaigns share a line.
 //!
-//! Campaigns that share a line send in turns. In each turn a campaign sends as many messages as its priority, which is
-//! called its weight `w` here. So a campaign with `work` messages needs `work / w` turns. In these turns every other
-//! campaign sends `work / w` times its own weight, or all its messages if it has fewer. The sum of all these messages,
-//! divided by the rate of the line, is the time. It is exact while the rate stays the same and no work is added.
+//! Campaigns that share a line take turns. In each turn a campaign sends as many messages as its priority, here called
+//! its weight `w`. So a campaign with `work` messages needs `work / w` turns. In these turns every other campaign sends
+//! `work / w` times its own weight, or all its messages if it has fewer. The sum of all these messages, divided by the
+//! rate of the line, is the time. It is exact while the rate stays the same and no work is added.
 
 /// A campaign's share of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +15,8 @@ pub struct LineShare {
 }
 
 impl LineShare {
-    /// How many messages the line sends until this share is done: its own, and those of `others` that go before its
-    /// last one.
+    /// The number of messages that the line sends until this share is done: its own messages, and those of `others`
+    /// that go before its last one.
     pub fn with_those_before(self, others: &[LineShare]) -> f64 {
         let turns = self.work as f64 / f64::from(self.weight);
         let before: f64 = others.iter().map(|other| (other.work as f64).min(turns * f64::from(other.weight))).sum();

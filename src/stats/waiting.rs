@@ -16,7 +16,7 @@ use crate::{
     rules::windows::Closed,
 };
 
-/// How many missing contact hours are named.
+/// Maximum number of missing contact hours that are named.
 const HOURS_NAMED_MAX: usize = 10;
 
 /// What a campaign waits for at `now`. `line` is one of its lines, if any is configured, and `lines` are those on which
@@ -46,8 +46,8 @@ pub fn waiting_for(
     }
 }
 
-/// What a campaign would wait for if it were launched or resumed at `now`. Its start comes first if that is later; what it
-/// waits for then is the rest. Arguments as in [`waiting_for`].
+/// What a campaign would wait for if it were launched or resumed at `now`: first its start, if that is later, then
+/// whatever it waits for at its start. Arguments as in [`waiting_for`].
 pub fn would_wait_for(
     record: &CampaignRecord,
     line: Option<&Line>,
@@ -61,7 +61,7 @@ pub fn would_wait_for(
     };
     let since = Some(record.changed_at).filter(|_| record.state == CampaignState::Scheduled);
     let mut waiting = waiting_for(&running, line, stops, lines, start_at);
-    // Until then nothing is slowed by a rate.
+    // Before the start, no rate slows anything.
     waiting.retain(|waiting| !matches!(waiting.reason, WaitReason::LineRate | WaitReason::CampaignRate));
     waiting.insert(0, Waiting { since, ..scheduled(record) });
     waiting
@@ -81,7 +81,8 @@ fn paused(record: &CampaignRecord) -> Waiting {
     Waiting { since: Some(record.changed_at), code, ..Waiting::new(WaitReason::Paused, text) }
 }
 
-/// A pause of everything: the lines of a campaign are of one business, so it stops the whole campaign.
+/// A pause of the installation or the business. All lines of a campaign belong to one business, so the pause stops the
+/// whole campaign.
 fn all_paused(pause: &Pause) -> Waiting {
     let text = match &pause.scope {
         PauseScope::Installation => "an operator paused all sending".to_owned(),
@@ -90,8 +91,8 @@ fn all_paused(pause: &Pause) -> Waiting {
     Waiting { since: Some(pause.since), ..Waiting::new(WaitReason::AllPaused, text) }
 }
 
-/// The holds that stop the whole campaign: on its template, then on what its lines share, the widest first. `line` is
-/// one of its lines.
+/// The holds that stop the whole campaign: on its template, then on the scopes that its lines share, the widest first.
+/// `line` is one of its lines.
 fn campaign_holds(campaign: &Campaign, line: &Line, stops: &Stops) -> Vec<Waiting> {
     let Template { name, language, category, .. } = &campaign.template;
     let template = HoldScope::of_template(&line.waba, name, language);
@@ -105,7 +106,7 @@ fn campaign_holds(campaign: &Campaign, line: &Line, stops: &Stops) -> Vec<Waitin
     held.collect()
 }
 
-/// The messaging limit of the business, if no place of it is left.
+/// The messaging limit of the business, if no place is left.
 fn limit_spent(business: &BusinessId, stops: &Stops) -> Option<Waiting> {
     let LimitedPlaces { limit, places } = stops.limited.get(business).filter(|limited| limited.places.left == 0)?;
     let text = format!("business {business} has reached its limit of {limit} people in 24 hours");
@@ -116,14 +117,15 @@ fn limit_spent(business: &BusinessId, stops: &Stops) -> Option<Waiting> {
     })
 }
 
-/// The send window or contact hours, if they are closed for everything that is left.
+/// The send window or contact hours, if they are closed for all messages that are left.
 fn all_closed(record: &CampaignRecord, lines: &[LineWork], now: UnixMs) -> Option<Waiting> {
     let work = lines.iter().filter(|work| work.to_send() > 0);
     let closings: Option<Vec<Vec<Closing<'_>>>> = work.map(|work| work.closings(now)).collect();
     closed(record, &closings?.concat())
 }
 
-/// The one of the closings that ends first; `None` if there is none. Contact hours that nobody has are all named.
+/// The closing that ends first; `None` if there is none. If contact hours are not in the configuration, all of these
+/// are named.
 fn closed(record: &CampaignRecord, closings: &[Closing<'_>]) -> Option<Waiting> {
     let Closing { by, until } = Closing::first(closings.iter().copied())?;
     let (reason, text) = match by {
@@ -163,7 +165,7 @@ fn stopped_by(scope: &HoldScope) -> Option<(WaitReason, String)> {
         HoldScope::Platform => Some((WaitReason::Platform, "meta does not work".to_owned())),
         HoldScope::Token(waba) => Some((WaitReason::Token, format!("the access token of waba {waba} is held"))),
         HoldScope::Waba(waba) => Some((WaitReason::LineBlocked, format!("waba {waba} is held"))),
-        // A country is not waited for.
+        // Messages to a held country fail instead of waiting.
         HoldScope::Line(_) | HoldScope::Country { .. } => None,
     }
 }
@@ -173,7 +175,7 @@ fn held(reason: WaitReason, what: &str, hold: &Hold) -> Waiting {
     Waiting { since: Some(hold.since), until: hold.until, code: hold.code, ..Waiting::new(reason, text) }
 }
 
-/// The one reason of a line with work.
+/// The most important reason of a line with work.
 fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
     let (line, at) = (&work.line, &work.now);
     let report = at.report.as_ref();

@@ -1,7 +1,7 @@
 //! Delivers the events of the feed to one subscriber.
 //!
-//! The position in Redis is that of the last webhook that succeeded. It moves only after the success, and only if nobody
-//! else moved it meanwhile.
+//! The position in Redis is behind the events of the last successful webhook. It moves only after the success, and only
+//! if neither an operator nor another worker has changed the record meanwhile.
 //!
 //! If the process dies: the next worker repeats the webhook that was not confirmed, with the same `webhook-id`.
 
@@ -33,12 +33,12 @@ use crate::{
 /// How deliveries to all subscribers are made.
 #[derive(Clone, Debug)]
 pub struct DeliverySettings {
-    /// How long a worker delivers to a subscriber without renewing its right to.
+    /// How long a worker delivers to a subscriber without renewing its lease.
     pub lease: Duration,
     /// The timeout of an attempt.
     pub timeout: Duration,
-    /// The waits between attempts. Its number of attempts, at least 2, limits only how long they grow: there is no last
-    /// attempt.
+    /// The waits between attempts. The number of attempts in this schedule, at least 2, only limits the growth of the
+    /// waits: delivery never gives up.
     pub retry: RetryPolicy,
     /// How often a worker looks for new events, and for changes by an operator.
     pub poll: Duration,
@@ -89,7 +89,7 @@ impl Delivery {
     }
 
     async fn run_duty(&self, stop: &CancellationToken) {
-        // Another worker has the duty after the end of this future, and reports on the subscriber.
+        // After the end of this future another worker has the duty, and reports on the subscriber.
         let _reset = self.metrics.reset_at_end();
         let mut failures = 0;
         while !stop.is_cancelled() {
@@ -118,7 +118,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Delivers what lies behind the position of `record`, until `stop`, or until the stored record is another one.
+    /// Delivers the events behind the position of `record`, until `stop`, or until the stored record changes.
     async fn deliver_from(
         &self,
         feed: FeedLimits,
@@ -145,8 +145,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// Attempts to deliver a webhook until one attempt succeeds. Returns false if it gave up: at `stop`, or because the
-    /// stored record is another one now.
+    /// Attempts to deliver a webhook until one attempt succeeds. Returns false if it gave up, because of `stop` or
+    /// because the stored record has changed.
     async fn deliver(
         &self,
         webhook: &WebhookRequest,
@@ -170,7 +170,7 @@ impl Delivery {
         }
     }
 
-    /// Makes one attempt. `None` if the process stops before it has ended.
+    /// Makes one attempt. `None` if the process stops before the attempt has ended.
     async fn attempt(&self, webhook: &WebhookRequest, stop: &CancellationToken) -> Option<Result<(), DeliveryError>> {
         let too_late = async {
             stop.cancelled().await;
@@ -193,7 +193,7 @@ impl Delivery {
         wait.max(error.retry_after().unwrap_or_default())
     }
 
-    /// Stores that a delivery failed. If that has lasted too long, disables the subscriber and returns true.
+    /// Stores that a delivery failed. If deliveries have failed for too long, disables the subscriber and returns true.
     async fn note_failure(&self, record: &mut SubscriberRecord, error: &DeliveryError) -> redis::Result<bool> {
         let (id, now, text) = (&self.subscriber.id, self.clock.now(), error.to_string());
         let since = *record.failing_since.get_or_insert(now);
@@ -226,8 +226,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// Stores that the subscriber was told everything up to `position`. Waits for Redis if it is away, so that nothing is
-    /// delivered again because of that. Returns false if the stored record is another one now.
+    /// Stores that all events up to `position` were delivered. Waits while Redis is unavailable, so that an outage
+    /// causes no repeats. Returns false if the stored record has changed.
     async fn confirm(
         &self,
         position: &Position,
@@ -246,8 +246,8 @@ impl Delivery {
         }
     }
 
-    /// Waits for `length`. Returns false if it ends earlier: at `stop`, or when the stored record is another one than
-    /// `record`. `oldest` is when the oldest event was written that is not delivered.
+    /// Waits for `length`. Returns false if the wait ends early, because of `stop` or because the stored record differs
+    /// from `record`. `oldest`: when the oldest undelivered event was written.
     async fn wait(
         &self,
         length: Duration,

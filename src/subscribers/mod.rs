@@ -2,7 +2,7 @@
 //! them.
 //!
 //! One worker at a time delivers to a subscriber, in a task of its own: in the order of the feed, one webhook after the
-//! other. It holds one page of events in memory. So a subscriber that is slow or away delays no other.
+//! other. The task holds one page of events in memory. So a slow or unreachable subscriber does not delay others.
 //!
 //! If the process dies: another worker takes over when the lease has expired, and repeats at most the webhook that was
 //! not confirmed.
@@ -31,14 +31,14 @@ pub const BATCH_MAX: usize = 100;
 pub struct Subscriber {
     /// Its id.
     pub id: SubscriberId,
-    /// Where it gets its webhooks.
+    /// The endpoint that gets its webhooks.
     pub endpoint: Endpoint,
-    /// The keys that sign its webhooks: the present one, and the one before it during a rotation.
+    /// The keys that sign its webhooks: the current one, and the previous one during a rotation.
     pub keys: Vec<SigningKey>,
     /// The types of events that it gets; `None` for all, also those of later releases.
     pub types: Option<Arc<[EventType]>>,
-    /// The maximum number of events in a webhook, at most [`BATCH_MAX`]. With 1, the body is the event itself; otherwise it
-    /// is a list.
+    /// The maximum number of events in a webhook, at most [`BATCH_MAX`]. With 1, the body is the event itself;
+    /// otherwise it is a list.
     pub batch: usize,
     /// How long it may fail before it is disabled.
     pub disable_after: Duration,

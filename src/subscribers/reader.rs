@@ -1,4 +1,4 @@
-//! Reads the feed for one subscriber, and makes webhooks of what it finds.
+//! Reads the feed for one subscriber, and builds webhooks from the events.
 
 use std::collections::VecDeque;
 
@@ -21,18 +21,18 @@ const PAGE_LEN: usize = 100;
 /// A batch takes no further events beyond this size, in bytes.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// What the subscriber gets next.
+/// The next batch of events, and the webhook for the subscriber.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Batch {
-    /// The webhook; `None` if all events up to the position are of other types.
+    /// The webhook; `None` if the subscriber wants none of the events up to the position.
     pub(super) webhook: Option<WebhookRequest>,
     /// The position behind the events of the webhook.
     pub(super) position: Position,
-    /// When the first of its events was written.
+    /// When the first of these events was written.
     pub(super) oldest: UnixMs,
 }
 
-/// An event that was read, or one that tells of a gap.
+/// An event that was read from the feed, or a gap event.
 struct Unread {
     /// Its place in its stream.
     place: EntryId,
@@ -55,7 +55,7 @@ pub(super) struct FeedReader<'a> {
     position: Position,
     /// The stream of the page.
     partition: u16,
-    /// What was read and is in no webhook yet.
+    /// The events that were read and are in no webhook yet.
     page: VecDeque<Unread>,
 }
 
@@ -96,7 +96,7 @@ impl<'a> FeedReader<'a> {
             if position.misses_events_before(partition, stored.id) {
                 let gap = gap(partition, position.of(partition), stored.id);
                 let json = gap.to_json();
-                // Its place is just before the next event, so that it is not told again once it was.
+                // The gap's place is just before the next event, so that it is not delivered twice.
                 unread.push_back(Unread { place: just_before(stored.id), event: Some(Wanted { id: gap.id, json }) });
             }
             position.advance(partition, stored.id);
@@ -115,7 +115,7 @@ impl<'a> FeedReader<'a> {
         }
     }
 
-    /// Takes a batch from the page, and with it the unwanted events before and behind it.
+    /// Takes a batch from the page, together with the unwanted events before and after it.
     fn take_batch(&mut self) -> Option<Batch> {
         let oldest = UnixMs(self.page.front()?.place.ms);
         let mut batch: Vec<(EntryId, Wanted)> = Vec::new();
@@ -140,8 +140,8 @@ impl<'a> FeedReader<'a> {
         let ((first, _), (last, _)) = (batch.first()?, batch.last()?);
         let events: Vec<&str> = batch.iter().map(|(_, event)| event.json.as_str()).collect();
         let body = format!("[{}]", events.join(","));
-        // After another worker took over, a batch with the same ends can have other events, if `types` was changed. The
-        // digest gives it another id, so that a subscriber does not take it for a repeat.
+        // If `types` was changed, a batch between the same two events can have other contents after a takeover. The
+        // digest gives it another id, so that a subscriber does not mistake it for a repeat.
         let digest = hex::encode(&Sha256::digest(&body)[..8]);
         let id = format!("batch:{}:{first}:{last}:{digest}", self.partition);
         Some(WebhookRequest { id, body: body.into() })

@@ -6,14 +6,14 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use super::signature::{SigningKey, signatures};
 use crate::domain::UnixMs;
 
-/// Names the event, or the batch of events. The same with each attempt.
+/// Identifies the event, or the batch of events. The same for every attempt.
 const ID_HEADER: HeaderName = HeaderName::from_static("webhook-id");
 /// When the attempt was made, in Unix seconds.
 const TIMESTAMP_HEADER: HeaderName = HeaderName::from_static("webhook-timestamp");
 /// The signatures, one for each key.
 const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// A webhook, without what differs between attempts.
+/// The parts of a webhook that are the same for every attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WebhookRequest {
     /// The `webhook-id`, as [`super::signature::webhook_id`] makes it.

@@ -1,6 +1,7 @@
 //! Signs webhooks by the specification Standard Webhooks, so that a subscriber knows that they are ours.
 //!
-//! Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>, read 2026-11-29.
+//! Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>, read
+//! 2026-11-29.
 
 use std::fmt;
 
@@ -19,10 +20,10 @@ const SECRET_PREFIX: &str = "whsec_";
 /// Lengths of keys that the specification allows, in bytes.
 const KEY_LEN: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// The longest `webhook-id` that is the id of an event as it is.
+/// Maximum length of an event id that is used unchanged as `webhook-id`.
 const ID_LEN_MAX: usize = 256;
 
-/// Base64 as libraries read it: with or without padding.
+/// Base64 that is read with or without padding, as libraries do.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -32,10 +33,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 #[derive(Clone)]
 pub struct SigningKey(Hmac<Sha256>);
 
-/// A secret is not of the form that the specification demands. Contains nothing of the secret.
+/// The secret does not have the form that the specification requires. The error contains nothing of the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSigningKey {
-    /// The text is something else.
+    /// The text does not begin with `whsec_`, or the rest is not Base64.
     #[error("must begin with whsec_, with base64 after it: echo whsec_$(openssl rand -base64 32)")]
     Form,
     /// The key has too few or too many bytes.
@@ -73,10 +74,11 @@ pub(super) fn signatures(keys: &[SigningKey], id: &str, timestamp: u64, body: &[
     keys.iter().map(|key| key.sign(id, timestamp, body)).collect::<Vec<_>>().join(" ")
 }
 
-/// The `webhook-id` of the event `id`: the same text, unless a header or the signature does not allow it.
+/// The `webhook-id` of the event `id`: the same text, or its digest if the text is too long or has characters that a
+/// header or signature does not allow.
 ///
-/// Full stops separate the signed parts, and ids of events have some. The parts stay distinct: the timestamp is digits,
-/// the body begins with a brace or a bracket, and an id has neither.
+/// Full stops separate the signed parts, and event ids contain full stops too. The parts are still unambiguous: the
+/// timestamp has only digits, the body begins with a brace or a bracket, and an id has neither.
 pub(super) fn webhook_id(id: &str) -> String {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"{[".contains(&byte);
     if (1..=ID_LEN_MAX).contains(&id.len()) && id.bytes().all(is_allowed) {
@@ -95,7 +97,7 @@ mod tests {
         SigningKey::parse(&Secret::new(text))
     }
 
-    /// The expected value is what the package standardwebhooks 1.1.0 for Python computes.
+    /// The expected value was computed with the Python package standardwebhooks 1.1.0.
     #[test]
     fn a_signature_is_that_of_the_specifications_library() {
         let keys =

@@ -1,7 +1,7 @@
-//! Account changes from Meta: bans and restrictions hold the WABA, all other changes are logged and counted.
+//! Account changes from Meta. Bans and restrictions hold the WABA. All other changes are logged and counted.
 //!
 //! If the process dies: Meta delivers unanswered webhooks again.
-//! Never: lifts a hold that has another cause.
+//! Never: lifts a hold that another cause has set.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -18,7 +18,8 @@ const RESTRICTED: MetaCode = MetaCode(368);
 /// Meta's code for sends of a locked account.
 const LOCKED: MetaCode = MetaCode(131_031);
 
-/// Time between the end of a restriction and the next send. Meta names the end in whole seconds, by its own clock.
+/// Margin between the end of a restriction and the next send, because Meta reports the end in whole seconds of its own
+/// clock.
 const END_MARGIN: Duration = Duration::from_secs(5);
 
 /// A change of an account.
@@ -26,15 +27,15 @@ const END_MARGIN: Duration = Duration::from_secs(5);
 pub struct AccountChange<'a> {
     /// The webhook field of the change.
     pub field: &'static str,
-    /// What the change is.
+    /// The kind of the change.
     pub kind: AccountEvent,
     /// Meta's name of the event, or the code of an error; may be empty.
     pub event: Cow<'a, str>,
     /// The restriction, violation or error; may be empty.
     pub reason: Cow<'a, str>,
-    /// Whether a restriction forbids sending messages.
+    /// Whether the account is restricted from sending messages.
     pub stops_messages: bool,
-    /// When all such restrictions end, if Meta says so for each.
+    /// When the last of these restrictions ends, if Meta names the end of each.
     pub until: Option<UnixMs>,
     /// What the change means for utility messages.
     pub utility: Option<UtilityChange>,
@@ -45,7 +46,7 @@ pub struct AccountChange<'a> {
 /// A change of the cap on utility messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UtilityChange {
-    /// The WABA has reached its cap, which ends at this time, if Meta says so.
+    /// The WABA has reached its cap. The cap ends at this time, if Meta names one.
     Capped(Option<UnixMs>),
     /// The cap has ended.
     Recovered,
@@ -67,8 +68,8 @@ impl<'a> AccountChange<'a> {
     }
 }
 
-/// Applies a change of the account `waba`, which is one of ours. `business` is its owner, if this process lists a line of
-/// it. `at` is the time of the change.
+/// Applies a change of the account `waba`, which is one of ours. `business` is its owner, if this process lists a line
+/// of it. `at` is the time of the change.
 pub async fn apply(
     store: &Store,
     waba: &WabaId,
@@ -96,7 +97,7 @@ pub async fn apply(
         AccountEvent::Reinstated => lift(store, whole(), &[RESTRICTED, LOCKED], at, now).await,
         AccountEvent::Quality => {
             info!(waba.id = %waba, field, event, "account change");
-            // The throughput of a line may have changed. The webhook does not name the line, and the workers ask Meta.
+            // The throughput of a line may have changed. The webhook does not name the line, so the workers ask Meta.
             store.forget_allowances_read(waba).await
         }
         AccountEvent::Capability => {
@@ -138,14 +139,14 @@ async fn hold(
     let reason = format!("meta says {}{separator}{}", change.event, change.reason);
     // `since` is Meta's time of the change, so that an older reinstatement does not lift the hold.
     let hold = Hold { code: Some(code), reason, since: at, until: until.map(|until| until.after(END_MARGIN)) };
-    // The refusal of a send may have arrived first, and has no end.
+    // A refused send may have set the hold first, without an end.
     if store.hold_or_end(&scope, &hold, at).await? {
         warn!(scope = %scope, reason = hold.reason, "account held by meta");
     }
     Ok(())
 }
 
-/// Lifts the hold on `scope`, if it began by `at` and has one of these codes.
+/// Lifts the hold on `scope`, if it began at `at` or earlier and has one of these codes.
 async fn lift(store: &Store, scope: HoldScope, codes: &[MetaCode], at: UnixMs, now: UnixMs) -> Result<()> {
     match store.holds(now).await?.get(&scope) {
         Some(hold) if !hold.code.is_some_and(|code| codes.contains(&code)) || hold.since > at => Ok(()),

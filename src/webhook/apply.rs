@@ -1,5 +1,5 @@
-//! Group commit: stores the facts and the inbound messages of many requests in one round trip to Redis each, and answers
-//! each request when its own are committed.
+//! Group commit: stores the facts and the inbound messages of many requests in one round trip to Redis each, and
+//! answers each request when its own are committed.
 //!
 //! Requests that arrive during a commit form the next one. A single request is therefore committed at once, and under
 //! load commits are large and cheap, without a timer. Two commits in flight would each be half as large and cost
@@ -8,7 +8,8 @@
 //! If Redis is unavailable for a commit, all queued requests fail with it. Each would otherwise run into its own
 //! timeout, one after the other, and Meta stops waiting for a response long before the last one.
 //!
-//! If the process dies: Meta delivers unanswered webhooks again, and a fact or message that comes twice changes nothing.
+//! If the process dies: Meta delivers unanswered webhooks again, and a fact or message that comes twice changes
+//! nothing.
 //! Never: answers before the commit; queues more than `WAITING_MAX` facts and messages, including those of requests
 //! that were cancelled.
 
@@ -29,13 +30,14 @@ use crate::{
     telemetry::metrics::{self, InboundResult, StatusResult},
 };
 
-/// Limit on the facts that are queued or in a commit: about 100 ms of Redis and 8 MB. A message counts as several facts.
-/// A request with more facts is accepted only if nothing else is queued. Further requests are refused, and Meta delivers
-/// them again.
+/// Limit on the facts that are queued or in a commit: about 100 ms of Redis and 8 MB. A message counts as several
+/// facts.
+/// A request with more facts is accepted only if nothing else is queued. Further requests are refused, and Meta
+/// delivers them again.
 const WAITING_MAX: u32 = 32_768;
 /// Facts and messages above which a commit takes no further request: about 10 ms of Redis.
 const COMMIT_MAX: usize = 4_096;
-/// The bytes of a message that count as one fact.
+/// The weight of a message against these limits: each of this many bytes counts as one fact.
 const BYTES_PER_FACT: usize = 160;
 
 /// A fact, and the part of its recipient.
@@ -43,7 +45,7 @@ const BYTES_PER_FACT: usize = 160;
 pub struct LocatedFact {
     /// The part.
     pub part: PartId,
-    /// The row in the part, and its news.
+    /// The row in the part, and what is reported about it.
     pub fact: Fact,
     /// Meta's error text of a failure; may be empty.
     pub details: Box<str>,
@@ -61,7 +63,7 @@ pub struct LineMessage {
 /// What a webhook changes.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// News of recipients.
+    /// Facts about recipients.
     pub facts: Vec<LocatedFact>,
     /// Messages from people.
     pub messages: Vec<LineMessage>,
@@ -91,7 +93,7 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// A handle, and the task behind it. `id_retention`: how long message ids can be looked up.
+    /// The handle, and the task that commits. `id_retention`: how long message ids can be looked up.
     pub fn new(
         store: Store,
         clock: Arc<Clock>,
@@ -106,7 +108,7 @@ impl Committer {
 
     /// Returns when `changes` are stored in Redis.
     ///
-    /// Errors: all, some or none of them are stored; commit them again.
+    /// Errors: all, some or none of the changes are stored. Commit them again.
     pub async fn commit(&self, changes: Changes) -> Result<(), Unavailable> {
         let of_message = |message: &LineMessage| 1 + message.message.message.len() / BYTES_PER_FACT;
         let weight = changes.facts.len() + changes.messages.iter().map(of_message).sum::<usize>();
@@ -126,7 +128,7 @@ impl Committer {
 struct Batch {
     parts: Groups<PartId, Fact>,
     lines: Groups<LineId, NewInbound>,
-    /// Error texts, each with the place of its fact.
+    /// Error texts, each with the position of its fact.
     error_texts: Vec<(Place, Box<str>)>,
     requests: Vec<BatchedRequest>,
 }
@@ -149,7 +151,7 @@ struct Place {
 struct BatchedRequest {
     /// The indices of its parts.
     parts: Vec<usize>,
-    /// The places of its messages.
+    /// The positions of its messages.
     messages: Vec<Place>,
     done: Done,
     _permits: OwnedSemaphorePermit,
@@ -202,7 +204,7 @@ type Committed = Result<AppliedFacts, Unavailable>;
 /// The results of the facts of a batch by part. An error means that Redis was unavailable.
 type Answer = Result<Vec<Committed>, Unavailable>;
 
-/// What became of the messages of one line.
+/// The results for the messages of one line.
 type KeptOfLine = Result<Vec<Kept>, Unavailable>;
 
 struct Commits {
@@ -339,9 +341,9 @@ fn fail(batch: Batch, waiting: &mut mpsc::UnboundedReceiver<Request>, unavailabl
     }
 }
 
-/// Adds the queued requests to the batch, and those that arrive while other tasks run. Callers that were just
-/// answered are about to send their next request; without the yield the first of these would be committed alone while
-/// the others wait.
+/// Adds queued requests to the batch, yielding in between, until no further request arrives. Callers that were just
+/// answered are about to send their next request. Without the yields the first of these requests would be committed
+/// alone while the others wait.
 async fn gather(batch: &mut Batch, waiting: &mut mpsc::UnboundedReceiver<Request>) {
     let mut had = 0;
     while had < batch.requests.len() && !batch.is_full() {

@@ -1,5 +1,5 @@
-//! Messages that reached nobody, as webhooks say: they do not count towards frequency caps any more. Only of lines that this
-//! process lists, and whose business has a cap.
+//! Messages that, according to webhooks, did not reach their recipient: they no longer count towards frequency caps.
+//! Only for lines that this process lists and whose business has a cap.
 //!
 //! If the process dies: Meta delivers unanswered webhooks again, and giving a place back twice changes nothing.
 
@@ -11,12 +11,12 @@ use crate::{
     redis::{Result, Store, marketing::MarketingMessage},
 };
 
-/// What one webhook says about messages that may be counted.
+/// The messages of one webhook that may have to be uncounted.
 #[derive(Debug, Default)]
 pub struct Unreached(BTreeMap<BusinessId, Vec<MarketingMessage>>);
 
 impl Unreached {
-    /// Adds a message to `recipient`, if it reached nobody.
+    /// Adds a message to `recipient`, if it did not reach the recipient.
     pub fn add(&mut self, business: &BusinessId, recipient: Phone, located: &LocatedFact, key: &TokenKey) {
         match located.fact.news {
             News::Failed(_) | News::Returned(_) | News::Withheld(_) => {}
@@ -27,7 +27,7 @@ impl Unreached {
         self.0.entry(business.clone()).or_default().push(message);
     }
 
-    /// Gives the places of the messages back. Those of other categories than marketing have none.
+    /// Uncounts the messages. Messages of other categories than marketing were never counted, so they change nothing.
     pub async fn give_back(self, store: &Store) -> Result<()> {
         for (business, messages) in self.0 {
             store.uncount_marketing(&business, &messages).await?;

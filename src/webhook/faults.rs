@@ -62,17 +62,18 @@ pub struct FailedMessage<'a> {
     pub template: Option<&'a (String, Language)>,
     /// Meta had accepted the message and kept it back.
     pub was_held: bool,
-    /// What its campaign wants for a message that Meta withheld.
+    /// The campaign's setting for messages that Meta withheld.
     pub on_withheld: OnWithheld,
 }
 
-/// What an error of `scope` holds. `template`: name and language of the message's template, if they are known.
+/// The scope of the hold that an error of `scope` sets. `template`: name and language of the message's template, if
+/// known.
 fn hold_scope(scope: ErrorScope, origin: ErrorOrigin<'_>, template: Option<&(String, Language)>) -> Option<HoldScope> {
     let template = template.map(|(name, language)| HoldScope::of_template(origin.waba, name, language));
     HoldScope::of_error(scope, ErrorOrigin { template: template.as_ref(), ..origin })
 }
 
-/// What a streak or a code stopped.
+/// What a streak or a code has stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stop {
     Hold(HoldScope),
@@ -110,8 +111,8 @@ impl FailureJudge {
         }
     }
 
-    /// Judges news of a recipient of ours: holds what it blames, and changes the fact to [`News::Returned`] if
-    /// the recipient is to be sent to again.
+    /// Judges a fact about a recipient of ours: holds what it blames, and changes the fact to [`News::Returned`] if the
+    /// recipient has to get the message again.
     pub async fn judge(&self, failed: FailedMessage<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<()> {
         let FailedMessage { origin, template, was_held, on_withheld } = failed;
         let campaign = located.part.campaign;
@@ -241,8 +242,8 @@ impl FailureJudge {
         self.hold_for(scope, wait, cause, false, now).await
     }
 
-    /// Like [`FailureJudge::hold`]. If the message was dropped by pacing (`is_drop`), the hold also replaces one that ends
-    /// earlier: a message that Meta refused for the same pause has set one of three hours.
+    /// Like [`FailureJudge::hold`]. If Meta dropped the message by template pacing (`is_drop`), the hold also replaces
+    /// one that ends earlier: a message that Meta refused because of the same pause may have set a hold of three hours.
     async fn hold_for(
         &self,
         scope: &HoldScope,
@@ -293,8 +294,8 @@ fn consequence(reason: FailureReason, was_held: bool) -> ByStatus {
     if was_held { policy::by_status_of_held(reason) } else { policy::by_status(reason) }
 }
 
-/// The news of a parked failure for this `reason`. It causes no further hold: [`FailureJudge::judge_account`] ran when the
-/// webhook came. `was_held`: Meta had accepted the message and kept it back.
+/// The news of a parked failure for this `reason`. It causes no further hold: [`FailureJudge::judge_account`] ran when
+/// the webhook came. `was_held`: Meta had accepted the message and kept it back.
 pub fn news(reason: FailureReason, was_held: bool, on_withheld: OnWithheld) -> News {
     match consequence(reason, was_held) {
         ByStatus::Withheld => news_of_withheld(reason, on_withheld),

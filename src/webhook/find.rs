@@ -50,7 +50,8 @@ use crate::{
 const REQUESTS_MAX: usize = 256;
 /// Message ids in one search, collected from the queued requests.
 const IDS_MAX: usize = 256;
-/// Age after which a failed status that was not found is not ours: longer than any request of ours stays unsettled.
+/// Age at which a failed status that was not found is considered another app's: longer than any request of ours stays
+/// unsettled.
 pub const SEARCH_FOR: Duration = Duration::from_secs(10 * 60);
 /// Time from parking a status to its first search.
 const FIRST_SEARCH_AFTER: Duration = Duration::from_secs(1);
@@ -74,7 +75,7 @@ pub struct MessageFinder {
 }
 
 impl MessageFinder {
-    /// A handle, and the task behind it.
+    /// The handle, and the task that searches.
     pub fn new(store: Store, clock: Arc<Clock>, committer: Committer) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
         let searcher = Searcher::new(store.clone());
@@ -224,7 +225,7 @@ impl FinderTask {
         self.store.are_held(&entries.iter().zip(results).map(found).collect::<Vec<_>>()).await
     }
 
-    /// What the campaigns of the entries that were found and withheld want for such messages.
+    /// The settings for withheld messages, by campaign, for the entries that were found and that Meta withheld.
     async fn on_withheld(
         &self,
         entries: &[ParkedEntry],
@@ -252,7 +253,7 @@ fn may_appear(parked: &Parked) -> bool {
     parked.failure.is_some()
 }
 
-/// The news that is parked. `was_held`: Meta had accepted the message and kept it back.
+/// The news of a parked status. `was_held`: Meta had accepted the message and kept it back.
 pub fn news(parked: &Parked, was_held: bool, on_withheld: OnWithheld) -> News {
     parked.failure.map_or(News::Replied, |reason| faults::news(reason, was_held, on_withheld))
 }

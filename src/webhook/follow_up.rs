@@ -21,7 +21,8 @@ use crate::{
 
 /// Capacity of the queue.
 const QUEUE_MAX: usize = 4_096;
-/// Maximum number of pairs of a part and a reason whose stored error text is remembered, so that it is not written again.
+/// Maximum number of pairs of a part and a reason whose stored error text is remembered, so that it is not written
+/// again.
 const STORED_MAX: usize = 10_000;
 /// Limit on a stored error text.
 const TEXT_CHARS_MAX: usize = 500;
@@ -39,13 +40,13 @@ pub struct FollowUp {
 }
 
 impl FollowUp {
-    /// A handle, and the task behind it.
+    /// The handle, and the task that does the work.
     pub fn new(store: Store, clock: Arc<Clock>) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, tasks) = mpsc::channel(QUEUE_MAX);
         (Self { queue }, FollowUpTask { store, clock, stored: HashMap::new() }.run(tasks))
     }
 
-    /// Completes the campaign, of which one part has no open recipient, if no other part has one.
+    /// Completes the campaign if none of its parts has an open recipient. Called when a part has none.
     pub fn complete_if_done(&self, campaign: CampaignId) {
         let _ = self.queue.try_send(Task::CompleteIfDone(campaign));
     }
@@ -59,7 +60,7 @@ impl FollowUp {
 struct FollowUpTask {
     store: Store,
     clock: Arc<Clock>,
-    /// A hash of each error text that is stored.
+    /// A hash of each stored error text.
     stored: HashMap<(PartId, FailureReason), u64>,
 }
 
@@ -105,7 +106,7 @@ impl FollowUpTask {
     }
 
     async fn complete(&self, campaigns: Vec<CampaignId>) -> Result<()> {
-        // Most of them are completed already, so one round trip reads their states first.
+        // Most of these campaigns are completed already, so one round trip reads their states first.
         let states = self.store.campaign_states(&campaigns).await?;
         for (id, state) in campaigns.into_iter().zip(states) {
             if matches!(state, Some(CampaignState::Running | CampaignState::Paused)) {

@@ -1,13 +1,13 @@
-//! Forwards Meta's webhooks to other systems of the operator, because Meta delivers to one address only. Each gets the
-//! bytes as they came, with Meta's signature, after the webhook was answered 200. A webhook that is answered 503 is not
-//! forwarded until Meta has delivered it again, so it is forwarded once.
+//! Forwards Meta's webhooks to other systems of the operator, because Meta delivers to one address only. Each system
+//! gets the original bytes and Meta's signature, after the webhook was answered 200. A webhook that was answered 503 is
+//! not forwarded: Meta delivers it again, and then it is forwarded once.
 //!
-//! Meta's answer waits for nothing here: a webhook that is forwarded waits in memory, up to a limit in bytes for each
-//! target. One that waits for its next attempt holds up no other, so webhooks may arrive in another order, as they do
-//! from Meta.
+//! Forwarding does not delay the answer to Meta: webhooks to forward wait in memory, up to a limit in bytes for each
+//! target. A webhook that waits for its next attempt does not delay others, so webhooks may arrive in another order, as
+//! they do from Meta.
 //!
-//! If the process dies: what waits is lost. For what must not be lost there is the event feed.
-//! Never: forwards what a Pregón forwarded, so that a wrong URL cannot cause an endless loop.
+//! If the process dies: waiting webhooks are lost. Systems that must not miss anything use the event feed.
+//! Never: forwards a webhook that another Pregón has forwarded, so that a wrong URL cannot cause an endless loop.
 
 use std::{
     convert::Infallible,
@@ -36,7 +36,7 @@ use crate::{
     telemetry::metrics::{ForwardMetrics, ForwardResult},
 };
 
-/// What a webhook takes of the limit beside its body, in bytes: the state of its attempts.
+/// What a webhook takes of the limit in addition to its body, in bytes: the state of its attempts.
 const OVERHEAD_BYTES: usize = 1_024;
 
 /// Maximum number of requests to one target at a time.
@@ -56,7 +56,7 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 pub struct ForwardTarget {
     /// Its name in logs and metrics.
     pub id: String,
-    /// Where it gets them.
+    /// The endpoint that gets the webhooks.
     pub endpoint: Endpoint,
 }
 
@@ -67,7 +67,7 @@ pub struct ForwardSettings {
     pub timeout: Duration,
     /// The number of attempts, and the waits between them.
     pub retry: RetryPolicy,
-    /// How many bytes of webhooks wait for one target at most.
+    /// Maximum size of the webhooks that wait for one target, in bytes.
     pub bytes_max: usize,
     /// How long a stop waits for the attempts in progress.
     pub stop_timeout: Duration,
@@ -88,7 +88,7 @@ pub struct Forwards {
     queue: mpsc::UnboundedSender<Waiting>,
 }
 
-/// A webhook that is not forwarded yet.
+/// A webhook that waits to be forwarded.
 struct Waiting {
     body: Bytes,
     signature: HeaderValue,
@@ -147,7 +147,7 @@ impl Forwards {
         }))
     }
 
-    /// Queues a webhook, unless too many bytes wait already.
+    /// Queues a webhook, unless the limit is reached.
     pub fn forward(&self, body: Bytes, signature: HeaderValue) {
         let shared = &self.shared;
         let bytes = u32::try_from(body.len() + OVERHEAD_BYTES).unwrap_or(u32::MAX);

@@ -1,6 +1,7 @@
 //! Counts the messages that people send to each line, for the workers: Meta counts them against the rate of the line.
 //!
-//! If the process dies, or Redis is away: the counts of a moment are lost, and the workers leave too little room.
+//! If the process dies, or Redis is unavailable: recent counts are lost, and the workers reserve too little of the rate
+//! for inbound messages for a few seconds.
 
 use std::{
     collections::HashMap,
@@ -25,12 +26,12 @@ const COUNTED_FOR: Duration = Duration::from_secs(15);
 /// Counts inbound messages. The task behind it ends when this handle is dropped.
 pub struct InboundCounter {
     counts: Arc<Mutex<HashMap<LineId, u64>>>,
-    /// Wakes the task. Has room for one wake.
+    /// Wakes the task. Its capacity is one wake.
     wake: mpsc::Sender<()>,
 }
 
 impl InboundCounter {
-    /// A handle, and the task behind it.
+    /// The handle, and the task that stores the counts.
     pub fn new(store: Store) -> (Self, impl Future<Output = ()> + Send) {
         let (wake, woken) = mpsc::channel(1);
         let counts = Arc::default();
@@ -52,7 +53,7 @@ async fn store_counts(store: Store, counts: Arc<Mutex<HashMap<LineId, u64>>>, mu
         tokio::time::sleep(STORE_EVERY).await;
         let counted = mem::take(&mut *counts.lock().unwrap_or_else(PoisonError::into_inner));
         if !counted.is_empty() {
-            // An outage of Redis is logged for the webhooks that it fails.
+            // An outage of Redis is logged with the webhooks that fail because of it.
             let _ = store.count_inbound(&counted).await;
         }
     }

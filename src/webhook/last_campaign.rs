@@ -18,7 +18,7 @@ use crate::{
 const ANSWERED_WITHIN: Duration = Duration::from_secs(72 * 3_600);
 /// Maximum number of campaigns of a line that are searched for a number, the last ones first.
 const CAMPAIGNS_MAX: usize = 50;
-/// The last created campaigns that are considered besides the active ones.
+/// The number of newest campaigns that are considered besides the active ones.
 const NEWEST: usize = 500;
 /// Age at which the list of campaigns is read again.
 const MAX_AGE: Duration = Duration::from_secs(5);

@@ -136,14 +136,15 @@ impl Unavailable {
     }
 }
 
-/// What shows that a request is Meta's.
+/// The secrets that prove that a request is from Meta.
 pub struct WebhookSecrets {
     verify_token: SecretDigest,
     verifier: Verifier,
 }
 
 impl WebhookSecrets {
-    /// `verify_token`: what Meta's handshake must carry. `app_secrets`: what signs webhooks, two during a rotation.
+    /// `verify_token`: the token that Meta's handshake must carry. `app_secrets`: the secrets that sign webhooks, two
+    /// during a rotation.
     pub fn new<'s>(verify_token: &Secret, app_secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
         Self { verify_token: SecretDigest::of(verify_token.expose()), verifier: Verifier::new(app_secrets) }
     }
@@ -151,7 +152,7 @@ impl WebhookSecrets {
 
 /// The configuration of the webhooks.
 pub struct WebhookSettings {
-    /// What shows that a request is Meta's, as it is now.
+    /// The current secrets that prove that a request is from Meta.
     pub secrets: watch::Receiver<WebhookSecrets>,
     /// Limit on the size of a body.
     pub body_bytes_max: usize,
@@ -161,9 +162,9 @@ pub struct WebhookSettings {
     pub inbound: InboundLimits,
     /// The lines that this process lists.
     pub lines: Lines,
-    /// Readiness, which shows whether webhooks are refused.
+    /// Readiness, which reports whether webhooks are refused.
     pub health: Health,
-    /// The systems that get every webhook as it came.
+    /// The systems to which every webhook is forwarded unchanged.
     pub forwards: Vec<Forwards>,
     /// The messages with which people opt out.
     pub stop_words: StopWords,
@@ -288,7 +289,7 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
 impl Shared {
     /// Processes a webhook of Meta. Returns the status of the response.
     async fn process(&self, body: &[u8]) -> StatusCode {
-        // Text that is not UTF-8 must not cost the statuses beside it.
+        // Text that is not UTF-8 must not cause the loss of other statuses in the same webhook.
         let body = String::from_utf8_lossy(body);
         let body = json::replace_lone_surrogates(body.as_bytes());
         let payload = match Payload::read(&body) {

@@ -52,7 +52,8 @@ impl<'a> Payload<'a> {
         let entries = match serde_json::from_slice::<Object<wire::Envelope<'a>>>(body) {
             Ok(Object(Some(envelope))) => envelope.entry.0.into_iter().filter_map(read_entry).collect(),
             Ok(Object(None)) => return Err(NotAPayload("it is not an object".into())),
-            // A value was parsed as one of another field, or the body is malformed, which is found again.
+            // Either a value belongs to another field, or the body is malformed. In the second case this parse fails
+            // too.
             Err(_) => read_again(body).map_err(|error| NotAPayload(error.to_string()))?,
         };
         Ok(Self { entries })

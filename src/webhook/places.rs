@@ -1,7 +1,8 @@
-//! What webhooks say about the people who count towards the messaging limit of a business: a message was delivered to them,
-//! or failed, or they wrote to a line. Only of lines that this process lists, and of businesses with a limit.
+//! Updates the people who count towards the messaging limit of a business from webhooks: a message to them was
+//! delivered or failed, or they wrote to a line. Only for lines that this process lists, and for businesses with a
+//! limit.
 //!
-//! If the process dies: Meta delivers unanswered webhooks again, and noting something twice changes nothing.
+//! If the process dies: Meta delivers unanswered webhooks again, and storing the same fact twice changes nothing.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -20,10 +21,10 @@ use crate::{
     },
 };
 
-/// How long it may take until a business is known to have a limit. A limit changes some times a year.
+/// Maximum age of the cached list of businesses with a limit. A limit changes a few times a year.
 const MAX_AGE: Duration = Duration::from_secs(5);
 
-/// The businesses that have a messaging limit, as they are read from Redis from time to time.
+/// A cache of the businesses that have a messaging limit.
 pub struct LimitedBusinesses {
     store: Store,
     read: RwLock<Option<LimitsRead>>,
@@ -37,7 +38,7 @@ struct LimitsRead {
     at: Instant,
 }
 
-/// What one webhook says about people.
+/// The changes of one webhook.
 #[derive(Debug, Default)]
 pub struct PlaceChanges {
     news: BTreeMap<(BusinessId, LineId), Vec<PlaceNews>>,
@@ -45,13 +46,13 @@ pub struct PlaceChanges {
 }
 
 impl LimitedBusinesses {
-    /// None is known yet.
+    /// An empty cache.
     pub fn new(store: Store) -> Self {
         Self { store, read: RwLock::default(), reading: tokio::sync::Mutex::default() }
     }
 
-    /// The businesses with a limit. If Redis cannot be read, those of the last read: meanwhile people may count for
-    /// longer than they have to.
+    /// The businesses with a limit. If Redis cannot be read, returns the last list. With an outdated list, people may
+    /// count for too long.
     pub async fn get(&self) -> Arc<HashSet<BusinessId>> {
         let last = match self.last() {
             Some(last) if last.at.elapsed() < MAX_AGE => return last.limited,
@@ -77,7 +78,7 @@ impl LimitedBusinesses {
         self.read.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Stores what a webhook says.
+    /// Stores the changes of a webhook.
     pub async fn note(&self, changes: PlaceChanges, now: UnixMs) -> Result<()> {
         for ((business, line), news) in changes.news {
             self.store.note_places(&business, &line, &news, now).await?;
@@ -103,7 +104,7 @@ impl PlaceChanges {
         self.news.entry((business.clone(), line.clone())).or_default().push(news);
     }
 
-    /// Adds that `person` wrote to a line.
+    /// Adds a message from `person` to a line.
     pub fn add_wrote(&mut self, business: &BusinessId, line: &LineId, person: Person, at: UnixMs) {
         self.wrote.entry((business.clone(), line.clone())).or_default().push((person, at));
     }

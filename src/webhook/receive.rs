@@ -84,11 +84,11 @@ pub struct Receiver {
     stop_words: StopWords,
 }
 
-/// What webhooks need of the definition of a campaign; empty if the campaign was deleted.
+/// The part of a campaign's definition that webhooks need; empty if the campaign was deleted.
 #[derive(Default)]
 struct CampaignInfo {
     lines: Vec<LineId>,
-    /// Name and language.
+    /// Name and language of the template.
     template: Option<(String, Language)>,
     on_withheld: OnWithheld,
     opt_out_buttons: Vec<OptOutButton>,
@@ -111,20 +111,20 @@ struct ReceivedNews<'a> {
     message: Option<usize>,
     /// The recipient of the message, if Meta names it.
     recipient: Option<Phone>,
-    /// The number of the person who replied, if the reply may be about the last campaign.
+    /// The number of the person who replied, if the reply may answer the last campaign.
     sender: Option<Phone>,
-    /// The reply may be about the last campaign.
+    /// Whether the reply may answer the last campaign.
     is_answer: bool,
-    /// What the reply stops, if it is a stop word.
+    /// The messages that the reply opts out of, if it is a stop word.
     stops: Option<SuppressionScope>,
     /// The text on the button of the template that the person tapped.
     tapped: Option<&'a str>,
 }
 
-/// What a webhook says about messages.
+/// The news and messages in a webhook.
 #[derive(Default)]
 struct Received<'a> {
-    /// News that may be about messages of ours.
+    /// Statuses and replies that may be about messages of ours.
     news: Vec<ReceivedNews<'a>>,
     /// Messages from people.
     messages: Vec<LineMessage>,
@@ -159,7 +159,7 @@ impl Receiver {
         }
     }
 
-    /// With which messages people opt out.
+    /// Sets the stop words, with which people opt out.
     pub fn with_stop_words(self, stop_words: StopWords) -> Self {
         Self { stop_words, ..self }
     }
@@ -262,7 +262,8 @@ impl Receiver {
             item.name_person(number.map_err(|cause| Unavailable::because(&cause))?);
             self.note_person(item, &messages, (&mut wishes, &mut withheld), now, &key);
         }
-        // Before the facts: a message that is sent again a day later must find the people of today noted.
+        // Stored before the facts, because the facts can make a withheld message claimable: its next attempt must find
+        // the person stored.
         withheld.store(&self.store, now).await.map_err(|cause| Unavailable::because(&cause))?;
         self.add_tapped_opt_outs(&facts, &messages, &mut wishes).await.map_err(|cause| Unavailable::because(&cause))?;
         wishes.store(&self.store, &self.token_key).await.map_err(|cause| Unavailable::because(&cause))?;
@@ -284,13 +285,14 @@ impl Receiver {
             }
             judged.push(located);
         }
-        // Before: a message that is sent again must not find the place of this send taken.
+        // Uncounted before the facts, because the facts can make a message claimable: its next send must not be blocked
+        // by the count of this one.
         unreached.give_back(&self.store).await.map_err(|cause| Unavailable::because(&cause))?;
         self.committer.commit(Changes { facts: judged, messages }).await?;
         self.limited.note(places, now).await.map_err(|cause| Unavailable::because(&cause))
     }
 
-    /// Notes what the person wishes, and that Meta withheld marketing from them, if the number is known.
+    /// Adds the wish of the person, and the person from whom Meta withheld marketing, if the number is known.
     fn note_person(
         &self,
         item: &ReceivedNews<'_>,
@@ -305,12 +307,12 @@ impl Receiver {
             wishes.add(business, Wished { phone, wish, at: item.at, message });
         }
         if let Some(recipient) = item.recipient.filter(|_| WithheldPeople::is_concerned(item.news)) {
-            // A time in the future would prolong the day.
+            // A time in the future would extend the day.
             withheld.add(business, recipient, item.at.min(now), key);
         }
     }
 
-    /// What a person wishes who sent a stop word, or whose message failed because they had stopped marketing.
+    /// The wish of a person who sent a stop word, or whose message failed because the person had stopped marketing.
     fn wish(item: &ReceivedNews<'_>) -> Option<(Phone, Wish)> {
         match item.news {
             News::Replied => {
@@ -322,7 +324,7 @@ impl Receiver {
         }
     }
 
-    /// Adds what people wish who tapped a button with which a campaign lets them opt out.
+    /// Adds the wishes of people who tapped an opt-out button of a campaign.
     async fn add_tapped_opt_outs(
         &self,
         facts: &[(ReceivedNews<'_>, LocatedFact)],
@@ -347,7 +349,8 @@ impl Receiver {
         ErrorOrigin { line: &item.line, waba, business, country: item.recipient.map(CallingCode::of), template: None }
     }
 
-    /// For each fact, whether it is the failure of a message that Meta keeps back, as far as that matters.
+    /// For each fact, whether it is a failure of a message that Meta kept back. Looked up only for failures that may be
+    /// drops by pacing.
     async fn were_held(&self, facts: &[(ReceivedNews<'_>, LocatedFact)]) -> Result<Vec<bool>, StoreError> {
         let send = |(_, located): &(ReceivedNews<'_>, LocatedFact)| {
             let LocatedFact { part, fact: Fact { row, send, news, .. }, .. } = *located;
@@ -595,14 +598,14 @@ fn recipient(status: &Status<'_>) -> Option<Phone> {
 }
 
 impl ReceivedNews<'_> {
-    /// The fingerprint of the message that has a wish: one of `messages` from people, or one of ours that failed.
+    /// The fingerprint of the message that expresses a wish: one of `messages` from people, or one of ours that failed.
     fn of_wish(&self, messages: &[LineMessage]) -> Option<Fingerprint> {
         let ours = || (!self.wamid.is_empty()).then(|| Fingerprint::of(self.wamid));
         self.message.map_or_else(ours, |message| Some(messages[message].message.fingerprint))
     }
 
-    /// Whether the number of a person matters who wishes something, or from whom Meta withheld marketing, and Meta does not
-    /// give it: the person has a user name.
+    /// Whether the number of the person is needed, for a wish or because Meta withheld marketing, but missing: Meta
+    /// omits the number of people with a user name.
     fn misses_number(&self) -> bool {
         match self.news {
             News::Replied => self.is_answer && self.sender.is_none() && (self.stops.is_some() || self.tapped.is_some()),
@@ -614,7 +617,7 @@ impl ReceivedNews<'_> {
         }
     }
 
-    /// Adds the number of the recipient of the message, which is that of the person who replied too.
+    /// Adds the number of the person: the recipient of the message, who is also the sender of a reply.
     fn name_person(&mut self, number: Option<Phone>) {
         match self.news {
             News::Replied => self.sender = number,
@@ -643,7 +646,7 @@ impl ReceivedNews<'_> {
             wamid: Wamid::from(self.wamid),
             failure,
             details: self.details.to_owned(),
-            // A time in the future would prolong the search.
+            // A time in the future would extend the search.
             at: self.at.min(now),
         }
     }
@@ -690,8 +693,8 @@ fn new_inbound(inbound: &Inbound) -> NewInbound {
     NewInbound { fingerprint: Fingerprint::of(id), message, answers: None }
 }
 
-/// Whether a message may answer the last campaign. One in a group answers none, and neither does a change of the person's
-/// account or of an earlier message.
+/// Whether a message may answer the last campaign. A message in a group does not, and neither does a change of the
+/// person's account or of an earlier message.
 fn is_answer(inbound: &Inbound) -> bool {
     inbound.group.is_none()
         && !matches!(inbound.content, Content::System(_) | Content::Edit { .. } | Content::Revoke { .. })

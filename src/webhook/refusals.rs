@@ -1,5 +1,5 @@
-//! Webhooks refused for their signature: counted, reported by readiness, and logged at most once a minute. With a
-//! wrong app secret every webhook is refused, and only this reveals it.
+//! Webhooks that are refused because of their signature: counted, reported by readiness, and logged at most once a
+//! minute. With a wrong app secret every webhook is refused, and nothing else shows that.
 //!
 //! If the process dies: a count that was not logged yet is lost.
 //! Never: logs the body or the signature of a refused webhook.

@@ -31,7 +31,7 @@ const SHALLOW_BYTES: usize = 1024 * 1024;
 /// Lists read in one round trip.
 const LISTS_AT_ONCE: usize = 4;
 
-/// How far a search goes.
+/// The depth of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// Reads at most `SHALLOW_BYTES` of the lists, because a webhook waits.
@@ -59,7 +59,7 @@ pub struct Searcher {
 }
 
 impl Searcher {
-    /// Searches in `store`.
+    /// A searcher in `store`.
     pub fn new(store: Store) -> Self {
         Self { directory: Directory::new(store.clone()), store, budget: Budget::new(Instant::now()) }
     }
@@ -111,7 +111,7 @@ impl<'a> Search<'a> {
         if self.has_missing() && directory.refresh_after_miss().await? {
             self.search_lists(directory.parts(self.line)).await?;
         }
-        // Again, because ids may have moved from a list to the index after the index was read.
+        // The index is searched again, because ids may have moved there from a list after it was read.
         self.search_index().await
     }
 

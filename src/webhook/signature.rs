@@ -3,8 +3,9 @@
 //! The HMAC covers the bytes as they are received. Meta escapes all non-ASCII characters of a body before signing it,
 //! so a body that was parsed and serialized again has another signature.
 //!
-//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/create-webhook-endpoint>,
-//! read 2026-11-22.
+//! Source:
+//! <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/create-webhook-endpoint>, read
+//! 2026-11-22.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;

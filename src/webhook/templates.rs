@@ -1,7 +1,7 @@
 //! Changes of the status of a template: holds the template, or lifts its hold.
 //!
 //! Updates may come late and in any order. One that is older than the hold, or than the last lift of a hold, changes
-//! nothing; the list of templates, which is read again after each update, corrects what is left.
+//! nothing. The list of templates, which is read again after each update, corrects any difference.
 //!
 //! If the process dies: Meta delivers unanswered webhooks again.
 
@@ -21,8 +21,8 @@ use crate::{
 const PAUSES: [(&str, Duration); 2] =
     [("FIRST_PAUSE", Duration::from_secs(3 * 60 * 60)), ("SECOND_PAUSE", Duration::from_secs(6 * 60 * 60))];
 
-/// How much longer than Meta's pause the hold lasts: a message that is sent too early is refused, and that holds the
-/// template for another three hours. Meta reports the end of a pause, which lifts the hold before.
+/// How much longer than Meta's pause the hold lasts. A message that is sent too early is refused, which holds the
+/// template for another three hours. Usually Meta reports the end of the pause, which lifts the hold earlier.
 const PAUSE_MARGIN: Duration = Duration::from_secs(60);
 
 /// The titles of an update that ends a pause.
@@ -31,19 +31,19 @@ const UNPAUSED: [&str; 2] = ["UNPAUSE", "UNPAUSED"];
 /// Meta gives the times of updates in whole seconds: the update was made less than this after its time.
 const RESOLUTION: Duration = Duration::from_secs(1);
 
-/// What a change of its status means for a template.
+/// The effect of a status change on a template.
 #[derive(Debug, PartialEq, Eq)]
 enum Effect {
-    /// It can be sent.
+    /// The template can be sent.
     Lift,
-    /// It cannot be sent, for this time, or without an end.
+    /// The template cannot be sent, for this time; `None`: without an end.
     Hold { code: Option<MetaCode>, lasts: Option<Duration> },
-    /// Nothing yet.
+    /// No effect yet.
     None,
 }
 
-/// Applies a change of a template of `waba`, which is one of ours, and marks the templates of the WABA as changed. `at` is
-/// Meta's time of the change. Returns whether the change meant something.
+/// Applies a change of a template of `waba`, which is one of ours, and marks the templates of the WABA as changed. `at`
+/// is Meta's time of the change. Returns whether the change had an effect.
 pub(super) async fn apply(
     store: &Store,
     waba: &WabaId,

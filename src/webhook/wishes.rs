@@ -1,8 +1,9 @@
-//! What people wish. Whoever opts out is suppressed before Meta gets its answer. If Meta does not give the number of a
-//! person, it is that of the recipient whose message the person answers; a wish that answers none of ours is lost then.
+//! People's wishes: to opt out of messages, or to get marketing again. A person who opts out is suppressed before the
+//! webhook is answered. If Meta omits the person's number, it is taken from the message of ours that the wish answers;
+//! a wish that answers none is lost.
 //!
-//! Meta may deliver a wish again, also after an operator or the person lifted the suppression. A wish is known by the id of
-//! its message for eight days, and counts once.
+//! Meta may deliver a wish again, even after an operator or the person lifted the suppression. The id of its message is
+//! stored for eight days, so a wish counts once.
 //!
 //! If the process dies: Meta delivers unanswered webhooks again.
 //! Never: narrows or lifts a suppression that has another source.
@@ -19,14 +20,14 @@ use crate::{
     redis::{Result, Store},
 };
 
-/// What a person wishes.
+/// A wish of a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     /// No more messages of this kind.
     Stop {
         /// Which messages.
         scope: SuppressionScope,
-        /// How the person said so.
+        /// How the person expressed the wish.
         source: SuppressionSource,
     },
     /// Marketing again, after the person had stopped it in WhatsApp.
@@ -34,24 +35,24 @@ pub(super) enum Wish {
 }
 
 impl Wish {
-    /// No more marketing, as the person told WhatsApp.
+    /// No more marketing, as set by the person in WhatsApp.
     pub(super) const STOP_MARKETING: Self =
         Wish::Stop { scope: SuppressionScope::Marketing, source: SuppressionSource::Meta };
 }
 
-/// A wish, and who has it since when.
+/// A wish, with its person and time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wished {
     pub phone: Phone,
     pub wish: Wish,
     /// Meta's time.
     pub at: UnixMs,
-    /// The fingerprint of the message by which the person said so. Without one, person and time tell the wish from others.
+    /// The fingerprint of the message that expresses the wish. Without a message, person and time identify the wish.
     pub message: Option<Fingerprint>,
 }
 
 impl Wished {
-    /// Tells the wish from others. `person`: who has it.
+    /// Identifies the wish. `person`: the hash of its person.
     fn fingerprint(&self, person: PersonHash) -> Fingerprint {
         self.message.unwrap_or_else(|| Fingerprint::of(&format!("{} {}", person.0, self.at.0)))
     }
@@ -62,7 +63,7 @@ impl Wished {
 pub(super) struct Wishes(HashMap<BusinessId, Vec<Wished>>);
 
 impl Wishes {
-    /// Adds what a person told a line of a business.
+    /// Adds a wish that a person sent to a line of a business.
     pub(super) fn add(&mut self, business: &BusinessId, wished: Wished) {
         self.0.entry(business.clone()).or_default().push(wished);
     }
@@ -85,7 +86,7 @@ impl Wishes {
                         stops.push((wished.fingerprint(person), person, entry));
                     }
                     Wish::Resume => {
-                        // In the order of the webhook.
+                        // Stored now, to keep the order of the webhook.
                         store.opt_out(&business, &std::mem::take(&mut stops)).await?;
                         resume(store, &business, person, at).await?;
                     }
@@ -100,8 +101,8 @@ impl Wishes {
     }
 }
 
-/// Ends the suppression of a person who had stopped marketing in WhatsApp before `at`. A later stop stays: the resume is a
-/// repeat.
+/// Ends the suppression of a person who stopped marketing in WhatsApp at `at` or earlier. A later stop stays, because
+/// then the resume is an old one that was repeated.
 async fn resume(store: &Store, business: &BusinessId, person: PersonHash, at: UnixMs) -> Result<()> {
     let known = store.suppressions(business, &[person]).await?.pop().flatten();
     let ends = known.is_some_and(|Suppression { scope, source, since, .. }| {

@@ -17,13 +17,13 @@ use crate::{
     graph::client::SendRequest,
 };
 
-/// To whom a message goes.
+/// The addressee of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addressee {
     /// The recipient.
     pub to: Person,
-    /// The campaign, which has each person once; `None` for other messages, and for a message that may have been tried
-    /// before.
+    /// The campaign, which sends to each person once; `None` for other messages, and for a message that may have been
+    /// tried before.
     pub campaign: Option<CampaignId>,
 }
 
@@ -32,45 +32,45 @@ pub trait Lane {
     /// Identifies one claimed message until it is settled or given back.
     type Unit: 'static;
 
-    /// Applies what the time has changed. Returns whether messages that were not sent yet may have to be given back: see
-    /// [`Lane::is_stopped`].
+    /// Applies changes that depend on the time, such as the end of a send window. Returns whether waiting messages may
+    /// have to be given back: see [`Lane::is_stopped`].
     fn tick(&mut self, now: Instant, line: &LineState) -> bool;
 
-    /// Starts the calls to Redis that are due, unless the line stops: then only those that store what is known.
+    /// Starts the calls to Redis that are due. If the line stops, starts only those that store results.
     fn start_calls(&mut self, now: Instant, line: &LineState);
 
-    /// Applies the replies that have arrived. Returns `Pending` if there were none; `cx` is woken by the next one.
+    /// Applies the replies that have arrived. Returns `Pending` if there were none; the next reply wakes `cx`.
     fn poll_calls(&mut self, cx: &mut Context<'_>, line: &LineState) -> Poll<()>;
 
-    /// When [`Lane::start_calls`] has to run next even if nothing happens before: later than `now`.
+    /// The time, after `now`, at which [`Lane::start_calls`] has to run even if nothing happens before.
     fn deadline(&self, now: Instant) -> Option<Instant>;
 
-    /// Whether a line that stops may end: no message is claimed, and no call is open.
+    /// Whether a stopping line may end: no message is claimed, and no call is open.
     fn is_done(&self) -> bool;
 
     /// The number of claimed messages that wait to be sent.
     fn ready(&self) -> usize;
 
-    /// Whether a message that waits may leave now. It is the one that [`Lane::take`] returns next.
+    /// Whether a waiting message may leave now. If so, [`Lane::take`] returns it.
     fn has_next(&mut self, now: Instant) -> bool;
 
-    /// Takes the next message that waits, with its request. It leaves now.
+    /// Takes the next waiting message, with its request. The caller sends it now.
     fn take(&mut self, now: Instant, line: &LineState) -> Option<(Self::Unit, SendRequest)>;
 
-    /// Whether a taken message can be sent through the Marketing Messages API instead of the way that it took.
+    /// Whether a taken message can be sent again through the Marketing Messages API.
     fn can_be_rerouted(&self, unit: &Self::Unit) -> bool;
 
-    /// Records the outcome of a taken message. Returns whether messages of the lane that were not sent yet must not be
-    /// sent now: see [`Lane::is_stopped`].
+    /// Records the outcome of a taken message. Returns whether waiting messages of the lane must not be sent now: see
+    /// [`Lane::is_stopped`].
     fn settle(&mut self, unit: Self::Unit, outcome: &Outcome, line: &LineState) -> bool;
 
     /// Returns a taken message that was certainly not sent, as if it had not been claimed.
     fn give_back(&mut self, unit: Self::Unit, line: &LineState);
 
-    /// Gives back every message that waits.
+    /// Gives back every waiting message.
     fn give_back_ready(&mut self, line: &LineState);
 
-    /// Gives back the messages that wait and must not be sent now.
+    /// Gives back the waiting messages that must not be sent now.
     fn give_back_stopped(&mut self, line: &LineState);
 
     /// Whether a taken message must not be sent now, although the line may send.
@@ -79,18 +79,18 @@ pub trait Lane {
     /// The scope of a hold on the template of a taken message, if it has a template.
     fn template(&self, unit: &Self::Unit) -> Option<HoldScope>;
 
-    /// To whom a taken message goes. `None` for a lane whose messages go to no phone number.
+    /// The addressee of a taken message. `None` for a lane whose messages go to no phone number.
     fn addressee(&self, unit: &Self::Unit) -> Option<Addressee>;
 
-    /// To whom the message goes that [`Lane::take`] returns next.
+    /// The addressee of the message that [`Lane::take`] returns next.
     fn next_addressee(&self) -> Option<Addressee>;
 
     /// Gives back the next message that [`Lane::take`] would return. It becomes due again after `wait`.
     fn defer_next(&mut self, wait: Duration, line: &LineState);
 
-    /// Looks for new work: something has changed that concerns this line and `lines` in all.
+    /// Looks for new work after a change that concerns `lines` lines, of which this is one.
     fn changed(&mut self, now: Instant, lines: usize);
 
-    /// Claims again without waiting: the line may send again.
+    /// Claims again at once, because the line may send again.
     fn wake(&mut self);
 }

@@ -47,7 +47,7 @@ impl Clearance {
         !self.stopping && self.lease.is_valid(now) && self.send_at.is_none_or(|at| now >= at)
     }
 
-    /// Takes the right to send one message now. Without success, remembers when to try again.
+    /// Takes the right to send one message now. If that fails, remembers when to try again.
     pub fn take(&mut self, now: Instant) -> bool {
         if !self.may_send(now) {
             return false;
@@ -56,12 +56,12 @@ impl Clearance {
         self.send_at.is_none()
     }
 
-    /// Before when no message leaves.
+    /// The time before which no message leaves.
     pub fn send_at(&self) -> Option<Instant> {
         self.send_at
     }
 
-    /// Lets no message leave for as long as one message takes at the present rate.
+    /// Lets no message leave for the time that one message takes at the current rate.
     pub fn skip_one(&mut self, now: Instant) {
         self.send_at = Some(now + Duration::from_secs_f64(1.0 / self.pacer.rate()));
     }
@@ -77,7 +77,7 @@ impl Clearance {
         self.ask_again();
     }
 
-    /// When to look again if nothing happens before. `has_slot`: whether one more attempt may begin.
+    /// When to check again if nothing happens before. `has_slot`: whether one more attempt may begin.
     pub fn deadline(&self, now: Instant, has_slot: bool) -> Option<Instant> {
         let lease_ends = (!self.stopping).then(|| self.lease.ends());
         lease_ends.into_iter().chain(self.send_at.filter(|at| has_slot && *at > now)).min()

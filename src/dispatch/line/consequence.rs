@@ -17,7 +17,7 @@ pub enum Consequence {
     Reroute,
     /// A scope is held.
     Hold {
-        /// What is held. A scope that is about one message or pair concerns only the lane of the message.
+        /// The held scope. A scope of one message or pair concerns only the lane of the message.
         scope: ErrorScope,
         /// For how long; `None`: until the hold is lifted.
         wait: Option<Duration>,

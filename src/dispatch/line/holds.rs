@@ -1,5 +1,5 @@
-//! The holds that concern one line: those in the signals, which all lines share, and those that the line's runner
-//! found a moment ago.
+//! The holds that concern one line: those in the signals, which all lines share, and recent ones that the line's runner
+//! set itself.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use crate::{
     domain::{BusinessId, CallingCode, Hold, HoldScope, Line, LineId, MetaCode, UnixMs, WabaId},
 };
 
-/// How long a runner applies a hold that it found itself. After that time the signals include the hold.
+/// How long a runner applies a hold that it set itself. After that time the signals include the hold.
 const LOCAL_TTL: Duration = Duration::from_secs(5);
 
 /// The holds of one line.
@@ -22,7 +22,7 @@ pub struct Holds {
     /// The scopes that stop the whole line.
     whole: Vec<HoldScope>,
     local: HashMap<HoldScope, (Hold, Instant)>,
-    /// The countries of which a hold is shared or local, whether it is in force or not.
+    /// The countries with a hold, shared or local, whether it is in force or not.
     countries: Vec<CallingCode>,
 }
 
@@ -46,7 +46,7 @@ impl Holds {
         true
     }
 
-    /// Applies new signals. From then on, holds that they include are only theirs, so that they end with them.
+    /// Applies new signals. A local hold that the signals include is dropped, so that it ends when the shared one does.
     pub fn apply_signals(&mut self, signals: &RunnerSignals) {
         self.local.retain(|scope, _| !signals.holds.contains_key(scope));
         let country = |scope: &HoldScope| match scope {
@@ -80,8 +80,8 @@ impl Holds {
         shared.or_else(local)
     }
 
-    /// Since when an operator has paused the whole line, by itself or with others. The inner value is `None` if that is
-    /// not known.
+    /// Since when the whole line is paused by an operator, alone or with other lines. The inner value is `None` if the
+    /// time is not known.
     pub fn line_paused(&self, signals: &RunnerSignals) -> Option<Option<UnixMs>> {
         let control = signals.controls.get(&self.line).filter(|control| control.paused);
         let own = control.map(|control| control.paused_since);
@@ -92,7 +92,7 @@ impl Holds {
         Some(with_others.chain(own.flatten()).min())
     }
 
-    /// Since when the whole line is held, if it is at `now`.
+    /// Since when the whole line is held, if it is held at `now`.
     pub fn line_held(&self, signals: &RunnerSignals, now: UnixMs) -> Option<UnixMs> {
         self.whole.iter().filter_map(|scope| self.hold_on(scope, signals, now)).map(|hold| hold.since).min()
     }

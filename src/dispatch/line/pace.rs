@@ -122,7 +122,7 @@ impl Pacer {
         }
     }
 
-    /// Starts again at the present rate, empty.
+    /// Restarts the limiter at the current rate, empty.
     pub fn restart(&mut self, now: Instant) {
         self.limiter = limiter(self.rate(), now);
     }
@@ -139,7 +139,7 @@ fn limiter(rate: f64, now: Instant) -> Limiter {
     let period = Duration::from_secs_f64(1.0 / (rate * f64::from(PARTS.get()))).max(Duration::from_nanos(1));
     let quota = Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MAX)).allow_burst(burst);
     let limiter = RateLimiter::direct_with_clock(quota, PacerClock(Cell::new(now)));
-    // Empty the limiter: a full burst right after that of an older limiter would break the promise for this second.
+    // Empty the limiter: a full burst right after the burst of the old limiter would exceed the rate in this second.
     let _ = limiter.check_n(burst);
     limiter
 }
@@ -178,7 +178,7 @@ mod tests {
         for rate in [0.5, 20.0, 80.0, 200.0, 1_000.0, 100_000.0] {
             let start = Instant::now();
             let mut pacer = Pacer::new(rate, start);
-            // The line was late, and sends as fast as it can.
+            // A late line sends as fast as it can.
             let mut now = start + Duration::from_secs(10);
             let mut sent = 0;
             while now < start + Duration::from_secs(11) {

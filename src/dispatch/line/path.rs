@@ -1,10 +1,10 @@
 //! Path health: whether the path to Meta works, judged by the attempts of one line.
 //!
 //! An answer from Meta, even an error, proves that the path works. An attempt is *unanswered* if nothing comes back,
-//! or something that is not Meta's JSON (a proxy's HTML, an empty body). Its recipient is then in doubt. One
-//! unanswered attempt is bad luck. Several in a row mean that every further message would be lost the same way, so
+//! or something that is not Meta's JSON (a proxy's HTML, an empty body). Its recipient is then in doubt. A single
+//! unanswered attempt can be chance. Several in a row mean that every further message would be lost the same way, so
 //! the line stops. It probes Meta with a read request, with growing pauses, until a probe is answered. Then one trial
-//! message goes first, and the others follow when it is answered.
+//! message is sent, and the others follow when it is answered.
 //!
 //! Timeouts come too late for that count: a fast line fills all its slots while the client waits. So while no answer
 //! has come for `SILENCE`, only one further message is in flight at a time.
@@ -30,7 +30,7 @@ const STREAK: u32 = 5;
 /// second.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// The first and the longest pause before a probe: a short outage costs little time, and a long one few calls.
+/// The first and the longest pause before a probe, so that a short outage costs little time, and a long one few calls.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15 * 60));
 
 /// The health of the path to Meta, as one line sees it.
@@ -41,7 +41,7 @@ pub struct PathHealth {
     answered_at: Option<Instant>,
     /// When the first attempt since Meta's last answer began.
     silent_since: Option<Instant>,
-    /// When the sole attempt began: no other attempt begins until it ends.
+    /// When the trial attempt began: no other attempt begins until it ends.
     sole_attempt: Option<Instant>,
     outage: Option<Outage>,
 }
@@ -53,8 +53,8 @@ struct Outage {
     phase: Phase,
     /// Probes and trial messages in a row that were not answered.
     failures: u32,
-    /// Whether Meta answered a probe but not the trial message after it. Then the answered probes of other lines prove
-    /// nothing here.
+    /// Whether Meta answered a probe but not the trial message after it. Then answered probes of other lines do not
+    /// count for this line.
     answers_probes_only: bool,
 }
 

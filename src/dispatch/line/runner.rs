@@ -1,12 +1,12 @@
 //! The runner of a line: decides when a message of its lane leaves, while its worker has the lease.
 //!
 //! The runner is one task that owns all its state. It waits for whichever comes first: an answer from Meta, a reply to
-//! a call of its lane, its pace, a signal, a deadline. None of these waits for another.
+//! a call of its lane, its pace, a signal, a deadline.
 //!
 //! If the process dies: the messages that the lane had claimed are in flight in Redis, and the next owner puts them in
 //! doubt. If the runner stops or loses its lease: the lane gives back the messages that were not sent, and settles the
 //! others. Only a message that Meta did not answer ends in doubt.
-//! Never: knows what it sends, or calls Redis, except to store a hold.
+//! Never: depends on the kind of message that it sends.
 
 use std::{
     collections::VecDeque,
@@ -70,13 +70,13 @@ const PAIRS_RETRY: Duration = Duration::from_millis(250);
 pub struct RunnerSetup {
     /// Stores holds.
     pub store: Store,
-    /// Redis' time.
+    /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// The line.
     pub line: Line,
     /// Sends the messages of the line.
     pub sender: LineSender,
-    /// Probes Meta while the path to it is broken.
+    /// Probes Meta while the path to Meta is broken.
     pub graph: GraphClient,
     /// The settings of dispatch.
     pub settings: DispatchSettings,
@@ -171,10 +171,10 @@ pub struct Runner<L: Lane> {
     capacity_waiter: Rc<CapacityWaiter>,
     /// Since when the line is stopped for each reason.
     stops: [Option<Instant>; LineStop::ALL.len()],
-    /// Until when the time is counted in which messages waited for the pace.
+    /// The end of the counted time in which messages waited for the pace.
     paced_until: Instant,
     publish_at: Instant,
-    /// When the rate follows the inbound messages again.
+    /// When to adjust the rate to the inbound messages next.
     rate_at: Instant,
     accepted: u64,
 }
@@ -277,7 +277,8 @@ impl<L: Lane> Runner<L> {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = LineStatus::default();
     }
 
-    /// Reads to whom the last owner of the line has sent. Without an answer from Redis, waits until that no longer matters.
+    /// Reads the people to whom the last owner of the line has just sent. If Redis does not answer, waits until the
+    /// pair spacing has passed.
     async fn take_over_pairs(&mut self) {
         let (line, spacing) = (&self.state.line.id, self.state.settings.pair_spacing);
         let began = Instant::now();
@@ -288,14 +289,14 @@ impl<L: Lane> Runner<L> {
                     return self.pairs.take_over(&sends, since, Instant::now());
                 }
                 Ok(None) => return,
-                // Redis is away, which is logged for the whole worker.
+                // An outage of Redis is logged for the whole worker.
                 Err(_) => tokio::time::sleep(PAIRS_RETRY).await,
             }
         }
     }
 
-    /// Leaves to the next owner of the line to whom it has sent. If this fails, the lease cannot be released either, and
-    /// ends later than it matters.
+    /// Stores the people to whom the line has just sent, for its next owner. If this fails, the lease cannot be
+    /// released either, and by its end the pair spacing has passed.
     async fn hand_over_pairs(&mut self) {
         let (line, spacing) = (&self.state.line.id, self.state.settings.pair_spacing);
         let sends = self.pairs.recent(Instant::now());
@@ -308,7 +309,8 @@ impl<L: Lane> Runner<L> {
         }
     }
 
-    /// Returns what the line has taken of the day's share of its warm-up and not sent. If this fails, it counts as sent.
+    /// Returns the messages of the warm-up's daily share that the line has taken and not sent. If this fails, they
+    ///          count as sent.
     async fn return_warm_up(&mut self) {
         let line = &self.state.line.id;
         let Some((number, n)) = self.state.warm_up.as_ref().and_then(|warm_up| warm_up.borrow().unsent()) else {
@@ -319,8 +321,8 @@ impl<L: Lane> Runner<L> {
         }
     }
 
-    /// Whether the line's warm-up lets a message leave now. If not, takes another portion of the day's share, or gives the
-    /// messages back if it is spent.
+    /// Whether the line's warm-up lets a message leave now. If not, takes another portion of the day's share, or gives
+    /// the messages back if the share is spent.
     fn is_within_warm_up(&mut self) -> bool {
         let grant = self.state.warm_up_grant();
         match (grant, &self.state.warm_up) {
@@ -335,7 +337,8 @@ impl<L: Lane> Runner<L> {
         grant == WarmUpGrant::Granted
     }
 
-    /// Gives back messages from the front of the lane as long as their recipients have just got one on this line.
+    /// Gives back the messages at the front of the lane whose recipients got a message from this line within the pair
+    /// spacing.
     fn defer_pairs(&mut self, now: Instant) {
         while self.lane.has_next(now)
             && let Some(Addressee { to, campaign }) = self.lane.next_addressee()
@@ -345,7 +348,7 @@ impl<L: Lane> Runner<L> {
         }
     }
 
-    /// Notes to whom a message leaves.
+    /// Records the recipient of a message that leaves.
     fn note_pair(&mut self, unit: &L::Unit, now: Instant) {
         if let Some(Addressee { to, campaign }) = self.lane.addressee(unit) {
             self.pairs.sent(to, campaign, now);
@@ -401,7 +404,7 @@ impl<L: Lane> Runner<L> {
         Some(self.attempt(unit, message, now, permit, attempt_permit))
     }
 
-    /// Takes the right to send one message now. Without success, the clearance remembers when to try again.
+    /// Takes the right to send one message now. If that fails, the clearance remembers when to try again.
     fn take_pace(&mut self, now: Instant) -> bool {
         let may_leave = self.state.path.may_send() && self.state.clearance.take(now);
         if !may_leave && let Some(until) = self.state.clearance.send_at() {
@@ -614,7 +617,7 @@ impl<L: Lane> Runner<L> {
         warn!(waba.id = %waba, "meta takes marketing of this waba only through the marketing messages api: it is sent \
             through it from now on; set waba.marketing_api");
         self.background.push(Box::pin(async move {
-            // If this fails, the other lines get the same answer from Meta, and try again.
+            // If this fails, other lines get the same answer from Meta and store it then.
             if let Err(error) = store.reroute(&waba, until).await {
                 warn!(waba.id = %waba, %error, "that marketing goes through the marketing messages api could not be stored");
             }
@@ -631,7 +634,7 @@ impl<L: Lane> Runner<L> {
         warn!(line.id = %self.state.line.id, %scope, code = code.map(|code| code.0), reason = details, "held back");
         let store = self.store.clone();
         self.background.push(Box::pin(async move {
-            // If this fails, the next attempt gets the same answer from Meta, and tries again.
+            // If this fails, the next attempt gets the same answer from Meta and stores the hold then.
             if let Err(error) = store.hold_at_least(&scope, &hold).await {
                 warn!(%scope, %error, "the hold could not be stored");
             }
@@ -685,7 +688,8 @@ impl<L: Lane> Runner<L> {
         deadlines.into_iter().flatten().fold(now + IDLE_MAX, Instant::min)
     }
 
-    /// Updates since when the line is stopped. Where the beginning is not known, that is when this runner noticed.
+    /// Updates since when the line is stopped for each reason. If the beginning is not known, uses the time at which
+    /// this runner noticed.
     fn update_stops(&mut self, now: Instant) {
         let clock = self.state.clock.now();
         for (&stop, since) in LineStop::ALL.iter().zip(&mut self.stops) {
@@ -726,7 +730,7 @@ impl<L: Lane> Runner<L> {
     }
 }
 
-/// Whether Meta has answered that it did not take a message.
+/// Whether the outcome is an answer from Meta that refuses the message.
 fn is_refused(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Accepted { .. } | Outcome::InDoubt(_) => false,

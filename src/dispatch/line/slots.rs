@@ -1,7 +1,7 @@
 //! Slots: the limit on attempts in flight of one line.
 //!
 //! The limit is what the line's rate needs at Meta's present latency, and no more: over HTTP/1.1 each attempt needs a
-//! connection. The first message of a line goes alone, because no latency has been measured yet. Each time all slots
+//! connection. The first message of a line is sent alone, because no latency has been measured yet. Each time all slots
 //! have been used once, the limit is computed from the mean latency:
 //! - It rises in steps. A step is undone if latency rose so much that throughput hardly grew: then Meta is the limit.
 //! - While the shard is busy it does not rise, because more attempts would only wait for the shard and take capacity
@@ -28,8 +28,8 @@ const STEP_EVERY: Duration = Duration::from_millis(100);
 /// A line that had nothing in flight for longer than this starts low again.
 const IDLE_MIN: Duration = Duration::from_millis(500);
 
-/// Answers that take more than this many times the quickest one wait on this machine, because too many lines send at
-/// once. A line cannot detect that by its own steps: the slots of one line make no difference.
+/// If answers take more than this many times as long as the quickest one, they wait on this machine, because too many
+/// lines send at once. A line cannot detect that by its own steps: the slots of one line make no difference.
 const QUEUED_FACTOR: u32 = 4;
 
 /// Wait before the next step after a step that brought nothing.
@@ -86,7 +86,7 @@ impl Slots {
     }
 
     /// Records that an attempt begins while `in_flight` others are open. After a rest the limit falls to the capacity
-    /// per line: it may have grown while other lines were done, and all lines together cannot have that much at once.
+    /// per line: it may have grown while other lines were idle, and not all lines can have so many slots at once.
     pub fn began(&mut self, now: Instant, in_flight: usize, capacity: LineCapacity) {
         if in_flight == 0 && self.ended.is_some_and(|ended| now - ended > IDLE_MIN) {
             self.previous = None;
@@ -246,7 +246,7 @@ mod tests {
         };
         while answered(quick, IDLE) < 64 {}
         answered(quick, IDLE);
-        // Now the shard cannot keep up.
+        // From here on the shard cannot keep up.
         let busy = LineCapacity { per_line: 2, busy: true };
         assert_eq!([(); 6].map(|()| answered(quick * 8, busy)), [32, 16, 8, 4, 2, 2]);
         // Fewer slots would not speed up answers that are late because of Meta.

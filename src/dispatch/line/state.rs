@@ -34,7 +34,7 @@ pub struct LineState {
     pub line: Line,
     /// The settings of dispatch.
     pub settings: DispatchSettings,
-    /// Redis' time.
+    /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// Whether the next message may leave, by lease and pace.
     pub clearance: Clearance,
@@ -45,7 +45,8 @@ pub struct LineState {
     /// The line's warm-up, if it has one. Shared with the calls that take its portions.
     pub warm_up: Option<Rc<RefCell<WarmUp>>>,
     holds: Holds,
-    /// Until when marketing of the line's WABA goes through the Marketing Messages API, as an answer on this line said.
+    /// Until when marketing of the line's WABA goes through the Marketing Messages API, because of an answer to this
+    /// line.
     rerouted_until: Option<UnixMs>,
     signals: watch::Receiver<Arc<RunnerSignals>>,
     /// Pauses in a row because Meta was unreachable.
@@ -127,7 +128,8 @@ impl LineState {
             || self.holds.line_held(&signals, now).is_some()
     }
 
-    /// Since when the line is stopped for one reason, if it is. The inner value is `None` if the beginning is not known.
+    /// Since when the line is stopped for one reason, if it is. The inner value is `None` if the beginning is not
+    /// known.
     pub fn stopped_since(&self, stop: LineStop, now: Instant, clock: UnixMs) -> Option<Option<UnixMs>> {
         match stop {
             LineStop::Paused => self.holds.line_paused(&self.signals.borrow()),
@@ -158,7 +160,7 @@ impl LineState {
         self.signals.borrow().messaging_limits.get(&self.line.business).copied()
     }
 
-    /// How a message leaves whose template is marketing or not.
+    /// The edge to which a message is posted. `is_marketing`: whether its template is marketing.
     pub fn edge(&self, is_marketing: bool) -> Edge {
         let is_rerouted = || {
             let told = self.signals.borrow().rerouted.get(&self.line.waba).copied();
@@ -170,8 +172,8 @@ impl LineState {
         }
     }
 
-    /// Records that the line's WABA sends marketing through the Marketing Messages API only. Returns until when that counts,
-    /// unless it was known.
+    /// Records that the line's WABA sends marketing only through the Marketing Messages API from now on. Returns until
+    /// when, or `None` if that was known already.
     pub fn reroute(&mut self) -> Option<UnixMs> {
         let until = self.clock.now().after(policy::REROUTED_FOR);
         let is_known = self.edge(true) == Edge::MarketingMessages;
@@ -197,7 +199,7 @@ impl LineState {
         signals.controls.len()
     }
 
-    /// Sets the rate by the signals and by how fast people write to the line.
+    /// Sets the rate from the signals and the rate of inbound messages.
     pub fn update_rate(&mut self, now: Instant) {
         let rate = rate(&self.line, &self.settings, &self.signals.borrow());
         self.clearance.set_rate(rate, now);

@@ -1,7 +1,7 @@
-//! The warm-up of a line: the messages of the day's share that the line may still send.
+//! The warm-up of a line: how many messages of the day's share the line may still send.
 //!
-//! The owner takes the share from Redis in small portions, before it sends, and spends them in memory. So no day has more
-//! messages than its share, through restarts and take-overs.
+//! The owner takes the share from Redis in small portions before it sends, and counts them down in memory. So no day
+//! exceeds its share, even across restarts and takeovers.
 //!
 //! If the process dies: the rest of its portion counts as sent on that day. A clean stop returns it.
 //! Never: reads a clock. Callers pass `now`.
@@ -29,7 +29,7 @@ pub struct WarmUp {
     day: Option<WarmUpDay>,
     /// The messages of the portion that may still be sent on that day.
     left: u32,
-    /// Nothing of that day's share is left in Redis.
+    /// Whether nothing of that day's share is left in Redis.
     is_spent: bool,
     is_taking: bool,
     /// When the next portion is taken at the earliest, after Redis has failed.
@@ -87,7 +87,7 @@ impl WarmUp {
         Some(day.ends)
     }
 
-    /// Records that a message leaves. Only while it is granted.
+    /// Records that a message leaves. Called only after [`WarmUpGrant::Granted`].
     pub fn spend(&mut self) {
         self.left = self.left.saturating_sub(1);
     }
@@ -110,7 +110,7 @@ impl WarmUp {
         self.start = Some(start);
         let Some((day, n)) = taken else { return };
         if self.day.replace(day) != Some(day) {
-            self.left = 0; // What was left of an earlier day is lost.
+            self.left = 0; // The rest of an earlier day's portion is dropped.
         }
         self.left += n;
         self.is_spent = n == 0;
@@ -122,7 +122,8 @@ impl WarmUp {
         }
     }
 
-    /// Takes a portion of up to `wanted` messages at `now`. From this call on, until the future ends, no other is taken.
+    /// Takes a portion of up to `wanted` messages at `now`. From this call on, until the future ends, no other is
+    /// taken.
     pub fn take(
         this: &Rc<RefCell<Self>>,
         store: Store,

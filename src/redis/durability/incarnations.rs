@@ -25,11 +25,12 @@ use deadpool_redis::redis::Cmd;
 use super::journal::{Journal, JournalEntry};
 use crate::redis::{Result, StoreError};
 
-/// How far back a restarted server may lack writes: `everysec` syncs each second, and may be late by another.
+/// The age of the oldest writes that a restarted server may lack: `everysec` syncs each second, and may be late by
+/// another.
 pub(in crate::redis) const LOSS_WINDOW: Duration = Duration::from_secs(3);
 
-/// How far back a server may lack writes if a replica may be promoted. A master that is cut off from the others keeps
-/// accepting writes until it notices, 15 s in a cluster by default.
+/// The age of the oldest writes that may be missing if a replica can be promoted. A master that is cut off from the
+/// others keeps accepting writes until it notices, 15 s in a cluster by default.
 pub(in crate::redis) const LOSS_WINDOW_PARTITIONED: Duration = Duration::from_secs(20);
 
 /// In a cluster, how long the entries of a key are kept after the last write to that key. The master of the key may
@@ -40,7 +41,7 @@ const CLUSTER_RETENTION: Duration = Duration::from_secs(60);
 /// The incarnations of the servers that this process has observed, and its journal.
 #[derive(Debug)]
 pub(in crate::redis) struct Incarnations {
-    /// How far back a new incarnation may lack writes.
+    /// The age of the oldest writes that a new incarnation may lack.
     loss_window: Duration,
     /// Keys are spread over several masters.
     is_cluster: bool,

@@ -246,7 +246,7 @@ impl PinnedSlot {
 
 /// Applies `timeout` to connection attempts and to answers.
 pub(super) fn timeouts(timeout: Duration) -> AsyncConnectionConfig {
-    // The default response timeout of redis-rs is 500 ms: a worker would take a short delay for an outage.
+    // The default response timeout of redis-rs is 500 ms, so a worker would mistake a short delay for an outage.
     AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout))
 }
 

@@ -1,4 +1,4 @@
--- Makes admitted rows recipients: they are counted, and can be claimed once the campaign runs.
+-- Turns admitted rows into recipients, which are counted and can be claimed once the campaign runs.
 --
 -- KEYS     meta, state
 -- ARGV     first row, mask: one byte a row, 1 = admitted, 0 = rejected as a duplicate

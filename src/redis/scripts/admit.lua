@@ -20,7 +20,8 @@
 --          of the chunks without an accepted row}};
 --          {'state', state} if the campaign takes no more recipients; with an empty state if it does not exist;
 --          {'moved'} if another connection has continued the same upload;
---          {'regrouped'} if the send window goes by recipients since the caller grouped them;
+--          {'regrouped'} if the send window was switched to the recipients' time zones after the caller read
+--          `grouping`;
 --          {'grow', buckets in the index, phone numbers in the index} if the index has grown since the caller read
 --          it, or has to grow first.
 -- If repeated: returns {'moved'} and changes nothing.

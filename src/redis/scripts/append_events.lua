@@ -1,13 +1,13 @@
--- Appends events to a feed, and removes those that are due: the oldest beyond the maximum length, and those older than
+-- Appends events to a stream of the feed. Removes the oldest events beyond the maximum length, and events older than
 -- the retention.
 --
--- The second half of an id numbers the events of the feed, so a reader that finds a number left out knows that events
+-- The second half of an id numbers the events of the stream. A reader that finds a gap in the numbers knows that events
 -- were removed before it read them.
 --
 -- KEYS     events
 -- ARGV     maximum length, retention (ms), then the events, JSON
 -- Returns  the number of events appended.
--- If repeated: appends the events again. Readers tell repeats by the id in the event.
+-- If repeated: appends the events again. Readers recognize repeats by the id in the event.
 local events, length_max, retention = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -3,8 +3,8 @@
 -- KEYS     campaign, upload, rejections, ids of uploads
 -- ARGV     lifetime of the upload's record (ms), the lines that recipients are spread over
 -- Returns  {state of the campaign, buckets in its index, phone numbers in the index, rows taken, digest of these
---          rows, done: 1 or 0, accepted, rejected, {rows given to each line so far}, what its index
---          has once: 'number' or 'person'}; nil if there is no such campaign.
+--          rows, done: 1 or 0, accepted, rejected, {rows given to each line so far}, whether its index has an entry for
+--          each 'number' or each 'person'}; nil if there is no such campaign.
 -- If repeated: the same. The script creates no key, since a record begins with the first admitted batch. It extends
 -- the lifetime of an existing record.
 local campaign = redis.call('HMGET', KEYS[1], 'state', 'buckets', 'numbers', 'index')

@@ -3,8 +3,8 @@
 -- KEYS     campaign, outbox
 -- ARGV     states from which to change (separated by spaces), new state, now (ms), reason (JSON, or empty)
 -- Returns  {1, new version};
---          {0, current state} if the state is none of these, or if it is to be completed and its parts have not reopened
---            all recipients of a retry; {0, ''} if there is no such campaign;
+--          {0, current state} if the state is none of these, or if the new state is completed and parts still have to
+--            reopen recipients of a retry; {0, ''} if there is no such campaign;
 --          {2, 0} if the outbox has admitted rows: drain it, then call again;
 --          {3, 0} if the draft has no recipients and is to be launched.
 -- If repeated: returns {0, state}, because the first call left the states from which to change.

@@ -3,14 +3,15 @@
 -- KEYS     marketing
 -- ARGV     1 now (hours since 1970) · 2 how long a message is kept (hours after its own)
 --          3 caps, 3 bytes each: u8 messages, u16 hours after its own in which a message counts, at most ARGV 2
---          4 messages, 9 bytes each: 2 bytes field, 7 bytes as stored · 5 more fields from which to drop old messages
---          6 1: changes nothing, and only says which messages may be sent
--- Returns  a byte for each message: 1 if it is counted and may be sent, 0 if its person has had as many as a cap allows.
+--          4 messages, 9 bytes each: 2 bytes field, 7 bytes as below · 5 more fields from which to drop old messages
+--          6 mode: 1 changes nothing, and only returns which messages may be sent
+-- Returns  a byte for each message: 1 if it is counted and may be sent, 0 if its recipient has reached a cap.
 -- If repeated: changes nothing. A message that was counted in the same hour is not counted again.
 --
--- A field of `marketing` has the messages to all people whose hashes begin alike, in the order in which they were counted,
--- 9 bytes each: 4 bytes of the person's hash, 3 bytes that tell messages to one person apart, u16 hour. Hours wrap around
--- after seven years; old messages are dropped long before.
+-- A field of `marketing` is the first two bytes of a hash. It has the messages to all people whose hashes begin with
+-- these bytes, in the order in which they were counted, 9 bytes each: the next 4 bytes of the person's hash, 3 bytes
+-- that identify the message among those to the person, u16 hour. Hours wrap around after seven years; old messages are
+-- dropped long before.
 local marketing = KEYS[1]
 local now, keep, caps, messages, more = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local RECORD, HOURS, MAY, MAY_NOT = 9, 65536, string.char(1), string.char(0)
@@ -44,8 +45,8 @@ for pos = 1, #caps, 3 do
   allowed[#allowed + 1] = { messages_max, hours }
 end
 
--- Whether `record` is among `records`, and whether its person has had as many messages as a cap allows without it. `at` is
--- where the hash of the person is found first.
+-- Whether `record` is among `records`, and if not, whether its recipient has reached a cap. `at` is the position at
+-- which the hash of the person is found first.
 local function judge(records, record, at)
   local person, ages = string.sub(record, 1, 4), {}
   while at do

@@ -1,11 +1,11 @@
 -- Lists dead letters, newest first, until a number of letters or of bytes is reached.
 --
 -- KEYS     dead letters
--- ARGV     id before which the list begins (empty: at the newest), maximum number, maximum bytes
+-- ARGV     list letters older than this id (empty: from the newest on), maximum number of letters, maximum bytes
 -- Returns  the dead letters, and 1 if older ones are left, else 0. Only the last letter may exceed the bytes.
 -- If repeated: changes nothing.
 --
--- Letters are read one by one, because each can have megabytes.
+-- Letters are read one by one, because each can be megabytes long.
 local number_max, bytes_max = tonumber(ARGV[2]), tonumber(ARGV[3])
 local before = ARGV[1] == '' and '+' or '(' .. ARGV[1]
 local letters, bytes = {}, 0

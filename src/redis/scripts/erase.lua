@@ -1,17 +1,18 @@
--- Removes the numbers, values and message ids of recipients of a chunk, and ends those who are still to be sent to.
+-- Removes the numbers, values and message ids of recipients of a chunk, and ends recipients that can still be claimed.
 --
 -- KEYS     meta, state, history, sends, retry, codes, skips, chunks, wamids, before
--- ARGV     1 now (ms) · 2 first row of the chunk · 3 the chunk as the caller read it · 4 the chunk without them
---          5 the byte of the reason for which they are skipped · 6 the recipients: for each u16 row
---          7 and so on, for each block with ids of theirs: its number, the block as the caller read it, the block without
---          them (empty: none is left)
--- Returns  {number of these rows that are recipients, number that this call skipped}; nil if the chunk or a block has changed
---          since the caller read it.
+-- ARGV     1 now (ms) · 2 first row of the chunk · 3 the chunk as the caller read it · 4 the chunk without the
+--          recipients
+--          5 the byte of the reason for which they are skipped · 6 the recipients: u16 row each
+--          7 and so on, for each block with message ids of the recipients: its number, the block as the caller read it,
+--          the block without these ids (empty: no id is left)
+-- Returns  {number of these rows that are recipients, number that this call skipped}; nil if the chunk or a block has
+--          changed since the caller read it.
 -- If repeated: returns nil, because the chunk has changed.
 --
--- A row that can be claimed is skipped. One that is sent again goes back to what it was, since a message was sent.
--- Any other row keeps its state. `erased` in `meta` has u16 row for each, so that no id of a message in flight is stored later,
--- nobody uses a chunk that was read before, and no retry reopens the row.
+-- A row that can be claimed is skipped, but a row that is sent again returns to its earlier state (see `go_back`).
+-- Any other row keeps its state. The rows are appended to `erased` in `meta` as u16, so that no id of a message in
+-- flight is stored later, no process uses a chunk that it read before, and no retry reopens the rows.
 local meta, state, history, sends, retry, codes, skips, chunks, wamids, before = unpack(KEYS)
 local second, reason, rows = math.floor(tonumber(ARGV[1]) / 1000), tonumber(ARGV[5]), ARGV[6]
 if redis.call('HGET', chunks, ARGV[2]) ~= ARGV[3] then return false end

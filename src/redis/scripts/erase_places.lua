@@ -1,8 +1,9 @@
--- Removes a person from the places of the messaging limit of a business. The place stays taken, by nobody in particular.
+-- Erases a person from the places of the messaging limit of a business. The place stays taken, by an anonymous entry.
 --
 -- KEYS     people, undelivered, windows
--- ARGV     1 person (8 bytes) · 2 stands for the person from now on (8 bytes) · 3 and so on: the lines of the business
--- Returns  1 if the person was in one of them, else 0.
+-- ARGV     1 person (8 bytes) · 2 anonymous entry in place of the person (8 bytes) · 3 and so on: the lines of the
+--          business
+-- Returns  1 if the person was in one of the keys, else 0.
 -- If repeated: returns 0.
 local people, undelivered, windows = unpack(KEYS)
 local person = ARGV[1]

@@ -1,8 +1,8 @@
--- Marks an ended campaign whose retention is over: the data of its recipients are to be deleted, and nobody in it is sent
--- to again.
+-- Marks an ended campaign whose retention is over: the data of its recipients are about to be deleted, and it never
+-- runs again.
 --
 -- KEYS     campaign
--- ARGV     time (ms) at which the campaign must have ended at the latest
+-- ARGV     latest end (ms) of a campaign that may be marked
 -- Returns  1 if it is marked, 0 if it runs again or ended later; nil if there is no such campaign.
 -- If repeated: changes nothing, and returns 1.
 local record = redis.call('HMGET', KEYS[1], 'state', 'ended', 'forgotten')

@@ -9,7 +9,7 @@
 -- Readers of the stream are its consumer groups. Without one, the stream is trimmed to its maximum length, and expires
 -- after the retention. With readers, an entry is only removed if every reader has acknowledged it: after the retention,
 -- or if the stream has its maximum length. It is full if it then still has that length. A call without messages only
--- removes what is due.
+-- removes such entries.
 --
 -- The fingerprints are in two generations of buckets. A generation ends with a million fingerprints or after an hour,
 -- and is forgotten when the next one ends.
@@ -19,7 +19,7 @@ local GENERATION, HOUR, BUCKETS, PRINT = 1000000, 3600000, 16384, 8
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- Fields and values alternating, as a table.
+-- Converts a list of alternating fields and values to a table.
 local function by_field(list)
   local fields = {}
   for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
@@ -31,7 +31,7 @@ local function parse(id)
   return tonumber(ms), tonumber(number)
 end
 
--- The id from which on some reader has not acknowledged all entries, and its time; nil without a reader.
+-- The id of the first entry that a reader has not acknowledged, and its time; nil without a reader.
 local function first_unread()
   if redis.call('EXISTS', stream) == 0 then return nil end
   local first_ms, first_number

@@ -1,9 +1,9 @@
--- Notes that something changed of which the feed has to tell. What is noted already keeps its earlier time.
+-- Notes subjects with changes that the feed has to publish. A subject that is noted already keeps its earlier time.
 --
 -- KEYS     changed
--- ARGV     what changed
--- Returns  the number of those that were not noted yet.
--- If repeated: notes what the relay has taken meanwhile once more, and the relay then finds nothing new to tell.
+-- ARGV     subjects that changed
+-- Returns  the number of subjects that were not noted yet.
+-- If repeated: notes again what the relay has taken meanwhile. The relay then finds nothing new to publish.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local members = {}

@@ -1,8 +1,8 @@
 -- Finds the entry to process next: the oldest on the stream of jobs, because a finished entry is removed. An entry that
 -- was not delivered yet becomes pending.
 --
--- Whether an entry was delivered does not decide which one is next: a reader that has lost the duty may still take
--- delivery of one, and no later entry may take effect before that one.
+-- The oldest entry is next even if it was delivered already: a reader that has lost the duty may still take delivery of
+-- an entry, and no later entry may take effect before that one.
 --
 -- KEYS     jobs
 -- ARGV     consumer group, consumer

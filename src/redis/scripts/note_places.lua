@@ -1,7 +1,8 @@
--- Notes what became of messages that count towards the messaging limit of a business.
+-- Records the fate of messages that count towards the messaging limit of a business.
 --
 -- KEYS     people, undelivered, windows
--- ARGV     1 now (ms) · 2 how long a person counts after a delivery (ms) · 3 line · 4 news, 38 bytes each: 8 bytes person,
+-- ARGV     1 now (ms) · 2 how long a person counts after a delivery (ms) · 3 line · 4 news, 38 bytes each: 8 bytes
+--          person,
 --          21 bytes message as in take_places.lua, kind, time (ms) as a double
 -- Kinds    D delivered at the time, or up to a second later: Meta's times are cut to whole seconds
 --          R read at the time, so it was delivered by then
@@ -9,8 +10,9 @@
 -- If repeated: changes nothing.
 --
 -- Once a message is delivered, so are the earlier ones to the same person. A message that was read is known to be
--- delivered already, unless it is still in `undelivered`. A delivered message that is not there took no place, because the
--- person had an open service window, or was given up: then the person counts from now on.
+-- delivered already, unless it is still in `undelivered`. A delivered message that is not in `undelivered` either took
+-- no place, because the person had an open service window, or its place has expired. In the second case the person
+-- counts from now on.
 local people, undelivered, windows = unpack(KEYS)
 local now, window, line, news = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local RESOLUTION = 1000

@@ -1,9 +1,9 @@
--- Reads the changes of a part of which the feed has not told yet.
+-- Reads the changes of a part that the feed has not published yet.
 --
 -- KEYS     meta, history
--- ARGV     bytes to read: the entry that exceeds them is the last
--- Returns  {number of entries told and read, 1 if there are more (else 0), the changes of the entries read, 7 bytes each,
---          a number that rises when recipients of the part are forgotten}.
+-- ARGV     bytes to read; the entry that exceeds this size is the last one
+-- Returns  {number of entries published or read so far, 1 if there are more (else 0), the changes of the entries read,
+--          7 bytes each, a number that rises when recipients of the part are erased}.
 -- If repeated: changes nothing.
 local ENTRIES = 512
 local told = tonumber(redis.call('HGET', KEYS[1], 'told')) or 0

@@ -1,5 +1,5 @@
--- Reads the messages of a line of which the feed has not told yet. The consumer group stands at the last message that
--- was told, so messages that were not told are never removed.
+-- Reads the messages of a line that the feed has not published yet. The consumer group stands at the last published
+-- message, so unpublished messages are never removed.
 --
 -- KEYS     stream
 -- ARGV     consumer group, maximum number of messages

@@ -1,9 +1,9 @@
--- Reserves rows for chunks of recipients: in the newest part of each chunk's line and group, or in a new part if the chunk
--- does not fit. A campaign with very many parts uses the newest part of the group, whichever line that is on.
+-- Reserves rows for chunks of recipients: in the newest part of each chunk's line and group, or in a new part if the
+-- chunk does not fit. A campaign with very many parts uses the newest part of the group, whichever line that is on.
 --
 -- KEYS     campaign
--- ARGV     number of parts from which on a group gets none on further lines, then for each chunk: line id, rows (at most
---          65536), group (empty: the recipients have none)
+-- ARGV     number of parts of the campaign from which on a group gets no parts on further lines, then for each chunk:
+--          line id, rows (at most 65536), group (empty: the recipients have none)
 -- Returns  for each chunk: part, first row. An empty list if the campaign would exceed 65536 parts; nil if there is no
 --          such campaign.
 -- If repeated: reserves other rows. The rows reserved before stay empty and never become recipients.

@@ -1,22 +1,24 @@
--- Stores people who want no messages from a business.
+-- Suppresses people: stores that they get no messages, or no marketing, from a business.
 --
 -- KEYS     suppressed, suppressed_news, wishes
--- ARGV     1: 1 changes a known person only to the wider scope, 0 in any way · 2 a new generation of the news (8 bytes)
---          3 how long the news may become (bytes)
+-- ARGV     1 mode: 1 changes a stored person only if the scope widens, 0 changes any field · 2 a new generation of the
+--          news (8 bytes)
+--          3 maximum length of the news (bytes)
 --          4 people, 20 bytes each: 8 bytes hash, then as stored: 7 bytes number (0: none), u32 since (s), u8 flags,
 --            of which the highest bit is the scope: set for all messages
---          5 8 bytes for each person that tell the wish to be suppressed from others, or nothing. A wish that is known is a
---            repeat, and leaves the person alone: somebody may have lifted the suppression since
--- Returns  {people who were not known, people whose entry changed}.
+--          5 a fingerprint of each person's opt-out (8 bytes), or nothing. An opt-out whose fingerprint is stored is a
+--            repeat and changes nothing, because the suppression may have been lifted since
+-- Returns  {number of people who were not stored before, number of stored people whose entry changed}.
 -- If repeated: changes nothing.
 --
--- A field of `suppressed` is the first two bytes of the hash. Its value has 18 bytes for each person: the other six, and
--- the entry. The field `n` counts the people. `suppressed_news` begins with the generation, and then has the hashes of the
--- people in the order in which they became known, so that a worker reads only those that are new to it. It also has those
--- of withhold.lua. Once it is too long it begins again with a new generation, and workers read all people.
+-- A field of `suppressed` is the first two bytes of the hash. Its value has 18 bytes for each person: the other six
+-- bytes of the hash, and the entry. The field `n` counts the people. `suppressed_news` begins with the generation,
+-- followed by the hashes of the people, oldest first, so that a worker reads only those that are new to it.
+-- `withhold.lua` appends to it too. When it is too long, it starts over with a new generation, and workers read all
+-- people.
 local suppressed, news, wishes = unpack(KEYS)
 local only_widens, people, prints = ARGV[1] == '1', ARGV[4], ARGV[5]
--- Meta delivers a webhook for up to seven days.
+-- Meta repeats a webhook for up to seven days, so fingerprints are kept for eight.
 local RECORD, ALL_MESSAGES, WISH_KEPT_S = 18, 128, 8 * 86400
 
 local now = tonumber(redis.call('TIME')[1])
@@ -39,7 +41,7 @@ for pos = 1, #people, 20 do
   local records = redis.call('HGET', suppressed, field) or ''
   local at = find(records, rest)
   if is_repeat(pos) then
-    -- Nothing changes.
+    -- A repeat changes nothing.
   elseif not at then
     redis.call('HSET', suppressed, field, records .. rest .. phone .. since .. flags)
     hashes[#hashes + 1] = string.sub(people, pos, pos + 7)

@@ -1,16 +1,16 @@
--- Counts the people who are about to get a message towards the messaging limit of a business.
+-- Takes places of the messaging limit of a business for messages that are about to leave.
 --
 -- KEYS     people, undelivered, windows
--- ARGV     1 now (ms) · 2 the limit in people (-1: none) · 3 how long a message keeps a place while it is not known to be
---          delivered (ms) · 4 line · 5 messages, 29 bytes each: 8 bytes person, 21 bytes message (16 bytes campaign,
+-- ARGV     1 now (ms) · 2 the limit in people (-1: none) · 3 how long a message keeps a place while it is not known to
+--          be delivered (ms) · 4 line · 5 messages, 29 bytes each: 8 bytes person, 21 bytes message (16 bytes campaign,
 --          u16 part, u16 row, u8 send)
--- Returns  {places taken, places left (-1: any number), when the next place frees (ms; -1: none is taken), since when no
---          place is left (ms; -1: one is), then for each message: 1 it may be sent, 0 it may not}.
--- If repeated: changes nothing, unless the message was delivered meanwhile: then its place is kept for too long.
+-- Returns  {places taken, places left (-1: any number), when the next place becomes free (ms; -1: none is taken), since
+--          when no place is left (ms; -1: a place is left), then for each message: 1 it may be sent, 0 it may not}.
+-- If repeated: changes nothing. If the message was delivered in between, its place is kept for too long.
 --
--- A person who counts already, or has an open service window with the line, takes no place. `undelivered` stores for the
--- last message of a person: time of the send, until when the person counts without it (both as doubles), and the message.
--- Its field `spent` is the time from which on no place was left.
+-- A person who counts already, or has an open service window with the line, takes no place. `undelivered` stores for
+-- the last message of a person: time of the send, until when the person counts without it (both as doubles), and the
+-- message. Its field `spent` is the time from which on no place was left.
 local people, undelivered, windows = unpack(KEYS)
 local now, limit, keep, line, messages = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 -- A message that leaves in the last minute of a window may arrive after it.

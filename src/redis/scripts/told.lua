@@ -1,4 +1,4 @@
--- Stores how many entries of a part's history, or which version of a campaign, the feed has told.
+-- Stores how many entries of a part's history, or which version of a campaign, the feed has published.
 --
 -- KEYS     part or campaign
 -- ARGV     the number

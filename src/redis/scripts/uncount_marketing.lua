@@ -1,8 +1,8 @@
--- Gives back the places of marketing messages that were counted towards frequency caps and did not reach anybody.
+-- Uncounts marketing messages that were counted towards frequency caps and did not reach their recipient.
 --
 -- KEYS     marketing
 -- ARGV     1 messages, 9 bytes each, as in count_marketing.lua
--- Returns  the number of messages that were counted.
+-- Returns  the number of messages that are no longer counted.
 -- If repeated: changes nothing.
 local marketing, messages = KEYS[1], ARGV[1]
 local RECORD, removed = 9, 0

@@ -1,9 +1,9 @@
--- Removes a person from those who want no messages from a business.
+-- Removes the suppression of a person by a business.
 --
 -- KEYS     suppressed
 -- ARGV     1 the person's hash (8 bytes)
--- Returns  1 if the person was there, else 0.
--- If repeated: returns 0. Workers keep the hash in their filters, and find no entry.
+-- Returns  1 if the person was suppressed, else 0.
+-- If repeated: returns 0. Workers keep the hash in their filters, but their lookups then find no entry.
 local RECORD = 18
 local field, rest = string.sub(ARGV[1], 1, 2), string.sub(ARGV[1], 3)
 local records = redis.call('HGET', KEYS[1], field) or ''

@@ -1,16 +1,16 @@
--- Notes people from whom Meta withheld marketing: they get none from the business until a time.
+-- Stores people from whom Meta withheld marketing: until a time they get no marketing from the business.
 --
 -- KEYS     withheld_people, suppressed_news
--- ARGV     1 now (ms) · 2 a new generation of the news (8 bytes) · 3 how long the news may become (bytes)
---          4 people, 16 bytes each: 8 bytes hash, f64 time from which on they may get marketing again (ms)
--- Returns  the number of people who were not known.
--- If repeated: changes nothing. Nobody's time becomes earlier.
+-- ARGV     1 now (ms) · 2 a new generation of the news (8 bytes) · 3 maximum length of the news (bytes)
+--          4 people, 16 bytes each: 8 bytes hash, f64 time at which they may get marketing again (ms)
+-- Returns  the number of people who were not stored before.
+-- If repeated: changes nothing. A stored time never becomes earlier.
 --
--- `suppressed_news` is that of suppress.lua, because the filters of the workers have both kinds of people.
+-- `suppressed_news` is the list of `suppress.lua`, because the filters of the workers have both kinds of people.
 local withheld, news = KEYS[1], KEYS[2]
 local now, people, hashes, KEPT_MS = tonumber(ARGV[1]), ARGV[4], {}, 60000
 
--- First, so that a person whose time is over counts as new, and the filters get the hash again.
+-- Expired people are removed first, so that they count as new, and the filters get their hashes again.
 redis.call('ZREMRANGEBYSCORE', withheld, '-inf', now)
 for pos = 1, #people, 16 do
   local hash, ends = string.sub(people, pos, pos + 7), struct.unpack('<d', people, pos + 8)

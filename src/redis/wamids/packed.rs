@@ -1,9 +1,8 @@
 //! The binary form of a message id: about a quarter of its text.
 //!
-//! Meta's ids are opaque. Those that it gives to messages of a campaign are `wamid.` and Base64, and what is encoded
-//! has the same bytes in every id except for the recipient's number and 18 hexadecimal digits. Only these are stored,
-//! as half bytes. Base64 of anything else is stored decoded, and any other text as it is. Each form is undone to the
-//! text from which it was made.
+//! Meta's ids are opaque. In practice the id of a campaign message is `wamid.` and Base64. The decoded bytes are the
+//! same in every id except for the recipient's number and 18 hexadecimal digits, so only these are stored, as half
+//! bytes. Other Base64 is stored decoded, and any other text as it is. Each form decodes to the original text.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -26,7 +25,7 @@ const USUAL: u8 = 0x80;
 
 /// The longest id that is stored, in bytes. Meta asks for room for 255.
 const WAMID_BYTES_MAX: usize = 1_024;
-/// The most bytes that are decoded from Base64. Meta's ids have about 40.
+/// Maximum number of bytes decoded from Base64. Meta's ids have about 40.
 const DECODED_BYTES_MAX: usize = 192;
 
 /// Appends the binary form of `wamid` to `out`: at most 1,027 bytes, or none if `wamid` is longer than any message id.
@@ -165,7 +164,7 @@ mod tests {
             // The same id with a lower-case digit, and as a message from a person has it.
             ("wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjlhM0NBNUIzRDREOTJGNjdFNwA=", 3 + decoded_len),
             ("wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABIYEjlBM0NBNUIzRDREOTJGNjdFNwA=", 3 + decoded_len),
-            // Base64 without its padding is not what the encoder writes.
+            // The encoder never writes Base64 without its padding.
             (usual.trim_end_matches('='), 3 + usual.len() - 1),
             ("wamid.", 3),
             ("", 3),

@@ -38,7 +38,7 @@ impl<'a> From<Value<'a>> for WebhookChange<'a> {
         let event = ban.or(value.event.0).unwrap_or_default();
         let restrictions = value.restriction_info.0;
         let stopping: Vec<_> = restrictions.iter().filter(|restriction| restriction.stops_messages()).collect();
-        // There is no end if any of these restrictions has none.
+        // If one of these restrictions has no end, all of them together have none.
         let ends: Option<Vec<_>> = stopping.iter().map(|restriction| super::time(restriction.expiration)).collect();
         let (stops_messages, until) = (!stopping.is_empty(), ends.and_then(|ends| ends.into_iter().max()));
         let cap = restrictions.iter().find(|restriction| restriction.caps_utility());

@@ -34,7 +34,7 @@ const MILLISECONDS_FROM: u64 = 1_000_000_000_000;
 pub enum WebhookChange<'a> {
     /// Statuses and inbound messages.
     Messages(Messages<'a>),
-    /// What people prefer.
+    /// People stopped or resumed marketing.
     Preferences(Box<Preferences<'a>>),
     /// The status of a template changed.
     Template(Box<TemplateChange<'a>>),

@@ -1,6 +1,6 @@
-//! `message_template_components_update`, `template_category_update` and `message_template_quality_update`: a template was
-//! edited, or Meta changed its category or its quality. The value names one template, but all templates of the WABA are
-//! read again, so nothing of it is used.
+//! `message_template_components_update`, `template_category_update` and `message_template_quality_update`: a template
+//! was edited, or Meta changed its category or its quality. The value names one template, but all templates of the WABA
+//! are read again, so nothing of it is used.
 
 use serde::Deserialize;
 

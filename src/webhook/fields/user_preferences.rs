@@ -1,6 +1,7 @@
 //! `user_preferences`: people stop or resume marketing from the business.
 //!
-//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/user_preferences>,
+//! Source:
+//! <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/user_preferences>,
 //! read 2026-11-28.
 
 use std::borrow::Cow;
@@ -16,7 +17,7 @@ pub(super) const FIELD: &str = "user_preferences";
 /// Meta's name of the preference about marketing.
 const MARKETING: &str = "marketing_messages";
 
-/// What people prefer, as they told WhatsApp.
+/// Preferences that people set in WhatsApp.
 #[derive(Debug, PartialEq)]
 pub struct Preferences<'a> {
     /// The line's `phone_number_id`.

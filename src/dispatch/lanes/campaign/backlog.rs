@@ -60,7 +60,7 @@ impl CampaignWork {
         self.is_marketing = *category == Category::Marketing;
     }
 
-    /// Lets the next tick look at the window of each part, before anything else is claimed.
+    /// Makes the next tick recompute the window of each part, before anything is claimed.
     fn look_at_windows(&mut self) {
         self.parts.iter_mut().for_each(|part| part.edge = Some(UnixMs(0)));
     }
@@ -78,7 +78,7 @@ impl CampaignWork {
         self.claimable_from.is_some_and(|at| at.is_due(now))
     }
 
-    /// Applies what the time has changed at `now`. Returns when the time changes something next.
+    /// Updates expiry and windows to `now`. Returns when one of them changes next.
     fn tick(&mut self, now: UnixMs) -> Option<UnixMs> {
         let expires_at = self.plan.campaign.expires_at;
         self.expired = expires_at.is_some_and(|at| at <= now);
@@ -108,8 +108,8 @@ impl CampaignWork {
 /// What the runner has learned about a part.
 struct PartWork {
     id: PartId,
-    /// When to inspect the part, if that is due: an older epoch may have left rows in flight, whether the campaign is
-    /// running or not.
+    /// When to inspect the part, if it has to be inspected: an older epoch may have left rows in flight, even if the
+    /// campaign is not running.
     inspect_at: Option<Due>,
     /// Some rows may never have been claimed.
     fresh: bool,
@@ -128,7 +128,7 @@ enum PartWindow {
 }
 
 impl PartWork {
-    /// A part that was not inspected. With a window it is closed until that was looked at.
+    /// A part that was not inspected yet. If it has a window, the window counts as closed until it is computed.
     fn new(id: PartId, has_window: bool) -> Self {
         Self {
             id,
@@ -167,9 +167,9 @@ impl PartWork {
 /// The ceiling of a campaign with a rate of its own, on this line.
 struct CampaignCeiling {
     ceiling: Ceiling,
-    /// How many messages may be claimed, besides those that wait.
+    /// How many messages may be claimed in addition to those that wait.
     room: usize,
-    /// When there is room, if there is none.
+    /// If no message may be claimed: when one may.
     room_at: UnixMs,
 }
 
@@ -190,17 +190,17 @@ pub enum Next {
 #[derive(Default)]
 pub struct Backlog {
     campaigns: BTreeMap<CampaignId, CampaignWork>,
-    /// Of the campaigns that have one.
+    /// The ceilings of the campaigns that have one.
     ceilings: BTreeMap<CampaignId, CampaignCeiling>,
     shares: Shares,
     /// When the first part may need maintenance, if any will.
     maintenance_from: Option<Due>,
-    /// When the time changes something next: a window opens or closes, or a campaign expires.
+    /// When the next window opens or closes, or the next campaign expires.
     edge: Option<UnixMs>,
 }
 
 impl Backlog {
-    /// Its campaigns, and how often the values of each had been changed when its plan was made.
+    /// Its campaigns, each with the number of changes of its values when its plan was made.
     pub fn campaigns(&self) -> impl ExactSizeIterator<Item = (CampaignId, u64)> {
         self.campaigns.iter().map(|(id, work)| (*id, work.plan.changes))
     }
@@ -210,19 +210,19 @@ impl Backlog {
         self.campaigns.get_mut(&id)
     }
 
-    /// Whether nothing of the part may be sent: the backlog no longer has its campaign, the campaign is not running or has
-    /// expired, its template or category is `held`, or the window of the part is closed.
+    /// Whether nothing of the part may be sent: the backlog no longer has its campaign, the campaign is not running or
+    /// has expired, its template or category is `held`, or the window of the part is closed.
     pub fn is_stopped(&self, id: PartId, held: impl Fn(&HoldScope) -> bool) -> bool {
         self.campaigns.get(&id.campaign).is_none_or(|work| !work.is_open(held) || work.is_closed(id))
     }
 
-    /// When the time changes something next, if it does: see [`Backlog::tick`].
+    /// When [`Backlog::tick`] has something to do next.
     pub fn edge(&self) -> Option<UnixMs> {
         self.edge
     }
 
-    /// Applies what the time has changed at `now`: windows that have opened or closed, and campaigns that have expired.
-    /// Returns whether it may have changed anything.
+    /// Applies the windows that have opened or closed by `now`, and the campaigns that have expired. Returns whether
+    /// anything may have changed.
     pub fn tick(&mut self, now: UnixMs) -> bool {
         if self.edge.is_none_or(|edge| now < edge) {
             return false;
@@ -240,7 +240,7 @@ impl Backlog {
         let Some(work) = self.campaigns.get_mut(&id) else { return };
         let was_marketing = work.is_marketing;
         work.set_category(waba, category);
-        // Contact hours hold for marketing only.
+        // Contact hours apply to marketing only.
         if work.is_marketing != was_marketing {
             work.look_at_windows();
             self.edge = Some(UnixMs(0));
@@ -262,7 +262,7 @@ impl Backlog {
         self.campaigns.get(&id).is_some_and(|work| work.is_marketing)
     }
 
-    /// The frequency caps that hold for the messages of a campaign, whose business has the cap `of_business`.
+    /// The frequency caps that apply to the messages of a campaign: its own, and the cap `of_business` of its business.
     pub fn frequency_caps(&self, id: CampaignId, of_business: Option<FrequencyCap>) -> Option<FrequencyCaps> {
         let work = self.campaigns.get(&id).filter(|work| work.is_marketing)?;
         FrequencyCaps::of(of_business, work.plan.campaign.frequency_cap)
@@ -272,7 +272,7 @@ impl Backlog {
     pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>, now: Instant) {
         self.set_ceiling(&plan, now);
         if let Some(work) = self.campaigns.get_mut(&plan.campaign.id) {
-            // The window may be another one.
+            // The new plan may have another window.
             work.look_at_windows();
             work.plan = plan;
             self.edge = Some(UnixMs(0));
@@ -317,8 +317,8 @@ impl Backlog {
         !self.ceilings.is_empty()
     }
 
-    /// Computes how many messages may be claimed of each campaign with a rate of its own. `waiting` has the campaign of each
-    /// message that is claimed and waits to leave; `clock` is the time at `now`.
+    /// Computes how many messages of each campaign with a rate of its own may be claimed. `waiting`: the campaign of
+    /// each claimed message that waits to leave. `clock`: the time of Redis at `now`.
     pub fn measure_room(&mut self, waiting: impl Iterator<Item = CampaignId> + Clone, now: Instant, clock: UnixMs) {
         for (id, CampaignCeiling { ceiling, room, room_at }) in &mut self.ceilings {
             let n_waiting = waiting.clone().filter(|waiting| waiting == id).count();
@@ -327,7 +327,7 @@ impl Backlog {
         }
     }
 
-    /// How many messages of a campaign may be claimed, as measured last; `None` if it has no rate of its own.
+    /// How many messages of a campaign may be claimed, as computed last; `None` if it has no rate of its own.
     pub fn room(&self, id: CampaignId) -> Option<usize> {
         self.ceilings.get(&id).map(|ceiling| ceiling.room)
     }
@@ -418,7 +418,7 @@ impl Backlog {
         }
     }
 
-    /// Maintenance that is due: what is neither a claim nor needs the permission to claim.
+    /// The maintenance that is due. It needs no permission to claim.
     fn maintenance(&mut self, now: UnixMs) -> Option<Next> {
         if self.maintenance_from.is_none_or(|at| !at.is_due(now)) {
             return None;

@@ -53,11 +53,11 @@ pub enum Reply {
 pub enum ClaimReply {
     /// The claim, and what is to be done with its rows.
     Prepared(Claim, Prepared),
-    /// Rows were claimed, and their messages could not be prepared: none of them may be sent.
+    /// Rows were claimed, but their messages could not be prepared: none of them may be sent.
     Unprepared {
         /// The rows.
         rows: Vec<ToSend>,
-        /// The messages that may be counted towards frequency caps.
+        /// The messages that may have been counted towards frequency caps.
         counted: Vec<(RowRef, MarketingMessage)>,
         /// What failed.
         error: StoreError,
@@ -69,18 +69,19 @@ pub enum ClaimReply {
 pub struct Prepared {
     /// A message for each row that may be sent.
     pub messages: Vec<Message>,
-    /// The rows that must not be sent now, because of their people.
+    /// The rows that must not be sent now because of their recipient: suppressed, withheld or over a cap. Each with
+    /// what to store for it.
     pub barred: Vec<(ClaimedRow, Settled)>,
     /// The rows for which the messaging limit has no place left.
     pub refused: Vec<ToSend>,
     /// The places that are left, if the business has a limit.
     pub places: Option<Places>,
-    /// The messages that are counted towards frequency caps, or may be if the preparation failed.
+    /// The messages that were counted towards frequency caps. If the preparation failed, they may have been counted.
     pub counted: Vec<(RowRef, MarketingMessage)>,
 }
 
 impl Prepared {
-    /// Sets the messages apart that must not be sent now. `on_withheld` is that of their campaign.
+    /// Moves the messages that must not be sent now to `barred`. `on_withheld` is the setting of their campaign.
     async fn screen(
         &mut self,
         screening: &Screening,
@@ -99,7 +100,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Counts each message towards `caps`, and sets those apart whose people have had enough.
+    /// Counts each message towards `caps`, and moves those whose recipient has reached a cap to `barred`.
     async fn count(
         &mut self,
         screening: &Screening,
@@ -125,7 +126,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Takes a place for each message, and sets those apart for which none is left.
+    /// Takes a place for each message, and moves those for which no place is left to `refused`.
     async fn take_places(&mut self, store: &Store, line: &Line, limit: u32, now: UnixMs) -> Result<(), StoreError> {
         let people: Vec<_> = self.messages.iter().map(|message| (message.to.into(), message.row())).collect();
         let (places, may_be_sent) = store.take_places(&line.business, limit, &line.id, &people, now).await?;
@@ -150,12 +151,12 @@ pub struct Refresh {
 /// Outcomes by part.
 pub type OutcomesByPart = BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>;
 
-/// What attempts say about people. It is stored before their outcomes are settled.
+/// What attempts revealed about people. It is stored before their outcomes are settled.
 #[derive(Default)]
 pub struct OfPeople {
-    /// The messages that give their places back.
+    /// The messages whose places are given back.
     pub unsent: Vec<MarketingMessage>,
-    /// The people from whom Meta withheld marketing, each with the time from which on they may get some again.
+    /// The people from whom Meta withheld marketing, and when each may get marketing again.
     pub withheld: Vec<(PersonHash, UnixMs)>,
 }
 
@@ -163,7 +164,7 @@ pub struct OfPeople {
 pub struct Settlement {
     /// The outcomes.
     pub outcomes: OutcomesByPart,
-    /// What may not be stored yet.
+    /// The outcomes that may not be stored yet.
     pub of_people: OfPeople,
     /// The number of open recipients of each part, if it succeeded.
     pub result: Result<Vec<SettledPart>, StoreError>,
@@ -183,7 +184,8 @@ impl OfPeople {
 
 /// The store in this incarnation of Redis.
 ///
-/// Errors: transient in its grace period, because other processes may not have replayed what they know about people.
+/// Errors: transient in the grace period of an incarnation, because other processes may not have replayed yet what they
+/// know about people.
 fn after_replays(store: &Store, lease: Duration) -> Result<Store, StoreError> {
     let store = store.in_this_incarnation();
     if store.in_grace_period(lease) {
@@ -205,9 +207,9 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Claims rows of a part, and builds their messages from `plan`, with whether its template is marketing. Without a
-    /// plan there are no messages. Counts the messages towards `caps`. With a `limit`, that of the line's business in
-    /// people, takes a place for each of those that are left.
+    /// Claims rows of a part, and builds their messages from `plan`, which comes with whether its template is
+    /// marketing. Without a plan there are no messages. Counts the messages towards `caps`. If the line's business has
+    /// a `limit`, in people, takes a place for each message that is left.
     pub fn claim(
         &self,
         part: PartId,
@@ -266,7 +268,7 @@ impl Calls {
         })
     }
 
-    /// Asks how many places of a business with this `limit`, in people, are left.
+    /// Reads how many places of a business with this `limit`, in people, are left.
     pub fn ask_places(&self, limit: u32, line: &LineState) -> LocalBoxFuture<'static, Reply> {
         let (store, business, now) = (self.store.clone(), line.line.business.clone(), line.clock.now());
         Box::pin(async move { Reply::Places(store.places(&business, limit, now).await) })
@@ -283,7 +285,7 @@ impl Calls {
         })
     }
 
-    /// Suppresses marketing to a person who, as Meta says, has stopped it.
+    /// Suppresses marketing to a person who stopped it, as reported by Meta.
     pub fn stop_marketing(&self, to: Phone, key: &TokenKey, line: &LineState) -> LocalBoxFuture<'static, ()> {
         let (store, business, since) = (self.store.clone(), line.line.business.clone(), line.clock.now());
         let person = PersonHash::of(to.into(), key);
@@ -297,8 +299,8 @@ impl Calls {
         })
     }
 
-    /// Settles outcomes of claims that were made under the lease of `line`. Before, stores what they say about people: the
-    /// rows may be claimed again right after.
+    /// Settles outcomes of claims that were made under the lease of `line`. First stores what they reveal about people,
+    /// because the rows may be claimed again right after the settlement.
     pub fn settle(
         &self,
         outcomes: OutcomesByPart,
@@ -351,8 +353,8 @@ impl Calls {
         })
     }
 
-    /// Reads the work of the line, and the plans of its campaigns that are not in `known` or have changed since. `known`
-    /// has the number of changes of each plan.
+    /// Reads the work of the line, and the plans of its campaigns that are not in `known` or have changed since.
+    /// `known` has the number of changes of each plan.
     pub fn refresh(&self, known: HashMap<CampaignId, u64>, line: &LineState) -> LocalBoxFuture<'static, Reply> {
         let (store, plans) = (self.store.clone(), self.plans.clone());
         let (line, settings) = (line.line.id.clone(), line.settings.clone());

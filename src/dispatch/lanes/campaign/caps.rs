@@ -1,6 +1,6 @@
-//! The messages of a lane that count towards frequency caps, and may have to give their places back. Pure.
+//! The claimed messages of a lane that count towards frequency caps. Those that are not sent are uncounted. Pure.
 //!
-//! If the process dies: what it had counted and not sent keeps its place.
+//! If the process dies: messages that it had counted and not sent stay counted.
 
 use std::collections::HashMap;
 
@@ -12,19 +12,19 @@ use crate::{
 /// The messages that were counted.
 #[derive(Debug, Default)]
 pub struct CapKeeper {
-    /// Those that have not ended.
+    /// The messages whose attempt has not ended.
     counted: HashMap<RowRef, MarketingMessage>,
-    /// Those that ended without being sent. To be given back before their rows are settled.
+    /// The messages that ended without being sent. They are uncounted before their rows are settled.
     unsent: Vec<MarketingMessage>,
 }
 
 impl CapKeeper {
-    /// Notes that a claimed message is counted, or may be.
+    /// Records a claimed message that was counted, or may have been.
     pub fn counted(&mut self, row: RowRef, message: MarketingMessage) {
         self.counted.insert(row, message);
     }
 
-    /// Notes how a message ended.
+    /// Records how a message ended.
     pub fn ended(&mut self, row: RowRef, settled: &Settled) {
         if self.counted.is_empty() {
             return;
@@ -35,12 +35,12 @@ impl CapKeeper {
         }
     }
 
-    /// The messages to give back, once.
+    /// Returns the messages to uncount, each once.
     pub fn take_unsent(&mut self) -> Vec<MarketingMessage> {
         std::mem::take(&mut self.unsent)
     }
 
-    /// Notes that messages could not be given back.
+    /// Records messages that could not be uncounted, to be returned again.
     pub fn not_given_back(&mut self, messages: Vec<MarketingMessage>) {
         self.unsent.extend(messages);
     }

@@ -3,7 +3,8 @@
 //! [`backlog`] chooses the part to claim from, and [`share`] the campaign. `redis_calls` starts the [`calls`] that are
 //! due and applies their replies. `outcomes` gathers outcomes, which are settled in batches.
 //!
-//! If the process dies: the rows that were claimed are in flight in Redis, and the line's next owner puts them in doubt.
+//! If the process dies: the rows that were claimed are in flight in Redis, and the line's next owner puts them in
+//! doubt.
 
 pub mod backlog;
 pub mod calls;
@@ -63,7 +64,7 @@ pub struct CampaignUnit {
     /// The number of this attempt, from 1.
     attempt: u8,
     to: Phone,
-    /// Its template is marketing, and it is not sent through the Marketing Messages API yet.
+    /// Whether its template is marketing and it was not sent through the Marketing Messages API.
     can_be_rerouted: bool,
 }
 
@@ -84,16 +85,16 @@ pub struct CampaignLane {
     outcomes: BTreeMap<PartId, PendingOutcomes>,
     places: PlaceKeeper,
     caps: CapKeeper,
-    /// The people from whom Meta withheld marketing, until when. To be stored before the outcomes of their rows.
+    /// The people from whom Meta withheld marketing, and until when. Stored before the outcomes of their rows.
     withheld: Vec<(PersonHash, UnixMs)>,
-    /// The open call to Redis, of all but settlements.
+    /// The open call to Redis, if it is not a settlement.
     call: Option<LocalBoxFuture<'static, Reply>>,
     settling: Option<LocalBoxFuture<'static, Settlement>>,
     /// Calls to Redis whose results the lane does not need. It waits for them only before it ends.
     background: FuturesUnordered<LocalBoxFuture<'static, ()>>,
     /// Parts without open recipients, which are to be removed from the work of the line.
     finished: HashSet<PartId>,
-    /// When they are removed at the latest.
+    /// When the finished parts are removed at the latest.
     finish_at: Option<Instant>,
     /// Parts whose campaign has passed its `expires_at`.
     expired: HashSet<PartId>,
@@ -115,7 +116,7 @@ pub struct CampaignLane {
     idle_until: Option<Instant>,
     /// When the first message that waits may leave, if all of them wait for the rates of their campaigns.
     leave_at: Option<Instant>,
-    /// When the time changes something next in the backlog.
+    /// When the next window of the backlog opens or closes, or its next campaign expires.
     edge_at: Option<Instant>,
 }
 
@@ -153,7 +154,7 @@ impl CampaignLane {
         }
     }
 
-    /// Gives back the messages that wait and that `which` accepts: they are settled as if they had not been claimed.
+    /// Gives back the waiting messages that `which` selects: they are settled as if they had not been claimed.
     fn give_back_if(&mut self, line: &LineState, which: impl Fn(PartId) -> bool) {
         for ready in mem::take(&mut self.ready) {
             if which(ready.part()) {
@@ -164,8 +165,8 @@ impl CampaignLane {
         }
     }
 
-    /// Fails the waiting messages to countries that Meta does not let the WABA send to, as Meta would. They would have to
-    /// wait for a day otherwise, and most of them in vain.
+    /// Fails the waiting messages to countries to which Meta does not let the WABA send, as Meta would. Otherwise they
+    /// would wait for a day, and most would fail then.
     fn refuse_held_countries(&mut self, line: &LineState) {
         let held = line.held_countries(line.clock.now());
         if held.is_empty() {
@@ -184,8 +185,8 @@ impl CampaignLane {
         }
     }
 
-    /// Whether messages of a part must not be sent: its campaign is not running or has left the line, its template is held,
-    /// or the time for them is over or has not come.
+    /// Whether messages of a part must not be sent: its campaign is not running, has expired or has left the line, its
+    /// template is held, or its window is closed.
     fn is_part_stopped(&self, id: PartId, line: &LineState) -> bool {
         let now = line.clock.now();
         self.backlog.is_stopped(id, |template| line.is_held(template, now))
@@ -360,7 +361,7 @@ impl Lane for CampaignLane {
     }
 }
 
-/// The campaign of a message that was not claimed before: nobody can have tried to send it.
+/// The campaign of a message, if this is its first claim: then it was certainly not sent before.
 fn only_attempt(campaign: CampaignId, claimed: ClaimedRow) -> Option<CampaignId> {
     const FIRST: u8 = 1;
     (claimed.send == FIRST).then_some(campaign)

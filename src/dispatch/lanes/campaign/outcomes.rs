@@ -80,7 +80,7 @@ impl CampaignLane {
         }));
     }
 
-    /// Counts recipients in a row that failed with the same code, which blames the message. `pause_after` of them
+    /// Counts consecutive failures with the same code, which shows that the message is at fault. `pause_after` of them
     /// pause the campaign. Returns whether this one did.
     fn count_failure(&mut self, campaign: CampaignId, pause_after: u32, outcome: &Outcome, line: &LineState) -> bool {
         let Some(reason) = outcome.cause().map(Cause::reason) else { return false };
@@ -161,7 +161,7 @@ impl CampaignLane {
         (!due.is_empty()).then_some(due)
     }
 
-    /// What attempts that have ended say about people, once.
+    /// Returns what ended attempts revealed about people, each fact once.
     pub(super) fn take_of_people(&mut self) -> OfPeople {
         OfPeople { unsent: self.caps.take_unsent(), withheld: std::mem::take(&mut self.withheld) }
     }
@@ -187,7 +187,7 @@ impl CampaignLane {
     }
 }
 
-/// Whether an error of this scope stops the campaign, because it stops nothing beyond it.
+/// Whether an error of this scope stops only the campaign. Errors of wider scopes set a hold.
 fn concerns_campaign(scope: ErrorScope) -> bool {
     match scope {
         ErrorScope::Campaign | ErrorScope::Message | ErrorScope::Recipient | ErrorScope::Pair | ErrorScope::None => {

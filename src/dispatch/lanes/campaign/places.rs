@@ -1,8 +1,8 @@
-//! The places of the business's messaging limit, as one lane sees them: whether it may claim, and the messages for which it
-//! has taken a place that they may not need. Pure, but for the clock that callers pass.
+//! The places of the business's messaging limit, as one lane sees them: how many messages it may claim, and the places
+//! to give back for messages that were not sent. Pure: callers pass the time.
 //!
-//! A lane knows from its last call how many places are left. Other lines take places too, so a claim can get fewer than
-//! that. What it does not get is given back.
+//! A lane knows from its last call how many places are left. Other lines take places too, so a claim can get fewer
+//! places than that. Rows without a place are given back.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Places are asked for at least this often while none is left: a message may have failed and left its place.
+/// While no place is left, Redis is asked at least this often: a message may have failed and freed its place.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// Minimum time between two calls that find no place.
@@ -40,24 +40,24 @@ pub enum Allowance {
         /// The limit in people.
         limit: u32,
     },
-    /// None before this time, unless something changes.
+    /// No message before this time, unless something changes.
     None(Instant),
 }
 
-/// The places of a lane.
+/// Tracks the places that one lane has taken.
 #[derive(Debug, Default)]
 pub struct PlaceKeeper {
     left: u64,
-    /// When to ask how many are left. `None`: at once.
+    /// When to ask how many places are left. `None`: at once.
     ask_at: Option<Instant>,
-    /// The messages that were claimed and have not ended, with the people who have a place for them.
+    /// The claimed messages whose attempt has not ended, each with the person who has a place for it.
     taken: HashMap<RowRef, Person>,
-    /// What became of messages that were not sent. To be stored.
+    /// The messages that were not sent, as facts to store.
     ended: Vec<PlaceNews>,
 }
 
 impl PlaceKeeper {
-    /// How many messages may be claimed at `now`. `limit`: that of the business, if it is known.
+    /// How many messages may be claimed at `now`. `limit`: the messaging limit of the business, if it is known.
     pub fn allowance(&self, limit: Option<MessagingLimit>, now: Instant) -> Allowance {
         match limit {
             Some(MessagingLimit::Unlimited) => Allowance::Unlimited,
@@ -66,12 +66,12 @@ impl PlaceKeeper {
                 (Some(at), 0) => Allowance::None(at),
                 (Some(_), left) => Allowance::Limited { messages: usize::try_from(left).unwrap_or(usize::MAX), limit },
             },
-            // Meta is asked as soon as the worker starts.
+            // The worker reads the limit from Meta as soon as it starts.
             None => Allowance::None(now + ASK_PAUSE),
         }
     }
 
-    /// Applies what Redis said at `now`, which is `clock` on its clock.
+    /// Applies an answer of Redis that arrived at `now`. `clock`: the time of Redis at `now`.
     pub fn learned(&mut self, places: Places, now: Instant, clock: UnixMs) {
         self.left = places.left;
         let wait = match places {
@@ -81,17 +81,17 @@ impl PlaceKeeper {
         self.ask_at = Some(now + wait);
     }
 
-    /// Asks again: the limit may have changed.
+    /// Makes the next call ask Redis again, because the limit may have changed.
     pub fn ask_again(&mut self) {
         self.ask_at = None;
     }
 
-    /// Notes that a claimed message has a place.
+    /// Records that a claimed message has a place.
     pub fn took(&mut self, message: RowRef, person: Person) {
         self.taken.insert(message, person);
     }
 
-    /// Notes how a message ended.
+    /// Records how a message ended.
     pub fn ended(&mut self, message: RowRef, settled: &Settled) {
         let Some(person) = self.taken.remove(&message) else { return };
         if settled.is_undelivered() {
@@ -99,7 +99,7 @@ impl PlaceKeeper {
         }
     }
 
-    /// What became of messages that were not sent, once.
+    /// Returns the facts to store about messages that were not sent, each once.
     pub fn take_ended(&mut self) -> Vec<PlaceNews> {
         std::mem::take(&mut self.ended)
     }

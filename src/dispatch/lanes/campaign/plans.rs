@@ -41,13 +41,13 @@ pub struct SendPlan {
 /// When messages of the parts of a campaign may leave.
 #[derive(Debug, Default)]
 pub struct PartWindows {
-    /// Of parts whose recipients have no group.
+    /// For parts whose recipients have no group.
     ungrouped: ByCategory,
-    /// By the number of the part.
+    /// For parts with a group, by the number of the part.
     grouped: HashMap<u16, ByCategory>,
 }
 
-/// When messages of a part may leave, by whether the template is marketing.
+/// When messages of a part may leave: as marketing, and as any other category.
 #[derive(Debug, Default)]
 struct ByCategory {
     marketing: Leave,
@@ -74,7 +74,8 @@ impl PartWindows {
         }
     }
 
-    /// Those of a campaign whose parts have these groups; `None` if all messages leave at all hours.
+    /// The windows of a campaign. `groups`: the group of each part that has one. `None` if all messages leave at all
+    /// hours.
     pub fn of(
         window: Option<&SendWindow>,
         groups: &HashMap<u16, String>,
@@ -84,7 +85,7 @@ impl PartWindows {
             return Ok(None);
         }
         let ungrouped = match window {
-            // Their time zones are not known.
+            // The time zones of these recipients are not known, so their messages never leave.
             Some(window) if window.is_by_recipient() => ByCategory::default(),
             _ => ByCategory::of(window, None, hours)?,
         };
@@ -101,7 +102,7 @@ impl ByCategory {
 }
 
 impl SendPlan {
-    /// The plan of a campaign, for a worker with `settings`. `groups` are those of its parts.
+    /// The plan of a campaign, for a worker with `settings`. `groups`: the group of each of its parts that has one.
     fn new(
         Definition { campaign, changes, .. }: Definition,
         groups: &HashMap<u16, String>,
@@ -124,7 +125,7 @@ impl SendPlan {
     }
 }
 
-/// A plan to read: of the campaign after at least this many changes of its values.
+/// A plan to read: that of a campaign with at least this number of changes of its values.
 #[derive(Clone, Copy, Debug)]
 pub struct WantedPlan {
     /// The campaign.

@@ -50,8 +50,8 @@ impl ChunkCache {
     /// Finds the recipients of `rows` of a part. Returns for each row, in the same order, its chunk and its index in
     /// the chunk.
     ///
-    /// `erased`: as the claim of the rows returned it. A chunk that was read before the last recipients of the part were
-    /// forgotten is read again.
+    /// `erased`: as the claim of the rows returned it. A chunk that was read before recipients of the part were last
+    /// erased is read again.
     pub async fn locate(
         &self,
         store: &Store,

@@ -83,7 +83,7 @@ impl CampaignLane {
         }
         match self.backlog.next(clock, line.may_claim(now), |template| line.is_held(template, clock)) {
             Next::Inspect(part) => Some(self.claim(part, 0, None, line)),
-            // Other processes may still have to replay who got marketing, and from whom Meta withheld it.
+            // Other processes may not have replayed yet which people got marketing, and from which Meta withheld it.
             Next::Claim(part)
                 if self.backlog.is_marketing(part.campaign)
                     && self.calls.store.in_grace_period(line.settings.lease) =>
@@ -151,7 +151,7 @@ impl CampaignLane {
                 self.return_rows(part, rows, line);
             }
             Reply::Claimed(part, Err(error)) => {
-                // Redis may have made the claim all the same.
+                // Redis may have executed the claim.
                 if !matches!(error, StoreError::NotApplied(_) | StoreError::Login(_)) {
                     self.unanswered_claim.get_or_insert(UnansweredClaim { part, number: self.claims });
                 }
@@ -211,7 +211,7 @@ impl CampaignLane {
         }
     }
 
-    /// The frequency caps that hold for the messages of a part.
+    /// The frequency caps that apply to the messages of a part.
     fn frequency_caps(&self, part: PartId, line: &LineState) -> Option<FrequencyCaps> {
         self.backlog.frequency_caps(part.campaign, line.line.frequency_cap)
     }
@@ -220,13 +220,13 @@ impl CampaignLane {
     fn allowance(&self, now: Instant, line: &LineState) -> Allowance {
         match self.places.allowance(line.messaging_limit(), now) {
             Allowance::Unlimited => Allowance::Unlimited,
-            // Other workers may still have to replay whom they have sent to.
+            // Other workers may not have replayed yet to which people they have sent.
             _ if self.calls.store.in_grace_period(line.settings.lease) => Allowance::None(now + TAKEOVER_RETRY),
             allowance => allowance,
         }
     }
 
-    /// Claims at most `rows` rows. `limit`: that of the business in people, if it has one.
+    /// Claims at most `rows` rows. `limit`: the messaging limit of the business in people, if it has one.
     fn claim(
         &mut self,
         part: PartId,
@@ -275,8 +275,8 @@ impl CampaignLane {
                     self.finished.insert(part);
                 }
             }
-            // Only this lane claims in this epoch, so this is a claim of its own that a newer one overtook. The
-            // reply to the newer one counts.
+            // Only this lane claims in this epoch, so a newer claim of this lane has overtaken this one. The reply to
+            // the newer claim counts.
             Claim::Late => {}
             Claim::InGracePeriod => {
                 // Redis has no claim of this epoch in the part, so a claim without a reply left nothing in flight.

@@ -1,12 +1,12 @@
 //! Decides which claimed messages must not be sent, and why.
 //!
-//! Nearly nobody is suppressed, or had marketing withheld by Meta, so each business has a filter in memory that holds the
-//! hashes of all such people and knows for nearly everybody else that they are not among them. The rest is looked up in
-//! Redis. Before the messages of a claim are checked, the people who became known before it are added to the filter. Lines
+//! Few people are suppressed, or had marketing withheld by Meta. Each business therefore has a Bloom filter of the
+//! hashes of these people in memory, and only recipients whom the filter may contain are looked up in Redis. Before the
+//! messages of a claim are checked, the people who were added in Redis before the claim are added to the filter. Lines
 //! of one business that claim at the same time share that read.
 //!
-//! Promises: no message is sent to a person whose suppression was stored before its row was claimed, and no marketing to one
-//! from whom Meta had withheld it less than a day before.
+//! Promises: no message is sent to a person whose suppression was stored before its row was claimed, and no marketing
+//! to one from whom Meta had withheld it less than a day before.
 
 use std::{
     cell::RefCell,
@@ -28,17 +28,17 @@ use crate::{
     },
 };
 
-/// The share of people whom the filter suspects although nothing is known about them: each costs a lookup in Redis.
+/// The false positive rate of the filter. Each false positive costs a lookup in Redis.
 const FALSE_POSITIVES: f64 = 0.01;
-/// The least number of people that a new filter has room for beyond those it begins with.
+/// Minimum number of people that can be added to a new filter before it is rebuilt.
 const ROOM_MIN: usize = 10_000;
 /// People that are read in one step while a filter is built.
 const READ_AT_ONCE: usize = 10_000;
 
-/// What was claimed.
+/// What the messages to check have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimed<'a> {
-    /// The business that sends them.
+    /// The business that sends the messages.
     pub business: &'a BusinessId,
     /// Whether their template is marketing.
     pub is_marketing: bool,
@@ -51,13 +51,13 @@ pub struct Claimed<'a> {
 /// Why a message must not be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bar {
-    /// Its recipient gets none.
+    /// It is skipped for this reason.
     Skip(SkipReason),
-    /// Meta withheld marketing from the person, who may get some again from this time on.
+    /// Meta withheld marketing from the person, who may get marketing again from this time on.
     Until(UnixMs),
 }
 
-/// Whom the campaigns of a shard must not send to.
+/// The people to whom the campaigns of a shard must not send.
 pub struct Screening {
     token_key: SharedTokenKey,
     filters: RefCell<HashMap<BusinessId, Rc<Mutex<Filter>>>>,
@@ -66,9 +66,9 @@ pub struct Screening {
 /// The people of a business who are suppressed, or had marketing withheld.
 #[derive(Default)]
 struct Filter {
-    /// `None` while there is nobody.
+    /// `None` while there are no such people.
     people: Option<BloomFilter>,
-    /// How many more people the filter has room for.
+    /// How many more people can be added before the filter is rebuilt.
     room: usize,
     position: NewsPosition,
     /// When the last read of the news began.
@@ -76,7 +76,7 @@ struct Filter {
 }
 
 impl Screening {
-    /// Knows nobody yet. `token_key` is that of the installation.
+    /// Starts with empty filters. `token_key` is the key of the installation.
     pub fn new(token_key: SharedTokenKey) -> Self {
         Self { token_key, filters: RefCell::default() }
     }
@@ -93,7 +93,8 @@ impl Screening {
         let Claimed { business, is_marketing, at, now } = claimed;
         let (indices, hashes): (Vec<_>, Vec<_>) =
             self.suspects(store, business, messages, at).await?.into_iter().unzip();
-        // What a person wants comes before what Meta delivers, and that before what Meta withholds for a time.
+        // Later entries replace earlier ones: a suppression takes precedence over a number that gets no marketing, and
+        // that over marketing that Meta withheld for a time.
         let mut barred = BTreeMap::new();
         if is_marketing {
             let withheld = indices.iter().zip(store.withheld_until(business, &hashes, now).await?);
@@ -106,13 +107,13 @@ impl Screening {
         Ok(barred.into_iter().collect())
     }
 
-    /// The people whom messages are for, in order.
+    /// The recipient of each message, in order.
     pub fn people<'m>(&self, messages: &'m [Message]) -> impl Iterator<Item = PersonHash> + use<'m> {
         let key = self.token_key.get();
         messages.iter().map(move |message| PersonHash::of(message.to.into(), &key))
     }
 
-    /// The messages whose recipients the filter suspects.
+    /// The messages whose recipients the filter may contain.
     async fn suspects(
         &self,
         store: &Store,
@@ -132,14 +133,14 @@ impl Screening {
 
 /// The messages that Meta delivers to nobody if they are marketing: those to numbers of the USA.
 ///
-/// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/marketing-templates>, read
-/// 2026-11-28: from 1 April 2025 on, nobody with a +1 number and an area code of the USA gets marketing templates.
+/// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/marketing-templates>,
+/// read 2026-11-28: from 1 April 2025 on, nobody with a +1 number and an area code of the USA gets marketing templates.
 fn undeliverable(messages: &[Message]) -> impl Iterator<Item = usize> {
     messages.iter().enumerate().filter(|(_, message)| us_numbers::is_us(message.to)).map(|(index, _)| index)
 }
 
 impl Filter {
-    /// Adds everybody who became known before `until`.
+    /// Adds the people who were suppressed or withheld before `until`.
     async fn follow(&mut self, store: &Store, business: &BusinessId, until: Instant) -> Result<(), StoreError> {
         if self.followed_at.is_some_and(|at| at >= until) {
             return Ok(());
@@ -160,7 +161,7 @@ impl Filter {
     }
 
     async fn build(&mut self, store: &Store, business: &BusinessId) -> Result<(), StoreError> {
-        // Not followed any more if this fails in the middle.
+        // Reset first, so that the filter is built again if this fails in the middle.
         self.position = NewsPosition::default();
         let position = store.suppression_news_end(business).await?;
         let count = store.suppressed_count(business).await? + store.withheld_count(business).await?;

@@ -10,15 +10,15 @@ use crate::{
     domain::{Cause, Due, OnWithheld, Outcome, Settled, UnixMs, policy},
 };
 
-/// The messages that are withheld together are sent again within this time, each at a random moment.
+/// Messages that are withheld at the same time are sent again at random times within this period.
 const WITHHELD_SPREAD: Duration = Duration::from_secs(60 * 60);
 
-/// What the outcome of an attempt depends on beside the outcome.
+/// The inputs of [`settled`] besides the outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct SettleContext {
     /// The number of the attempt, from 1.
     pub attempt: u8,
-    /// What the campaign wants for a message that Meta withheld.
+    /// The campaign's setting for messages that Meta withheld.
     pub on_withheld: OnWithheld,
     /// When the attempt ended.
     pub now: UnixMs,
@@ -34,7 +34,7 @@ pub fn settled(outcome: &Outcome, context: SettleContext, settings: &DispatchSet
     match outcome {
         Outcome::Accepted { wamid, held: false } => Settled::Accepted(wamid.clone()),
         Outcome::Accepted { wamid, held: true } => Settled::Held(wamid.clone()),
-        // The hold makes it wait, and may be lifted early.
+        // The hold makes the message wait. It may be lifted early, so the message gets no due time of its own.
         Outcome::Throttled { .. } if matches!(consequence(outcome), Consequence::Hold { .. }) => {
             Settled::Back { at: Due::AtOnce }
         }

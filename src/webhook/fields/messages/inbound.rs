@@ -1,8 +1,8 @@
 //! Messages from people, parsed in full.
 //!
 //! Parsing one copies its text into an [`Inbound`], which outlives the webhook and is not bound to its bytes. Statuses,
-//! which are most of the traffic, do not pay for that: their webhooks have `contacts` too, but these are only parsed if
-//! there is a message.
+//! which are most of the traffic, avoid that cost: their webhooks have `contacts` too, but `contacts` are only parsed
+//! if there is a message.
 //!
 //! The members of a message are found first and parsed one by one, because the name of the object with its content is
 //! the value of `type`. A member in another form than Meta documents counts as missing, and affects no other.

@@ -27,7 +27,7 @@ fn read_written(message: &Members<'_>) -> Content {
     let kind = message.text("type").unwrap_or_default();
     let json = message.get(&kind).0.filter(|json| !kind.is_empty() && json.get() != "null");
     let content = match (&*kind, json) {
-        // The object is not in all of them.
+        // Not every message of this type has the object.
         ("unsupported", _) => {
             let kind = message.object("unsupported").and_then(|unsupported| unsupported.text("type"));
             Some(Content::Unsupported { kind })

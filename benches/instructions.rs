@@ -127,7 +127,7 @@ impl Baseline {
     }
 }
 
-/// Everything that the counts depend on, apart from the code: processor, compiler, valgrind.
+/// What the counts depend on besides the code: processor, compiler and valgrind.
 fn made_by() -> String {
     format!("{}, {}, {}", processor(), version("rustc"), version("valgrind"))
 }

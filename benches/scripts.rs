@@ -2,7 +2,7 @@
 //!
 //! Redis runs one script at a time, so its time per message bounds what all workers together can send. One part of
 //! 65,536 recipients is uploaded, claimed and settled, and its statuses are applied, once for each of several realistic
-//! batch sizes. The steps run one after the other over one connection, so only Redis is waited for.
+//! batch sizes. The steps run one after the other over one connection, so only Redis limits them.
 //!
 //! | column | meaning |
 //! | --- | --- |

@@ -348,8 +348,7 @@ impl Housekeeping {
         }
     }
 
-    /// Until when a campaign, listed with the time `since`, needs no maintenance. `None`: it needs maintenance now.
-    /// `Some(None)`: it will never need any.
+    /// When a campaign, listed with the time `since`, next needs maintenance. `None`: now. `Some(None)`: never.
     fn postpone_until(&self, since: UnixMs, record: Option<&CampaignRecord>) -> Option<Option<UnixMs>> {
         match record {
             Some(record) if record.state == CampaignState::Scheduled => {

@@ -230,7 +230,7 @@ impl LeaseKeeper {
         self.request(Awaited::Renewal { requested_at: now }, LeaseRequest::Acquire(leases))
     }
 
-    /// `epochs`: in the order of the owned lines, which only change between ticks and after the renewal.
+    /// `epochs` are in the order of the owned lines. The owned lines change only between ticks and after the renewal.
     fn renewed(&mut self, requested_at: Instant, epochs: &[Option<u64>]) {
         for ((line, owned), epoch) in self.owned.iter().zip(epochs) {
             if epoch.is_some() {
@@ -322,8 +322,8 @@ impl LeaseKeeper {
             let group = &self.shares[index].lines;
             free.iter().map(|(line, _)| line).filter(|line| group.contains(*line)).take(n)
         };
-        // A lease that lasts longer than any new one was acquired before Redis' clock was set back. Trying to acquire
-        // it makes `acquire.lua` shorten it.
+        // If a lease lasts longer than any new lease, the clock of Redis was set back after its acquisition. An attempt
+        // to acquire the lease makes `acquire.lua` shorten it.
         let overlong = held.iter().filter(|(_, ttl)| **ttl > Some(self.length)).map(|(line, _)| line);
         let lines: Vec<LineId> = room.iter().flat_map(of_group).chain(overlong).cloned().collect();
         if lines.is_empty() {

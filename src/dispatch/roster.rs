@@ -26,7 +26,7 @@ pub struct Roster {
     warned_about: HashSet<String>,
 }
 
-/// Lines that are listed by the same workers, and the most of them that one worker may own.
+/// Lines that are listed by the same workers, and how many of them one worker may own.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineGroup {
     /// The lines.

@@ -41,8 +41,8 @@ const GROW_EVERY: Duration = Duration::from_millis(1);
 /// As [`GROW_EVERY`], for a limit beyond [`IN_FLIGHT_TARGET`] if answers come at once.
 const GROW_SLOWLY_EVERY: Duration = Duration::from_millis(5);
 
-/// The limit falls to the peak of the last window of this length. The peak stands for the open connections: the Graph
-/// client sends nothing over a connection that was idle for longer.
+/// The limit falls to the peak of the last window of this length. The peak approximates the number of open connections:
+/// the Graph client sends nothing over a connection that was idle for longer.
 const PEAK_WINDOW: Duration = Duration::from_secs(15);
 
 /// While a shard is busy: attempts allowed in flight for each one that Meta is processing. How many Meta is processing
@@ -65,12 +65,12 @@ pub struct Shard {
 #[derive(Default)]
 struct InFlight {
     current: Cell<usize>,
-    /// The highest number reached lately, whose connections are open; lowered while the shard is busy.
+    /// The recent peak of attempts in flight, whose connections are still open. Lowered while the shard is busy.
     limit: Cell<usize>,
     grown_at: Cell<Option<Instant>>,
     /// Whether the quickest answer of the last sample took less than [`SLOW_ANSWER`].
     quick: Cell<bool>,
-    /// The highest number since `peak_from`.
+    /// The highest number of attempts in flight since `peak_from`.
     peak: Cell<usize>,
     peak_from: Cell<Option<Instant>>,
     /// The answers since the last sample.
@@ -83,7 +83,7 @@ struct InFlight {
 #[derive(Clone, Copy, Default)]
 struct Answers {
     count: u32,
-    /// The latency of the quickest, if there is one.
+    /// The latency of the quickest answer; `None` without an answer.
     quickest: Option<Duration>,
 }
 
@@ -216,7 +216,8 @@ impl Drop for ActiveLine {
 impl Drop for AttemptPermit {
     fn drop(&mut self) {
         let InFlight { current, limit, waiters, .. } = &self.0.in_flight;
-        // If the runner of the next line is gone, its waiter drops the permit, which passes it on once more.
+        // If the runner of the next line has ended, its waiter drops the permit, which passes it on to the line after
+        // that.
         let next = (current.get() <= limit.get()).then(|| waiters.borrow_mut().pop_front()).flatten();
         let Some(next) = next else {
             current.set(current.get() - 1);

@@ -432,8 +432,9 @@ struct SignalWatch {
 }
 
 impl SignalWatch {
-    /// Runs until it is aborted. Begins when `joined` is notified: after the first heartbeat of the worker. So either
-    /// an operator who pauses everything finds the worker among the live ones, or the worker finds the pause.
+    /// Runs until it is aborted. Begins when `joined` is notified, after the first heartbeat of the worker. So an
+    /// operator's pause of the installation either finds the worker among the live ones, or is stored before the worker
+    /// reads the pauses.
     async fn run(self, joined: Arc<Notify>) {
         joined.notified().await;
         let (mut read_at, mut beat_at): (Option<Instant>, Option<Instant>) = (None, None);

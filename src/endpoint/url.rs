@@ -35,7 +35,7 @@ impl EndpointUrl {
         (!is_public(address)).then_some(address)
     }
 
-    /// The URL itself. Only for the client that sends requests to it.
+    /// The whole URL, with its secrets. Only for the client that sends requests to it.
     pub fn expose(&self) -> &Url {
         &self.0
     }

@@ -54,7 +54,7 @@ impl Campaigns {
         Self { configured, retention, feed_retention, known: HashMap::new() }
     }
 
-    /// Reads the campaigns of `parts` that are not known, or not recently.
+    /// Reads the campaigns of `parts` that are not in the cache, or no longer fresh.
     pub(super) async fn read(&mut self, store: &Store, parts: impl IntoIterator<Item = PartId>) -> Result<()> {
         let is_known = |part: &PartId| {
             let info = self.known.get(&part.campaign);

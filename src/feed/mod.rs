@@ -94,7 +94,7 @@ impl Feed {
 
 /// Lowers the priority of the calling thread. An error is ignored: the feed then takes more time from dispatch.
 fn lower_priority() {
-    // On other systems the call would change the whole process.
+    // Only on Linux, because on other systems the call would change the whole process.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         debug!(%error, "the feed keeps the priority of the process");

@@ -335,7 +335,7 @@ impl Relay {
 }
 
 impl Drop for Relay {
-    /// Another worker has the duty from now on, or none.
+    /// Ends the lag metric of the stream, because from now on another worker has the duty, or none.
     fn drop(&mut self) {
         metrics::feed_lag(self.partition).set(0.0);
     }

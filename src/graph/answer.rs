@@ -105,8 +105,8 @@ enum ErrorData<'a> {
 impl<'a> Answer<'a> {
     /// Parses `body`. Anything that is not JSON of this shape becomes an empty response.
     fn parse(body: &'a [u8]) -> Self {
-        // Not from bytes: serde_json does not check the UTF-8 of what it skips, and text that is not UTF-8 is not
-        // JSON.
+        // The body is checked to be UTF-8 first, as JSON has to be: when serde_json parses bytes, it does not check
+        // text that it skips.
         str::from_utf8(body).ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 

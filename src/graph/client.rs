@@ -185,8 +185,8 @@ impl GraphClient {
     pub fn sender(&self, line: &LineId, token: &Secret) -> Result<LineSender, BadToken> {
         let mut headers = authorized(token)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // Set here, because reqwest would otherwise add these headers to each request, whose copy of the map would have
-        // to grow.
+        // These headers are set here, because reqwest would otherwise add them to the header map of each request, and
+        // the map would have to grow.
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         headers.insert(USER_AGENT, HeaderValue::from_static(OUR_USER_AGENT));
         Ok(LineSender {
@@ -251,9 +251,9 @@ pub struct SendRequest {
 
 /// The right to send one message, until dropped.
 pub enum Permit {
-    /// On an open connection: the message leaves as soon as [`LineSender::send`] runs.
+    /// A permit on an open connection: the message leaves as soon as [`LineSender::send`] runs.
     Open(OpenPermit),
-    /// On a connection that is yet to be made: the message leaves at [`Departure::leave`].
+    /// A permit on a connection that is yet to be made: the message leaves at [`Departure::leave`].
     New(NewPermit),
 }
 

@@ -486,7 +486,7 @@ impl Store {
         });
         let mut store = self.clone();
         if from.iter().any(|state| matches!(state, CampaignState::Draft | CampaignState::Scheduled)) {
-            // Fails if the incarnation changes, so that no campaign is launched after Redis forgot its listing.
+            // Fails if the incarnation changes, so that no campaign is launched after Redis lost its entry in the list.
             store = self.in_this_incarnation();
             store.list_active(id, now).await?;
         }
@@ -516,8 +516,8 @@ impl Store {
     /// Errors: as for [`Store::change_campaign`].
     pub async fn amend_campaign(&self, record: &CampaignRecord, changed: &Campaign, now: UnixMs) -> Result<bool> {
         let id = record.campaign.id;
-        // Fails if the incarnation changes, so that no start is moved to an earlier time after Redis forgot its
-        // listing.
+        // Fails if the incarnation changes, so that no start is moved to an earlier time after Redis lost the
+        // campaign's entry in the list.
         let store = self.in_this_incarnation();
         let is_scheduled = record.state == CampaignState::Scheduled;
         if is_scheduled {
@@ -554,14 +554,14 @@ impl Store {
 
     /// Makes the parts of a campaign and the work of its lines follow its state. Idempotent.
     pub async fn follow(&self, id: CampaignId, now: UnixMs) -> Result<()> {
-        // Fails if the incarnation changes: otherwise `applied` could cover changes of parts that Redis forgot.
+        // Fails if the incarnation changes: otherwise `applied` could cover changes of parts that Redis lost.
         self.in_this_incarnation().follow_now(id, now).await
     }
 
     async fn follow_now(&self, id: CampaignId, now: UnixMs) -> Result<()> {
         let Some(record) = self.campaign(id).await? else { return Ok(()) };
         self.note_changed([Untold::Campaign(id)]).await?;
-        // Parts must not follow a version that Redis could forget and then assign to another change.
+        // Parts must not follow a version that Redis could lose and then assign to another change.
         self.wait_durable_if_spread(&[self.keys.campaign(id)]).await?;
         let gate = match record.state {
             CampaignState::Running => "open",

@@ -1,8 +1,8 @@
 //! Chunks: up to 256 recipients of a part, stored by column and compressed.
 //!
-//! Layout before compression: u16 number of recipients, u8 number of values of each, all phone numbers (u64), then
-//! the values column by column, each after its length (u16). Columns compress better than rows, because the values of
-//! a column are alike. An erased recipient has [`Phone::REMOVED_DIGITS`] as the number, and empty values.
+//! Layout before compression: u16 number of recipients, u8 number of values of each, all phone numbers (u64), then the
+//! values column by column, each after its length (u16). Columns compress better than rows, because the values of a
+//! column are similar. An erased recipient has [`Phone::REMOVED_DIGITS`] as the number, and empty values.
 
 use std::cell::RefCell;
 
@@ -23,7 +23,7 @@ const ZSTD_LEVEL: i32 = 3;
 const PLAIN_BYTES_MAX: usize = 64 << 20;
 
 thread_local! {
-    /// Reused, because creating either costs as much as processing one chunk.
+    /// The compressor and the decompressor are reused, because creating either costs as much as processing a chunk.
     static ZSTD: RefCell<(Compressor<'static>, Decompressor<'static>)> = RefCell::new((
         Compressor::new(ZSTD_LEVEL).expect("making one has no error but lack of memory"),
         Decompressor::new().expect("making one has no error but lack of memory"),

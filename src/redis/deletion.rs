@@ -41,7 +41,8 @@ impl Store {
     ///
     /// Errors: after `OutcomeUnknown` the deletion may have begun; then housekeeping finishes it.
     pub async fn begin_deletion(&self, id: CampaignId, now: UnixMs) -> Result<DeletionStart> {
-        // Fails if the incarnation changes, so that no deletion begins after Redis forgot the listing.
+        // Fails if the incarnation changes, so that no deletion begins after Redis lost the campaign's entry in the
+        // list.
         let store = self.in_this_incarnation();
         store.list_active(id, now).await?;
         let key = self.keys.campaign(id);

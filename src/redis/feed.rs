@@ -41,7 +41,7 @@ impl FeedLimits {
     }
 }
 
-/// An event as it is in its stream.
+/// An event in its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
     /// Its id in the stream.

@@ -89,7 +89,7 @@ impl Store {
     ///
     /// Errors: some steps may be done. Housekeeping repeats all of them later.
     pub async fn forget(&self, person: Person, around: &Surroundings, now: UnixMs) -> Result<Forgotten> {
-        // Fails if the incarnation changes, so that the entry is not removed after Redis forgot a step.
+        // Fails if the incarnation changes, so that the entry is not removed after Redis lost a step.
         let store = self.in_this_incarnation();
         let (key, field) = (self.keys.forgetting(), person.digits());
         store.query::<u8>("HSETNX forgetting", cmd("HSETNX").arg(&key).arg(field).arg(now.0)).await?;

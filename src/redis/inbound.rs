@@ -41,7 +41,7 @@ pub struct NewInbound {
     pub answers: Option<RowRef>,
 }
 
-/// A message as it is on the stream.
+/// A message on the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboundEntry {
     /// Its id in the stream.

@@ -4,7 +4,7 @@
 //! `scripts/count_marketing.lua`. Size: 9 bytes a message and some for each field. A message is dropped when no cap
 //! counts it any more.
 //!
-//! A message is counted just before it is sent, and uncounted if it was certainly not sent.
+//! A message is counted just before it is sent, and uncounted if it was not sent or did not reach its recipient.
 //!
 //! If a process dies: the messages that it was about to send stay counted.
 //! If Redis loses its last writes: the journal counts the messages again.

@@ -515,7 +515,7 @@ fn read_counts(hash: &HashMap<String, Vec<u8>>) -> PartCounts {
     }
     counts.recipients = number("recipients");
     counts.replied = number("replied");
-    // A process of an older release leaves the counter as it is when it moves an accepted row.
+    // A process of an older release does not lower the counter when it moves an accepted row, so the counter is capped.
     counts.held = number("held").min(counts.by_state[&State::Accepted]);
     for (field, text) in hash {
         let (kind, rest) = field.split_at(1);

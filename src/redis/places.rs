@@ -4,8 +4,7 @@
 //! a limit have them.
 //!
 //! A person counts from the moment before a message is sent until 24 hours after its delivery, or not at all if it
-//! fails.
-//! A message that is not known to be delivered keeps its place for three days.
+//! fails. A message that is not known to be delivered keeps its place for three days.
 //!
 //! If a process dies: the people to whom it was about to send count for three days.
 //! If Redis loses its last writes: the journal counts the people again, perhaps for longer than before.

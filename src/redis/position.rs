@@ -1,8 +1,8 @@
 //! A position in the event feed, from which a reader continues.
 //!
 //! Written as the id of the event read last, such as `1795984075312-17`. If the feed has several partitions, the
-//! position has an id for each, in their order, separated by commas. `0` in place of an id is the oldest event that is
-//! kept; on its own it stands for every partition.
+//! position has an id for each, in their order, separated by commas. `0` in place of an id means the start of what is
+//! kept of a partition. A position of only `0` means that start in every partition.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub struct Position(Vec<Option<EntryId>>);
 /// The text is not a position in this feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPosition {
-    /// It is no position at all.
+    /// It is malformed.
     #[error("it is the `id` of an event in the feed, or 0 for the oldest event that is kept")]
     Malformed,
     /// It belongs to a feed with another number of partitions.

@@ -90,7 +90,7 @@ impl Store {
     /// Errors: after `OutcomeUnknown` the campaign may run again without its parts; the housekeeping makes them follow.
     pub async fn retry_campaign(&self, id: CampaignId, retry: &CampaignRetry, now: UnixMs) -> Result<RetryChange> {
         let json = serde_json::to_string(retry).expect("a retry has only strings, numbers and lists");
-        // Fails if the incarnation changes, so that no campaign runs again after Redis forgot its listing.
+        // Fails if the incarnation changes, so that no campaign runs again after Redis lost its entry in the list.
         let store = self.in_this_incarnation();
         store.list_active(id, now).await?;
         let call = Call::new(&script::RETRY, &[self.keys.campaign(id)]).arg(now.0).arg(json);

@@ -76,7 +76,7 @@ pub fn counter(state: State) -> &'static str {
 /// step by step. A state's code is inserted as a number, which costs nothing.
 fn with_states(script: &str) -> String {
     let [mut name, mut rank, mut open, mut is_open, mut in_flight] = [const { String::new() }; 5];
-    // In the order of the codes, which begin at 1, as Lua lists do.
+    // The states are in the order of their codes, which begin at 1 like the indexes of Lua lists.
     for state in State::ALL {
         let counter = counter(state);
         let _ = write!(name, "'{counter}', ");

@@ -2,10 +2,10 @@
 //!
 //! Owns: the directory `DIR` while the server runs: the append-only file, `redis.sock`, and `redis.log`. The log stays
 //! locked until every process of the server has ended, so that no second server opens the same data.
-//! If this process dies, even by SIGKILL: the server stops too. A shell between the two waits on a pipe that only
-//! this process holds open. The system closes the pipe, the shell sends SIGTERM, and the server writes its file as in
-//! any stop.
-//! If the server dies: commands fail as in any outage of Redis; the next start finds what it had written.
+//! If this process dies, even by SIGKILL: the server stops too. A shell supervises the server and waits on a pipe that
+//! only this process holds open. When the system closes the pipe, the shell sends SIGTERM, and the server writes its
+//! file as in any stop.
+//! If the server dies: commands fail as in any outage of Redis. The next start loads what the server had written.
 //! Never: restarts the server, or touches a Redis that it did not start.
 
 use std::{
@@ -143,8 +143,8 @@ impl PrivateRedis {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log.file)
-            // In its own process group, a Ctrl-C on the terminal does not reach the server. This process stops it
-            // after its own work is settled.
+            // The server has its own process group, so that a Ctrl-C on the terminal does not reach it. This process
+            // stops the server after its own work is settled.
             .process_group(0)
             .spawn()
             .map_err(io)?;

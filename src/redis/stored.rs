@@ -62,7 +62,7 @@ pub(super) mod of_status {
 #[derive(Serialize, Deserialize)]
 struct OptionalCode {
     code: u32,
-    /// The code is Meta's 0. Without this, 0 is no code.
+    /// Whether `code` 0 is Meta's code 0. Otherwise 0 means that there is no code.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_meta_0: bool,
 }

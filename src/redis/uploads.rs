@@ -364,15 +364,15 @@ impl Store {
 
     /// Turns the rows that a campaign admitted into recipients.
     pub async fn drain_outbox(&self, campaign: CampaignId) -> Result<()> {
-        // Fails if the incarnation changes, so that no entry is removed after Redis forgot that its rows are pending.
+        // Fails if the incarnation changes, so that no entry is removed after Redis lost the pending state of its rows.
         let store = self.in_this_incarnation();
         let key = self.keys.outbox(campaign);
         let entries: Vec<(String, Vec<u8>)> = store.query("HGETALL outbox", cmd("HGETALL").arg(&key)).await?;
         if entries.is_empty() {
             return Ok(());
         }
-        // The admission must be durable before its rows can be sent: if Redis forgot it, the same phone numbers could
-        // be admitted once more.
+        // The admission must be durable before its rows can be sent: if Redis lost it, the same phone numbers could be
+        // admitted again.
         store.wait_durable_if_spread(std::slice::from_ref(&key)).await?;
         let (mut calls, mut parts) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
         for (location, mask) in &entries {
@@ -562,7 +562,7 @@ impl Upload {
             packed.extend(position.to_le_bytes());
             packed.extend(field);
             packed.extend(row.to_le_bytes());
-            // As text, because converting it in Lua costs a tenth of the whole script.
+            // The location is sent as text, because converting it in Lua would cost a tenth of the whole script.
             let location = location.to_string();
             packed.push(location.len() as u8);
             packed.extend(location.as_bytes());

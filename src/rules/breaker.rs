@@ -14,7 +14,7 @@ const FAILURES: u32 = 20;
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// Counts the failures of the platform in a row, over several lines.
+/// Counts consecutive failures of the platform, over several lines.
 #[derive(Clone, Debug)]
 pub struct Breaker {
     failures: u32,

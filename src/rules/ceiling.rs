@@ -50,7 +50,7 @@ impl Ceiling {
     /// How many messages may leave from `now` to `ahead` after it.
     pub fn room(&self, now: Instant, ahead: Duration) -> usize {
         let Some(span) = (now + ahead).checked_duration_since(self.next_at.max(now)) else { return 0 };
-        // A cast saturates.
+        // The cast saturates.
         (span.as_secs_f64() / self.interval.as_secs_f64()) as usize + 1
     }
 

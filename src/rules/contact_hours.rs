@@ -31,7 +31,7 @@ pub struct ContactRule {
     pub name: String,
     /// The numbers that it covers.
     pub numbers: Vec<Numbers>,
-    /// The hours, without the holidays.
+    /// The weekly hours. They are closed on holidays.
     pub hours: Arc<Hours>,
     /// The last day of the calendar of holidays; `None` if the rule has none.
     pub holidays_until: Option<Date>,

@@ -16,7 +16,8 @@ use crate::domain::{CampaignId, ErrorScope, Outcome, Person};
 /// Sends of one source within this period are recorded with one time, the time of the last of them.
 const SLOT: Duration = Duration::from_millis(100);
 
-/// After the *n*th refusal in a row, from 0, a pair waits for 4^*n* seconds. With this *n* the message fails.
+/// After *n* earlier refusals in a row, a refused pair waits for 4^*n* seconds. When *n* reaches this number, the
+/// message fails instead.
 const REFUSALS_MAX: u32 = 5;
 
 /// Maximum number of pairs whose refusals are counted. Beyond it all counts are dropped, and refused pairs start with a
@@ -131,7 +132,7 @@ impl Pairs {
         ages.collect()
     }
 
-    /// Takes over the sends of the line's last owner, as it returned them `since` ago.
+    /// Takes over the sends of the line's last owner, which [`Pairs::recent`] returned to that owner `since` ago.
     pub fn take_over(&mut self, recent: &[(Person, Duration)], since: Duration, now: Instant) {
         for sends in recent.chunk_by(|(_, a), (_, b)| a == b) {
             let Some(ended) = now.checked_sub(sends[0].1 + since) else { continue };

@@ -1,4 +1,4 @@
-//! The rate of a line: which one is in force, and what of it the campaigns may use.
+//! The rate of a line: which rate is in force, and how much of it campaigns may use.
 //!
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/throughput>, read 2026-11-28.
 

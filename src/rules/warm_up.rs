@@ -14,7 +14,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct WarmUpDay {
     /// The number of the day, from 0.
     pub number: u32,
-    /// How many messages may be sent on it.
+    /// The day's share: how many messages may be sent on this day.
     pub share: u32,
     /// When the next day begins.
     pub ends: UnixMs,

@@ -42,9 +42,9 @@ impl Opening {
 /// The group of the recipients of a part. As text, it is `zones` or `rule|zones`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group<'g> {
-    /// The name of the contact hours that cover their numbers.
+    /// The name of the contact hours that apply to the recipients' numbers.
     pub rule: Option<&'g str>,
-    /// The time zones in which they are: names in the tz database, joined by `+`.
+    /// The time zones of the recipients: names in the tz database, joined by `+`.
     pub zones: &'g str,
 }
 
@@ -320,12 +320,12 @@ mod tests {
         let (hours, window) = (colombia(&[]), window("09:00", "20:00", &Day::ALL));
         let of = |group, hours| Windows::of_part(Some(&window), Some(group), hours).expect("a zone").expect("hours");
         let both = of("co|America/Bogota", Some(&hours));
-        // The window goes by UTC: it is open until 15:00 in Bogota, where the hours begin at 07:00.
+        // The window is in UTC: it is open until 15:00 in Bogota, where the contact hours begin at 07:00.
         assert_eq!(opening(&both, "2026-12-01T11:00:00Z"), (false, Some("2026-12-01T12:00:00Z".to_owned())));
         assert_eq!(both.closed_by(at("2026-12-01T11:00:00Z")), Some(Closed::ContactHours("co")));
         assert_eq!(opening(&both, "2026-12-01T12:00:00Z"), (true, Some("2026-12-01T20:00:00Z".to_owned())));
         assert_eq!(both.closed_by(at("2026-12-01T20:00:00Z")), Some(Closed::SendWindow));
-        // Not for other categories, and not for numbers without contact hours.
+        // Contact hours do not apply to other categories, nor to numbers without contact hours.
         for other in [of("co|America/Bogota", None), of("America/Bogota", Some(&hours))] {
             assert_eq!(opening(&other, "2026-12-01T11:00:00Z"), (true, Some("2026-12-01T20:00:00Z".to_owned())));
         }
@@ -386,8 +386,8 @@ mod tests {
         )
     }
 
-    /// Checks that the windows are open at `now` (ms) if `shown` says so, and that they change at the time that they
-    /// return, or not for some days if they return none.
+    /// Checks that the windows are open at `now` (ms) if `shown` says so, and that they open or close next at the time
+    /// that `Windows::at` returns, or not within some days if it returns none.
     fn opens_as_shown(
         windows: &Windows,
         now: u64,

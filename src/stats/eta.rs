@@ -51,7 +51,7 @@ pub fn end_by_rate(work: &[LineWork], weight: u8, ceiling: Option<f64>, from: Un
     work.iter().try_fold(from, |latest, work| Some(latest.max(end(work)?)))
 }
 
-/// Rounded up to a whole second, so that the result does not change while sending goes as planned.
+/// Rounds up to a whole second, so that an estimate stays the same while sending goes as planned.
 pub fn whole_second(at: UnixMs) -> UnixMs {
     UnixMs(at.0.div_ceil(1000).saturating_mul(1000))
 }

@@ -162,7 +162,7 @@ impl<'w> Closing<'w> {
         Some(Self { by: windows.closed_by(now)?, until: windows.at(now).until })
     }
 
-    /// The closing that ends first.
+    /// The closing that ends first, if there is one.
     pub fn first(closings: impl IntoIterator<Item = Self>) -> Option<Self> {
         closings.into_iter().min_by_key(|closing| closing.until.unwrap_or(UnixMs(u64::MAX)))
     }
@@ -184,7 +184,7 @@ impl LineWork {
         self.windows.iter().map(|windows| Closing::of(windows.as_ref()?, now)).collect()
     }
 
-    /// The one of [`LineWork::closings`] that ends first.
+    /// The first of [`LineWork::closings`] to end.
     pub fn closing(&self, now: UnixMs) -> Option<Closing<'_>> {
         Closing::first(self.closings(now)?)
     }

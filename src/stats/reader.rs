@@ -102,7 +102,8 @@ impl StatisticsReader {
         if record.state != CampaignState::Running || tally.to_send() == 0 {
             return Ok(statistics);
         }
-        // Boxed, because the many concurrent reads make it large, and it is part of every caller.
+        // Boxed, because the many concurrent reads make the future large, and the future of every caller would contain
+        // it.
         let (eta, waiting_for) = Box::pin(self.outlook(record, &counts, now)).await?;
         Ok(Statistics { eta, waiting_for, ..statistics })
     }

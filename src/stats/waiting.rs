@@ -246,7 +246,7 @@ fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
     Waiting { line: Some(line.clone()), ..waiting }
 }
 
-/// The campaign's own ceiling on the line, in messages per second, if the line may send more.
+/// The campaign's own ceiling on the line, in messages per second, if it is below the rate of the line.
 fn own_rate(record: &CampaignRecord, work: &LineWork) -> Option<f64> {
     let own = ceiling(&record.campaign)?;
     work.now.rate().filter(|rate| own < *rate).map(|_| tenth(own))

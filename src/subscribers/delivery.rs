@@ -89,7 +89,7 @@ impl Delivery {
     }
 
     async fn run_duty(&self, stop: &CancellationToken) {
-        // After the end of this future another worker has the duty, and reports on the subscriber.
+        // The metrics are reset at the end of this future, because then another worker has the duty and reports them.
         let _reset = self.metrics.reset_at_end();
         let mut failures = 0;
         while !stop.is_cancelled() {
@@ -212,8 +212,8 @@ impl Delivery {
         Ok(true)
     }
 
-    /// Disables the subscriber. The event comes first: if the process dies in between, the next delivery fails again,
-    /// and the event is written once more with the same id.
+    /// Disables the subscriber. The event is written first: if the process dies in between, the next delivery fails
+    /// again, and the event is written again with the same id.
     async fn disable(&self, record: &SubscriberRecord, since: UnixMs, reason: &str) -> redis::Result<()> {
         let id = &self.subscriber.id;
         let event_id = format!("subscriber:{id}:disabled:{}", since.0);

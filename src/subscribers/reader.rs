@@ -36,7 +36,7 @@ pub(super) struct Batch {
 struct Unread {
     /// Its place in its stream.
     place: EntryId,
-    /// `None` if the subscriber does not want it.
+    /// The event; `None` if the subscriber does not want it.
     event: Option<Wanted>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct FeedReader<'a> {
     store: &'a Store,
     feed: FeedLimits,
     subscriber: &'a Subscriber,
-    /// After the events that are already in a webhook.
+    /// The position behind the events that are already in a webhook.
     position: Position,
     /// The stream of the page.
     partition: u16,

@@ -1,4 +1,4 @@
-//! Signs webhooks by the specification Standard Webhooks, so that a subscriber knows that they are ours.
+//! Signs webhooks according to the Standard Webhooks specification, so that a subscriber can verify their origin.
 //!
 //! Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>, read
 //! 2026-11-29.

@@ -119,7 +119,7 @@ pub async fn apply(
 /// Stores the messaging limit of a business that Meta reported at `at`, unless a later one is known.
 async fn set_messaging_limit(store: &Store, business: &BusinessId, limit: MessagingLimit, at: UnixMs) -> Result<()> {
     let known = store.messaging_limits().await?.remove(business);
-    // Meta's times are in whole seconds.
+    // Compared in seconds, because Meta's times are in whole seconds.
     if known.is_some_and(|known| known.limit == limit || known.since.seconds() > at.seconds()) {
         return Ok(());
     }

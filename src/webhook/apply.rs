@@ -1,5 +1,5 @@
-//! Group commit: stores the facts and the inbound messages of many requests in one round trip to Redis each, and
-//! answers each request when its own are committed.
+//! Group commit: stores the facts of many requests in one round trip to Redis, and their inbound messages in another.
+//! Answers each request when its own changes are committed.
 //!
 //! Requests that arrive during a commit form the next one. A single request is therefore committed at once, and under
 //! load commits are large and cheap, without a timer. Two commits in flight would each be half as large and cost
@@ -31,8 +31,7 @@ use crate::{
 };
 
 /// Limit on the facts that are queued or in a commit: about 100 ms of Redis and 8 MB. A message counts as several
-/// facts.
-/// A request with more facts is accepted only if nothing else is queued. Further requests are refused, and Meta
+/// facts. A request with more facts is accepted only if nothing else is queued. Further requests are refused, and Meta
 /// delivers them again.
 const WAITING_MAX: u32 = 32_768;
 /// Facts and messages above which a commit takes no further request: about 10 ms of Redis.

@@ -196,7 +196,7 @@ impl FinderTask {
                         facts.push(located(place, parked, news(parked, was_held, on_withheld)));
                         forget.push(entry);
                     }
-                    // At any age, because no search for it has finished.
+                    // Parked again at any age, because no search for it has finished.
                     (SearchResult::Unfinished, due) => {
                         again.push((entry, due.unwrap_or(now.after(FIRST_SEARCH_AFTER))))
                     }

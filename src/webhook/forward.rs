@@ -48,7 +48,7 @@ const OURS: &str = "1.1 pregon";
 /// The name in [`OURS`]. Proxies may append to the header, and change the case of names.
 const OUR_NAME: &str = "pregon";
 
-/// The least time between two log lines about failures, and between two about a full queue.
+/// Minimum time between two log lines about failures, and between two about a full queue.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// A system that gets Meta's webhooks.

@@ -1,5 +1,5 @@
-//! Finds the campaign that a message from a person probably answers, if nothing in the message says so: the last one
-//! that sent to the person's number on the same line, within 72 hours.
+//! Finds the campaign that a message from a person probably answers, if the message refers to none: the last campaign
+//! that sent to the person's number on the same line within 72 hours.
 //!
 //! If the process dies: nothing is lost; the list of campaigns is a cache.
 
@@ -16,7 +16,7 @@ use crate::{
 
 /// How long after the start of a campaign a message counts as an answer to it.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(72 * 3_600);
-/// Maximum number of campaigns of a line that are searched for a number, the last ones first.
+/// Maximum number of campaigns of a line that are searched for a number, the newest first.
 const CAMPAIGNS_MAX: usize = 50;
 /// The number of newest campaigns that are considered besides the active ones.
 const NEWEST: usize = 500;
@@ -34,7 +34,7 @@ pub struct Unattributed {
     pub at: UnixMs,
 }
 
-/// The campaigns that started lately.
+/// The campaigns that started recently.
 pub struct LastCampaigns {
     store: Store,
     cached: Mutex<Option<(Instant, Arc<[Started]>)>>,
@@ -56,7 +56,7 @@ impl LastCampaigns {
         Self { store, cached: Mutex::default() }
     }
 
-    /// The recipients to whom the last campaigns sent before these messages. Returns one result per message, in order.
+    /// For each message, in order, the recipient of the last campaign that sent to its sender before it.
     pub async fn find(&self, messages: &[Unattributed], now: UnixMs) -> Result<Vec<Option<RowRef>>> {
         if messages.is_empty() {
             return Ok(Vec::new());
@@ -84,7 +84,7 @@ impl LastCampaigns {
         Ok(results)
     }
 
-    /// The campaigns that started lately, the last ones first.
+    /// The campaigns that started recently, the newest first.
     async fn started(&self, now: UnixMs) -> Result<Arc<[Started]>> {
         if let Some((read_at, started)) = &*self.cached.lock().unwrap_or_else(PoisonError::into_inner)
             && read_at.elapsed() < MAX_AGE

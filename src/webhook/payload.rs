@@ -37,7 +37,7 @@ pub struct Entry<'a> {
     pub waba: Cow<'a, str>,
     /// Meta's timestamp. Entries with `messages` have none.
     pub at: Option<UnixMs>,
-    /// At least one, in order.
+    /// The changes, at least one, in order.
     pub changes: Vec<WebhookChange<'a>>,
 }
 
@@ -87,7 +87,7 @@ fn read_again(body: &[u8]) -> serde_json::Result<Vec<Entry<'_>>> {
 }
 
 impl<'a> Entry<'a> {
-    /// `None` without changes.
+    /// An entry; `None` if it has no changes.
     fn new(Text(waba): Text<'a>, time: Number, changes: Vec<WebhookChange<'a>>) -> Option<Self> {
         (!changes.is_empty()).then(|| Self { waba: waba.unwrap_or_default(), at: fields::time(time), changes })
     }

@@ -307,7 +307,7 @@ impl Receiver {
             wishes.add(business, Wished { phone, wish, at: item.at, message });
         }
         if let Some(recipient) = item.recipient.filter(|_| WithheldPeople::is_concerned(item.news)) {
-            // A time in the future would extend the day.
+            // A time in the future would extend the day without marketing.
             withheld.add(business, recipient, item.at.min(now), key);
         }
     }
@@ -536,7 +536,7 @@ impl Receiver {
                         parked.push(item.to_parked(Some(reason), now))
                     }
                     (SearchResult::Unfinished, News::Failed(reason)) => parked.push(item.to_parked(Some(reason), now)),
-                    // Whether the tap is an opt-out is known only with its campaign: let Meta deliver it again.
+                    // Only the campaign shows whether the tap is an opt-out, so Meta has to deliver the webhook again.
                     (SearchResult::Unfinished, News::Replied) if item.tapped.is_some() => {
                         return Err(Unavailable::unattributed_tap());
                     }
@@ -646,7 +646,7 @@ impl ReceivedNews<'_> {
             wamid: Wamid::from(self.wamid),
             failure,
             details: self.details.to_owned(),
-            // A time in the future would extend the search.
+            // A time in the future would extend the search for the message.
             at: self.at.min(now),
         }
     }

@@ -27,7 +27,7 @@ impl WithheldPeople {
 
     /// Adds a person from whom Meta withheld marketing of a business. `at`: Meta's time of that.
     pub(super) fn add(&mut self, business: &BusinessId, recipient: Phone, at: UnixMs, key: &TokenKey) {
-        // Meta's time is in whole seconds.
+        // Rounded up, because Meta's time is in whole seconds.
         let until = UnixMs((at.seconds() + 1) * 1_000).after(policy::WITHHELD_FOR);
         self.0.entry(business.clone()).or_default().push((PersonHash::of(recipient.into(), key), until));
     }

@@ -1,8 +1,7 @@
 //! Lanes: what a line sends.
 //!
-//! A lane claims messages of one kind, and stores what becomes of them. The runner of the line
-//! ([`super::line::runner`]) decides when a message leaves, without knowing what it is. [`campaign`] is the lane of the
-//! campaigns.
+//! A lane claims messages of one kind, and stores their outcomes. The runner of the line ([`super::line::runner`])
+//! decides when a message leaves, whatever its kind. [`campaign`] is the lane of the campaigns.
 
 pub mod campaign;
 

@@ -19,7 +19,7 @@ pub enum Consequence {
     Hold {
         /// The held scope. A scope of one message or pair concerns only the lane of the message.
         scope: ErrorScope,
-        /// For how long; `None`: until the hold is lifted.
+        /// How long the scope is held; `None`: until the hold is lifted.
         wait: Option<Duration>,
     },
 }

@@ -80,8 +80,8 @@ impl Holds {
         shared.or_else(local)
     }
 
-    /// Since when the whole line is paused by an operator, alone or with other lines. The inner value is `None` if the
-    /// time is not known.
+    /// When an operator's pause of the line began, whether it covers the line alone or others too; `None` if the line
+    /// is not paused. The inner value is `None` if the time is not known.
     pub fn line_paused(&self, signals: &RunnerSignals) -> Option<Option<UnixMs>> {
         let control = signals.controls.get(&self.line).filter(|control| control.paused);
         let own = control.map(|control| control.paused_since);
@@ -92,7 +92,7 @@ impl Holds {
         Some(with_others.chain(own.flatten()).min())
     }
 
-    /// Since when the whole line is held, if it is held at `now`.
+    /// When the hold of the whole line began, if it is held at `now`.
     pub fn line_held(&self, signals: &RunnerSignals, now: UnixMs) -> Option<UnixMs> {
         self.whole.iter().filter_map(|scope| self.hold_on(scope, signals, now)).map(|hold| hold.since).min()
     }

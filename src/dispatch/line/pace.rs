@@ -128,7 +128,7 @@ impl Pacer {
     }
 }
 
-/// The burst at `rate`, in [`PARTS`] of a message.
+/// The burst at `rate`, in fractions of a message: see [`PARTS`].
 fn burst(rate: f64) -> NonZeroU32 {
     let burst = (1.0 + (rate * BURST_SECONDS).max(BURST_MIN)) * f64::from(PARTS.get());
     NonZeroU32::new(burst as u32).unwrap_or(PARTS)

@@ -1,7 +1,7 @@
 //! Path health: whether the path to Meta works, judged by the attempts of one line.
 //!
-//! An answer from Meta, even an error, proves that the path works. An attempt is *unanswered* if nothing comes back,
-//! or something that is not Meta's JSON (a proxy's HTML, an empty body). Its recipient is then in doubt. A single
+//! An answer from Meta, even an error, proves that the path works. An attempt is *unanswered* if nothing comes back, or
+//! something that is not Meta's JSON (a proxy's HTML, an empty body). Its recipient is then in doubt. A single
 //! unanswered attempt can be chance. Several in a row mean that every further message would be lost the same way, so
 //! the line stops. It probes Meta with a read request, with growing pauses, until a probe is answered. Then one trial
 //! message is sent, and the others follow when it is answered.
@@ -178,7 +178,7 @@ fn pause(failures: u32, jitter: f64) -> Duration {
 pub struct ProbeResult {
     /// When the probe ended.
     pub at: Instant,
-    /// Meta answered it.
+    /// Whether Meta answered the probe.
     pub answered: bool,
 }
 

@@ -115,7 +115,7 @@ pub struct LineStatus {
     pub warm_up_until: Option<UnixMs>,
 }
 
-/// A message on its way to Meta, or what became of it.
+/// An event of an attempt to send a message.
 struct Attempt<U> {
     unit: U,
     began: Instant,
@@ -224,7 +224,7 @@ impl<L: Lane> Runner<L> {
         self.apply_signals();
         loop {
             let now = Instant::now();
-            // First, because a worker confirms a pause as soon as its runners have the signal.
+            // Signals are applied first, because a worker confirms a pause as soon as its runners have the signal.
             if self.signals.has_changed().unwrap_or(false) {
                 self.signals.mark_unchanged();
                 self.apply_signals();

@@ -19,7 +19,7 @@ const CONCURRENCY_FACTOR: f64 = 2.0;
 /// Slots on top of that: a small number in flight varies more in proportion.
 const CONCURRENCY_EXTRA: usize = 4;
 
-/// A step multiplies the limit by at most this.
+/// Maximum factor by which one step raises the limit.
 const STEP: usize = 4;
 
 /// Minimum time from one step to the next, so that the effect of a step on the shard's load shows before the next.

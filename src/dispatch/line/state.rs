@@ -45,13 +45,13 @@ pub struct LineState {
     /// The line's warm-up, if it has one. Shared with the calls that take its portions.
     pub warm_up: Option<Rc<RefCell<WarmUp>>>,
     holds: Holds,
-    /// Until when marketing of the line's WABA goes through the Marketing Messages API, because of an answer to this
-    /// line.
+    /// The end of the time in which marketing of the line's WABA goes through the Marketing Messages API, if an answer
+    /// to this line has set it.
     rerouted_until: Option<UnixMs>,
     signals: watch::Receiver<Arc<RunnerSignals>>,
     /// Pauses in a row because Meta was unreachable.
     pauses: u32,
-    /// Until when the line pauses, or paused, because Meta was unreachable. `None` if the last attempt reached Meta.
+    /// The end of the line's last pause because Meta was unreachable. `None` if the last attempt reached Meta.
     paused_until: Option<Instant>,
 }
 
@@ -128,8 +128,8 @@ impl LineState {
             || self.holds.line_held(&signals, now).is_some()
     }
 
-    /// Since when the line is stopped for one reason, if it is. The inner value is `None` if the beginning is not
-    /// known.
+    /// When the stop of the line for this reason began; `None` if the line is not stopped for it. The inner value is
+    /// `None` if the time is not known.
     pub fn stopped_since(&self, stop: LineStop, now: Instant, clock: UnixMs) -> Option<Option<UnixMs>> {
         match stop {
             LineStop::Paused => self.holds.line_paused(&self.signals.borrow()),
@@ -191,7 +191,7 @@ impl LineState {
         self.holds.add_local(scope, hold, &self.signals.borrow(), now)
     }
 
-    /// Applies what operators and other workers have changed. Returns the number of lines that this concerns.
+    /// Applies new signals from operators and other workers. Returns the number of lines that the change concerns.
     pub fn apply_signals(&mut self, now: Instant) -> usize {
         let signals = self.signals.borrow_and_update().clone();
         self.holds.apply_signals(&signals);

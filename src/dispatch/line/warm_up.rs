@@ -32,7 +32,7 @@ pub struct WarmUp {
     /// Whether nothing of that day's share is left in Redis.
     is_spent: bool,
     is_taking: bool,
-    /// When the next portion is taken at the earliest, after Redis has failed.
+    /// The earliest time at which the next portion is taken, after Redis has failed.
     retry_at: Option<UnixMs>,
 }
 

@@ -39,16 +39,16 @@ pub(in crate::redis) struct Journal {
 struct KeyEntries {
     /// The distinct prefixes of the entries. Few: one for each script.
     prefixes: Vec<Packed>,
-    /// In the order of their answers.
+    /// The entries, in the order of their answers.
     entries: VecDeque<PackedEntry>,
 }
 
 #[derive(Debug)]
 struct PackedEntry {
     answered_at: Instant,
-    /// Index of its first arguments in the prefixes of its key.
+    /// Index of the leading arguments in the prefixes of the key.
     prefix: usize,
-    /// Its other arguments.
+    /// The other arguments.
     rest: Packed,
 }
 

@@ -151,7 +151,7 @@ impl Store {
                     if is_transient_error(&error) || error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) {
                         return Err(StoreError::NotApplied(format!("replaying: {error}")));
                     }
-                    // Not fatal: if a key is corrupt, the next claim of its part reports the same error.
+                    // The error is only logged: if a key is corrupt, the next claim of its part reports the same error.
                     warn!(%error, "redis refused a command of the replay");
                 }
             }

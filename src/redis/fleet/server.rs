@@ -157,7 +157,7 @@ impl Server {
         within: Duration,
     ) -> std::result::Result<(), SendError> {
         let deadline = Instant::now() + within;
-        // Not the pinned connection: WAIT would block its other users.
+        // The pinned connection is not used, because WAIT would block its other users.
         let mut connection = self.pooled_connection().await?;
         if self.incarnations.newest() != incarnation {
             return Err(SendError::NewIncarnation);

@@ -97,7 +97,7 @@ fn index_of(nodes: &mut Vec<HostPort>, node: HostPort) -> usize {
     })
 }
 
-/// Host and port of a node in the answer to CLUSTER SLOTS. A node that does not know its own host is at that of
+/// Host and port of a node in the answer to CLUSTER SLOTS. If the answer has no host for the node, its host is that of
 /// `asked`.
 fn parse_node(node: Value, asked: &HostPort) -> Option<HostPort> {
     let Value::Array(fields) = node else { return None };

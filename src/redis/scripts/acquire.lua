@@ -7,9 +7,9 @@
 --
 -- The epoch is a number that rises at each takeover, at least to the clock's time in ms, so that a Redis that lost its
 -- last second does not issue an epoch twice. If the clock was set back behind the stored epoch, the epoch rises by the
--- random increment instead. An epoch that Redis forgot is then issued again with a probability of one in a thousand.
--- Another worker's lease with a TTL above the duration is from before the clock was set back. Its TTL is cut to the
--- duration.
+-- random increment instead. An epoch that Redis lost is then issued again with a probability of one in a thousand.
+-- If another worker's lease has a TTL above the duration, the clock was set back after the lease was acquired. The TTL
+-- is then cut to the duration.
 local lease, epoch = KEYS[1], KEYS[2]
 local mine = ARGV[1] .. ' ' .. ARGV[3]
 local held = redis.call('GET', lease)

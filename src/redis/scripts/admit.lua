@@ -28,7 +28,7 @@
 local campaign, upload, rejections, outbox, uploads = unpack(KEYS, 1, 5)
 local record = redis.call('HMGET', campaign, 'state', 'buckets', 'numbers', 'grouping')
 if not record[1] then return { 'state', '' } end
--- Before the check of the state: if another connection completed this upload, the campaign may have started since.
+-- Checked before the state: if another connection completed this upload, the campaign may have started since.
 if (redis.call('HGET', upload, 'taken') or '0') ~= ARGV[3] then return { 'moved' } end
 if record[1] ~= 'draft' and record[1] ~= 'scheduled' then return { 'state', record[1] } end
 if (record[4] or '0') ~= ARGV[14] then return { 'regrouped' } end

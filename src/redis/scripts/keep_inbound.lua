@@ -8,11 +8,11 @@
 --
 -- Readers of the stream are its consumer groups. Without one, the stream is trimmed to its maximum length, and expires
 -- after the retention. With readers, an entry is only removed if every reader has acknowledged it: after the retention,
--- or if the stream has its maximum length. It is full if it then still has that length. A call without messages only
--- removes such entries.
+-- or if the stream has its maximum length. The stream is full if it still has that length afterwards. A call without
+-- messages only removes such entries.
 --
 -- The fingerprints are in two generations of buckets. A generation ends with a million fingerprints or after an hour,
--- and is forgotten when the next one ends.
+-- and is dropped when the next one ends.
 local stream, seen, seen_before = unpack(KEYS)
 local length_max, retention = tonumber(ARGV[1]), tonumber(ARGV[2])
 local GENERATION, HOUR, BUCKETS, PRINT = 1000000, 3600000, 16384, 8

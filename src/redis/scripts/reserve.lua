@@ -1,5 +1,5 @@
 -- Reserves rows for chunks of recipients: in the newest part of each chunk's line and group, or in a new part if the
--- chunk does not fit. A campaign with very many parts uses the newest part of the group, whichever line that is on.
+-- chunk does not fit. In a campaign with very many parts, rows go to the newest part of the group, on any line.
 --
 -- KEYS     campaign
 -- ARGV     number of parts of the campaign from which on a group gets no parts on further lines, then for each chunk:

@@ -31,7 +31,7 @@ end
 -- Until when the person counts without the message.
 local function counts_until(person, message, kept)
   local last = redis.call('HGET', undelivered, person)
-  -- An earlier send of the same row: it takes no place beside this one.
+  -- An earlier send of the same row needs no place of its own.
   if last and string.sub(last, 17, 36) == string.sub(message, 1, 20) then
     local _, before = struct.unpack('<dd', last)
     return before

@@ -22,7 +22,7 @@ const MARKETING: &str = "marketing_messages";
 pub struct Preferences<'a> {
     /// The line's `phone_number_id`.
     pub line: Cow<'a, str>,
-    /// One for each person with a number.
+    /// A preference for each person with a number.
     pub people: Vec<Preference>,
 }
 

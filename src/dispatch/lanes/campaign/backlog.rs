@@ -205,7 +205,7 @@ impl Backlog {
         self.campaigns.iter().map(|(id, work)| (*id, work.plan.changes))
     }
 
-    /// One campaign.
+    /// A campaign of the line, if it has work.
     pub fn campaign(&mut self, id: CampaignId) -> Option<&mut CampaignWork> {
         self.campaigns.get_mut(&id)
     }

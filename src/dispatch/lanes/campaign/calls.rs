@@ -35,17 +35,17 @@ use crate::{
 
 /// The reply to a call.
 pub enum Reply {
-    /// To [`Calls::refresh`].
+    /// The reply to [`Calls::refresh`].
     Refreshed(Result<Refresh, StoreError>),
-    /// To [`Calls::claim`].
+    /// The reply to [`Calls::claim`].
     Claimed(PartId, Result<ClaimReply, StoreError>),
-    /// To [`Calls::end_doubts`].
+    /// The reply to [`Calls::end_doubts`].
     DoubtsEnded(PartId, Result<DoubtsEnded, StoreError>),
-    /// To [`Calls::expire`]: the number of open recipients.
+    /// The reply to [`Calls::expire`]: the number of open recipients.
     Expired(PartId, Result<u64, StoreError>),
-    /// To [`Calls::finish`].
+    /// The reply to [`Calls::finish`].
     Finished(Vec<PartId>, Result<(), StoreError>),
-    /// To [`Calls::ask_places`].
+    /// The reply to [`Calls::ask_places`].
     Places(Result<Places, StoreError>),
 }
 
@@ -274,7 +274,7 @@ impl Calls {
         Box::pin(async move { Reply::Places(store.places(&business, limit, now).await) })
     }
 
-    /// Stores what became of messages that were not sent.
+    /// Stores the fate of messages that were not sent.
     pub fn note_places(&self, news: Vec<PlaceNews>, line: &LineState) -> LocalBoxFuture<'static, ()> {
         let (store, line, now) = (self.store.clone(), line.line.clone(), line.clock.now());
         Box::pin(async move {

@@ -179,8 +179,8 @@ impl CampaignLane {
             Reply::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error, line),
             Reply::Finished(parts, Ok(())) => {
                 self.finish_at = None;
-                // Only the last line of the shard with parts of a campaign tries to complete it. Otherwise a thousand
-                // lines would try.
+                // Only the last line of the shard with parts of a campaign tries to complete the campaign. Otherwise a
+                // thousand lines would try.
                 let mut ended = Vec::new();
                 for part in parts {
                     self.finished.remove(&part);

@@ -51,7 +51,7 @@ pub struct Claimed<'a> {
 /// Why a message must not be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bar {
-    /// It is skipped for this reason.
+    /// The message is skipped for this reason.
     Skip(SkipReason),
     /// Meta withheld marketing from the person, who may get marketing again from this time on.
     Until(UnixMs),
@@ -66,7 +66,7 @@ pub struct Screening {
 /// The people of a business who are suppressed, or had marketing withheld.
 #[derive(Default)]
 struct Filter {
-    /// `None` while there are no such people.
+    /// The hashes of these people; `None` while there are none.
     people: Option<BloomFilter>,
     /// How many more people can be added before the filter is rebuilt.
     room: usize,
@@ -93,8 +93,8 @@ impl Screening {
         let Claimed { business, is_marketing, at, now } = claimed;
         let (indices, hashes): (Vec<_>, Vec<_>) =
             self.suspects(store, business, messages, at).await?.into_iter().unzip();
-        // Later entries replace earlier ones: a suppression takes precedence over a number that gets no marketing, and
-        // that over marketing that Meta withheld for a time.
+        // Later entries replace earlier ones. So a suppression takes precedence over a US number, which gets no
+        // marketing, and a US number over marketing that Meta withheld for a time.
         let mut barred = BTreeMap::new();
         if is_marketing {
             let withheld = indices.iter().zip(store.withheld_until(business, &hashes, now).await?);
@@ -131,7 +131,7 @@ impl Screening {
     }
 }
 
-/// The messages that Meta delivers to nobody if they are marketing: those to numbers of the USA.
+/// The messages that Meta does not deliver if they are marketing: those to numbers of the USA.
 ///
 /// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/marketing-templates>,
 /// read 2026-11-28: from 1 April 2025 on, nobody with a +1 number and an area code of the USA gets marketing templates.

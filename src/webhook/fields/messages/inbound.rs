@@ -106,7 +106,7 @@ fn time(object: &Members<'_>, name: &str) -> Option<UnixMs> {
     fields::time(object.lenient::<Number>(name))
 }
 
-/// Adds what `contacts`, the member of the value beside the messages, says about their senders.
+/// Adds the data about the senders from `contacts`, a member of the value next to the messages.
 pub(super) fn add_profiles(inbound: &mut [Box<Inbound>], contacts: Raw<'_>) {
     let List(contacts) = contacts.read::<List<Contact<'_>>>().unwrap_or_default();
     let mut by_id = HashMap::new();

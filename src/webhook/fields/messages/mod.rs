@@ -75,7 +75,7 @@ impl<'a> WireError<'a> {
         self.code.0.and_then(|code| u32::try_from(code).ok().map(MetaCode))
     }
 
-    /// The most precise text; may be empty.
+    /// The most precise of the error's texts; may be empty.
     fn text(self) -> Cow<'a, str> {
         super::first([self.error_data.0.and_then(|data| data.details.0), self.message.0, self.title.0])
     }

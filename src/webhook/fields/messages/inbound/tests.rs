@@ -21,7 +21,7 @@ fn messages(body: &str) -> Vec<Inbound> {
     }
 }
 
-/// The only one of `messages`, written as JSON, with `contacts` beside it.
+/// The single message in `messages`, given as JSON together with `contacts`.
 fn message(contacts: &str, message: &str) -> Inbound {
     let value = format!(r#"{{"metadata":{{"phone_number_id":"1"}},"contacts":{contacts},"messages":[{message}]}}"#);
     let mut messages = messages(&format!(r#"{{"entry":[{{"changes":[{{"value":{value},"field":"messages"}}]}}]}}"#));
@@ -44,7 +44,7 @@ fn inbound(content: Content) -> Inbound {
     Inbound { id: wamid("wamid.IN"), at: Some(UnixMs(1_795_300_042_000)), sender, content, ..Inbound::default() }
 }
 
-/// A message of somebody about whom the webhook has no `contacts`.
+/// A message of a person without an entry in `contacts`.
 fn without_profile(content: Content) -> Inbound {
     let mut inbound = inbound(content);
     (inbound.sender.name, inbound.sender.username) = (None, None);

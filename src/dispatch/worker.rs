@@ -42,7 +42,7 @@ use crate::{
     },
 };
 
-/// How often a worker reads the pulse. A launch, a pause or a new rate takes effect after at most this time.
+/// How often a worker reads the pulse. A launch, a pause or a new rate takes effect within about this time.
 const PULSE_EVERY: Duration = Duration::from_millis(25);
 
 /// How often a worker records that it is alive. So statistics show soon that a killed worker is silent, long before its

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::telemetry::metrics::DeliveryResult;
 
-/// How much of a response is read, in bytes. A shorter one is read completely, so that its connection can be used
+/// How much of a response is read, in bytes. A shorter response is read completely, so that its connection can be used
 /// again.
 const RESPONSE_BYTES_MAX: usize = 4 * 1024;
 

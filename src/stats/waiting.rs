@@ -124,8 +124,8 @@ fn all_closed(record: &CampaignRecord, lines: &[LineWork], now: UnixMs) -> Optio
     closed(record, &closings?.concat())
 }
 
-/// The closing that ends first; `None` if there is none. If contact hours are not in the configuration, all of these
-/// are named.
+/// The closing that ends first; `None` if there is none. Contact hours that are missing in the configuration are all
+/// named.
 fn closed(record: &CampaignRecord, closings: &[Closing<'_>]) -> Option<Waiting> {
     let Closing { by, until } = Closing::first(closings.iter().copied())?;
     let (reason, text) = match by {

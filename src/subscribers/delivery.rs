@@ -38,7 +38,7 @@ pub struct DeliverySettings {
     /// The timeout of an attempt.
     pub timeout: Duration,
     /// The waits between attempts. The number of attempts in this schedule, at least 2, only limits the growth of the
-    /// waits: delivery never gives up.
+    /// waits: there is no last attempt.
     pub retry: RetryPolicy,
     /// How often a worker looks for new events, and for changes by an operator.
     pub poll: Duration,

@@ -41,7 +41,7 @@ pub struct PathHealth {
     answered_at: Option<Instant>,
     /// When the first attempt since Meta's last answer began.
     silent_since: Option<Instant>,
-    /// When the trial attempt began: no other attempt begins until it ends.
+    /// When the only attempt that is allowed for now began: no other attempt begins until it ends.
     sole_attempt: Option<Instant>,
     outage: Option<Outage>,
 }

@@ -310,7 +310,7 @@ impl<L: Lane> Runner<L> {
     }
 
     /// Returns the messages of the warm-up's daily share that the line has taken and not sent. If this fails, they
-    ///          count as sent.
+    /// count as sent.
     async fn return_warm_up(&mut self) {
         let line = &self.state.line.id;
         let Some((number, n)) = self.state.warm_up.as_ref().and_then(|warm_up| warm_up.borrow().unsent()) else {

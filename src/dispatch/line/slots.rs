@@ -53,7 +53,7 @@ pub struct Slots {
     /// When the last attempt ended.
     ended: Option<Instant>,
     quickest: Duration,
-    /// When the first attempt began after the last end of an attempt.
+    /// The start of the first attempt since an attempt last ended.
     silent_since: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
--- Finds the id of the newest event that was ever on a feed.
+-- Finds the id of the newest event that was ever in a stream of the feed.
 --
 -- KEYS     events
 -- Returns  the id; nil if there was never an event.

@@ -1,4 +1,4 @@
-//! Keeping leases: which request to Redis is next, and what its response, an error or the time changes.
+//! Keeping leases: decides which request to send to Redis next, and applies its response or failure.
 //!
 //! A state machine. The worker drives it with Redis, and `tests/simulation` in virtual time. One round is a *tick*:
 //! release the leases of runners that have finished, renew the others, send the heartbeat, stop the runners of lines

@@ -152,7 +152,8 @@ fn closed(record: &CampaignRecord, closings: &[Closing<'_>]) -> Option<Waiting> 
     Some(Waiting { until, ..Waiting::new(reason, text) })
 }
 
-/// How a hold that stops the whole campaign is shown. `None` for a hold on one line, which is shown with that line.
+/// How a hold that stops the whole campaign is shown. `None` for a hold on a line, which is shown with that line, and
+/// for a hold on a country.
 fn stopped_by(scope: &HoldScope) -> Option<(WaitReason, String)> {
     match scope {
         HoldScope::Template { name, language, .. } => {

@@ -66,7 +66,7 @@ impl Clearance {
         self.send_at = Some(now + Duration::from_secs_f64(1.0 / self.pacer.rate()));
     }
 
-    /// Asks the pacer again before the time that it last returned.
+    /// Lets the line ask the pacer again at once, instead of at the time that the pacer last returned.
     pub fn ask_again(&mut self) {
         self.send_at = None;
     }

@@ -2,8 +2,7 @@
 --
 -- KEYS     people, undelivered, windows
 -- ARGV     1 now (ms) · 2 how long a person counts after a delivery (ms) · 3 line · 4 news, 38 bytes each: 8 bytes
---          person,
---          21 bytes message as in take_places.lua, kind, time (ms) as a double
+--          person, 21 bytes message as in take_places.lua, kind, time (ms) as a double
 -- Kinds    D delivered at the time, or up to a second later: Meta's times are cut to whole seconds
 --          R read at the time, so it was delivered by then
 --          F it will not be delivered

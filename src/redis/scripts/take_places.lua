@@ -28,7 +28,7 @@ local function has_window(person)
   return ends and tonumber(ends) > now + WINDOW_MARGIN
 end
 
--- Until when the person counts without the message.
+-- The time until which the person counts even without the message; 0 for a person who does not.
 local function counts_until(person, message, kept)
   local last = redis.call('HGET', undelivered, person)
   -- An earlier send of the same row needs no place of its own.

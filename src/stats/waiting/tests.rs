@@ -154,7 +154,7 @@ fn a_spent_messaging_limit_stops_the_campaign_until_a_place_frees() {
 
 #[test]
 fn a_closed_window_stops_the_campaign_until_it_opens() {
-    // From 00:30 on, by UTC. It is 00:16:40.
+    // The window opens at 00:30 UTC. The time is 00:16:40.
     let window = |from: &str| {
         let window = json!({ "from": from, "to": "20:00", "zone": "UTC" });
         serde_json::from_value::<SendWindow>(window).expect("a window")
@@ -175,7 +175,7 @@ fn a_closed_window_stops_the_campaign_until_it_opens() {
 
 #[test]
 fn contact_hours_are_named_until_they_open() {
-    // From 00:30 on, by UTC. It is 00:16:40.
+    // The contact hours begin at 00:30 UTC. The time is 00:16:40.
     let hours = Hours::new([Some((30, 1_440)); 7], Holidays::new());
     let rule =
         ContactRule { name: "co".into(), numbers: vec![Numbers::Others], hours: hours.into(), holidays_until: None };

@@ -5,11 +5,11 @@
 --          4 doubt deadline (ms) for rows that an older epoch left in flight
 --          5 number of this claim, which rises within an epoch · 6 number of an earlier claim that got no response
 --            (0: none)
---          7 grace period: 1 while another process may still have to replay what Redis forgot. Then only rows are claimed
---            that never were
--- Returns  {'claimed', start, count, packed, next due, next doubt, fresh left, open, lost, erased}: `count` fresh rows from
---          `start` (send 1, attempt 1), and the other rows packed as u16 row, u8 send, u8 attempt; both times in Unix
---          ms, -1 for none; `erased` rises when recipients of the part are forgotten;
+--          7 grace period: 1 while another process may still have to replay what Redis lost. Then the script claims only
+--            rows that were never claimed
+-- Returns  {'claimed', start, count, packed, next due, next doubt, fresh left, open, lost, erased}: `count` fresh rows
+--          from `start` (send 1, attempt 1), and the other rows packed as u16 row, u8 send, u8 attempt; both times in
+--          Unix ms, -1 for none; `erased` rises when recipients of the part are erased;
 --          {'held', next doubt, open, lost} if the gate is not open;
 --          {'expired', lost} if the campaign's `expires_at` has passed;
 --          {'fenced', epoch, lost} if a newer epoch has the part;
@@ -70,8 +70,8 @@ if record[3] and now >= tonumber(record[3]) then
   return { 'expired', lost }
 end
 
--- In the grace period Redis may lack the news that the recipient of a row that waits for a retry has got an earlier message.
--- The caller asks for such rows again after a pause.
+-- In the grace period, a recipient who waits for a retry may have got an earlier message, of which Redis lost the
+-- status. The caller asks for such rows again after a pause.
 local GRACE_PAUSE = 100
 local in_grace_period = ARGV[7] == '1'
 local function next_due()
@@ -110,7 +110,7 @@ if count > 0 then
     count = 0
     while next < stop and left > 0 do
       local byte = m.byte(next)
-      -- Only a fresh row: pending, with send number 0. If Redis forgot the newest value of `next`, rows from `next` on
+      -- Only a fresh row: pending, with send number 0. If Redis lost the newest value of `next`, rows from `next` on
       -- were claimed before; those that are pending again are in `retry`.
       if byte == STATE.pending then
         m.move(next, byte, STATE.in_flight, 1)

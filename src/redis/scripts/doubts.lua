@@ -5,10 +5,10 @@
 -- Returns  {next deadline or -1, open recipients of the part, rows that are unknown now, rows that are retried}.
 -- If repeated: a row that is no longer in doubt is unchanged.
 --
--- A row that is retried becomes unknown if nothing more is sent to it.
+-- A retried row becomes unknown if nothing more is sent to it.
 local meta, state, history, sends, retry, doubt, codes, tries, before = unpack(KEYS)
 local now, attempts = tonumber(ARGV[1]), tonumber(ARGV[3])
--- A cancelled campaign sends nothing again.
+-- A cancelled campaign resends nothing.
 if redis.call('HGET', meta, 'gate') == 'cancelled' then attempts = 0 end
 local m, unknown, retried = moves(meta, state, history, sends), 0, 0
 

@@ -13,7 +13,7 @@ local IN_SENDS = 15
 local function following(send) return send == 255 and 2 or send + 1 end
 
 -- Whether send number `a` belongs to a later claim of a row than `b`. The numbers wrap around, so only the next 126
--- claims after `b` count as later. A script that receives a number newer than the row's knows that Redis forgot the
+-- claims after `b` count as later. A script that receives a number newer than the row's knows that Redis lost the
 -- claim.
 local function newer(a, b)
   if a < 2 or b == 0 then return a > b end
@@ -24,15 +24,15 @@ end
 -- Whether a row in this state can be claimed.
 local function claimable(state) return state == STATE.pending or state == STATE.retrying end
 
--- Whether a row that can be claimed was reopened: Meta returned or withheld its message (see `status.lua`), or a retry of
--- its campaign sends it again (see `reopen.lua`). Its score in `retry` is the time (ms) at which it is due, 0 for at once,
--- and a fraction. Until its next claim the row keeps its send number, and facts about that send are those of an earlier
--- send. If nothing more is sent to it, it goes back to the state that the fraction stands for: 0.25 unknown, 0.5 failed,
--- 0.75 refused (see `go_back`).
+-- Whether a row that can be claimed was reopened: by a status that returned or withheld its message (see `status.lua`),
+-- or by a retry of its campaign (see `reopen.lua`). The score of the row in `retry` is its due time in ms plus a
+-- fraction, which stands for the state before: 0.25 unknown, 0.5 failed, 0.75 refused. The row returns to that state if
+-- nothing more is sent to it (see `go_back`). Until its next claim the row keeps its send number, and a fact about that
+-- send counts as a fact about an earlier one.
 local RETURNED_DUE = 0.5
 local function is_reopened(retry, row) return tonumber(redis.call('ZSCORE', retry, row) or 0) % 1 > 0 end
 
--- The state to which a reopened row with this score goes back; nil for any other row.
+-- The state to which a reopened row with this score returns; nil for any other row.
 local function state_before(due)
   local fraction = due % 1
   if fraction == RETURNED_DUE then return STATE.failed end
@@ -41,7 +41,9 @@ local function state_before(due)
 end
 
 -- The state of a row that is to be claimed again: retrying if an attempt counted before, else pending.
-local function state_to_claim(tries, row) return redis.call('HEXISTS', tries, row) == 1 and STATE.retrying or STATE.pending end
+local function state_to_claim(tries, row)
+  return redis.call('HEXISTS', tries, row) == 1 and STATE.retrying or STATE.pending
+end
 
 -- Whether the last claim of a row in this state has no known outcome.
 local function unanswered(state) return state == STATE.in_flight or state == STATE.in_doubt or state == STATE.unknown end
@@ -98,7 +100,7 @@ local function moves(meta, state, history, sends, held, skips)
     return gate == 'completed' or gate == 'cancelled'
   end
 
-  -- The rows whose recipients were forgotten (see `erase.lua`), false if there are none. Known after `commit`.
+  -- The rows whose recipients were erased (see `erase.lua`), false if there are none. Known after `commit`.
   function self.erased() return erased end
 
   function self.count(field, n)
@@ -230,7 +232,7 @@ local function store_ids(m, ids, records, lifetime)
   if redis.call('RPUSH', ids, unpack(entries)) == #entries then redis.call('PEXPIRE', ids, lifetime) end
 end
 
--- Whether the recipient of `row` was forgotten. `erased` has u16 row for each of those, or is false.
+-- Whether the recipient of `row` was erased. `erased` lists the erased rows as u16, or is false.
 local function is_erased(erased, row)
   if not erased then return false end
   local record = struct.pack('<I2', row)
@@ -239,9 +241,9 @@ local function is_erased(erased, row)
   return at ~= nil
 end
 
--- Iterates over the rows from `first` on that are in one of the states in ARGV[arg], which has a byte for the code of each.
--- Returns each row, and whether a retry of its campaign sends to it again: it has one of the error codes that follow in ARGV,
--- if there are any, and its recipient was not forgotten.
+-- Iterates over the rows from `first` on that are in one of the states in ARGV[arg], one byte each. Returns each row,
+-- and whether a retry of the campaign reopens it: if error codes follow in ARGV, the row has one of them, and its
+-- recipient was not erased.
 local function retriable(state, codes, erased, first, arg)
   local class, wanted_codes = {}, nil
   for i = 1, #ARGV[arg] do
@@ -262,9 +264,9 @@ local function retriable(state, codes, erased, first, arg)
   end
 end
 
--- `blocks` as below, without the ids of recipients who were forgotten: Meta's ids contain the number. An id is u8 row in its
--- block, u8 send, and the id in its binary form: half bytes if the highest bit of its first byte is set, else as long as
--- the u16 that follows says.
+-- Returns `blocks` (see `store_wamids`) without the ids of erased recipients, because an id of Meta contains the phone
+-- number. An id is u8 row in its block, u8 send, and its binary form. If the highest bit of the first byte of that form
+-- is set, the id is packed in half bytes; otherwise its length follows as u16.
 local function without_erased(erased, blocks)
   local kept = {}
   for i = 1, #blocks, 2 do
@@ -280,7 +282,8 @@ local function without_erased(erased, blocks)
   return kept
 end
 
--- Stores whole message ids, after `commit`. `blocks` is a list of a block of rows, the ids to append to it, another block, and so on.
+-- Stores whole message ids, after `commit`. `blocks` alternates between the number of a block of rows and the ids to
+-- append to that block.
 local function store_wamids(m, wamids, blocks, lifetime)
   if m.erased() then blocks = without_erased(m.erased(), blocks) end
   if #blocks == 0 or m.retention_ended() then return end
@@ -310,15 +313,17 @@ local function clear_code(m, codes, row, state)
   redis.call('HDEL', codes, row)
 end
 
--- Notes that `row`, which is sent again, goes back to `state` with the code that it has now if nothing more is sent to it.
--- The note stays through the attempts of the row, until Meta accepts or refuses a message.
+-- Notes that `row`, which is sent again, returns to `state` with its present code if nothing more is sent to it. The
+-- note stays until Meta accepts or refuses a message of the row.
 local function note_before(before, codes, row, state)
   redis.call('HSET', before, row, state .. ' ' .. (redis.call('HGET', codes, row) or ''))
 end
 
--- Ends `row`, whose last claim certainly sent nothing, as it was before it was sent again. `due` is its score in `retry`, 0
--- if it is not there. Returns false, and changes nothing, if the row was not sent before. A row that is unknown again looks
--- like one that waits for the outcome of its last claim, so it is marked with BACK: a repeat of that outcome changes nothing.
+-- Returns `row`, whose last claim certainly sent nothing, to its state and code before it was sent again. `due` is its
+-- score in `retry`, or 0. Changes nothing and returns false if nothing was sent to the row before.
+--
+-- An unknown row accepts the outcome of its last claim. A row that returns to unknown has that outcome already, so BACK
+-- marks it, and a repeat of the outcome changes nothing.
 local BACK = 'back'
 local function go_back(m, codes, before, row, byte, due, second)
   local state, code = state_before(due)

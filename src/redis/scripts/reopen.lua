@@ -1,17 +1,16 @@
--- Reopens recipients of a part whose campaign is sent again to those who did not get it: they can be claimed once more,
--- with all their attempts. Works through the part in several calls.
+-- Reopens recipients of a part for a retry of the campaign: they can be claimed once more, with all their attempts.
+-- Works through the part in several calls.
 --
 -- KEYS     meta, state, history, sends, retry, codes, tries
 -- ARGV     1 version at which the gate of the part is held for this retry · 2 now (ms) · 3 limit (rows)
 --          4 codes of the states to reopen, one byte each: failed, refused, unknown
 --          5 and so on: the error codes to reopen; none: any
--- Returns  {1 if more rows have to be looked at, else 0; rows reopened by this retry so far}. Call again while the first
---          is 1.
--- If repeated: changes nothing. The part stores how far this retry has come, and only a part whose gate has exactly
--- version 1 is changed: a later version of the campaign's state ends the reopening.
+-- Returns  {1 if rows are left to check, else 0; rows reopened by this retry so far}. Call again while the first is 1.
+-- If repeated: changes nothing. The part stores how far this retry has come. The script changes a part only while its
+-- gate has the version in ARGV 1, so a later change of the campaign ends the reopening.
 --
--- A reopened row keeps its send number and its code. Its score says which state it had (see `is_reopened`). What is learned
--- about its last send no longer moves it, except that the recipient got the message.
+-- A reopened row keeps its send number and its code. Its score stands for its earlier state (see `is_reopened`). A fact
+-- about its last send moves it only if the recipient got the message.
 local meta, state, history, sends, retry, codes, tries = unpack(KEYS)
 local now, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local record = redis.call('HMGET', meta, 'version', 'forgotten', 'reopened', 'erased')

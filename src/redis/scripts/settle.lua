@@ -11,7 +11,8 @@
 --            rows of these runs
 --          8 claims without an outcome, 5 bytes each: u16 first row, u16 count, u8 send
 --          9 doubt deadline (ms) of such a claim if a newer epoch has the part
---          10 acceptances whose message Meta keeps back, 3 bytes each: u16 row, u8 send. They are in 4, 5 and 7 too
+--          10 acceptances whose message Meta keeps back, 3 bytes each: u16 row, u8 send. These acceptances are in 4, 5
+--            and 7 too
 --          11 and so on, for each block of rows with acceptances: its number, the whole message ids to append to it, as
 --            stored in `wamids`
 -- Kinds    A accepted: given in 4, never in 6
@@ -22,16 +23,17 @@
 --          D in doubt until the time
 --          F refused by Meta
 --          S certainly not sent, and skipped for the reason in `code`
---          In a cancelled campaign R and B cancel the row. In a completed campaign R refuses the row with its code
---          and B makes it unknown, unless the row is unknown already: then it stays so, for S too. Instead of any of
---          these, and of S, a row that was sent before goes back to what it was (see `go_back`).
+--          In a cancelled campaign R and B cancel the row. In a completed campaign R refuses the row with its code,
+--          and B makes it unknown. An unknown row of a completed campaign is unchanged by R, B and S. If one of these
+--          would end a row that was sent before, the row returns to its earlier state instead (see `go_back`).
 -- Returns  {open recipients of the part;
 --          1 if the part may be missing from the line's work, else 0: a newer epoch has the part, and may have removed
 --          it from the work before this call reopened a row;
 --          1 if the campaign has ended and this call brought message ids that have to be indexed, else 0}.
--- If repeated: changes nothing, because a row whose outcome is stored does not wait for one with that send number, and
--- a row that a status has moved on is not accepted any more, so it is not held again. The outcome of a claim that Redis
--- forgot has the same effect as if Redis had not forgotten the claim.
+-- If repeated: changes nothing. A row whose outcome is stored accepts no other outcome of that send. A row that a status
+-- has moved on is no longer accepted, so it is not held again.
+--
+-- An outcome has the same effect if Redis lost the claim that led to it.
 local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips, withheld, before = unpack(KEYS)
 local now, acceptances, entries, others, runs, claims = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local second = math.floor(now / 1000)
@@ -48,9 +50,9 @@ local taken_over = tonumber(ARGV[3]) < (tonumber(record[2]) or 0)
 local function settle(row, send, kind, code, time)
   local byte = m.byte(row)
   local was, current, is_restored = byte % 16, m.send(row, byte), false
-  -- Redis forgot this claim and the change that made the row claimable: restore the claim. If the row was ended
-  -- meanwhile, or the retention of the recipients has ended, only an acceptance counts. If the recipient has got an earlier
-  -- message, the row stays delivered or read.
+  -- Redis lost this claim and the change that made the row claimable: restore the claim. If the row has ended since, or
+  -- the retention of the recipients has, only an acceptance counts. If the recipient has got an earlier message, the row
+  -- stays delivered or read.
   local can_restore = was ~= 0 and RANK[was] ~= RANK[STATE.cancelled] and RANK[was] < RANK[STATE.delivered]
   if newer(send, current) and can_restore and not m.retention_ended() then
     local sent_before = claimable(was) and state_before(tonumber(redis.call('ZSCORE', retry, row) or 0))
@@ -114,7 +116,7 @@ local function settle(row, send, kind, code, time)
     kind == 'A' and was ~= 0 and (current == send or newer(send, current)) and RANK[was] < RANK[STATE.accepted]
     and not (claimable(was) and is_reopened(retry, row))
   then
-    -- The row expired or was cancelled meanwhile, or its claim was forgotten, but Meta has the message.
+    -- The row expired or was cancelled meanwhile, or Redis lost its claim, but Meta has the message.
     redis.call('ZREM', retry, row)
     redis.call('ZREM', doubt, row)
     redis.call('HDEL', before, row)

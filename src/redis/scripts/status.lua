@@ -14,16 +14,15 @@
 -- send.
 --
 -- Returned means that Meta did not deliver the message, and that neither the recipient nor the message caused that.
--- While the campaign runs or is paused, the row can be claimed again at once, and its attempts are unchanged. The
--- send is used up: if the same status comes again, its result is 2. In a completed or cancelled campaign, and if the
--- row was cancelled or expired, the row fails with the code.
--- Withheld means that Meta did not deliver the message because the recipient gets much marketing. While the campaign runs
--- or is paused, the row is sent again, later and as another attempt, if it was not withheld before. Otherwise it fails.
--- Of an earlier send, only delivered, read and replies count: then the recipient has the message. The row keeps the number
--- of its last send. The last send of a reopened row is an earlier send too.
--- Any status that moves a row also says that Meta no longer keeps its message back.
--- After the retention of the recipients no code, history or message id is stored, and a row that failed or was refused
--- stays so.
+-- While the campaign runs or is paused, the row can be claimed again at once, and its attempts are unchanged. The send
+-- is used up: if the same status comes again, its result is 2. In a completed or cancelled campaign, and if the row was
+-- cancelled or expired, the row fails with the code. Withheld means that Meta did not deliver the message because the
+-- recipient gets much marketing. While the campaign runs or is paused, the row is sent again, later and as another
+-- attempt, if it was not withheld before. Otherwise it fails. A fact about an earlier send, and about the last send of
+-- a reopened row, counts only if it says that the recipient has the message: delivered, read or a reply. The row keeps
+-- the number of its last send. Any status that moves a row also says that Meta no longer keeps its message back. After
+-- the retention of the recipients no code, history or message id is stored, and a row that failed or was refused stays
+-- so.
 local meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips, withheld, before =
   unpack(KEYS)
 local facts, known_ids, BLOCK, RETURNED, WITHHELD = ARGV[2], ARGV[3], tonumber(ARGV[4]), 14, STATE.skipped
@@ -36,10 +35,10 @@ for pos = 1, #facts, 14 do
   local byte = m.byte(row)
   local was, current = byte % 16, m.send(row, byte)
   local result, rank = 0, RANK[was]
-  -- Whether Redis forgot the claim of this send. The row then counts as in flight with this send number, unless the
+  -- Whether Redis lost the claim of this send. The row then counts as in flight with this send number, unless the
   -- recipient has got an earlier message.
-  local claim_forgotten = newer(send, current)
-  if claim_forgotten then
+  local claim_lost = newer(send, current)
+  if claim_lost then
     current = send
     if rank < RANK[STATE.delivered] then rank = RANK[STATE.in_flight] end
   end
@@ -47,7 +46,7 @@ for pos = 1, #facts, 14 do
   local reopens = (to == RETURNED or is_withheld and redis.call('GETBIT', withheld, row) == 0)
     and RANK[was] ~= RANK[STATE.cancelled] and not m.has_ended()
   if to == RETURNED or is_withheld then to = STATE.failed end
-  local is_earlier = send ~= 0 and send ~= current or claimable(was) and not claim_forgotten and is_reopened(retry, row)
+  local is_earlier = send ~= 0 and send ~= current or claimable(was) and not claim_lost and is_reopened(retry, row)
   local was_received = to == STATE.delivered or to == STATE.read or to == 15
   if was == 0 or current == 0 or is_earlier and not was_received then
     result = 2
@@ -80,7 +79,7 @@ for pos = 1, #facts, 14 do
       if is_withheld then
         redis.call('SETBIT', withheld, row, 1)
         redis.call('HINCRBY', tries, row, 1)
-        -- Meta's time is in whole seconds.
+        -- Meta's time is rounded down to seconds: one more, so that the row never waits less.
         due = due + (at + 1) * 1000 + tonumber(ARGV[5])
       end
       m.move(row, byte, state_to_claim(tries, row), current, at)

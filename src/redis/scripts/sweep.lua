@@ -1,13 +1,13 @@
--- Ends recipients that will not be sent to: the campaign was cancelled or completed, or its `expires_at` has passed.
+-- Ends the recipients of a campaign that sends no more: it was cancelled or completed, or its `expires_at` has passed.
 --
 -- KEYS     meta, state, history, sends, retry, codes, before
 -- ARGV     now (ms), limit (rows), code of the state to end in: cancelled, expired, or failed in a completed campaign
 -- Returns  {1 if more rows have to be ended, else 0; open recipients of the part}. Call again while the first is 1.
 -- If repeated: a row in any state other than pending or retrying is unchanged.
 --
--- A row that is sent again goes back to what it was (see `go_back`): it fails with its code if Meta returned or withheld its
--- message. Any other row that is unsent in a completed campaign was reopened just before the gate closed: it is refused with
--- the code of its attempt, or becomes unknown if there is none.
+-- A row that was sent before returns to its earlier state (see `go_back`): it fails with its code if Meta returned or
+-- withheld its message. Any other unsent row of a completed campaign was reopened just before the gate closed. It is
+-- refused with the code of its attempt, or becomes unknown if there is none.
 local meta, state, history, sends, retry, codes, before = unpack(KEYS)
 local now, limit, to = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local second = math.floor(now / 1000)
@@ -16,7 +16,9 @@ local record = redis.call('HMGET', meta, 'gate', 'expires', 'next', 'rows')
 if not record[1] and redis.call('EXISTS', meta) == 0 then return { 0, 0 } end
 if to == STATE.cancelled and record[1] ~= 'cancelled' then return redis.error_reply('ERR the part is not cancelled') end
 if to == STATE.failed and record[1] ~= 'completed' then return redis.error_reply('ERR the part is not completed') end
-if to == STATE.expired and now < (tonumber(record[2]) or math.huge) then return redis.error_reply('ERR the part has not expired') end
+if to == STATE.expired and now < (tonumber(record[2]) or math.huge) then
+  return redis.error_reply('ERR the part has not expired')
+end
 
 local m, ended = moves(meta, state, history, sends), 0
 local function finish(row, due)

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds what is released for this kind of machine, into target/packages: an archive, a Debian package, a bill of materials
-# and checksums. Installs cargo-deb and cargo-cyclonedx if they are missing. PROFILE=dev tries it without optimisation.
+# Builds what is released for this kind of machine, into target/packages: an archive, a Debian package, a bill of
+# materials and checksums. Installs cargo-deb and cargo-cyclonedx if they are missing. PROFILE=dev tries it without
+# optimisation.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -8,10 +8,10 @@
 //! Meta ─────POST──▶ webhook ───┴▶ status apply ─▶ state bytes + counters ─▶ statistics
 //! ```
 //!
-//! Reading order: [`domain`] (the rules, no I/O), [`rules`] (Meta's rules, pure), [`redis`] (what is stored, and the scripts that change it),
-//! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`subscribers`], [`stats`], [`preflight`] and [`api`] with [`api_types`]. Then the
-//! supporting modules: [`config`], [`telemetry`], [`http`], [`client`], [`terminal`], the simulator [`sim`], and
-//! [`app`], which connects all of them.
+//! Reading order: [`domain`] (the rules, no I/O), [`rules`] (Meta's rules, pure), [`redis`] (what is stored, and the
+//! scripts that change it), [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`subscribers`], [`stats`],
+//! [`preflight`] and [`api`] with [`api_types`]. Then the supporting modules: [`config`], [`telemetry`], [`http`],
+//! [`client`], [`terminal`], the simulator [`sim`], and [`app`], which connects all of them.
 
 pub mod api;
 pub mod api_types;

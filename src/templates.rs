@@ -1,5 +1,5 @@
-//! Reads the templates of a WABA from Meta, stores them in Redis, holds the templates that Meta does not send, and pauses
-//! campaigns whose template was edited so that it takes other values.
+//! Reads the templates of a WABA from Meta, stores them in Redis, holds the templates that Meta does not send, and
+//! pauses campaigns whose template was edited so that it takes other values.
 //!
 //! If the process dies: each step is idempotent, and the next read of the list does the rest.
 
@@ -176,8 +176,8 @@ pub async fn sync(
 }
 
 /// Checks that the stored template list still contains the template of `campaign`, and that the template still accepts
-/// the values of the campaign's recipients. Stores the category of the template if it has changed. Does not call Meta: the
-/// list is read again when a webhook reports a change.
+/// the values of the campaign's recipients. Stores the category of the template if it has changed. Does not call Meta:
+/// the list is read again when a webhook reports a change.
 ///
 /// `waba` is `None` if no line of the campaign is configured any more; the check is then skipped.
 pub async fn check_still_fits(
@@ -242,8 +242,8 @@ impl From<GraphError> for UnpauseError {
     }
 }
 
-/// Asks Meta to lift the pause of a template of `waba`, and then lifts the hold on it. If the process dies in between, the
-/// hold ends with Meta's webhook, or after the next read of the list.
+/// Asks Meta to lift the pause of a template of `waba`, and then lifts the hold on it. If the process dies in between,
+/// the hold ends with Meta's webhook, or after the next read of the list.
 ///
 /// Meta is asked for the template first, because the stored list may not show the pause yet.
 pub async fn unpause(

@@ -1,9 +1,9 @@
 //! A scenario of a load test, as TOML: its stage, its workload and its goals.
 //!
 //! The scenarios are in `loadtest/scenarios`. A scenario has `about`, `[stage]`, exactly one workload (`[dispatch]`,
-//! `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]`, `[suppression]`, `[frequency_cap]`
-//! or `[start]`) and any number of `[[goal]]`.
-//! Unknown keys and goals for figures that the workload does not measure are errors. All problems are reported together.
+//! `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]`, `[suppression]`,
+//! `[frequency_cap]` or `[start]`) and any number of `[[goal]]`. Unknown keys and goals for figures that the workload
+//! does not measure are errors. All problems are reported together.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration};
 

@@ -1,7 +1,7 @@
 //! What a caller may see and change: the lines, templates and campaigns of the businesses of its key.
 //!
-//! The guard puts the [`Access`] of the key into the request. The extractors of ids in paths check it, so a handler gets
-//! only an id that its caller may know. Calls without an id ask here for what the caller may see.
+//! The guard puts the [`Access`] of the key into the request. The extractors of ids in paths check it, so a handler
+//! gets only an id that its caller may know. Calls without an id ask here for what the caller may see.
 //!
 //! Never: reveals whether something of another business exists, except that its `external_id` is in use.
 

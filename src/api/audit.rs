@@ -1,8 +1,8 @@
 //! The audit trail: one log line with the target `audit` for each call that changes something.
 //!
 //! The guard opens an entry before such a call, and the handler says through [`Audit`] what it changes. The line is
-//! written when the response is there, or when the client has left before. Uploads are not in the trail. A change is
-//! also an event.
+//! written when the response is ready, or when the client disconnects before that. Uploads are not in the trail. A
+//! change is also an event.
 //!
 //! If the process dies during a call: there is no line and no event, and the change may have been made.
 //! Never: contains anything of a body.

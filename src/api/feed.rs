@@ -1,11 +1,11 @@
 //! The event feed as server-sent events.
 //!
-//! A stream reads the feed ten times a second, and at once while there is more. Each event has the position behind it as
+//! A stream reads the feed ten times a second, and at once while there is more. Each event has the position after it as
 //! its `id`. A reader that gets few events, because of a filter, gets a position on its own from time to time, so that
 //! it does not start far behind when it reconnects.
 //!
 //! Events are read when the client takes them: a slow client delays its own stream and uses no more memory. All streams
-//! of a process share one connection to Redis, so a stream that catches up delays other streams at most.
+//! of a process share one connection to Redis, so a stream that catches up can delay other streams, but nothing else.
 //!
 //! While Redis is unavailable, the stream stays open and silent. It ends when the server stops.
 

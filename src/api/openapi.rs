@@ -1,8 +1,8 @@
 //! The OpenAPI document of the API, and the pages that show it: `GET /openapi.json` and `GET /docs`.
 //!
 //! Handlers declare their call in `#[utoipa::path]`: path, parameters, bodies and scope. This module adds what all
-//! calls have in common. The scopes that [`guard`](super::guard) enforces, and the calls that it audits, are read from the
-//! finished document.
+//! calls have in common. The scopes that [`guard`](super::guard) enforces, and the calls that it audits, are read from
+//! the finished document.
 //!
 //! Both pages are public. They say what every release of Pregón says, and nothing about this installation.
 
@@ -158,7 +158,8 @@ fn problem_response(status: u16, kinds: &[&ProblemKind]) -> Response {
 
 /// The routes of the document and of the page that shows it. They need no API key.
 pub(super) fn routes(api: &OpenApi) -> Router {
-    // A `Value` sorts the fields of objects, and the text is indented, so that changes of the committed one are readable.
+    // A `Value` sorts the fields of objects, and the text is indented, so that a diff of the committed document is
+    // readable.
     let document = serde_json::to_value(api).expect("plain JSON");
     let json = serde_json::to_string_pretty(&document).expect("plain JSON") + "\n";
     // Cheap to clone, which each response does.

@@ -35,7 +35,7 @@ pub(super) async fn pause(
 ) -> Result<Json<PauseChange>> {
     let scope = shared.pause_scope(&access, target)?;
     audit.on(&scope);
-    // A Redis that restarts meanwhile may forget the pause: then the call fails.
+    // If Redis restarts meanwhile, it may lose the pause: then the call fails.
     let store = shared.state.store.in_this_incarnation();
     let (changed, version) = store.pause(&scope, shared.now()).await?;
     audit.changed(changed);

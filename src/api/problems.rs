@@ -1,7 +1,7 @@
-//! Every kind of problem that a call can be answered with: its status, and what it means.
+//! Every kind of problem: its name, HTTP status and meaning.
 //!
-//! The OpenAPI document lists the kinds of each call. A handler names those of its own in `x-problems`; those that
-//! follow from the form of the call are added here.
+//! The OpenAPI document lists the kinds that each call can return. A handler names its own in `x-problems`. This module
+//! adds those that follow from the parameters and the body of the call.
 
 use std::collections::BTreeMap;
 

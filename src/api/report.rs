@@ -5,8 +5,8 @@
 //! a truncated report for a complete one.
 //!
 //! A spreadsheet runs a field as a formula if it begins with a character such as `=`. A report contains no text from a
-//! caller or a recipient: every field is a number, a time, an id or one of Pregón's fixed texts. Meta's message ids begin
-//! with `wamid.`; one that does not is left out. So no field is escaped, and phone numbers keep their `+`.
+//! caller or a recipient: every field is a number, a time, an id or one of Pregón's fixed texts. Meta's message ids
+//! begin with `wamid.`; one that does not is left out. So no field is escaped, and phone numbers keep their `+`.
 
 use axum::{body::Bytes, extract::State, response::Response};
 use futures_util::stream;

@@ -1,4 +1,4 @@
-//! Subscribers: what they were told, and two actions of an operator: deliver again, and enable.
+//! Subscribers: what was delivered to them, and two actions of an operator: deliver again, and enable.
 //!
 //! Both actions take effect on a delivery in flight: its result is not stored.
 

@@ -76,7 +76,7 @@ pub(super) async fn put(
 ) -> Result<Json<SuppressionView>> {
     let business = shared.business(&access, new.business.as_ref().map(BusinessId::as_str))?;
     audit.on(on(business, phone));
-    // A Redis that restarts meanwhile may forget the entry: then the call fails.
+    // If Redis restarts meanwhile, it may lose the entry: then the call fails.
     let store = shared.state.store.in_this_incarnation();
     let hash = hash(&store, phone).await?;
     let entry = Suppression {
@@ -88,7 +88,7 @@ pub(super) async fn put(
     };
     let counts = store.suppress(business, &[(hash, entry)], false).await?;
     audit.changed(counts.new + counts.changed > 0);
-    // What an interrupted call stored before may not be durable yet, so this waits even if nothing changed.
+    // Waits even if nothing changed: an entry that an interrupted call stored may not be durable yet.
     store.make_durable().await?;
     // Another call may have ended the suppression since.
     let stored = find(&store, business, hash).await?.unwrap_or(entry);

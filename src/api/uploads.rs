@@ -1,4 +1,5 @@
-//! Uploads of recipients, and what imports of suppressions have in common with them: NDJSON or CSV of any size, plain or compressed, read as a stream.
+//! Uploads of recipients: NDJSON or CSV of any size, plain or compressed, read as a stream. Imports of suppressions read
+//! their bodies in the same way.
 
 use std::{
     error::Error,

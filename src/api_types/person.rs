@@ -1,4 +1,4 @@
-//! The body of the response to the forgetting of a person.
+//! The response to a call that forgets a person.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

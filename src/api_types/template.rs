@@ -1,4 +1,4 @@
-//! Templates in a response. The client does not sync them, so that response can only be serialized.
+//! Templates in a response. The response to a sync is only serialized, because the client makes no such call.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -165,8 +165,8 @@ impl Shutdown {
         self.stopping.cancel();
     }
 
-    /// Waits for the stop to begin, then up to `times.grace` for every task to end. Meanwhile the open work, as returned
-    /// by `open` (`4 attempts: ar-01 x3, ar-02 x1`), is logged every 5 s.
+    /// Waits for the stop to begin, then up to `times.grace` for every task to end. Meanwhile the open work, as
+    /// returned by `open` (`4 attempts: ar-01 x3, ar-02 x1`), is logged every 5 s.
     ///
     /// Errors: the stop was not clean. The first task that failed takes precedence over a late or forced stop.
     pub async fn run(self, mut signals: Signals, times: StopTimes, open: impl Fn() -> String) -> Result<(), StopError> {

@@ -33,8 +33,8 @@ impl Events {
 
     /// The next event; `None` when the server ended the stream.
     ///
-    /// Errors: [`ClientError::Broken`](super::ClientError::Broken) if the connection failed, was silent for too long, or
-    /// sent an invalid event.
+    /// Errors: [`ClientError::Broken`](super::ClientError::Broken) if the connection failed, was silent for too long,
+    /// or sent an invalid event.
     pub async fn next(&mut self) -> Result<Option<CampaignEvent>> {
         while self.ready.is_empty() {
             let Some(events) = self.stream.next().await? else { return Ok(None) };

@@ -33,8 +33,8 @@ impl FeedReader {
 
     /// The next event, JSON. `None` when the server ended the stream.
     ///
-    /// Errors: [`ClientError::Broken`](super::ClientError::Broken) if the connection failed, was silent for too long, or
-    /// sent something that is not JSON.
+    /// Errors: [`ClientError::Broken`](super::ClientError::Broken) if the connection failed, was silent for too long,
+    /// or sent something that is not JSON.
     pub async fn next(&mut self) -> Result<Option<Box<RawValue>>> {
         loop {
             if let Some(event) = self.ready.pop_front() {

@@ -344,8 +344,8 @@ impl<'a> Section<'a> {
         Some(self.table(path, Some(values)))
     }
 
-    /// Reads the TOML file that an optional key names, as a table. Returns `None` if the key is missing, or after recording a
-    /// problem.
+    /// Reads the TOML file that an optional key names, as a table. Returns `None` if the key is missing, or after
+    /// recording a problem.
     pub(super) fn file(&mut self, key: &'static str) -> Option<Section<'a>> {
         let path = self.path(key)?;
         let unusable = |error: String| format!("({}) can't be read: {error}", path.display());

@@ -1,7 +1,7 @@
 //! Batch sizes: how many messages of a line go to Redis in one call, and when. Pure.
 //!
 //! Larger batches cost less, because a call for a few rows costs about as much as one for a single row. Smaller batches
-//! lose less: the rows that a killed worker had claimed and not sent become unknown.
+//! lose less: if a worker is killed, the rows that it had claimed and not sent are in doubt.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! What is recorded about a send: the row that was claimed, how its attempt was settled, and the facts that Meta reports
-//! about it later.
+//! What is recorded about a send: the row that was claimed, how its attempt was settled, and the facts that Meta
+//! reports about it later.
 
 use siphasher::sip::SipHasher24;
 

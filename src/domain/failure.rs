@@ -35,7 +35,8 @@ pub mod code_or_zero {
     }
 }
 
-/// Why a recipient failed, is retried, or has no result. Ordered by Meta's code, between the reasons without one.
+/// Why a recipient failed, is retried, or has no result. The order is: no answer, then
+/// Meta's codes, then failures without a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureReason {
     /// The request got no response, or one that is not Meta's.

@@ -90,7 +90,8 @@ impl HoldScope {
         }
     }
 
-    /// What an error with the scope `blamed` holds. `None` if the error holds nothing, or if what it holds is not known.
+    /// What an error with the scope `blamed` holds. `None` if the error holds nothing, or if what it holds is not
+    /// known.
     pub fn of_error(blamed: ErrorScope, origin: ErrorOrigin<'_>) -> Option<HoldScope> {
         let waba = || origin.waba.clone();
         match blamed {

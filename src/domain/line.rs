@@ -1,4 +1,4 @@
-//! A line: the unit of rate limiting.
+//! A line: a business phone number. Each line has its own rate.
 
 use std::sync::Arc;
 

@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 /// The number of people to whom the lines of a business, taken together, may open conversations in any 24 hours.
 ///
-/// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/messaging-limits>, read 2026-11-30.
+/// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/messaging-limits>, read
+/// 2026-11-30.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessagingLimit {
     /// This many people.

@@ -4,9 +4,10 @@
 //! this is standard behaviour", for Brazil and Mexico; Argentina by reports of users). So code that identifies a person
 //! uses [`canonical`], and messages are sent to the number as it was uploaded.
 //!
-//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages>, phone number
-//! formats, read 2026-11-28; which numbers are mobile, and where the digit stands: libphonenumber 9.0.43, metadata of BR, MX
-//! and AR (mobile, and `nationalPrefixTransformRule` of AR); Anatel, resolution 553 (2010), for the ninth digit.
+//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages>, phone
+//! number formats, read 2026-11-28; which numbers are mobile, and where the digit stands: libphonenumber 9.0.43,
+//! metadata of BR, MX and AR (mobile, and `nationalPrefixTransformRule` of AR); Anatel, resolution 553 (2010), for the
+//! ninth digit.
 
 use std::ops::RangeInclusive;
 
@@ -29,8 +30,8 @@ struct NumberPlan {
 const LONGER: RangeInclusive<u64> = 1_000_000_000_000..=9_999_999_999_999;
 
 const PLANS: [NumberPlan; 3] = [
-    // +55 DD 9 XXXX-XXXX. Before the ninth digit, mobile numbers began with 6 to 9. Newer ones that begin with 91 to 95 never
-    // had eight digits: without the 9 they would be the number of a landline.
+    // +55 DD 9 XXXX-XXXX. Before the ninth digit, mobile numbers began with 6 to 9. Newer ones that begin with 91 to 95
+    // never had eight digits: without the 9 they would be the number of a landline.
     NumberPlan { country: 55, digit: 9, behind: 100_000_000, first: 6..=9 },
     // +52 1 and ten digits. No area code begins with 0 or 1.
     NumberPlan { country: 52, digit: 1, behind: 10_000_000_000, first: 2..=9 },

@@ -149,8 +149,8 @@ pub enum Outcome {
     /// Certainly not sent: Meta withheld the message because its recipient gets much marketing. The campaign decides
     /// whether it is sent once more.
     Withheld(Cause),
-    /// Certainly not sent: the WABA sends marketing only through the Marketing Messages API. Send it again through that.
-    /// Does not count as an attempt.
+    /// Certainly not sent: the WABA sends marketing only through the Marketing Messages API. Send it again through
+    /// that. Does not count as an attempt.
     Rerouted(Cause),
     /// The request was written and has no usable response. Never send it again blindly.
     InDoubt(Cause),

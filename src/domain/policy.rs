@@ -16,8 +16,8 @@ mod table;
 pub enum ErrorAction {
     /// Retry the send with growing, jittered, capped waits. Counts as an attempt.
     RetryBackoff,
-    /// Send once more, [`WITHHELD_FOR`] later, if the campaign asks for that. Meta limits the marketing that this person
-    /// receives, and penalizes early retries.
+    /// Send once more, [`WITHHELD_FOR`] later, if the campaign asks for that. Meta limits the marketing that this
+    /// person receives, and penalizes early retries.
     Defer24h,
     /// Delay this recipient on this line; other recipients are not affected.
     RetryPair,
@@ -148,7 +148,8 @@ pub enum ByStatus {
         /// How long `scope` is stopped. `None`: a probe, a webhook or a person ends it.
         wait: Option<Duration>,
     },
-    /// Meta withheld the message from a person who gets much marketing. The campaign decides whether it is sent once more.
+    /// Meta withheld the message from a person who gets much marketing. The campaign decides whether it is sent once
+    /// more.
     Withheld,
     /// The fault is in the recipient, or unknown: the message failed, and nothing else follows.
     Failed,

@@ -446,8 +446,8 @@ fn truncated(text: &str) -> String {
     }
 }
 
-/// A value that is meant as a phone number, as it may appear in a log or a response: truncated, control characters escaped,
-/// and of the digits only the last four.
+/// A value that is meant as a phone number, as it may appear in a log or a response: truncated, control characters
+/// escaped, and of the digits only the last four.
 pub fn redacted(text: &str) -> String {
     let text = truncated(text.trim());
     // A number that a spreadsheet rounded identifies no one any more.

@@ -9,7 +9,7 @@ pub enum SkipReason {
     Suppressed,
     /// Meta delivers no marketing to numbers of the USA.
     MarketingUs,
-    /// The person was forgotten: the number is not known any more.
+    /// The person was erased: the number is no longer known.
     Forgotten,
     /// The person has had as many marketing messages as a frequency cap allows.
     FrequencyCap,

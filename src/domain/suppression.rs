@@ -107,7 +107,7 @@ impl SuppressionSource {
 /// A suppressed person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suppression {
-    /// The number; `None` once the person was forgotten.
+    /// The number; `None` once the person was erased.
     pub phone: Option<Phone>,
     /// Which messages the person does not get.
     pub scope: SuppressionScope,

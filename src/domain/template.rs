@@ -41,8 +41,8 @@ pub struct Template {
     /// Meta's sub-category, such as `ORDER_STATUS`; empty if there is none.
     #[serde(default, deserialize_with = "sub_category", skip_serializing_if = "String::is_empty")]
     pub sub_category: String,
-    /// How people react to the template: `GREEN`, `YELLOW`, `RED` or `UNKNOWN`, as Meta writes it; empty if Meta does not
-    /// say.
+    /// How people react to the template: `GREEN`, `YELLOW`, `RED` or `UNKNOWN`, as Meta writes it; empty if Meta does
+    /// not say.
     #[serde(default, deserialize_with = "score", skip_serializing_if = "String::is_empty")]
     pub quality_score: String,
     /// Whether the parameters are numbered or named.

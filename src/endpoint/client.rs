@@ -28,7 +28,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// Timeout for reading the body of a response. The body does not affect the result, only the status does.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why an attempt failed. Of the URL, the texts contain only the host, and of the response only the status.
+/// Why an attempt failed. The texts name the host and the status, but no other part of the URL or the response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
     /// The endpoint asks not to be sent any more requests (410).

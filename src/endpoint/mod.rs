@@ -16,6 +16,6 @@ pub use self::{
 pub struct Endpoint {
     /// The URL to which requests go.
     pub url: EndpointUrl,
-    /// Whether it may have a private address.
+    /// Whether the URL may lead to a private address.
     pub allow_private: bool,
 }

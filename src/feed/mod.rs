@@ -32,13 +32,13 @@ const NICENESS: i32 = 15;
 /// Why the feed had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
-    /// Its thread could not be started.
+    /// The thread could not be started.
     #[error("the thread of the event feed could not be started: {0}")]
     NoThread(#[from] io::Error),
-    /// Its connections to Redis could not be set up.
+    /// The connections to Redis could not be set up.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Its thread ended without being stopped, which is a bug.
+    /// The thread ended without being stopped, which is a bug.
     #[error("the thread of the event feed ended unexpectedly")]
     Died,
 }

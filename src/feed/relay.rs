@@ -146,7 +146,7 @@ impl Relay {
         self.compared_at = None;
     }
 
-    /// Publishes the changes behind some notes. Returns whether changes are left to publish and there were no new
+    /// Publishes the changes of some noted subjects. Returns whether changes are left to publish and there were no new
     /// notes.
     async fn round(&mut self, store: &Store, clock: &Clock) -> Result<bool> {
         if self.compared_at.is_none_or(|at| at.elapsed() > COMPARE_EVERY) {
@@ -182,7 +182,7 @@ impl Relay {
         Ok(!has_new && !self.unfinished.is_empty())
     }
 
-    /// Writes notes for everything with unpublished changes.
+    /// Notes every subject with unpublished changes, in case Redis lost its note.
     async fn compare(&self, store: &Store) -> Result<()> {
         let limits = store.feed();
         let is_ours = |id: &CampaignId| limits.is_some_and(|limits| limits.partition(Some(*id)) == self.partition);
@@ -351,7 +351,7 @@ struct PartContext<'a> {
     phones: Option<&'a Phones>,
     wamids: Wamids,
     reasons: HashMap<u16, RowReason>,
-    /// The numbers of claims that are not in the state byte.
+    /// By row: the send numbers that are too large for a state byte.
     late_sends: HashMap<u16, u8>,
 }
 

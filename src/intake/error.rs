@@ -95,7 +95,7 @@ pub enum IntakeError {
     /// A campaign without recipients can't be launched.
     #[error("campaign {0} has no recipients: upload some first")]
     Empty(CampaignId),
-    /// All recipients of a campaign were forgotten, so a test of it has no values.
+    /// All recipients of a campaign were erased, so a test of it has no values.
     #[error(
         "all recipients of campaign {0} were forgotten, and a test needs the values of one: upload another recipient, or \
         test another campaign with this template"
@@ -192,8 +192,8 @@ impl IntakeError {
         Self::Invalid(problems)
     }
 
-    /// Whether the same call can succeed later without any change: Redis was unavailable or full, the upload was interrupted,
-    /// or the same upload is running on another connection.
+    /// Whether the same call can succeed later without any change: Redis was unavailable or full, the upload was
+    /// interrupted, or the same upload is running on another connection.
     pub fn is_transient(&self) -> bool {
         match self {
             IntakeError::Store(error) => error.is_transient(),

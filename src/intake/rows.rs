@@ -233,8 +233,8 @@ impl RowReader {
         Self(Format::Ndjson(ndjson::NdjsonReader::default()))
     }
 
-    /// A reader of CSV: a header row, then one row per recipient or suppression. The encoding is UTF-8, with or without a
-    /// byte order mark.
+    /// A reader of CSV: a header row, then one row per recipient or suppression. The encoding is UTF-8, with or without
+    /// a byte order mark.
     ///
     /// The columns of recipients are:
     ///
@@ -245,8 +245,8 @@ impl RowReader {
     /// - `button.0`: the payload of a button, by its position in the template.
     /// - `zone`: the name of the recipient's time zone, unless the template has a parameter of this name.
     ///
-    /// Case and surrounding blanks of a name are ignored. An empty cell of a `header`, `button` or `zone` column counts as
-    /// missing, and a row of empty cells counts as a blank line. A parameter that is itself named `to` or `header`
+    /// Case and surrounding blanks of a name are ignored. An empty cell of a `header`, `button` or `zone` column counts
+    /// as missing, and a row of empty cells counts as a blank line. A parameter that is itself named `to` or `header`
     /// can be given only in NDJSON.
     ///
     /// The separator is the one that a first line `sep=;` names, else the most frequent of `,`, `;` and tab in the

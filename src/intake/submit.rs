@@ -100,7 +100,8 @@ impl Intake {
     /// Applies `action` to a campaign. If the campaign is in the requested state already, nothing changes, so that a
     /// call whose response was lost can be repeated. When the call for a pause returns, no more recipients of the
     /// campaign are claimed. The change is durable, as far as
-    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it. Also returns whether anything changed.
+    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it. Also returns whether anything
+    /// changed.
     ///
     /// Errors: `State`, `Expired`, `Empty` or `Template` if the action is not possible: nothing was changed. `Store`:
     /// repeat the call.

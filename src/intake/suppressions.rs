@@ -40,8 +40,8 @@ impl Intake {
     /// `upload_id` (1 to 128 visible ASCII characters) names the import for its caller. It has no other effect, because
     /// an import can always be repeated.
     ///
-    /// Errors: `Interrupted` if the body ends early, and `Store`: repeat the import. `Upload` for a CSV with a bad header
-    /// row: nothing was changed.
+    /// Errors: `Interrupted` if the body ends early, and `Store`: repeat the import. `Upload` for a CSV with a bad
+    /// header row: nothing was changed.
     pub async fn import_suppressions<E: Display>(
         &self,
         upload_id: Option<&str>,

@@ -30,11 +30,12 @@ const PRIORITY: u8 = 10;
 const EXPIRES_AFTER: Duration = Duration::from_secs(3_600);
 
 impl Intake {
-    /// Sends the message of a campaign that has not ended to the numbers of `test`, with the values of its first recipients.
-    /// The result is durable, as far as [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it.
+    /// Sends the message of a campaign that has not ended to the numbers of `test`, with the values of its first
+    /// recipients. The result is durable, as far as [`Store::make_durable`](crate::redis::Store::make_durable) can
+    /// confirm it.
     ///
-    /// Errors: `Invalid`, `Template`, `State`, `Empty`, `NobodyLeft`, or `Conflict` or `Taken` if another campaign has the
-    /// `external_id`: nothing was sent. `Store`: repeat the call.
+    /// Errors: `Invalid`, `Template`, `State`, `Empty`, `NobodyLeft`, or `Conflict` or `Taken` if another campaign has
+    /// the `external_id`: nothing was sent. `Store`: repeat the call.
     pub async fn send_test(&self, id: CampaignId, test: &NewTest) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_incarnation();
         let submitted = intake.send_test_undurably(id, test).await?;
@@ -132,7 +133,7 @@ impl Intake {
         Ok(numbers.iter().zip(values).map(|(&to, values)| Recipient { to, values }).collect())
     }
 
-    /// The first recipients of a campaign who were not forgotten, at most `n`, by part and row.
+    /// The first recipients of a campaign who were not erased, at most `n`, by part and row.
     async fn first_recipients(&self, id: CampaignId, n: usize) -> Result<Vec<Recipient>, StoreError> {
         let Some(record) = self.store.campaign(id).await? else { return Ok(Vec::new()) };
         let mut first = Vec::new();

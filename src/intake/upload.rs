@@ -396,7 +396,8 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
         }
     }
 
-    /// Adds a row to the digest: its phone number, its values and its time zone if it names one, or the code of its rejection.
+    /// Adds a row to the digest: its phone number, its values and its time zone if it names one, or the code of its
+    /// rejection.
     fn digest_row(&mut self, fitted: &Result<(Recipient, Option<String>), Reject>) {
         match fitted {
             Ok((recipient, zone)) => {

@@ -54,7 +54,7 @@ impl Country {
     }
 }
 
-/// A recipient who was not forgotten.
+/// A recipient who was not erased.
 struct Seen {
     hash: PersonHash,
     country: Country,
@@ -127,7 +127,7 @@ impl People {
     }
 }
 
-/// Reads the remaining recipients, or a sample of them. Also returns how many of them were forgotten.
+/// Reads the remaining recipients, or a sample of them. Also returns how many of them were erased.
 async fn look_at<T>(
     store: &Store,
     record: &CampaignRecord,
@@ -157,7 +157,7 @@ async fn look_at<T>(
     Ok((seen, forgotten))
 }
 
-/// The numbers of a chunk that are still to be sent to, by the state bytes `states`; `None` for a forgotten recipient.
+/// The numbers of a chunk that are still to be sent to, by the state bytes `states`; `None` for an erased recipient.
 fn left_of(chunk: &Chunk, states: &[u8]) -> impl Iterator<Item = Option<Phone>> {
     chunk.numbers().iter().zip(states).filter(|(_, byte)| is_left(**byte)).map(|(phone, _)| *phone)
 }

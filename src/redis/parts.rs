@@ -183,9 +183,9 @@ pub struct PartRows {
 pub struct PhoneQuery {
     /// The campaign.
     pub campaign: CampaignId,
-    /// The number of buckets of its phone index.
+    /// The number of buckets of the campaign's phone index.
     pub buckets: u32,
-    /// Whether its phone index has an entry for each number or for each person.
+    /// Whether that index has an entry for each number or for each person.
     pub indexed_by: IndexedBy,
     /// The number.
     pub phone: Phone,

@@ -153,7 +153,7 @@ impl Store {
         call.arg(line).arg(messages)
     }
 
-    /// Records the fate of messages that a line of a business sent.
+    /// Records what became of messages that a line of a business sent: delivered, read, or not delivered.
     pub async fn note_places(
         &self,
         business: &BusinessId,

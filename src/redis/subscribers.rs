@@ -63,7 +63,7 @@ pub enum DeliveryChange<'a> {
     },
 }
 
-/// The part of the feed behind a position.
+/// The part of the feed after a position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FeedLag {
     /// The number of events.
@@ -74,9 +74,9 @@ pub struct FeedLag {
 
 impl Store {
     /// Begins the deliveries of `deliverer`, a name that is unique to this worker and this call. From now on deliveries
-    /// under earlier names store nothing. A new subscriber starts with new events.
+    /// under earlier names store nothing. A new subscriber starts after the newest event.
     ///
-    /// Returns `None` if no events are written.
+    /// Returns `None` if the event feed is disabled.
     pub async fn begin_delivery(&self, id: &SubscriberId, deliverer: &str) -> Result<Option<SubscriberRecord>> {
         let Some(feed) = self.feed else { return Ok(None) };
         let key = self.keys.subscriber(id);
@@ -154,7 +154,7 @@ impl Store {
         Ok(Position::behind(ids))
     }
 
-    /// The events behind a position, of any type.
+    /// The events after a position, of any type.
     pub async fn feed_lag(&self, feed: FeedLimits, position: &Position) -> Result<FeedLag> {
         let mut lag = FeedLag::default();
         for partition in feed.partitions() {

@@ -16,13 +16,13 @@ use crate::domain::{
 
 /// People in one call of the script, so that no call keeps Redis busy for long.
 const PEOPLE_AT_ONCE: usize = 500;
-/// Maximum length of the news in bytes, half a million people. After that the list starts over.
+/// Maximum length of `suppressed:news` in bytes: half a million people. A longer list starts over.
 pub(super) const NEWS_BYTES_MAX: usize = 4 << 20;
 /// Length of a person in a value, in bytes.
 const RECORD_BYTES: usize = 18;
 /// Maximum number of fields in one command.
 const FIELDS_AT_ONCE: usize = 256;
-/// Length of the generation at the start of the news, in bytes.
+/// Length in bytes of the generation, with which the value of `suppressed:news` begins.
 const GENERATION_BYTES: usize = 8;
 
 /// What a call changed.

@@ -42,7 +42,7 @@ pub fn allowance(level: Option<&str>, is_on_biz_app: bool) -> LineAllowance {
 
 /// The rate in force: an operator's, otherwise the configured one, otherwise what Meta allows.
 ///
-/// Until Meta was asked, the lowest rate that Meta allows on any line counts as allowed.
+/// Until the allowance is first read from Meta, the lowest rate that Meta allows on any line applies.
 pub fn in_force(operator: Option<f64>, configured: Option<f64>, allowance: LineAllowance) -> LineRate {
     let (per_second, source) = match (operator, configured, allowance) {
         (Some(rate), _, _) => (rate, RateSource::Operator),

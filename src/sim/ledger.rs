@@ -67,7 +67,8 @@ pub struct Tally {
     /// * `portfolio_limit`: a message to a new person outside a service window when the business has no place left.
     /// * `template_not_approved`: a message with a template that cannot be sent.
     /// * `restricted`: a message that a restriction or a ban of the WABA or its business forbids.
-    /// * `resend_131049`: marketing to a person within 24 hours after a 131049 of the WABA, in a status or as a response.
+    /// * `resend_131049`: marketing to a person within 24 hours after a 131049 of the WABA, in a status or as a
+    ///   response.
     /// * `after_stop`: marketing to a person who has stopped it for the business.
     /// * `us_marketing`: marketing to a number of the USA.
     /// * `contact_hours`: marketing to a number outside its hours, if the scenario has `referee.contact_hours` for it.

@@ -37,13 +37,14 @@
 //! * An account is `"waba"` or `"business"`, with an `"event"`: `ACCOUNT_RESTRICTION` with `"restrictions"` (a list of
 //!   Meta's types) and optionally `"for"` (how long) and `"violation"`; `ACCOUNT_VIOLATION` with `"violation"`; or
 //!   `DISABLED_UPDATE` with `"state"`: `DISABLE`, `SCHEDULE_FOR_DISABLE` or `REINSTATE`, which ends restrictions too.
-//! * A template takes any of `"status"`, `"quality"`, `"category"` and `"components"`. A pause, by `PAUSED` or `RED`, lasts 3
-//!   hours, then 6, or `"for"`; the third one disables. A change of the category is announced `"in"` advance, if that is given.
-//! * A line takes any of `"status"`, `"quality_rating"`, `"is_on_biz_app"` and `"messages_per_second"`. A higher rate is an
-//!   upgrade, which takes a minute, or `"for"`.
+//! * A template takes any of `"status"`, `"quality"`, `"category"` and `"components"`. A pause, by `PAUSED` or `RED`,
+//!   lasts 3 hours, then 6, or `"for"`; the third one disables. A change of the category is announced `"in"` advance,
+//!   if that is given.
+//! * A line takes any of `"status"`, `"quality_rating"`, `"is_on_biz_app"` and `"messages_per_second"`. A higher rate
+//!   is an upgrade, which takes a minute, or `"for"`.
 //!
-//! Nodes and pages accept `fields`. Pages also accept `limit` and `after`, and filter by `name`, `language`, `status` and
-//! `category`, which apply only to templates.
+//! Nodes and pages accept `fields`. Pages also accept `limit` and `after`, and filter by `name`, `language`, `status`
+//! and `category`, which apply only to templates.
 //!
 //! A *run* lasts from a start or reset to the next reset. Updates for a webhook from an earlier run are dropped.
 //!
@@ -207,8 +208,8 @@ impl Sim {
 
 /// Runs the simulator until SIGINT or SIGTERM: the implementation of `pregon sim`.
 ///
-/// `scenario`: a name (`calm`, `rough`, `outage`, `week`) or the path of a TOML file. Prints one line with the address, the
-/// scenario and the seed once it listens.
+/// `scenario`: a name (`calm`, `rough`, `outage`, `week`) or the path of a TOML file. Prints one line with the address,
+/// the scenario and the seed once it listens.
 ///
 /// Errors: as [`Sim::start`]; [`SimError::Read`] if the file cannot be read; [`SimError::Listen`] if the address
 /// cannot be bound; [`SimError::Signal`] if signal handlers cannot be installed.

@@ -87,7 +87,7 @@ impl Places {
     }
 }
 
-/// People, each until a time in milliseconds.
+/// A set of people. Each stays in it until a time in milliseconds.
 #[derive(Default)]
 struct People {
     until_ms: HashMap<Phone, u64>,

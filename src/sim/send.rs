@@ -336,8 +336,8 @@ fn hold_until(
     HeldUntil { at: hold.until, dropped: is_dropped.then_some(code) }
 }
 
-/// The body of an accepted send. Formatted by hand, because it is by far the most frequent response. Nothing in it needs
-/// an escape.
+/// The body of an accepted send. Formatted by hand, because it is by far the most frequent response. Nothing in it
+/// needs an escape.
 fn accepted_body(message: &ValidMessage<'_>, wamid: &str, held: bool) -> Vec<u8> {
     let status = match (message.template(), held) {
         (None, _) => "",

@@ -1,6 +1,6 @@
 //! Changes of templates, with the webhooks about them.
-//! Source: developers.facebook.com/docs/whatsapp, message_template_status_update and template pausing, read in copies of
-//! 11 Sep 2026.
+//! Source: developers.facebook.com/docs/whatsapp, message_template_status_update and template pausing, read in copies
+//! of 11 Sep 2026.
 
 use std::time::Duration;
 

@@ -133,7 +133,7 @@ impl LineSnapshot {
 pub struct LineWork {
     /// The line.
     pub line: LineId,
-    /// Recipients without an attempt that counts.
+    /// Recipients in the state pending.
     pub pending: u64,
     /// Recipients waiting for their next attempt.
     pub retrying: u64,

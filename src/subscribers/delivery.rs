@@ -118,7 +118,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Delivers the events behind the position of `record`, until `stop`, or until the stored record changes.
+    /// Delivers the events after the position of `record`, until `stop`, or until the stored record changes.
     async fn deliver_from(
         &self,
         feed: FeedLimits,

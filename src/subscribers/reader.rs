@@ -46,12 +46,12 @@ struct Wanted {
     json: String,
 }
 
-/// Reads the events behind a position, one stream after the other.
+/// Reads the events after a position, one stream after the other.
 pub(super) struct FeedReader<'a> {
     store: &'a Store,
     feed: FeedLimits,
     subscriber: &'a Subscriber,
-    /// The position behind the events that are already in a webhook.
+    /// The position after the events that are already in a webhook.
     position: Position,
     /// The stream of the page.
     partition: u16,
@@ -60,7 +60,7 @@ pub(super) struct FeedReader<'a> {
 }
 
 impl<'a> FeedReader<'a> {
-    /// A reader that begins behind `position`.
+    /// A reader that begins after `position`.
     pub(super) fn new(store: &'a Store, feed: FeedLimits, subscriber: &'a Subscriber, position: Position) -> Self {
         Self { store, feed, subscriber, position, partition: 0, page: VecDeque::new() }
     }

@@ -40,7 +40,8 @@ type Level = reload::Handle<EnvFilter, Registry>;
 /// The level of the log of this process, once it is started.
 static LEVEL: OnceLock<Level> = OnceLock::new();
 
-/// Changes the level of the log to `directives`, as of `log.level`. A subscriber that was set before [`init`] keeps its own.
+/// Changes the level of the log to `directives`, as of `log.level`. A subscriber that was set before [`init`] keeps its
+/// own.
 ///
 /// Errors: the directives are not valid. The level stays as it was.
 pub fn set_level(directives: &str) -> Result<(), BadLevel> {

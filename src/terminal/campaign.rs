@@ -1,5 +1,5 @@
-//! `pregon campaign list|show|watch|preflight|test|change|launch|pause|resume|cancel|retry|delete|recipients|report`: one
-//! API call for each page or campaign, and one more to find a campaign by its external id.
+//! `pregon campaign list|show|watch|preflight|test|change|launch|pause|resume|cancel|retry|delete|recipients|report`:
+//! one API call for each page or campaign, and one more to find a campaign by its external id.
 
 use std::path::Path;
 

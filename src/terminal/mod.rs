@@ -1,8 +1,8 @@
 //! The command line: arguments, and output for people or, with `--json`, for programs.
 //!
-//! `campaign`, `event`, `hold`, `job`, `line`, `person`, `suppression`, `template`, `top`, `worker`, `pause` and `resume`
-//! only call the HTTP API of a running server.
-//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+//! `campaign`, `event`, `hold`, `job`, `line`, `person`, `suppression`, `template`, `top`, `worker`, `pause` and
+//! `resume` only call the HTTP API of a running server. Results go to standard output, everything else to standard
+//! error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
 //!
 //! If the process dies: a campaign continues without it. Repeating the command resumes an interrupted upload, except
 //! for `submit --again`.

@@ -148,9 +148,9 @@ struct Place {
 }
 
 struct BatchedRequest {
-    /// The indices of its parts.
+    /// The indices of the parts of the request.
     parts: Vec<usize>,
-    /// The positions of its messages.
+    /// The positions of the messages of the request.
     messages: Vec<Place>,
     done: Done,
     _permits: OwnedSemaphorePermit,

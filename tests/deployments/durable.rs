@@ -1,5 +1,5 @@
-//! `Store::make_durable` waits until a replica has the earlier writes if there is one, and the disk if Redis supports
-//! `WAITAOF`. So an acknowledged write survives a crash of the server that accepted it.
+//! `Store::make_durable` waits for a replica to have the earlier writes, if there is a replica, and for them to be on
+//! disk, if Redis supports `WAITAOF`. So an acknowledged write survives a crash of the server that accepted it.
 
 use std::time::Duration;
 

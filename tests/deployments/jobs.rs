@@ -78,8 +78,8 @@ impl Jobs {
         .await;
     }
 
-    /// Adds the recipients and the launch of each campaign before the campaign itself, so that they become dead letters.
-    /// Returns the ids of these, in their order. The recipients have no `upload_id`.
+    /// Adds the recipients and the launch of each campaign before the campaign itself, so that they become dead
+    /// letters. Returns the ids of these, in their order. The recipients have no `upload_id`.
     pub async fn add_too_early(&self) -> Vec<EntryId> {
         for n in 0..CAMPAIGNS {
             let name = format!("campaign-{n}");

@@ -39,7 +39,8 @@ impl Stage {
     /// `lines`: for each line its rate at Meta, and whether its number is used in the Business app.
     async fn start(lines: &[(u32, bool)]) -> Self {
         let redis = TestRedis::start().await;
-        // The simulator's port is bound before the server starts, and served afterwards: each needs the other's address.
+        // The simulator's port is bound before the server starts, and served afterwards: each needs the other's
+        // address.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let mut scenario = Scenario::named("calm").expect("it comes with the program");

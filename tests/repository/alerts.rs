@@ -1,5 +1,5 @@
-//! Checks that alerts and dashboards name only series that docs/metrics.md lists, and that each alert has its section in
-//! docs/runbook.md.
+//! Checks that alerts and dashboards name only series that docs/metrics.md lists, and that each alert has its section
+//! in docs/runbook.md.
 //!
 //! Whether the rules are valid, and fire when they should, is tested by promtool: `make package-check`.
 

@@ -1,6 +1,6 @@
 //! Checks that every file and heading to which the documents link exists, that docs/api.md lists its sections, that
-//! every test that README.md, SECURITY.md and docs/meta-rules.md name exists, and that every claim in SECURITY.md names a
-//! test.
+//! every test that README.md, SECURITY.md and docs/meta-rules.md name exists, and that every claim in SECURITY.md names
+//! a test.
 
 use std::{
     fs,

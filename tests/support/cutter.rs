@@ -28,11 +28,11 @@ pub struct Cutter {
 /// What happens to a connection that reaches the limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hold {
-    /// It ends.
+    /// The connection ends.
     Cut,
-    /// It will be held. No connection has reached the limit yet.
+    /// The connection is to be held. No connection has reached the limit yet.
     Wanted,
-    /// It is held.
+    /// The connection is held.
     Held,
 }
 

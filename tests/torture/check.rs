@@ -51,7 +51,7 @@ pub struct Verdict {
     /// Recipients with more than one message.
     pub twice: u64,
     pub unknown: Unknown,
-    /// People who were forgotten.
+    /// People who were erased.
     pub forgotten: u64,
     /// Messages that Meta returned.
     pub returned: u64,
@@ -179,7 +179,7 @@ pub struct Truth {
     /// By the id of a returned message: how many statuses were acknowledged before the one that reports the return,
     /// and its code.
     returned: HashMap<String, (usize, u64)>,
-    /// The phone numbers of the people who were forgotten.
+    /// The phone numbers of the people who were erased.
     forgotten: HashSet<String>,
 }
 
@@ -209,7 +209,7 @@ impl Truth {
             || (self.forgotten.contains(to) && self.allows_forgotten(to, state, code))
     }
 
-    /// Whether a forgotten person may have this state and code because nothing was sent any more.
+    /// Whether an erased person may have this state and code because nothing was sent any more.
     fn allows_forgotten(&self, to: &str, state: &str, code: Option<u64>) -> bool {
         let Some(entry) = self.ledger.get(to) else { return state == "skipped" };
         let returned = entry.returned.last().and_then(|wamid| self.returned.get(wamid));
@@ -266,12 +266,12 @@ fn code_of(word: &str) -> Option<u64> {
     word.split_once(' ')?.1.parse().ok()
 }
 
-/// The phone number of a listed recipient without its plus; empty if the person was forgotten.
+/// The phone number of a listed recipient without its plus; empty if the person was erased.
 pub fn number(recipient: &Value) -> &str {
     recipient["to"].as_str().unwrap_or_default().trim_start_matches('+')
 }
 
-/// The listed recipients of a campaign, each with its phone number. A forgotten person is listed without a number: the
+/// The listed recipients of a campaign, each with its phone number. An erased person is listed without a number: the
 /// number is the one that was listed in the same place before.
 fn named<'a>(campaign: &'a Campaign, shown: &'a [Value]) -> impl Iterator<Item = (&'a str, &'a Value)> {
     shown.iter().enumerate().map(|(place, recipient)| match number(recipient) {

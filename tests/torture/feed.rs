@@ -116,7 +116,7 @@ fn text<'e>(event: &'e Value, field: &str) -> &'e str {
 }
 
 /// Checks the events of recipients: the last event of each matches its state byte, the events are in order, and each is
-/// in the history of its part or `is_explained`. Forgotten people have no events left, and no other event names them.
+/// in the history of its part or `is_explained`. Erased people have no events left, and no other event names them.
 async fn recipients(
     verdict: &mut Verdict,
     store: &Store,

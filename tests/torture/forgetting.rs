@@ -1,4 +1,4 @@
-//! Forgets people during a round, and checks that no data of them is left and that they get no more messages.
+//! Erases people during a round, and checks that no data of them is left and that they get no more messages.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,11 @@ use crate::{
 const CALL_MAX: Duration = Duration::from_secs(5);
 /// Pause between two calls.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// How long after a person was forgotten an event with the number may still be written: a relay may have read the
+/// How long after a person was erased an event with the number may still be written: a relay may have read the
 /// number before. By then, the relay has finished or has lost its duty.
 const EVENT_WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// A person who was forgotten.
+/// A person who was erased.
 #[derive(Clone, Debug)]
 pub struct Forgotten {
     /// The phone number without its plus.
@@ -34,7 +34,7 @@ pub struct Forgotten {
     was_skipped: bool,
 }
 
-/// Forgets a person. Repeats the call until a server acknowledges it, as a backend does.
+/// Erases a person. Repeats the call until a server acknowledges it, as a backend does.
 pub async fn forget(front: &str, to: &str) -> Forgotten {
     loop {
         // A new client each time, because a connection to a killed worker is of no use.
@@ -48,7 +48,7 @@ pub async fn forget(front: &str, to: &str) -> Forgotten {
     }
 }
 
-/// Checks everything about the people who were forgotten.
+/// Checks everything about the people who were erased.
 pub async fn check(verdict: &mut Verdict, stage: &Stage, happened: &Happened) {
     verdict.forgotten = happened.forgotten.len() as u64;
     messages(verdict, stage, happened);
@@ -66,7 +66,7 @@ pub async fn check(verdict: &mut Verdict, stage: &Stage, happened: &Happened) {
     }
 }
 
-/// Checks that nobody gets a message after they were forgotten, except one that was in flight then.
+/// Checks that nobody gets a message after they were erased, except one that was in flight then.
 fn messages(verdict: &mut Verdict, stage: &Stage, happened: &Happened) {
     let arrivals = stage.meta.arrivals();
     let retried_at = happened.campaigns.iter().find_map(|campaign| campaign.retried_at);
@@ -93,7 +93,7 @@ impl Forgotten {
         self.to.parse().ok().and_then(Phone::from_digits).expect("a number")
     }
 
-    /// The events that have the number although they were written long after the person was forgotten.
+    /// The events that have the number although they were written long after the person was erased.
     fn told_late<'e>(&'e self, told: &'e [(EntryId, Value)]) -> impl Iterator<Item = String> + 'e {
         let written_by = self.at_ms.after(EVENT_WRITTEN_WITHIN);
         let is_late =

@@ -31,7 +31,7 @@ pub struct LedgerEntry {
     pub last: String,
     /// Ids of messages that Meta returned: the recipient did not get them.
     pub returned: Vec<String>,
-    /// The earliest time at which the last return, or failure for good, is reported.
+    /// When Meta first reports the last message that it returned, or that failed for good.
     return_reported_at: Option<Instant>,
     /// Whether a message was sent again before the return or failure of the previous one was reported.
     pub sent_before_return: bool,

@@ -56,8 +56,7 @@ pub fn print(outcome: &Outcome) {
     let Some(logs) = &outcome.logs else { return };
     for event in &outcome.events {
         let (from, until) = (event.began - outcome.launched, event.ended - outcome.launched);
-        let forgotten =
-            if event.forgotten > 0 { format!(", {} bytes forgotten", event.forgotten) } else { String::new() };
+        let forgotten = if event.forgotten > 0 { format!(", {} bytes lost", event.forgotten) } else { String::new() };
         println!("  {:6.3} to {:6.3} s  {}{forgotten}", from.as_secs_f64(), until.as_secs_f64(), event.fault);
     }
     verdict.problems.iter().for_each(|problem| println!("  {problem}"));
@@ -185,8 +184,9 @@ fn overlaps(text: &mut String, outcomes: &[Outcome]) {
     if !percents.is_empty() {
         let _ = write!(
             text,
-            "\nIn {} rounds Redis' clock jumped ahead by more than the margin of a lease: a second above 105 % in {} of them, \
-            the worst of {:.1} %. They count for no other row's worst second.",
+            "\nIn {} rounds Redis' clock jumped ahead by more than the margin of a lease. In {} of these rounds a line \
+            exceeded 105 % of its rate in a second; the worst second had {:.1} %. The worst seconds of the other rows \
+            leave these rounds out.",
             percents.len(),
             percents.iter().filter(|percent| **percent > 105.0).count(),
             percents.iter().copied().fold(0.0, f64::max)
@@ -201,7 +201,7 @@ fn take_overs(text: &mut String, outcomes: &[Outcome]) {
     if let (Some(median), Some(longest)) = (take_overs.get(take_overs.len() / 2), take_overs.last()) {
         let _ = write!(
             text,
-            "\nTake-over after a SIGKILL, where nothing else was wrong at that time and the machine not late: {} lines, \
+            "\nTake-overs after a SIGKILL, without another fault at the time and without a delay of the machine: {} lines, \
             median {:.2} s, longest {:.2} s.",
             take_overs.len(),
             median.as_secs_f64(),
@@ -220,7 +220,7 @@ fn forgotten(text: &mut String, outcomes: &[Outcome]) {
     if !forgotten.is_empty() {
         let _ = write!(
             text,
-            "\nAt {} power losses Redis forgot {} kB of its file, at most {} kB at once.",
+            "\nAt {} power losses Redis lost {} kB of its file, at most {} kB at once.",
             forgotten.len(),
             forgotten.iter().sum::<u64>() / 1_000,
             forgotten.iter().max().unwrap_or(&0) / 1_000

@@ -46,7 +46,7 @@ const READ_MAX: Duration = Duration::from_secs(5);
 /// The longest time between a worker's finding that a campaign has no work left and the campaign's completion.
 const COMPLETION_DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// How many people whose message failed are forgotten before the campaign is sent again, and how many while it is.
+/// How many people whose message failed are erased before the campaign is sent again, and how many while it is.
 const FORGOTTEN_FAILED: usize = 4;
 
 /// How long a slow Redis runs between two stops.
@@ -173,7 +173,7 @@ struct Round {
     worker_lock: RwLock<()>,
     /// Held shared from the launch of a campaign, or the forgetting of a person, until that is on disk, and exclusively
     /// during a power loss. Redis before 7.2 does not report when a write is on disk. Without the lock, it could lose a
-    /// campaign of which Meta already has messages, or the fact that a person is forgotten.
+    /// campaign of which Meta already has messages, or the fact that a person is erased.
     launch_lock: RwLock<()>,
     /// Whether Redis loses power in this round.
     loses_power: bool,
@@ -357,7 +357,7 @@ impl Round {
         (campaigns, wrong)
     }
 
-    /// Forgets a person, and waits until that is on disk.
+    /// Erases a person, and waits until that is on disk.
     async fn forget(&self, to: &str) {
         let _until_on_disk = self.launch_lock.read().await;
         let forgotten = forgetting::forget(&self.stage.front.url(), to).await;
@@ -367,7 +367,7 @@ impl Round {
         }
     }
 
-    /// The people of a campaign whose message failed, and who are not forgotten: some of them, drawn from `seed`.
+    /// The people of a campaign whose message failed, and who are not erased: some of them, drawn from `seed`.
     async fn failed_people(&self, campaign: &Campaign, seed: u64) -> Vec<String> {
         let forgotten = self.forgotten.lock().await;
         let ledger = self.ledger.lock().expect("no panic");
@@ -380,8 +380,8 @@ impl Round {
         people
     }
 
-    /// Sends a completed campaign again to those whose message failed, while a worker and Redis are killed. Some of those
-    /// people are forgotten before, and some meanwhile.
+    /// Sends a completed campaign again to those whose message failed, while a worker and Redis are killed. Some of
+    /// those people are erased before, and some meanwhile.
     async fn send_again(self: &Arc<Self>, campaign: &mut Campaign, seed: u64) {
         let mut people = self.failed_people(campaign, seed).await;
         for to in people.split_off(people.len() / 2) {

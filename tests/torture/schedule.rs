@@ -26,7 +26,7 @@ const LAST_MS: u64 = 6_500;
 pub const WORKER_FAULT_DISTANCE: Duration = Duration::from_secs(2);
 /// The least time between a launch and a power loss, so that upload and launch are on disk.
 pub const LAUNCH_SYNCED_AFTER: Duration = Duration::from_millis(1_300);
-/// How many people are forgotten during the faults of a round.
+/// How many people are erased during the faults of a round.
 const FORGETS: usize = 16;
 /// The approximate duration of a worker's restart.
 const RESTART: Duration = Duration::from_millis(700);
@@ -88,7 +88,7 @@ pub enum Fault {
     LinesChanged { line: usize, without: Duration },
     /// SIGKILL to Redis, and a start after `down`.
     RedisKilled { down: Duration },
-    /// Like `RedisKilled`, and what the file received in the last `forgets` is removed.
+    /// Like `RedisKilled`, and the append-only file loses what was written to it in the last `forgets`.
     PowerLoss { forgets: Duration, down: Duration },
     /// SIGSTOP to Redis, and SIGCONT after `asleep`.
     RedisAsleep { asleep: Duration },
@@ -98,7 +98,7 @@ pub enum Fault {
     RedisPaused { paused: Duration },
     /// `maxmemory` is below the used memory and nothing is evicted, so no script may write.
     RedisFull { full: Duration },
-    /// SCRIPT FLUSH: Redis forgets the scripts that it has cached.
+    /// SCRIPT FLUSH: Redis drops the scripts that it has cached.
     ScriptsFlushed,
     /// Redis' clock is moved by this much, ahead or back, for good.
     ClockSet { by_ms: i64 },
@@ -129,7 +129,7 @@ impl Fault {
             Fault::LinesChanged { .. } => "workers: SIGTERM, one after the other, with other lines",
             Fault::RedisKilled { down } if *down > LEASE => "Redis: SIGKILL, away longer than a lease",
             Fault::RedisKilled { .. } => "Redis: SIGKILL, away shorter than a lease",
-            Fault::PowerLoss { .. } => "Redis: power loss, up to 1 s forgotten",
+            Fault::PowerLoss { .. } => "Redis: power loss, up to 1 s lost",
             Fault::RedisAsleep { asleep } if *asleep >= STALL => "Redis: SIGSTOP, for 1 to 4 s",
             Fault::RedisAsleep { .. } => "Redis: SIGSTOP, for less than a second",
             Fault::RedisSlow { .. } => "Redis: slow",
@@ -365,7 +365,7 @@ pub struct Jobs {
     pub recipients: u64,
 }
 
-/// A person of the campaign submitted through the API who is forgotten.
+/// A person of the campaign submitted through the API who is erased.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Forget {
     /// Its time after the launch of the campaign.
@@ -384,7 +384,7 @@ pub struct Schedule {
     pub recipients: u64,
     /// The campaigns submitted as jobs during the faults.
     pub jobs: Vec<Jobs>,
-    /// The people who are forgotten during the faults.
+    /// The people who are erased during the faults.
     pub forgets: Vec<Forget>,
     /// Messages per second of each of [`LINES`].
     pub rates: [u64; 3],
@@ -527,7 +527,7 @@ impl Schedule {
     }
 }
 
-/// Draws whom to forget, apart from the faults.
+/// Draws whom to erase, apart from the faults.
 fn draw_forgets(seed: u64, recipients: u64) -> Vec<Forget> {
     let mut rng = StdRng::seed_from_u64(!seed);
     let people = sample(&mut rng, recipients as usize, FORGETS);

@@ -218,8 +218,8 @@ impl Stage {
         self.front.set_targets(serving.map(Endpoint::Tcp).collect());
     }
 
-    /// Kills Redis, removes what its file received in the last `forgets`, and starts it after `down`. Returns the
-    /// number of bytes removed.
+    /// Kills Redis, removes what was written to its append-only file in the last `forgets`, and starts it after `down`.
+    /// Returns the number of bytes removed.
     pub async fn kill_redis(&self, forgets: Option<Duration>, down: Duration) -> u64 {
         let mut disk = self.redis.lock().await;
         disk.server.kill_hard().await;

@@ -53,7 +53,7 @@ pub struct Figures {
     pub twice: usize,
     pub unknown: usize,
     pub never_seen: usize,
-    /// The worst second of any line, in percent of its rate.
+    /// The most messages of any line in one second, in percent of its rate.
     pub worst_percent: f64,
     /// Time from launch to completion.
     pub took: Duration,
@@ -180,7 +180,7 @@ async fn redis_killed_three_times(recipients: u64) -> Figures {
         let [forgets, down] = [forgets_ms, down_ms].map(Duration::from_millis);
         campaign.stage.kill_redis(Some(forgets), down).await;
     }
-    campaign.complete("Redis without power, up to 1 s forgotten", 3).await
+    campaign.complete("Redis without power, up to 1 s lost", 3).await
 }
 
 /// Runs all campaigns one after the other, with this many recipients each. Returns their figures, and how many

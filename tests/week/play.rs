@@ -208,11 +208,11 @@ impl Week {
 
 /// What the open campaigns are waiting for.
 struct Waiting {
-    /// Some wait for the spacing of pairs, which passes in real time.
+    /// Some campaigns wait for the spacing of pairs, which passes in real time.
     has_pairs: bool,
-    /// Some have messages that could be sent now.
+    /// Some campaigns have messages that could be sent now.
     has_due: bool,
-    /// Some have messages in doubt.
+    /// Some campaigns have messages in doubt.
     has_doubts: bool,
     /// The earliest time at which a campaign says that it continues, and the reason why it waits until then.
     until: Option<(UnixMs, String)>,

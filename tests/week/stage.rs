@@ -163,7 +163,7 @@ impl Stage {
         self.start_redis_again().await;
     }
 
-    /// Kills Redis, and removes what its file received in the last second.
+    /// Kills Redis, and removes what was written to its append-only file in the last second.
     pub async fn redis_loses_power(&mut self) {
         let kept = self.redis.written();
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -257,8 +257,8 @@ impl Stage {
     }
 }
 
-/// A free port below 32,768, where the ephemeral ports of Linux begin: one of those may be in use by another test before
-/// the process listens, or while it is down.
+/// A free port below 32,768, where the ephemeral ports of Linux begin: one of those may be in use by another test
+/// before the process listens, or while it is down.
 fn free_port() -> u16 {
     loop {
         let port = rand::random_range(22_768..32_768);

@@ -1,8 +1,8 @@
 //! Frequency caps: the cost of counting marketing messages for dispatch and Redis.
 //!
-//! Cost: a marketing campaign of a business with a cap whose people have had messages before, in alternation with one of a
-//! business without a cap, each on a stage of its own. Nobody is at the cap, so that both send the same messages. Memory: the
-//! growth of `used_memory` by the earlier messages.
+//! Cost: a marketing campaign of a business with a cap whose people have had messages before, in alternation with one
+//! of a business without a cap, each on a stage of its own. Nobody is at the cap, so that both send the same messages.
+//! Memory: the growth of `used_memory` by the earlier messages.
 
 use pregon::{
     domain::{ClaimedRow, FrequencyCap, PartId, PersonHash},

@@ -1,7 +1,8 @@
 //! Suppression: the cost of suppressed people for dispatch and Redis.
 //!
-//! Cost: a campaign while many people are suppressed, in alternation with one while nobody is, each on a stage of its own.
-//! No recipient is suppressed, so that both send the same messages. Memory: the growth of `used_memory` by the import.
+//! Cost: a campaign while many people are suppressed, in alternation with one while nobody is, each on a stage of its
+//! own. No recipient is suppressed, so that both send the same messages. Memory: the growth of `used_memory` by the
+//! import.
 
 use std::time::Instant;
 

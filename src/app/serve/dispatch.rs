@@ -1,5 +1,5 @@
-//! The role `dispatch`: starts the worker that sends, housekeeping, the reading of what Meta allows, and the indexing of
-//! message ids.
+//! The role `dispatch`: starts the worker that sends, housekeeping, the reading of what Meta allows, and the indexing
+//! of message ids.
 
 use std::sync::PoisonError;
 

@@ -96,8 +96,8 @@ impl Opened {
     }
 }
 
-/// Adjusts the clock to that of Redis at intervals, and checks the version of the data. While Redis does not answer, the
-/// process is not ready.
+/// Adjusts the clock to that of Redis at intervals, and checks the version of the data. While Redis does not answer,
+/// the process is not ready.
 ///
 /// Errors: a newer release raised the version, and this release cannot read it.
 pub(super) async fn watch(

@@ -1,7 +1,7 @@
 //! Reloads the configuration while the service runs: on SIGHUP, and when the file or one that it names has changed.
 //!
-//! All or nothing: if the new configuration has a problem, or changes a key that needs a restart, everything stays as it
-//! was, and the log names each such key.
+//! All or nothing: if the new configuration has a problem, or changes a key that needs a restart, everything stays as
+//! it was, and the log names each such key.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

@@ -44,7 +44,7 @@ pub struct Slots {
     limit_max: usize,
     /// When the limit was set. Attempts that began earlier measured the previous limit.
     limit_since: Instant,
-    /// Answers to attempts that began since, and the sum of their latencies.
+    /// The answers to attempts that began since then, and the sum of their latencies.
     answers: u32,
     latency_sum: Duration,
     /// The measurement before the last step, until that step is evaluated.

@@ -1,7 +1,7 @@
 //! The status of a template at Meta, and the remedy for a template that is not approved.
 //!
-//! Sources: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/template-pausing> and the
-//! webhook `message_template_status_update`, read 2026-11-28; template archival, read 2026-04-17.
+//! Sources: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/template-pausing> and
+//! the webhook `message_template_status_update`, read 2026-11-28; template archival, read 2026-04-17.
 
 use std::fmt;
 

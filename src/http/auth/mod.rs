@@ -53,7 +53,8 @@ impl ApiKeys {
         Self { keys, throttle: Throttle::new(failures_per_minute, DefaultClock::default()) }
     }
 
-    /// Checks the key of a request from `client`, and returns it as configured. `scope` is the scope that the key needs.
+    /// Checks the key of a request from `client`, and returns it as configured. `scope` is the scope that the key
+    /// needs.
     pub fn admit(&self, headers: &HeaderMap, client: IpAddr, scope: Option<KeyScope>) -> Result<ApiKey, AuthError> {
         let keys = self.keys.borrow().clone();
         let found = find(&keys, bearer(headers).ok_or(AuthError::NoKey)?);

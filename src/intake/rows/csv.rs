@@ -1,4 +1,5 @@
-//! CSV: a header row with the names of the columns, then one row per recipient or suppression. Quoting follows RFC 4180.
+//! CSV: a header row with the names of the columns, then one row per recipient or suppression. Quoting follows RFC
+//! 4180.
 
 use std::str;
 

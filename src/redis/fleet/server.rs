@@ -145,8 +145,8 @@ impl Server {
         Ok(values)
     }
 
-    /// Waits until earlier writes, over any connection, have `durability`, as far as this server can confirm it. The
-    /// wait first writes `key`, because WAIT covers only what its own connection wrote, and everything before that.
+    /// Waits until all earlier writes, of any connection, have `durability`, as far as this server can confirm it.
+    /// WAIT covers everything up to the last write of its own connection, so that connection first writes `key`.
     ///
     /// Errors: `OutcomeUnknown` if a confirmation takes longer than `within`.
     pub(super) async fn wait_durable(

@@ -5,8 +5,8 @@
 --          4 doubt deadline (ms) for rows that an older epoch left in flight
 --          5 number of this claim, which rises within an epoch · 6 number of an earlier claim that got no response
 --            (0: none)
---          7 grace period: 1 while another process may still have to replay what Redis lost. Then the script claims only
---            rows that were never claimed
+--          7 grace period: 1 while another process may still have to replay what Redis lost. Then the script claims
+--            only rows that were never claimed
 -- Returns  {'claimed', start, count, packed, next due, next doubt, fresh left, open, lost, erased}: `count` fresh rows
 --          from `start` (send 1, attempt 1), and the other rows packed as u16 row, u8 send, u8 attempt; both times in
 --          Unix ms, -1 for none; `erased` rises when recipients of the part are erased;

@@ -1,4 +1,4 @@
--- Records the fate of messages that count towards the messaging limit of a business.
+-- Records what became of messages that count towards the messaging limit of a business.
 --
 -- KEYS     people, undelivered, windows
 -- ARGV     1 now (ms) · 2 how long a person counts after a delivery (ms) · 3 line · 4 news, 38 bytes each: 8 bytes

@@ -30,8 +30,8 @@
 --          1 if the part may be missing from the line's work, else 0: a newer epoch has the part, and may have removed
 --          it from the work before this call reopened a row;
 --          1 if the campaign has ended and this call brought message ids that have to be indexed, else 0}.
--- If repeated: changes nothing. A row whose outcome is stored accepts no other outcome of that send. A row that a status
--- has moved on is no longer accepted, so it is not held again.
+-- If repeated: changes nothing. A row whose outcome is stored accepts no other outcome of that send. A row that a
+-- status has moved on is no longer accepted, so it is not held again.
 --
 -- An outcome has the same effect if Redis lost the claim that led to it.
 local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids, held, skips, withheld, before = unpack(KEYS)
@@ -51,8 +51,8 @@ local function settle(row, send, kind, code, time)
   local byte = m.byte(row)
   local was, current, is_restored = byte % 16, m.send(row, byte), false
   -- Redis lost this claim and the change that made the row claimable: restore the claim. If the row has ended since, or
-  -- the retention of the recipients has, only an acceptance counts. If the recipient has got an earlier message, the row
-  -- stays delivered or read.
+  -- the retention of the recipients has, only an acceptance counts. If the recipient has got an earlier message, the
+  -- row stays delivered or read.
   local can_restore = was ~= 0 and RANK[was] ~= RANK[STATE.cancelled] and RANK[was] < RANK[STATE.delivered]
   if newer(send, current) and can_restore and not m.retention_ended() then
     local sent_before = claimable(was) and state_before(tonumber(redis.call('ZSCORE', retry, row) or 0))

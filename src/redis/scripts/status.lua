@@ -2,16 +2,16 @@
 --
 -- KEYS     meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids, held, skips, withheld, before
 -- ARGV     1 lifetime of message ids (ms)
---          2 packed facts of 14 bytes: u16 row, u8 send (0: the last one), u8 state (11: withheld, 14: returned, 15: the
---            recipient replied), u32 code, u32 time (s), u16 length of its message id in 3 (0: not known)
---          3 the message ids of the facts, in their order: 8 bytes fingerprint, then the whole id. Apart from the facts,
---            because few are needed, and a text in Lua costs as much as the rest of a fact
+--          2 packed facts of 14 bytes: u16 row, u8 send (0: the last one), u8 state (11: withheld, 14: returned, 15:
+--            the recipient replied), u32 code, u32 time (s), u16 length of its message id in 3 (0: not known)
+--          3 the message ids of the facts, in their order: 8 bytes fingerprint, then the whole id. Apart from the
+--            facts, because few are needed, and a text in Lua costs as much as the rest of a fact
 --          4 rows of a block in `wamids` · 5 least time (ms) until a withheld message is sent again
 -- Returns  {number of facts applied, open recipients of the part, 1 if the campaign has ended and the part has message
 --          ids to index (else 0), then one result for each fact: 1 applied, 0 repeated or outranked, 2 about an earlier
 --          send, 3 reopened}.
--- If repeated: changes nothing. Only `returned` and `withheld` move a recipient to a lower rank, and do so once for each
--- send.
+-- If repeated: changes nothing. Only `returned` and `withheld` move a recipient to a lower rank, and do so once for
+-- each send.
 --
 -- Returned means that Meta did not deliver the message, and that neither the recipient nor the message caused that.
 -- While the campaign runs or is paused, the row can be claimed again at once, and its attempts are unchanged. The send

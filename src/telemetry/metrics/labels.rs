@@ -117,9 +117,9 @@ label! {
 label! {
     /// The result of storing a message from a person.
     InboundResult {
-        /// It is on the inbound stream of its line.
+        /// The message is now on the inbound stream of its line.
         Stored = "stored",
-        /// It was stored before.
+        /// The message was stored before.
         Repeated = "repeated",
         /// The stream is full; the response asks Meta to deliver again.
         Full = "full",

@@ -120,7 +120,7 @@ series! {
         "Time since the oldest running campaign started; only from the worker that does the housekeeping. Rising \
         beyond the expected duration: sending has stalled";
     Counter DOUBTS_ENDED = "pregon_doubts_ended_total" "recipients" ["result"]
-        "Recipients whose deadline in doubt has passed. unknown rising: Meta did not answer, and no status told what \
+        "Recipients whose deadline in doubt has passed. unknown rising: Meta did not answer, and no status said what \
         became of the messages";
     Gauge HOLDS = "pregon_holds" "holds" ["scope"]
         "Holds by what they hold; only from the worker that does the housekeeping. Above 0: needs attention, see GET \
@@ -180,8 +180,8 @@ series! {
         "Events written to the feed. Not rising while messages are sent: no worker writes events, or feed.enabled is \
         off";
     Gauge FEED_LAG = "pregon_feed_lag_seconds" "seconds" ["partition"]
-        "How long the oldest change that the feed had not told before its last round had waited; set only by the \
-        worker that writes that stream. Rising: more changes than the feed can tell";
+        "How long the oldest change that the feed had not published before its last round had waited; set only by the \
+        worker that writes that stream. Rising: more changes than the feed can publish";
     Counter DELIVERIES = "pregon_deliveries_total" "attempts" ["subscriber", "result"]
         "Attempts to deliver events to a subscriber by result. Any other than delivered rising: the subscriber is away \
         or refuses them, see last_error in GET /v1/subscribers";

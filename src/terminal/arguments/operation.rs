@@ -1,4 +1,5 @@
-//! The arguments of the commands about what an installation has: lines, templates, holds, workers, events, dead letters.
+//! The arguments of the commands about what an installation has: lines, templates, holds, workers, events, dead
+//! letters.
 
 use clap::{Args, Subcommand};
 

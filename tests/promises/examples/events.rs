@@ -73,7 +73,7 @@ impl Follower {
 
     /// Waits until the table has at least `n` recipients.
     async fn wait_for_rows(&self, stage: &Stage, campaign: &str, n: u64) {
-        // First by the statistics, which are cheaper to read: reading the table starts a process.
+        // Waits for the statistics first: they are cheaper to read than the table, which takes a process each time.
         support::until(&format!("Meta has {n} messages"), async || {
             stage.api().get(&format!("campaigns/{campaign}")).await["statistics"]["funnel"]["accepted"].as_u64()
                 >= Some(n)

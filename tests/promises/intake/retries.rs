@@ -31,8 +31,8 @@ async fn retry(world: &World, id: &str) -> String {
     world.intake.retry_dead_letter(id.parse().expect("an id")).await.expect("a dead letter").to_string()
 }
 
-/// Launches the campaign `spring`, after a pause of it that came too early. Returns the dead letter of the pause. The
-/// reader is stopped.
+/// Adds a job that pauses the campaign `spring`, before the job that creates and launches it. Returns the dead letter
+/// of the pause, once the reader has stopped.
 async fn dead_pause(world: &World, backend: &mut Backend) -> String {
     let reader = Reader::start(&world.intake, "w1");
     let pause = backend.add(&json!({ "type": "pause", "external_id": "spring" })).await;

@@ -254,7 +254,7 @@ async fn a_campaign_deleted_during_an_upload_leaves_no_key() {
     let new = || new_campaign("order_update/es_AR", json!({ "external_id": "spring-1" }));
     let mut text = rows(5_491_100_000_000..5_491_100_003_500);
     text.push_str("not json\n");
-    // The keys that exist without a campaign.
+    // Creates and deletes a campaign, to learn which keys remain without one.
     let id = world.intake.submit(new()).await.expect("a draft").id;
     world.intake.delete(id).await.expect("deleted");
     let before = keys(&world).await;

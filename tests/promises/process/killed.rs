@@ -1,5 +1,5 @@
 //! Processes that are killed with SIGKILL: what the API shows before their leases end, retries that they do not finish,
-//! and people who are forgotten meanwhile.
+//! and people who are erased meanwhile.
 
 use std::{
     collections::{HashMap, HashSet},

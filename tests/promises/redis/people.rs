@@ -1,4 +1,4 @@
-//! A forgotten person: nothing about the person is left in Redis, the statistics are unchanged, and nothing more is
+//! An erased person: nothing about the person is left in Redis, the statistics are unchanged, and nothing more is
 //! claimed for the person.
 
 use std::{
@@ -36,7 +36,7 @@ use crate::support::{
 };
 
 const KEPT: Duration = Duration::from_secs(60);
-/// The two forms of the number of Maria, who is forgotten. The first is the uploaded one.
+/// The two forms of the number of Maria, who is erased. The first is the uploaded one.
 const MARIA: [u64; 2] = [5_491_155_550_001, 541_155_550_001];
 
 fn phone(digits: u64) -> Phone {
@@ -308,7 +308,7 @@ async fn a_forgetting_that_was_interrupted_anywhere_is_finished_by_housekeeping(
         cutter.restore();
         interrupted += u32::from(!is_done);
         if !is_done && store.forgetting().await.expect("redis").is_empty() {
-            // Nothing was forgotten yet, or everything.
+            // Nothing was erased yet, or everything.
             forget(&store, maria()).await;
         } else if !is_done {
             store.finish_forgetting(&lines, &businesses, now).await.expect("not yet");
@@ -356,7 +356,7 @@ async fn nobody_is_claimed_after_they_were_forgotten() {
     while next > 0 {
         let arrived = meta.requests();
         until("the campaign goes on", async || meta.requests() > arrived + 20).await;
-        // From the last rows backwards, so that many of them are not claimed yet, until the campaign has got this far.
+        // Goes backwards from the last row, because rows are claimed from the first on, and stops where the two meet.
         next = next.saturating_sub(60);
         for n in next..next + 5 {
             forget(&store, recipient(n).into()).await;

@@ -1,5 +1,5 @@
-//! Templates that change while campaigns run: pacing, pauses, edits, categories. Meta is the simulator, and its ledger is
-//! compared with the statistics.
+//! Templates that change while campaigns run: pacing, pauses, edits, categories. Meta is the simulator, and its ledger
+//! is compared with the statistics.
 
 use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 

@@ -3,10 +3,10 @@
 //! The code under test is the real one: `dispatch::leases` decides which leases each worker keeps, and
 //! `dispatch::line::clearance` when a message may leave. The tests drive both, and model Redis and the faults.
 //!
-//! Checked in every schedule: two owners never send on one line at once, and no line gets more than its rate, plus
-//! one message and 1 %, in any sliding second. The schedules delay and lose messages between workers and Redis;
-//! stop, kill, start and shut down workers at any point; let clocks drift; set Redis' clock back; and let Redis
-//! lose its last seconds. Once the faults have ended, every line has one owner, and the workers share the lines equally.
+//! Checked in every schedule: two owners never send on one line at once, and no line gets more than its rate, plus one
+//! message and 1 %, in any sliding second. The schedules delay and lose messages between workers and Redis; stop, kill,
+//! start and shut down workers at any point; let clocks drift; set Redis' clock back; and let Redis lose its last
+//! seconds. Once the faults have ended, every line has one owner, and the workers share the lines equally.
 //!
 //! If Redis' clock jumps ahead by more than a fifth of a lease, a line may have two owners for a moment. Pregón does
 //! not promise to prevent that; these tests measure how long it lasts. A lease also cannot stop a process that is

@@ -42,7 +42,7 @@ pub struct Watch {
     pub held_up: u64,
     /// The messages of the last such suspension: the runner, when it read the clock, and how many.
     stop: Option<(Run, At, u64)>,
-    /// By line: the runners that wrote, in order, with the time of their first message.
+    /// By line: the runners that wrote messages, in order, each with the time of its first one.
     pub owners: Vec<Vec<(Run, At)>>,
     /// Messages written while another owner could write too, and the longest time that both had the lease.
     pub overlaps: (u64, Duration),

@@ -743,7 +743,7 @@ impl Drive<'_> {
         let found = self.real.find(&wamids).await.map_err(failed)?;
         let expected: Vec<_> = wamids.iter().map(|wamid| self.model.find(wamid)).collect();
         same(&debug_text(&found), &debug_text(&expected))?;
-        // Without the rows of forgotten recipients: `Real::erase` leaves the ids that were stored before.
+        // Without the rows of erased recipients: `Real::erase` leaves the ids that were stored before.
         let is_stored = |message: &ClaimedRow| !self.model.erased.contains(&message.row);
         let messages: Vec<_> = self.model.ids.iter().map(|(_, message)| *message).filter(is_stored).collect();
         let whole = self.real.whole_ids(&messages).await.map_err(failed)?;

@@ -98,14 +98,14 @@ pub enum Step {
     Follow { gate: Gate, newer: bool },
     /// The campaign is completed, if no row is open.
     Complete,
-    /// The campaign, if it is completed, is sent again to the rows in some states, with any code or only with the first of
-    /// [`REASONS`]. The process dies after this many calls; another one continues with a later step.
+    /// The campaign, if it is completed, is sent again to the rows in some states, with any code or only with the first
+    /// of [`REASONS`]. The process dies after this many calls; another one continues with a later step.
     Retry { states: Vec<RetriedState>, any_code: bool, calls: usize },
     /// The rows that can still be claimed end in this state.
     Sweep(State),
     /// The retention of the recipients ends, if the campaign has ended.
     ForgetRecipients,
-    /// The recipient of the `n`th row is forgotten, modulo the number of rows.
+    /// The recipient of the `n`th row is erased, modulo the number of rows.
     Erase(usize),
     /// A chunk is activated again.
     Activate(usize),

@@ -41,7 +41,8 @@ pub struct View {
     pub due: BTreeMap<u16, u64>,
     /// The rows that were reopened, with the hundredths of a millisecond in their due time.
     pub reopened: BTreeMap<u16, u8>,
-    /// The rows that are sent again, with the number of the state that they had and its code; zeros if they went back to it.
+    /// The rows that are sent again, with the number of the state that they had and its code; zeros if they went back
+    /// to it.
     pub before: BTreeMap<u16, (u8, u32)>,
     pub doubt: BTreeMap<u16, u64>,
     /// The accepted rows whose message Meta keeps back.
@@ -245,7 +246,7 @@ impl<'a> Real<'a> {
         response_text(self.store.sweep(self.part, to, now).await)
     }
 
-    /// Forgets the recipient of a row, with a placeholder as its chunk, because these tests store no chunks.
+    /// Erases the recipient of a row, with a placeholder as its chunk, because these tests store no chunks.
     pub async fn erase(&self, row: u16, now: UnixMs) -> String {
         const CHUNK: &str = "chunk";
         let [meta, states, history, sends, retry, _, codes, _, _, wamids, _, skips, _, before, _] = self.keys();

@@ -34,12 +34,12 @@ pub struct Row {
     pub why: Option<FailureReason>,
     /// The earliest time of the next claim, if the row is pending or retrying and was claimed before.
     pub due: Option<UnixMs>,
-    /// The row is pending or retrying because it was reopened: the state to which it goes back if it is not claimed
-    /// again. That is failed if Meta reported its last message as undelivered or withheld, and the state before if the
-    /// campaign is sent again. Further facts about its last claim are those of an earlier claim.
+    /// If the row is pending or retrying because it was reopened: the state to which it goes back if it is not claimed
+    /// again. If Meta reported its last message as undelivered or withheld, that is failed; if the campaign is sent
+    /// again, the state before that. Further facts about the last claim count as facts about an earlier one.
     pub reopened: Option<State>,
-    /// The row was claimed after it was reopened, or after a doubt ended: the state to which it goes back if nothing more
-    /// is sent to it, and the reason for that state. Kept until Meta accepts or refuses a message.
+    /// The row was claimed after it was reopened, or after a doubt ended: the state to which it goes back if nothing
+    /// more is sent to it, and the reason for that state. Kept until Meta accepts or refuses a message.
     pub before: Option<(State, Option<FailureReason>)>,
     /// The row is unknown because it went back to that: outcomes of its last claim, which sent nothing, change nothing.
     pub is_back: bool,
@@ -132,8 +132,8 @@ impl Row {
         self.is_claimed(claim);
     }
 
-    /// The row ends, and nothing was sent by its last claim: it is what it was before it was sent again. Returns whether
-    /// it was.
+    /// The row ends, and nothing was sent by its last claim: it is what it was before it was sent again. Returns
+    /// whether it was.
     fn goes_back(&mut self) -> bool {
         let Some((state, why)) = self.reopened.map(|state| (state, self.why)).or(self.before) else { return false };
         let is_back = self.reopened.is_none() && state == State::Unknown;
@@ -179,7 +179,7 @@ pub struct Part {
     /// The retention of the recipients has ended: only the state of each row and the code under which it is counted
     /// remain.
     pub forgotten: bool,
-    /// Rows whose recipients were forgotten, in that order: no whole message id is stored for them any more.
+    /// Rows whose recipients were erased, in that order: no whole message id is stored for them any more.
     pub erased: Vec<u16>,
     /// Version of the campaign that set the gate.
     pub version: Option<u64>,
@@ -250,8 +250,8 @@ impl Part {
         (self.rows.len() - before) as u64
     }
 
-    /// Forgets the recipient of a row. A row that can be claimed ends: one that is sent again returns to its earlier state,
-    /// any other is skipped. Returns the number of recipients, and how many of them were skipped.
+    /// Erases the recipient of a row. A row that can be claimed ends: one that is sent again returns to its earlier
+    /// state, any other is skipped. Returns the number of recipients, and how many of them were skipped.
     pub fn erase(&mut self, row: u16) -> (u64, u64) {
         self.erased.push(row);
         let Some(it) = self.rows.get_mut(&row) else { return (0, 0) };
@@ -406,7 +406,8 @@ impl Part {
                     Settled::Retry { .. } | Settled::Back { .. } | Settled::Skipped { .. }
                         if row.state == State::Unknown && gate == Gate::Completed => {}
                     _ if is_withheld && row.state == State::Unknown && gate == Gate::Completed => {}
-                    // This claim certainly sent nothing. A row that ends goes back to what it was before it was sent again.
+                    // This claim certainly sent nothing. A row that ends goes back to what it was before it was sent
+                    // again.
                     Settled::Skipped { .. } if row.goes_back() => {}
                     Settled::Retry { .. } | Settled::Back { .. }
                         if (gate == Gate::Cancelled || gate == Gate::Completed && !is_withheld) && row.goes_back() =>
@@ -523,9 +524,9 @@ impl Part {
         Applied::Moved
     }
 
-    /// Looks at up to `limit` rows in the states of a retry, and reopens those with one of `codes`; with any code if there
-    /// are none. Only while the gate has this version. Returns whether there are more rows to look at, and how many the
-    /// retry has reopened so far.
+    /// Looks at up to `limit` rows in the states of a retry, and reopens those with one of `codes`; with any code if
+    /// there are none. Only while the gate has this version. Returns whether there are more rows to look at, and how
+    /// many the retry has reopened so far.
     pub fn reopen(&mut self, version: u64, states: &[State], codes: &[FailureReason], limit: usize) -> (bool, u64) {
         let (_, mut next, mut reopened) = self.reopening.filter(|known| known.0 == version).unwrap_or((version, 0, 0));
         if self.version != Some(version) || self.forgotten {
@@ -565,9 +566,9 @@ impl Part {
     /// Ends the rows that can still be claimed. Returns the number of open rows, or `None` if the part is not in the
     /// state that `to` requires.
     ///
-    /// A row that is sent again returns to its earlier state: failed with Meta's code, if Meta returned its message. In a
-    /// completed part, the other rows were reopened by outcomes just before the gate closed: each becomes refused with the
-    /// code of its attempt, or unknown if there is none.
+    /// A row that is sent again returns to its earlier state: failed with Meta's code, if Meta returned its message. In
+    /// a completed part, the other rows were reopened by outcomes just before the gate closed: each becomes refused
+    /// with the code of its attempt, or unknown if there is none.
     pub fn sweep(&mut self, to: State, now: UnixMs) -> Option<u64> {
         let may = match to {
             State::Cancelled => self.gate == Gate::Cancelled,

@@ -40,12 +40,12 @@ pub struct Message {
 }
 
 impl Message {
-    /// Its part.
+    /// The part of the message.
     pub fn part(&self) -> PartId {
         PartId { campaign: self.plan.campaign.id, number: self.part }
     }
 
-    /// Its row in Redis.
+    /// The row of the message in Redis.
     pub fn row(&self) -> RowRef {
         (self.part(), self.claimed)
     }

@@ -15,23 +15,25 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{template_reads::TemplateReads, unlisted::UnlistedLines};
 use crate::{
     domain::{
         BusinessId, Campaign, CampaignId, CampaignState, Hold, HoldScope, Late, LineId, Lines, PartId, Secret, State,
-        UnixMs, WabaId, campaign::PauseReason,
+        Template, UnixMs, WabaId, campaign::PauseReason,
     },
     graph::{LineInfo, SendHealth, client::GraphClient},
     redis::{
         Store, StoreError,
         campaigns::{CampaignRecord, StateChange},
         clock::Clock,
+        durability::risks::Risk,
         inbound::InboundLimits,
         places::LimitedPlaces,
     },
-    telemetry::metrics::{HousekeepingMetrics, InstallationGauges},
+    stats,
+    telemetry::metrics::{self, HousekeepingMetrics, InstallationGauges, RecountResult},
     templates,
 };
 
@@ -47,6 +49,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Campaigns in one batch.
 const CAMPAIGNS_AT_ONCE: usize = 256;
+
+/// The states whose recipients are counted: the open ones, and the one that says that nobody knows.
+const COUNTED: [State; 5] = [State::Pending, State::Retrying, State::InFlight, State::InDoubt, State::Unknown];
 
 /// Longest time that a launch may take, from the listing of its campaign to the change of its state.
 const LAUNCH_MAX: Duration = Duration::from_secs(3600);
@@ -225,13 +230,13 @@ impl Housekeeping {
             self.finish_deletion(*id).await;
         }
         let parts: Vec<PartId> = records.iter().flatten().flat_map(launched_parts).map(|(part, _)| *part).collect();
-        let mut counts = self.store.open_counts(&parts).await?.into_iter();
+        let mut counts = self.store.counts_of(&parts, &COUNTED).await?.into_iter();
         let mut open_parts = Vec::new();
         for (&(_, since), record) in listed.iter().zip(&records) {
             let Some(record) = record else { continue };
             let (mut open, mut to_send) = (0, 0);
             for (part, counts) in launched_parts(record).iter().zip(counts.by_ref()) {
-                let open_here: u64 = counts.iter().map(|(_, n)| n).sum();
+                let open_here: u64 = counts.iter().filter(|(state, _)| state.is_open()).map(|(_, n)| n).sum();
                 if open_here > 0 {
                     open_parts.push(part.clone());
                 }
@@ -248,6 +253,9 @@ impl Housekeeping {
             }
             if record.state == CampaignState::Running {
                 survey.oldest = record.started_at.into_iter().chain(survey.oldest).min();
+                if to_send > 0 {
+                    survey.waiting.push(self.scopes_of(&record.campaign));
+                }
             }
         }
         let waiting = listed
@@ -256,6 +264,14 @@ impl Housekeeping {
             .filter_map(|(&(id, since), record)| Some((id, since, self.postpone_until(since, record.as_ref())?)));
         self.store.postpone_campaigns(&waiting.collect::<Vec<_>>()).await?;
         self.requeue_missing_parts(&open_parts).await
+    }
+
+    /// What stops a campaign without stopping its lines.
+    fn scopes_of(&self, campaign: &Campaign) -> Vec<HoldScope> {
+        let Some(line) = self.lines.first_of(&campaign.lines) else { return Vec::new() };
+        let Template { name, language, category, .. } = &campaign.template;
+        let template = HoldScope::of_template(&line.waba, name, language);
+        [template].into_iter().chain(HoldScope::of_category(&line.waba, category)).collect()
     }
 
     /// Finishes the deletion of a campaign, if the process that began it has died.
@@ -282,18 +298,26 @@ impl Housekeeping {
     }
 
     /// Publishes the metrics: open recipients of running campaigns by state, the age of the oldest running campaign,
-    /// the holds, how much of the messaging limits is used, and the jobs.
+    /// the holds, how much of the messaging limits is used, the jobs, and how full and how safe Redis is.
     async fn publish(&self, survey: &Survey) -> Result<(), StoreError> {
         let now = self.clock.now();
         let mut read =
             InstallationGauges { oldest_age: survey.oldest.map(|oldest| now.since(oldest)), ..Default::default() };
-        read.set_queue(|state| survey.queue.get(&state).copied().unwrap_or(0));
-        read.set_holds(self.store.holds(now).await?.iter());
+        let count = |state| survey.queue.get(&state).copied().unwrap_or(0);
+        read.set_queue(count);
+        read.unknown = count(State::Unknown);
+        let holds = self.store.holds(now).await?;
+        read.set_holds(holds.iter());
+        let is_held = |scopes: &&Vec<HoldScope>| scopes.iter().any(|scope| holds.contains_key(scope));
+        read.campaigns_held = survey.waiting.iter().filter(is_held).count();
         let known = self.store.messaging_limits().await?;
         let limited = self.store.limited_businesses(&known, now).await?.into_iter();
         read.messaging_limits =
             limited.map(|(business, LimitedPlaces { limit, places })| (business, limit, places.used)).collect();
         (read.jobs_waiting, read.dead_letters) = self.store.job_counts().await?;
+        read.redis_memory = self.store.memory().await?.map(|memory| (memory.used, memory.max));
+        let risks = self.store.risks().await?;
+        read.redis_risks = Risk::NAMES.map(|name| (name, risks.iter().any(|risk| risk.name() == name))).into();
         self.metrics.publish(read);
         Ok(())
     }
@@ -341,11 +365,28 @@ impl Housekeeping {
             }
             CampaignState::Completed | CampaignState::Cancelled => {
                 if record.applied == record.version && open == 0 {
+                    self.check_counters(record).await?;
                     self.store.retire_campaign(id, record.ended_at.unwrap_or(now), since).await?;
                 }
                 Ok(())
             }
         }
+    }
+
+    /// Compares the counters of a campaign that has ended with a recount. A crash before it is retired repeats that.
+    async fn check_counters(&self, record: &CampaignRecord) -> Result<(), StoreError> {
+        for (part, _) in launched_parts(record) {
+            let result = match stats::counters_agree(&self.store, *part).await? {
+                Some(true) => RecountResult::Equal,
+                Some(false) => {
+                    error!(part = %part, "the counters of the part differ from its states: its statistics are wrong");
+                    RecountResult::Different
+                }
+                None => RecountResult::Changed,
+            };
+            metrics::recount(result, 1);
+        }
+        Ok(())
     }
 
     /// When a campaign, listed with the time `since`, next needs maintenance. `None`: now. `Some(None)`: never.
@@ -447,8 +488,10 @@ fn is_blocked(scope: &HoldScope, hold: &Hold, info: &LineInfo, now: UnixMs) -> b
 /// What one cycle over all campaigns has counted.
 #[derive(Default)]
 struct Survey {
-    /// Recipients of running campaigns by open state.
+    /// Recipients of running campaigns by state, of those in [`COUNTED`].
     queue: HashMap<State, u64>,
+    /// What would stop each running campaign that has recipients to send to, without stopping its lines.
+    waiting: Vec<Vec<HoldScope>>,
     /// When the oldest running campaign started.
     oldest: Option<UnixMs>,
     /// When the next scheduled campaign starts.

@@ -31,7 +31,7 @@ use crate::{
         untold::{PartChanges, Untold},
         wamids::Wamids,
     },
-    telemetry::metrics,
+    telemetry::metrics::{self, DutyGauge},
 };
 
 /// Minimum pause between rounds while something changes. The pause gathers changes, because a round costs almost the
@@ -58,6 +58,7 @@ pub(super) struct Relay {
     /// Notes whose changes were only published in part, with the time of the first unpublished change.
     unfinished: Vec<(Untold, UnixMs)>,
     compared_at: Option<Instant>,
+    lag: DutyGauge,
 }
 
 /// The fields of events about a recipient.
@@ -98,7 +99,14 @@ struct MessageFields<'a> {
 
 impl Relay {
     pub(super) fn new(partition: u16, campaigns: Campaigns) -> Self {
-        Self { partition, campaigns, phones: Phones::default(), unfinished: Vec::new(), compared_at: None }
+        Self {
+            partition,
+            campaigns,
+            phones: Phones::default(),
+            unfinished: Vec::new(),
+            compared_at: None,
+            lag: metrics::feed_lag(partition),
+        }
     }
 
     /// Publishes changes until `stop`.
@@ -178,7 +186,7 @@ impl Relay {
             self.tell_messages(store, line, at).await?;
         }
         let lag = first.map_or(Duration::ZERO, |first| clock.now().since(first));
-        metrics::feed_lag(self.partition).set(lag.as_secs_f64());
+        self.lag.set(lag.as_secs_f64());
         Ok(!has_new && !self.unfinished.is_empty())
     }
 
@@ -331,13 +339,6 @@ impl Relay {
         store.append_to(self.partition, events).await?;
         metrics::feed_events().increment(events.len() as u64);
         Ok(())
-    }
-}
-
-impl Drop for Relay {
-    /// Ends the lag metric of the stream, because from now on another worker has the duty, or none.
-    fn drop(&mut self) {
-        metrics::feed_lag(self.partition).set(0.0);
     }
 }
 

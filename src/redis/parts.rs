@@ -357,8 +357,13 @@ impl Store {
 
     /// The number of open recipients of parts, by state.
     pub async fn open_counts(&self, parts: &[PartId]) -> Result<Vec<Vec<(State, u64)>>> {
-        let open = || State::ALL.into_iter().filter(|state| state.is_open());
-        let fields: Vec<&str> = open().map(script::counter).collect();
+        let open: Vec<State> = State::ALL.into_iter().filter(|state| state.is_open()).collect();
+        self.counts_of(parts, &open).await
+    }
+
+    /// The number of recipients of parts in each of `states`.
+    pub async fn counts_of(&self, parts: &[PartId], states: &[State]) -> Result<Vec<Vec<(State, u64)>>> {
+        let fields: Vec<&str> = states.iter().copied().map(script::counter).collect();
         let count = |n: Option<i64>| n.unwrap_or(0).max(0).unsigned_abs();
         let mut all = Vec::with_capacity(parts.len());
         for parts in parts.chunks(COUNTED_AT_ONCE) {
@@ -367,7 +372,9 @@ impl Store {
                 pipeline.cmd("HMGET").arg(self.keys.part(part)).arg(&fields);
             }
             let counts: Vec<Vec<Option<i64>>> = self.query_all("HMGET part", &pipeline).await?;
-            all.extend(counts.into_iter().map(|counts| open().zip(counts.into_iter().map(count)).collect()));
+            let by_state =
+                |counts: Vec<Option<i64>>| states.iter().copied().zip(counts.into_iter().map(count)).collect();
+            all.extend(counts.into_iter().map(by_state));
         }
         Ok(all)
     }

@@ -3,7 +3,7 @@
 //! The counters of the parts are authoritative: the scripts update them in the same step as the state bytes. This
 //! module adds them up ([`counts`]) and combines them with the state of the lines: why sending is not faster
 //! ([`waiting`]) and when the campaign will end ([`eta`]). Those modules do no I/O. [`reader`] reads Redis for them,
-//! and [`recount`] counts the state bytes again, to check the counters.
+//! and [`recount`] and [`counters_agree`] count the state bytes again, to check the counters.
 //!
 //! Never: changes anything, or stores a count of its own.
 
@@ -14,7 +14,10 @@ pub mod reader;
 pub mod share;
 pub mod waiting;
 
-use crate::redis::{Result, Store, campaigns::CampaignRecord};
+use crate::{
+    domain::PartId,
+    redis::{Result, Store, campaigns::CampaignRecord},
+};
 
 pub use counts::StateCounts;
 pub use reader::{Forecast, StatisticsReader};
@@ -28,4 +31,12 @@ pub async fn recount(store: &Store, record: &CampaignRecord) -> Result<StateCoun
         tally.add_bytes(&store.state_bytes(part).await?);
     }
     Ok(tally)
+}
+
+/// Whether the counters of a part equal a recount; `None` if a state changed meanwhile.
+pub async fn counters_agree(store: &Store, part: PartId) -> Result<Option<bool>> {
+    let counters = async || Ok(StateCounts::of(&store.part_counts(&[part]).await?));
+    let (before, mut recounted) = (counters().await?, StateCounts::default());
+    recounted.add_bytes(&store.state_bytes(part).await?);
+    Ok((before == counters().await?).then_some(before == recounted))
 }

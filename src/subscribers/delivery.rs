@@ -89,8 +89,8 @@ impl Delivery {
     }
 
     async fn run_duty(&self, stop: &CancellationToken) {
-        // The metrics are reset at the end of this future, because then another worker has the duty and reports them.
-        let _reset = self.metrics.reset_at_end();
+        // The metrics are hidden at the end of this future, because then another worker has the duty and reports them.
+        let _hidden = self.metrics.hide_at_end();
         let mut failures = 0;
         while !stop.is_cancelled() {
             let Err(error) = self.deliver_all(stop).await else { return };
@@ -108,7 +108,6 @@ impl Delivery {
         let deliverer = format!("{}:{:016x}", self.worker, rand::random::<u64>());
         let mut record = self.store.begin_delivery(&self.subscriber.id, &deliverer).await?;
         while let Some(ours) = record.filter(|record| record.deliverer == deliverer && !stop.is_cancelled()) {
-            self.metrics.set_disabled(ours.disabled_because.is_some());
             match ours.disabled_because {
                 Some(_) => while self.wait(self.settings.poll, &ours, None, stop).await? {},
                 None => self.deliver_from(feed, ours, stop).await?,
@@ -257,7 +256,10 @@ impl Delivery {
     ) -> redis::Result<bool> {
         let end = Instant::now() + length;
         loop {
-            self.report_lag(oldest);
+            match record.disabled_because {
+                Some(_) => self.metrics.set_disabled(),
+                None => self.report_lag(oldest),
+            }
             let next = end.min(Instant::now() + self.settings.poll);
             if stop.run_until_cancelled(sleep_until(next)).await.is_none() {
                 return Ok(false);

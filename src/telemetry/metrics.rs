@@ -5,8 +5,10 @@
 //!
 //! Series that last as long as the process are in the recorder, and most modules set them through the functions here.
 //! The recorder cannot remove a series, so those that come and go are written when the page is read: the series of the
-//! lines that the process serves ([`OwnedLines`]), and those of housekeeping ([`HousekeepingMetrics`]).
+//! lines that the process serves ([`OwnedLines`]), those of housekeeping ([`HousekeepingMetrics`]), and those of other
+//! duties ([`DutyGauge`]).
 
+mod duties;
 mod housekeeping;
 mod labels;
 mod lines;
@@ -22,15 +24,16 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::series::{
     ACCOUNT_EVENTS, API_CALLS, BUILD_INFO, DELIVERIES, DELIVERY_LAG, DOUBTS_ENDED, FEED_EVENTS, FEED_LAG, FORWARDS,
-    FORWARDS_WAITING, HTTP_CONNECTIONS, INBOUND, JOBS, LAST_WEBHOOK, LEASES, META_ERRORS, RECIPIENTS, REDIS_ERRORS,
-    REDIS_OPERATION_DURATION, STATUSES, SUBSCRIBER_DISABLED, WEBHOOK_LAG, WEBHOOKS, WEBHOOKS_REFUSED,
+    FORWARDS_WAITING, HTTP_CONNECTIONS, INBOUND, JOBS, LAST_WEBHOOK, LEASES, META_ERRORS, RECIPIENTS, RECOUNTS,
+    REDIS_ERRORS, REDIS_OPERATION_DURATION, STATUSES, SUBSCRIBER_DISABLED, WEBHOOK_LAG, WEBHOOKS, WEBHOOKS_REFUSED,
 };
 pub use self::{
+    duties::DutyGauge,
     housekeeping::{HousekeepingMetrics, InstallationGauges},
     labels::{
         AccountEvent, ApiResult, AttemptOutcome, DeliveryResult, DoubtEnd, ForwardResult, InboundResult, JobResult,
-        LeaseEvent, LineStop, RecipientResult, RedisOperation, RefusalReason, StatusName, StatusResult, WebhookKind,
-        WebhookResult,
+        LeaseEvent, LineStop, RecipientResult, RecountResult, RedisOperation, RefusalReason, StatusName, StatusResult,
+        WebhookKind, WebhookResult,
     },
     lines::{LineBacklog, LineGauges, LineMetrics, OwnedLines},
     page::MetricsPage,
@@ -42,6 +45,8 @@ use crate::domain::{MetaCode, SubscriberId, UnixMs, policy};
 const REDIS_BUCKETS: [f64; 11] = [0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0];
 /// Bucket limits in seconds: from 1, the resolution of Meta's timestamps, to a day, for webhooks that Meta retries.
 const LAG_BUCKETS: [f64; 9] = [1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 86_400.0];
+/// What was read from Redis longer ago is unknown, and not shown.
+const AGE_MAX: Duration = Duration::from_secs(60);
 /// How often histogram samples are merged into buckets. Reading `/metrics` merges them too.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -88,6 +93,7 @@ fn start_at_zero() {
     lines::start_at_zero();
     LeaseEvent::ALL.iter().for_each(|&event| lease(event, 0));
     DoubtEnd::ALL.iter().for_each(|&end| doubts_ended(end, 0));
+    RecountResult::ALL.iter().for_each(|&result| recount(result, 0));
     for &kind in WebhookKind::ALL {
         for &result in WebhookResult::ALL {
             webhook(kind, result, 0);
@@ -114,11 +120,11 @@ fn start_at_zero() {
 }
 
 /// The series of one subscriber.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SubscriberMetrics {
     deliveries: Vec<(DeliveryResult, Counter)>,
-    lag: Gauge,
-    disabled: Gauge,
+    lag: DutyGauge,
+    disabled: DutyGauge,
 }
 
 impl SubscriberMetrics {
@@ -127,13 +133,11 @@ impl SubscriberMetrics {
         let deliveries = |&result: &DeliveryResult| {
             (result, counter!(DELIVERIES, "subscriber" => subscriber.to_string(), "result" => result.label()))
         };
-        let metrics = Self {
+        Self {
             deliveries: DeliveryResult::ALL.iter().map(deliveries).collect(),
-            lag: gauge!(DELIVERY_LAG, "subscriber" => subscriber.to_string()),
-            disabled: gauge!(SUBSCRIBER_DISABLED, "subscriber" => subscriber.to_string()),
-        };
-        metrics.reset();
-        metrics
+            lag: DutyGauge::new(DELIVERY_LAG, subscriber.to_string()),
+            disabled: DutyGauge::new(SUBSCRIBER_DISABLED, subscriber.to_string()),
+        }
     }
 
     /// Counts an attempt.
@@ -142,24 +146,21 @@ impl SubscriberMetrics {
         counters.for_each(|(_, counter)| counter.increment(1));
     }
 
-    /// Sets the age of the oldest event that is not delivered.
+    /// Sets the age of the oldest event that is not delivered to the subscriber, which is enabled.
     pub fn set_lag(&self, lag: Duration) {
         self.lag.set(lag.as_secs_f64());
-    }
-
-    /// Sets whether the subscriber is disabled.
-    pub fn set_disabled(&self, disabled: bool) {
-        self.disabled.set(u8::from(disabled));
-    }
-
-    /// Sets lag and disabled to 0 when the result is dropped, because another process sets them from then on.
-    pub fn reset_at_end(&self) -> impl Drop + use<'_> {
-        ResetAtEnd(self)
-    }
-
-    fn reset(&self) {
-        self.lag.set(0.0);
         self.disabled.set(0.0);
+    }
+
+    /// Says that the subscriber is disabled. Its lag is unknown then.
+    pub fn set_disabled(&self) {
+        self.lag.hide();
+        self.disabled.set(1.0);
+    }
+
+    /// Shows neither when the value is dropped: from then on another process has the duty.
+    pub fn hide_at_end(&self) -> impl Drop + use<'_> {
+        HideAtEnd(self)
     }
 }
 
@@ -194,11 +195,12 @@ impl ForwardMetrics {
     }
 }
 
-struct ResetAtEnd<'a>(&'a SubscriberMetrics);
+struct HideAtEnd<'a>(&'a SubscriberMetrics);
 
-impl Drop for ResetAtEnd<'_> {
+impl Drop for HideAtEnd<'_> {
     fn drop(&mut self) {
-        self.0.reset();
+        self.0.lag.hide();
+        self.0.disabled.hide();
     }
 }
 
@@ -210,6 +212,11 @@ pub fn lease(event: LeaseEvent, n: u64) {
 /// Counts `n` recipients whose deadline in doubt has passed.
 pub fn doubts_ended(end: DoubtEnd, n: u64) {
     counter!(DOUBTS_ENDED, "result" => end.label()).increment(n);
+}
+
+/// Counts `n` parts whose counters were compared with a recount.
+pub fn recount(result: RecountResult, n: u64) {
+    counter!(RECOUNTS, "result" => result.label()).increment(n);
 }
 
 /// Counts an error of Meta. Errors without a code, and those with a code that is not in the table of Meta's codes,
@@ -293,9 +300,9 @@ pub fn feed_events() -> Counter {
     counter!(FEED_EVENTS)
 }
 
-/// How long the oldest change without an event had waited.
-pub fn feed_lag(partition: u16) -> Gauge {
-    gauge!(FEED_LAG, "partition" => partition.to_string())
+/// How long the oldest change without an event had waited, in seconds.
+pub fn feed_lag(partition: u16) -> DutyGauge {
+    DutyGauge::new(FEED_LAG, partition.to_string())
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("client", &["api_types", "coding", "domain", "intake"]),
     ("coding", &[]),
     ("config", &["domain", "endpoint", "graph", "redis", "rules", "subscribers", "telemetry", "webhook"]),
-    ("dispatch", &["domain", "graph", "redis", "rules", "telemetry", "templates"]),
+    ("dispatch", &["domain", "graph", "redis", "rules", "stats", "telemetry", "templates"]),
     ("domain", &[]),
     ("endpoint", &["telemetry"]),
     ("feed", &["domain", "redis", "stats", "telemetry"]),

@@ -19,6 +19,17 @@ pub enum Risk {
 }
 
 impl Risk {
+    /// The names of the risks.
+    pub const NAMES: [&str; 2] = ["no_append_only_file", "evicts"];
+
+    /// The name, one of [`Risk::NAMES`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NoAppendOnlyFile => "no_append_only_file",
+            Self::Evicts { .. } => "evicts",
+        }
+    }
+
     /// How to fix the setting.
     pub fn remedy(&self) -> &'static str {
         match self {

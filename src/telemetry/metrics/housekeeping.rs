@@ -8,16 +8,14 @@ use std::{
 };
 
 use super::{
+    AGE_MAX,
     series::{
-        DEAD_LETTERS, HOLDS, HOLDS_BY_CODE, JOBS_WAITING, LINES_UNLISTED, MESSAGING_LIMIT, MESSAGING_LIMIT_USED,
-        QUEUE_MESSAGES, QUEUE_OLDEST_AGE,
+        CAMPAIGNS_HELD, DEAD_LETTERS, HOLDS, HOLDS_BY_CODE, JOBS_WAITING, LINES_UNLISTED, MESSAGING_LIMIT,
+        MESSAGING_LIMIT_USED, QUEUE_MESSAGES, QUEUE_OLDEST_AGE, REDIS_MEMORY, REDIS_MEMORY_LIMIT, REDIS_RISK, UNKNOWN,
     },
     text::MetricsText,
 };
 use crate::domain::{BusinessId, Hold, HoldScope, State};
-
-/// The maximum age of a value. An older one is treated as unknown.
-const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The values that housekeeping has read. Clones share one state.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +32,12 @@ struct Read {
 pub struct InstallationGauges {
     /// The number of recipients in each open state, in the running campaigns.
     pub queue: Vec<(State, u64)>,
+    /// The number of unknown recipients, in the running campaigns.
+    pub unknown: u64,
     /// How long the oldest running campaign has run.
     pub oldest_age: Option<Duration>,
+    /// The number of running campaigns with recipients to send to, whose template or its category is held.
+    pub campaigns_held: usize,
     /// The number of holds of each kind of scope.
     pub holds: Vec<(&'static str, u64)>,
     /// The number of holds of each code.
@@ -46,6 +48,10 @@ pub struct InstallationGauges {
     pub jobs_waiting: u64,
     /// Dead letters of jobs.
     pub dead_letters: u64,
+    /// The memory of the fullest Redis server and its limit, in bytes, if there is a limit.
+    pub redis_memory: Option<(u64, u64)>,
+    /// Each setting of Redis that can lose campaigns, and whether it is set.
+    pub redis_risks: Vec<(&'static str, bool)>,
 }
 
 impl InstallationGauges {
@@ -99,6 +105,8 @@ impl HousekeepingMetrics {
         let oldest = installation.oldest_age.map_or(0.0, |oldest| (oldest + age(*at)).as_secs_f64());
         text.add(QUEUE_MESSAGES, installation.queue.iter().map(|(state, n)| ([state.name()], *n)));
         text.add(QUEUE_OLDEST_AGE, [([], oldest)]);
+        text.add(UNKNOWN, [([], installation.unknown)]);
+        text.add(CAMPAIGNS_HELD, [([], installation.campaigns_held)]);
         text.add(HOLDS, installation.holds.iter().map(|(kind, n)| ([*kind], *n)));
         text.add(HOLDS_BY_CODE, installation.holds_by_code.iter().map(|(code, n)| ([code.as_str()], *n)));
         let limits = || installation.messaging_limits.iter().map(|(id, limit, used)| (id.to_string(), limit, used));
@@ -107,6 +115,9 @@ impl HousekeepingMetrics {
         text.add(MESSAGING_LIMIT_USED, businesses.iter().map(|(id, _, used)| ([id.as_str()], **used)));
         text.add(JOBS_WAITING, [([], installation.jobs_waiting)]);
         text.add(DEAD_LETTERS, [([], installation.dead_letters)]);
+        text.add(REDIS_MEMORY, installation.redis_memory.map(|(used, _)| ([], used)));
+        text.add(REDIS_MEMORY_LIMIT, installation.redis_memory.map(|(_, limit)| ([], limit)));
+        text.add(REDIS_RISK, installation.redis_risks.iter().map(|(risk, is_set)| ([*risk], u8::from(*is_set))));
     }
 
     /// Ignores poisoning, because nothing panics while the lock is held.
@@ -135,8 +146,14 @@ mod tests {
     }
 
     fn installation() -> InstallationGauges {
-        let mut read =
-            InstallationGauges { messaging_limits: vec![("1001".into(), 250, 7)], ..InstallationGauges::default() };
+        let mut read = InstallationGauges {
+            unknown: 3,
+            campaigns_held: 1,
+            messaging_limits: vec![("1001".into(), 250, 7)],
+            redis_memory: Some((60, 100)),
+            redis_risks: vec![("evicts", true), ("no_append_only_file", false)],
+            ..InstallationGauges::default()
+        };
         read.set_queue(|state| u64::from(state.code()) * 10);
         let hold = |code| Hold { code, reason: String::new(), since: UnixMs(0), until: None };
         let holds = [
@@ -160,6 +177,8 @@ mod tests {
             "pregon_queue_messages{state=\"in_flight\"} 30",
             "pregon_queue_messages{state=\"in_doubt\"} 40",
             "pregon_queue_oldest_age_seconds 0",
+            "pregon_unknown_recipients 3",
+            "pregon_campaigns_held 1",
             "pregon_holds{scope=\"line\"} 2",
             "pregon_holds{scope=\"token\"} 1",
             "pregon_holds{scope=\"waba\"} 0",
@@ -169,10 +188,22 @@ mod tests {
             "pregon_messaging_limit_used{business=\"1001\"} 7",
             "pregon_jobs_waiting 0",
             "pregon_dead_letters 0",
+            "pregon_redis_memory_bytes 60",
+            "pregon_redis_memory_limit_bytes 100",
+            "pregon_redis_risk{risk=\"evicts\"} 1",
+            "pregon_redis_risk{risk=\"no_append_only_file\"} 0",
             "pregon_lines_unlisted 2",
         ] {
             assert!(shown.iter().any(|line| line == series), "{series} is not in {shown:#?}");
         }
+    }
+
+    #[test]
+    fn a_redis_without_a_limit_has_no_series_of_its_memory() {
+        let metrics = HousekeepingMetrics::default();
+        metrics.publish(InstallationGauges { redis_memory: None, ..installation() });
+        let shown = shown(&metrics, Instant::now());
+        assert!(!shown.iter().any(|line| line.contains("pregon_redis_memory")), "{shown:#?}");
     }
 
     #[test]

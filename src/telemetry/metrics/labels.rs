@@ -257,6 +257,18 @@ label! {
 }
 
 label! {
+    /// What the comparison of a part's counters with a recount found.
+    RecountResult {
+        /// They are equal.
+        Equal = "equal",
+        /// They differ.
+        Different = "different",
+        /// A state changed meanwhile, so they could not be compared.
+        Changed = "changed",
+    }
+}
+
+label! {
     /// What happened to the lease on a line.
     LeaseEvent {
         /// This worker took the line.

@@ -17,6 +17,7 @@ use std::{
 use metrics::counter;
 
 use super::{
+    AGE_MAX,
     labels::{AttemptOutcome, LineStop},
     series::{
         ATTEMPT_DURATION, ATTEMPT_ERRORS, ATTEMPTS, HELD, IN_FLIGHT_ATTEMPTS, LINE_OLDEST_AGE, LINE_RATE,
@@ -29,9 +30,6 @@ use crate::domain::{ErrorScope, LineId, Outcome, policy};
 /// Bucket limits in seconds. Meta answers a send in about 100 to 500 ms; the last limit is the default of
 /// `graph.timeout`.
 const ATTEMPT_BUCKETS: [f64; 12] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0];
-
-/// The maximum age of a backlog. An older one is treated as unknown.
-const BACKLOG_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The lines that this process serves. Clones share one state.
 #[derive(Clone, Debug, Default)]
@@ -207,7 +205,7 @@ impl LineSeries {
 
     fn backlog(&self, now: Instant) -> Option<LineBacklog> {
         let backlog = *self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        backlog.filter(|backlog| now.saturating_duration_since(backlog.read_at) <= BACKLOG_AGE_MAX)
+        backlog.filter(|backlog| now.saturating_duration_since(backlog.read_at) <= AGE_MAX)
     }
 }
 

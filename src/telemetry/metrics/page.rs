@@ -6,6 +6,7 @@ use std::time::Instant;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::{
+    duties,
     housekeeping::HousekeepingMetrics,
     lines::OwnedLines,
     series::{NOT_READY, READY, STOP_GRACE_LEFT},
@@ -32,6 +33,7 @@ impl MetricsPage {
         let (mut text, now) = (MetricsText::new(self.recorder.render()), Instant::now());
         self.lines.write(&mut text, now);
         self.housekeeping.write(&mut text, now);
+        duties::write(&mut text, now);
         let reasons = self.health.reasons();
         text.add(READY, [([], u8::from(reasons.is_empty()))]);
         text.add(NOT_READY, NotReady::ALL.map(|reason| ([reason.name()], u8::from(reasons.contains(&reason)))));

@@ -122,9 +122,19 @@ series! {
     Counter DOUBTS_ENDED = "pregon_doubts_ended_total" "recipients" ["result"]
         "Recipients whose deadline in doubt has passed. unknown rising: Meta did not answer, and no status said what \
         became of the messages";
+    Gauge UNKNOWN = "pregon_unknown_recipients" "recipients" []
+        "Recipients of the running campaigns that ended in doubt: nobody knows whether Meta has their messages. A \
+        later status takes them out again; only from the worker that does the housekeeping";
+    Counter RECOUNTS = "pregon_recounts_total" "parts" ["result"]
+        "Parts of ended campaigns whose counters were compared with a recount of the states. different rising: \
+        statistics are wrong, which is a bug or damaged data; changed: a state changed meanwhile, so they were not \
+        compared";
+    Gauge CAMPAIGNS_HELD = "pregon_campaigns_held" "campaigns" []
+        "Running campaigns that have recipients to send to and wait, because Meta refuses their template, or utility \
+        templates at all; only from the worker that does the housekeeping. Above 0: see GET /v1/holds";
     Gauge HOLDS = "pregon_holds" "holds" ["scope"]
-        "Holds by what they hold; only from the worker that does the housekeeping. Above 0: needs attention, see GET \
-        /v1/holds";
+        "Holds by what they hold; only from the worker that does the housekeeping. template: also those that Meta \
+        rejected or paused and that no campaign needs. Any other above 0: needs attention, see GET /v1/holds";
     Gauge HOLDS_BY_CODE = "pregon_holds_by_code" "holds" ["code"]
         "Holds by Meta's code that caused them; only from the worker that does the housekeeping. other: a code that is \
         not in the table, or no code";
@@ -180,21 +190,30 @@ series! {
         "Events written to the feed. Not rising while messages are sent: no worker writes events, or feed.enabled is \
         off";
     Gauge FEED_LAG = "pregon_feed_lag_seconds" "seconds" ["partition"]
-        "How long the oldest change that the feed had not published before its last round had waited; set only by the \
+        "How long the oldest change that the feed had not published before its last round had waited; only from the \
         worker that writes that stream. Rising: more changes than the feed can publish";
     Counter DELIVERIES = "pregon_deliveries_total" "attempts" ["subscriber", "result"]
         "Attempts to deliver events to a subscriber by result. Any other than delivered rising: the subscriber is away \
         or refuses them, see last_error in GET /v1/subscribers";
     Gauge DELIVERY_LAG = "pregon_delivery_lag_seconds" "seconds" ["subscriber"]
-        "Age of the oldest event that is not delivered to a subscriber; set only by the process that delivers to it. \
-        Rising: the subscriber is away or slow. Near feed.retention: it will miss events";
+        "Age of the oldest event that is not delivered to a subscriber; only from the process that delivers to it, and \
+        not while the subscriber is disabled. Rising: the subscriber is away or slow. Near feed.retention: it will \
+        miss events";
     Gauge SUBSCRIBER_DISABLED = "pregon_subscriber_disabled" "1 or 0" ["subscriber"]
-        "1 if a subscriber is disabled; set only by the process that delivers to it. Repair it, then enable it";
+        "1 if a subscriber is disabled; only from the process that delivers to it. Repair it, then enable it";
     Histogram REDIS_OPERATION_DURATION = "pregon_redis_operation_duration_seconds" "seconds" ["operation"]
         "From a command to its reply, by group of commands; its count is the number of round trips. Rising for all: \
         Redis or its network is slow; for one: its batches are large";
     Counter REDIS_ERRORS = "pregon_redis_errors_total" "commands" []
         "Commands without a successful reply. Rising: Redis does not answer, and nothing is sent until it does";
+    Gauge REDIS_MEMORY = "pregon_redis_memory_bytes" "bytes" []
+        "Memory that counts against the limit of Redis; of several servers the fullest; only from the worker that does \
+        the housekeeping, and only with a limit. Near the limit: recipients are refused; at the limit nothing is sent";
+    Gauge REDIS_MEMORY_LIMIT = "pregon_redis_memory_limit_bytes" "bytes" []
+        "The limit of that server: maxmemory";
+    Gauge REDIS_RISK = "pregon_redis_risk" "1 or 0" ["risk"]
+        "1 for each setting of Redis that can lose campaigns; only from the worker that does the housekeeping. evicts: \
+        maxmemory-policy is not noeviction; no_append_only_file: appendonly is off";
     Gauge READY = "pregon_ready" "1 or 0" []
         "1 while /readyz answers 200";
     Gauge NOT_READY = "pregon_not_ready" "1 or 0" ["reason"]

@@ -29,8 +29,12 @@ fn whole_page(lines: u32) -> String {
     let _series: Vec<LineMetrics> = ids.iter().map(|id| owned.begin(id)).collect();
     let backlog = LineBacklog { waiting: 5, oldest: None, read_at: Instant::now() };
     owned.set_backlogs(&ids.into_iter().map(|id| (id, backlog)).collect());
-    let mut read =
-        InstallationGauges { messaging_limits: vec![("1001".into(), 250, 7)], ..InstallationGauges::default() };
+    let mut read = InstallationGauges {
+        messaging_limits: vec![("1001".into(), 250, 7)],
+        redis_memory: Some((60, 100)),
+        redis_risks: vec![("evicts", false)],
+        ..InstallationGauges::default()
+    };
     read.set_queue(|_| 0);
     let hold = Hold { code: None, reason: String::new(), since: UnixMs(0), until: None };
     read.set_holds([(&HoldScope::Platform, &hold)].into_iter());
@@ -38,15 +42,18 @@ fn whole_page(lines: u32) -> String {
     housekeeping.publish_unlisted(0);
     let health = Health::starting(&[]);
     health.set_stops_by(Instant::now());
-    metrics::with_local_recorder(&recorder, || {
+    let _duties = metrics::with_local_recorder(&recorder, || {
         series::describe();
         start_at_zero();
         // Every code that there may be.
         (0..200_000).for_each(|code| meta_error(Some(MetaCode(code))));
         webhook_taken(UnixMs(1_780_000_000_000));
-        (0..64).for_each(|partition| feed_lag(partition).set(0.0));
-        SubscriberMetrics::new(&"crm".into());
         ForwardMetrics::new("analytics").set_waiting(0);
+        let lags: Vec<DutyGauge> = (0..64).map(feed_lag).collect();
+        lags.iter().for_each(|lag| lag.set(0.0));
+        let subscriber = SubscriberMetrics::new(&"crm".into());
+        subscriber.set_lag(Duration::ZERO);
+        (lags, subscriber)
     });
     MetricsPage { recorder: recorder.handle(), lines: owned, housekeeping, health }.render()
 }
@@ -67,6 +74,7 @@ fn known_series_start_at_zero() {
         "pregon_jobs_total{result=\"dead\"} 0",
         "pregon_leases_total{event=\"lost\"} 0",
         "pregon_doubts_ended_total{result=\"unknown\"} 0",
+        "pregon_recounts_total{result=\"different\"} 0",
         "pregon_recipients_total{result=\"rejected\"} 0",
         "pregon_redis_errors_total 0",
         "pregon_redis_operation_duration_seconds_count{operation=\"claim\"} 0",
@@ -131,21 +139,29 @@ fn a_code_outside_the_table_adds_no_series() {
 }
 
 #[test]
-fn the_series_of_a_subscriber_start_at_zero_and_are_reset() {
-    let page = page(|| {
-        let metrics = SubscriberMetrics::new(&"crm".into());
-        metrics.delivery(DeliveryResult::Timeout);
-        let reset = metrics.reset_at_end();
-        metrics.set_lag(UPKEEP);
-        metrics.set_disabled(true);
-        drop(reset);
-    });
-    for line in [
-        "pregon_deliveries_total{subscriber=\"crm\",result=\"delivered\"} 0",
-        "pregon_deliveries_total{subscriber=\"crm\",result=\"timeout\"} 1",
-        "pregon_delivery_lag_seconds{subscriber=\"crm\"} 0",
-        "pregon_subscriber_disabled{subscriber=\"crm\"} 0",
-    ] {
-        assert_shows(&page, line);
-    }
+fn the_lag_of_a_disabled_subscriber_is_unknown() {
+    let recorder = recorder().expect("buckets");
+    let metrics = metrics::with_local_recorder(&recorder, || SubscriberMetrics::new(&"erp".into()));
+    metrics.delivery(DeliveryResult::Timeout);
+    let page = || {
+        let (lines, housekeeping) = (OwnedLines::default(), HousekeepingMetrics::default());
+        MetricsPage { recorder: recorder.handle(), lines, housekeeping, health: Health::starting(&[]) }.render()
+    };
+    let of_erp = |page: &str| -> Vec<String> {
+        samples(page).filter(|sample| sample.contains("{subscriber=\"erp\"}")).map(str::to_owned).collect()
+    };
+    let duty = metrics.hide_at_end();
+    metrics.set_lag(Duration::from_secs(3));
+    let shown = of_erp(&page());
+    assert_eq!(
+        shown,
+        ["pregon_delivery_lag_seconds{subscriber=\"erp\"} 3", "pregon_subscriber_disabled{subscriber=\"erp\"} 0"]
+    );
+    metrics.set_disabled();
+    assert_eq!(of_erp(&page()), ["pregon_subscriber_disabled{subscriber=\"erp\"} 1"]);
+    drop(duty);
+    let page = page();
+    assert!(of_erp(&page).is_empty(), "{page}");
+    assert_shows(&page, "pregon_deliveries_total{subscriber=\"erp\",result=\"delivered\"} 0");
+    assert_shows(&page, "pregon_deliveries_total{subscriber=\"erp\",result=\"timeout\"} 1");
 }

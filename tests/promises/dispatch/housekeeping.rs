@@ -9,6 +9,7 @@ use pregon::{
     },
     graph::{GraphClient, GraphClientConfig},
     redis::{Store, campaigns::StateChange, parts::Claim},
+    stats,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -93,6 +94,16 @@ async fn an_open_part_missing_from_its_lines_list_is_listed_again() {
     let pulse = world.store.pulse().await.expect("redis");
     until("the part is listed", async || world.store.work(&world.line).await.expect("redis") == [world.part]).await;
     until("workers are woken", async || world.store.pulse().await.expect("redis") > pulse).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_counter_that_differs_from_the_states_is_noticed() {
+    let world = World::start(3).await;
+    assert_eq!(stats::counters_agree(&world.store, world.part).await.expect("redis"), Some(true));
+    let damage = cmd("HINCRBY").arg(world.store.keys.part(world.part)).arg("pending").arg(1).clone();
+    assert_eq!(world.store.query::<i64>("HINCRBY", &damage).await.expect("redis"), 4);
+    assert_eq!(stats::counters_agree(&world.store, world.part).await.expect("redis"), Some(false));
     world.stop().await;
 }
 

@@ -33,6 +33,14 @@ async fn a_nearly_full_redis_takes_no_recipients_and_sends_those_it_has() {
     let named = json!({"external_id": "spring"});
     let id = api.draft(&["3001"], 5_491_100_000_000..5_491_100_000_050, named).await;
     redis.fill_to(0.7).await;
+    until("the metrics show the memory", async || {
+        let (_, page) = server.ops("metrics").await;
+        let value = |series: &str| page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok());
+        let used = value("pregon_redis_memory_bytes").zip(value("pregon_redis_memory_limit_bytes"));
+        used.is_some_and(|(used, limit)| (0.5..1.0).contains(&(used / limit)))
+            && page.contains("pregon_redis_risk{risk=\"evicts\"} 0\n")
+    })
+    .await;
 
     let (mut problem, mut tries) = (Value::Null, 0);
     until("uploads are refused", async || {

@@ -150,7 +150,7 @@ fn a_backlog_that_was_read_long_ago_is_not_shown() {
     assert!(!shown(&lines, now).iter().any(|series| series.contains("waiting")), "nothing was read yet");
     let backlog = LineBacklog { waiting: 5, oldest: Some(now), read_at: now };
     lines.set_backlogs(&[("3001".into(), backlog)].into());
-    let later = now + BACKLOG_AGE_MAX;
+    let later = now + AGE_MAX;
     assert_shows(&lines, later, "pregon_line_waiting_messages{line=\"3001\"} 5");
     assert_shows(&lines, later, "pregon_line_oldest_age_seconds{line=\"3001\"} 60");
     assert!(!shown(&lines, later + Duration::from_secs(1)).iter().any(|series| series.contains("waiting")));

@@ -15,7 +15,7 @@ FUZZED ?= 5
 SENDS ?= 2000000
 
 .PHONY: help build test check test-valkey torture week schemathesis pressure demo fuzz instructions redis examples-tools valkey deny fmt lint \
-	packages package-check
+	packages package-check pictures
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -117,6 +117,18 @@ package-check: ## Check Dockerfile, Compose, Kubernetes, systemd and workflows w
 	@sh tests/install.sh python3 pip3
 	@sh packages/check.sh
 
+MATPLOTLIB = 3.10.8
+
+# Matplotlib is installed from PyPI into target/pictures, without changing the system.
+pictures: redis build package-check ## Draw docs/pictures: the dashboards in a run of two minutes
+	@[ "$$(cat target/pictures/installed 2>/dev/null || true)" = "$(MATPLOTLIB)" ] || { \
+		echo "installing matplotlib $(MATPLOTLIB) by pip into target/pictures"; \
+		rm -rf target/pictures; \
+		pip3 install --quiet --disable-pip-version-check --target target/pictures/python matplotlib==$(MATPLOTLIB) && \
+		echo "$(MATPLOTLIB)" >target/pictures/installed; \
+	}
+	PYTHONPATH=target/pictures/python python3 loadtest/pictures.py
+
 # Runs the tests of behaviour that can differ between Redis and Valkey. The tests start `redis-server`, so a directory
 # at the front of PATH contains Valkey under this name.
 test-valkey: valkey ## Run the tests of deployments, restarts and take-overs on Valkey
@@ -139,9 +151,9 @@ NODE_TYPES = 18.19.130
 REDIS_PY = 6.4.0
 STANDARDWEBHOOKS = 1.1.0
 
-# The programs that tests/promises/examples.rs runs besides pregon.
-examples-tools: redis ## Install what the tests of examples/ need: curl, jq, python3, node, redis-cli, TypeScript, redis-py
-	@sh tests/install.sh curl jq python3 pip3 node npm redis-cli
+# The programs that tests/promises/examples.rs and tests/walkthrough run besides pregon.
+examples-tools: redis ## Install what the tests of examples/ and of the walkthrough need: curl, jq, openssl, python3, node, redis-cli, TypeScript, redis-py
+	@sh tests/install.sh curl jq openssl python3 pip3 node npm redis-cli
 	@set -eu; \
 	node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' || \
 		{ echo "node is $$(node --version), and the examples need 18 or newer: install a newer one" >&2; exit 1; }; \

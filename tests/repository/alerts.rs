@@ -1,13 +1,13 @@
-//! Checks that alerts and dashboards name only series that docs/metrics.md lists, and that each alert has its section
-//! in docs/runbook.md.
+//! Checks that alerts name only series that docs/metrics.md lists, and that each alert has its section in
+//! docs/runbook.md. [`super::dashboards`] checks the same of the dashboards.
 //!
 //! Whether the rules are valid, and fire when they should, is tested by promtool: `make package-check`.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-const ALERTS: &str = "config/prometheus/alerts.yml";
+pub(super) const ALERTS: &str = "config/prometheus/alerts.yml";
 
-fn read(file: &str) -> String {
+pub(super) fn read(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
@@ -28,8 +28,8 @@ fn listed(document: &str) -> Vec<(&str, &str)> {
     rows.map(cells).collect()
 }
 
-#[test]
-fn alerts_and_dashboards_name_only_listed_series() {
+/// Checks that `text`, which is in `file`, names at least one series, and only series that docs/metrics.md lists.
+pub(super) fn assert_names_listed_series(file: &str, text: &str) {
     let document = read("docs/metrics.md");
     let (_, table) = document.split_once("## All series").expect("the table");
     let listed = listed(table);
@@ -39,21 +39,29 @@ fn alerts_and_dashboards_name_only_listed_series() {
         let of_histogram = ["_bucket", "_sum", "_count"].into_iter().find_map(|part| name.strip_suffix(part));
         listed.iter().any(|(known, kind)| *known == name || (*kind == "histogram" && of_histogram == Some(*known)))
     };
-    for file in [ALERTS, "config/prometheus/alerts_test.yml", "config/compose/grafana/dashboards/pregon.json"] {
-        let text = read(file);
-        let named = series(&text);
-        assert!(!named.is_empty(), "{file} names no series");
-        for name in named {
-            assert!(is_listed(name), "{file} names {name}, which docs/metrics.md does not list");
-        }
+    let named = series(text);
+    assert!(!named.is_empty(), "{file} names no series: {text}");
+    for name in named {
+        assert!(is_listed(name), "{file} names {name}, which docs/metrics.md does not list");
+    }
+}
+
+/// Each alert with the text of its rule.
+pub(super) fn alerts(rules: &str) -> Vec<(&str, &str)> {
+    rules.split("- alert: ").skip(1).map(|rule| rule.split_once('\n').expect("a rule")).collect()
+}
+
+#[test]
+fn alerts_name_only_listed_series() {
+    for file in [ALERTS, "config/prometheus/alerts_test.yml"] {
+        assert_names_listed_series(file, &read(file));
     }
 }
 
 #[test]
 fn each_alert_has_a_severity_a_test_and_a_section_in_the_runbook() {
     let (rules, tests, runbook) = (read(ALERTS), read("config/prometheus/alerts_test.yml"), read("docs/runbook.md"));
-    let alerts: Vec<(&str, &str)> =
-        rules.split("- alert: ").skip(1).map(|rule| rule.split_once('\n').expect("a rule")).collect();
+    let alerts = alerts(&rules);
     assert!(alerts.len() >= 12, "{} alerts", alerts.len());
     for (name, rule) in &alerts {
         assert!(["page", "ticket"].iter().any(|level| rule.contains(&format!("severity: {level}\n"))), "{name}");

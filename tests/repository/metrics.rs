@@ -8,7 +8,7 @@ use pregon::telemetry::metrics::series::ALL;
 const TABLE: &str = "## All series\n\n";
 
 /// The documents that name series.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "SECURITY.md",
     "CHANGELOG.md",
@@ -18,6 +18,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/jobs.md",
     "docs/metrics.md",
     "docs/runbook.md",
+    "docs/walkthrough.md",
     "docs/webhooks.md",
 ];
 

@@ -41,7 +41,7 @@ fn a_stop_fits_into_the_time_that_each_package_gives_it() {
 }
 
 #[test]
-fn dashboards_and_packages_name_only_metrics_that_exist() {
+fn packages_name_only_metrics_that_exist() {
     let source = texts(root().join("src/telemetry")).concat();
     // Not a series of Pregón: a rule of prometheus-adapter in docs/running.md computes it.
     let derived = "pregon_attempts_per_second";

@@ -20,6 +20,8 @@ pub struct Ledger {
     pub lines: BTreeMap<String, Tally>,
     /// Sends to ids that are not a line. Not part of any tally.
     pub requests_elsewhere: u64,
+    /// How often the templates of each WABA were read, by WABA id. A sender whose reads show up here sends here too.
+    pub template_reads: BTreeMap<String, u64>,
     /// Updates (statuses, inbound messages, template changes) that are scheduled, in flight or waiting for a retry.
     pub webhooks_pending: u64,
     /// Updates in POSTs that were answered 200.

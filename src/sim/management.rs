@@ -1,6 +1,6 @@
 //! Reads of templates, lines, WABAs and businesses.
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, atomic::Ordering};
 
 use serde_json::{Value, json};
 
@@ -56,6 +56,7 @@ fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query:
         }
         (None, None, None) => select(waba_node(world, owner), "id,name,timezone_id", query, "WhatsAppBusinessAccount"),
         (Some("message_templates"), None, None) => {
+            world.wabas[owner].template_reads.fetch_add(1, Ordering::Relaxed);
             let fits = |template: &&LiveTemplate| template.waba == owner && matches_filters(world, template, query);
             let rows = world.templates.iter().filter(fits).map(|template| template_node(world, template));
             page(rows.collect(), TEMPLATE_FIELDS, query, "WhatsAppMessageTemplate")

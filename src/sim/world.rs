@@ -243,6 +243,7 @@ impl World {
             total,
             lines: lines.into_iter().collect(),
             requests_elsewhere: read(&counts.requests_elsewhere),
+            template_reads: self.wabas.iter().map(|waba| (waba.spec.id.clone(), read(&waba.template_reads))).collect(),
             webhooks_pending: counts.pending.updates(),
             webhooks_delivered: read(&counts.delivered),
             webhooks_duplicated: read(&counts.duplicated),

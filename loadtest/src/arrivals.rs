@@ -71,19 +71,25 @@ impl Arrivals {
         }
     }
 
-    /// Counts the arrivals. `within` is the range of [`SeenLine::within`].
-    pub fn seen(mut self, within: Range<u64>) -> Seen {
+    /// The arrivals of each line, in order.
+    pub fn sorted(mut self) -> HashMap<Box<str>, Vec<u64>> {
         self.0.values_mut().for_each(|times| times.sort_unstable());
-        let times = self.0.values();
+        self.0
+    }
+
+    /// Counts the arrivals. `within` is the range of [`SeenLine::within`].
+    pub fn seen(self, within: Range<u64>) -> Seen {
+        let lines = self.sorted();
+        let times = lines.values();
         let mut seen = Seen {
-            total: self.len() as u64,
+            total: times.clone().map(|times| times.len() as u64).sum(),
             first_us: times.clone().filter_map(|times| times.first()).min().copied().unwrap_or(0),
             last_us: times.filter_map(|times| times.last()).max().copied().unwrap_or(0),
             ..Seen::default()
         };
         let tenths = if seen.total == 0 { 0 } else { (seen.last_us - seen.first_us) / TENTH_US + 1 };
         seen.per_tenth = vec![0; tenths as usize];
-        for (line, times) in &self.0 {
+        for (line, times) in &lines {
             times.iter().for_each(|at| seen.per_tenth[((at - seen.first_us) / TENTH_US) as usize] += 1);
             let of_line = SeenLine {
                 within: (times

@@ -118,7 +118,7 @@ async fn answer(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<()> 
 }
 
 /// A histogram that resizes itself, with three significant digits.
-fn histogram() -> Histogram<u64> {
+pub fn histogram() -> Histogram<u64> {
     Histogram::new(3).expect("three significant digits are supported")
 }
 

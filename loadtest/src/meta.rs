@@ -30,7 +30,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::arrivals::Arrivals;
+use super::{arrivals::Arrivals, schedule::Schedule};
 use pregon::{telemetry::clock, terminal::out};
 
 /// The most concurrent streams of an HTTP/2 connection. Meta does not document its limit; this is the highest limit of
@@ -99,6 +99,8 @@ pub enum Question {
         /// End of the range, exclusive, in microseconds since 1970.
         until_us: u64,
     },
+    /// Returns [`super::schedule::Lateness`].
+    Lateness(Schedule),
     /// Writes the stored messages to this file, one [`Message::line`] a line, and drops them. Returns their number.
     Messages(PathBuf),
     /// Drops all recorded arrivals.
@@ -166,11 +168,8 @@ pub async fn run(options: MetaOptions) -> io::Result<()> {
             Question::Count => {
                 out::json(&shards.iter().map(|shard| shard.records(|records| records.arrivals.len())).sum::<usize>())?
             }
-            Question::Seen { from_us, until_us } => {
-                let mut arrivals = Arrivals::default();
-                shards.iter().for_each(|shard| shard.records(|records| arrivals.merge(&records.arrivals)));
-                out::json(&arrivals.seen(from_us..until_us))?;
-            }
+            Question::Seen { from_us, until_us } => out::json(&arrivals(&shards).seen(from_us..until_us))?,
+            Question::Lateness(schedule) => out::json(&schedule.lateness(arrivals(&shards)))?,
             Question::Messages(path) => {
                 let messages =
                     shards.iter().flat_map(|shard| shard.records(|records| std::mem::take(&mut records.messages)));
@@ -183,6 +182,13 @@ pub async fn run(options: MetaOptions) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What all threads have recorded.
+fn arrivals(shards: &[Arc<Shard>]) -> Arrivals {
+    let mut arrivals = Arrivals::default();
+    shards.iter().for_each(|shard| shard.records(|records| arrivals.merge(&records.arrivals)));
+    arrivals
 }
 
 fn write(path: &Path, messages: impl Iterator<Item = Message>) -> io::Result<u64> {
@@ -248,7 +254,7 @@ impl Shard {
             latency: Duration::from_millis(options.latency_ms),
             keep: options.keep,
             began: Instant::now(),
-            began_us: clock::now().0 * 1_000,
+            began_us: clock::now_us(),
             records: Mutex::new(records),
         })
     }

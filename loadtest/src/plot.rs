@@ -49,6 +49,8 @@ pub enum Axis {
     Seconds,
     /// Lines (phone numbers), in the order of their ids.
     Lines,
+    /// Messages offered per second.
+    Offered,
     /// Shares on a logarithmic scale: 0 %, 90 %, 99 %, 99.9 %.
     Nines,
 }
@@ -73,6 +75,11 @@ impl Plot {
     pub fn latency(series: Vec<Series>) -> Self {
         let (name, title, y) = ("latency".into(), "latency, by share of the requests".into(), "ms".into());
         Self { name, title, x: Axis::Nines, y, points: false, series }
+    }
+
+    /// A value by the load that was offered.
+    pub fn by_load(name: &str, title: String, y: &str, series: Vec<Series>) -> Self {
+        Self { name: name.into(), title, x: Axis::Offered, y: y.into(), points: false, series }
     }
 
     /// A value for each line, in percent of its rate.
@@ -106,7 +113,7 @@ impl Plot {
         let size = |y: &f64| if *y < 10.0 { format!("{y:.1}") } else { words::count(y.round() as u64) };
         let steps = match self.x {
             Axis::Nines => (x_max.floor() as usize + 1).max(2),
-            Axis::Seconds | Axis::Lines => 10,
+            Axis::Seconds | Axis::Lines | Axis::Offered => 10,
         };
         chart
             .configure_mesh()
@@ -151,6 +158,7 @@ impl Axis {
         match self {
             Axis::Seconds => "s",
             Axis::Lines => "lines",
+            Axis::Offered => "messages offered per second",
             Axis::Nines => "share of the requests",
         }
     }
@@ -158,6 +166,7 @@ impl Axis {
     fn label(&self, x: f64) -> String {
         match self {
             Axis::Seconds | Axis::Lines => format!("{x:.0}"),
+            Axis::Offered => words::count(x.round() as u64),
             Axis::Nines => {
                 let decimals = (x.round() as usize).saturating_sub(2);
                 format!("{:.decimals$} %", 100.0 * (1.0 - 10f64.powf(-x)))

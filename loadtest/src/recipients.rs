@@ -24,12 +24,14 @@ pub struct Rows {
     pub duplicate_every: u64,
     /// The number of people before those of these rows, who are left out.
     pub skipped: u64,
+    /// Another seed has other numbers and values, or the same in another order.
+    pub seed: u64,
 }
 
 impl Rows {
     /// `n` rows, all different.
     pub fn unique(n: u64) -> Self {
-        Self { n, duplicate_every: 0, skipped: 0 }
+        Self { n, duplicate_every: 0, skipped: 0, seed: 1 }
     }
 
     /// The number of duplicate rows.
@@ -46,16 +48,32 @@ impl Rows {
         stream::iter(chunks)
     }
 
+    /// The rows as CSV, with a value in each of these columns beside `to`.
+    pub fn csv(self, columns: &[String]) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+        let header = columns.iter().fold("to".to_owned(), |header, column| header + "," + column) + "\n";
+        let values = columns.len();
+        let chunks = (0..self.n.div_ceil(CHUNK_ROWS)).map(move |chunk| {
+            let mut text = String::with_capacity(CHUNK_ROWS as usize * 32);
+            for row in chunk * CHUNK_ROWS..self.n.min((chunk + 1) * CHUNK_ROWS) {
+                let _ = write!(text, "+{}", number(self.seed, self.skipped + row));
+                (0..values).for_each(|_| text.push_str(",A-10"));
+                text.push('\n');
+            }
+            Ok(Bytes::from(text))
+        });
+        stream::iter(std::iter::once(Ok(Bytes::from(header))).chain(chunks))
+    }
+
     fn chunk(self, rows: Range<u64>) -> String {
         const NAMES: [&str; 8] = ["María", "José", "Lucía", "Juan", "Sofía", "Martín", "Camila", "Diego"];
         let mut text = String::with_capacity(CHUNK_ROWS as usize * 96);
         for row in rows {
             // Mix the values, so that adjacent rows differ as in a real list.
-            let mixed = row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+            let mixed = row.wrapping_add(self.seed << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
             let _ = writeln!(
                 text,
                 r#"{{"to":"+{}","params":{{"1":"{}","2":"A-{}","3":"{} de mayo"}}}}"#,
-                number(self.skipped + self.original_of(row)),
+                number(self.seed, self.skipped + self.original_of(row)),
                 NAMES[(mixed % 8) as usize],
                 mixed % 1_000_000,
                 mixed % 31 + 1
@@ -81,16 +99,18 @@ pub fn suppressed(n: u64) -> impl Stream<Item = Result<Bytes, Infallible>> + Sen
     let chunks = (0..n.div_ceil(CHUNK_ROWS)).map(move |chunk| {
         let mut text = String::with_capacity(CHUNK_ROWS as usize * 32);
         for row in chunk * CHUNK_ROWS..n.min((chunk + 1) * CHUNK_ROWS) {
-            let _ = writeln!(text, r#"{{"phone":"+{}"}}"#, number(row) - SUPPRESSED_BELOW);
+            let _ = writeln!(text, r#"{{"phone":"+{}"}}"#, number(0, row) - SUPPRESSED_BELOW);
         }
         Ok(Bytes::from(text))
     });
     stream::iter(chunks)
 }
 
-/// The phone number of a row. The ten digits vary widely between adjacent rows, and no two rows have the same number.
-fn number(row: u64) -> u64 {
-    NUMBER_MIN + (u128::from(row) * 7_654_321_087 % 10_000_000_000) as u64
+/// The phone number of a row. The ten digits vary widely between adjacent rows, and no two rows of a seed have the same
+/// number.
+fn number(seed: u64, row: u64) -> u64 {
+    let mixed = u128::from(row) * 7_654_321_087 + u128::from(seed) * 1_234_567_891;
+    NUMBER_MIN + (mixed % 10_000_000_000) as u64
 }
 
 #[cfg(test)]
@@ -110,8 +130,8 @@ mod tests {
 
     #[tokio::test]
     async fn phone_numbers_are_valid_and_repeat_only_as_requested() {
-        for (n, duplicate_every) in [(2_500, 0), (2_500, 50), (100, 2), (1, 0)] {
-            let rows = Rows { duplicate_every, ..Rows::unique(n) };
+        for (n, duplicate_every, seed) in [(2_500, 0, 1), (2_500, 50, u64::MAX), (100, 2, 7), (1, 0, 0)] {
+            let rows = Rows { duplicate_every, seed, ..Rows::unique(n) };
             let numbers = lines(rows).await.into_iter().map(|line| line["to"].as_str().expect("text").to_owned());
             let mut seen = HashSet::new();
             let duplicates = numbers.filter(|number| {
@@ -121,5 +141,12 @@ mod tests {
             assert_eq!(duplicates.count() as u64, rows.duplicates(), "{rows:?}");
             assert_eq!(seen.len() as u64, n - rows.duplicates());
         }
+    }
+
+    #[tokio::test]
+    async fn a_seed_gives_the_same_recipients_again() {
+        let of = |seed| lines(Rows { seed, ..Rows::unique(100) });
+        assert_eq!(of(7).await, of(7).await);
+        assert_ne!(of(7).await, of(8).await);
     }
 }

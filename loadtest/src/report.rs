@@ -1,6 +1,6 @@
 //! The report of a run: figures, goals, and the machine and commit they are from. As JSON and as a table.
 
-use std::{env, fs, process::Command, time::Duration};
+use std::{env, fmt, fs, process::Command, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,9 @@ pub struct Report {
     pub scenario: String,
     /// What the scenario shows.
     pub about: String,
+    /// The seed of the recipients; 0 in a report of an earlier version.
+    #[serde(default)]
+    pub seed: u64,
     /// Where, when and on which commit the scenario ran.
     pub origin: Origin,
     /// The figures.
@@ -115,6 +118,25 @@ impl Findings {
     }
 }
 
+impl Figure {
+    /// The values of the rounds, if there is more than one.
+    pub fn rounds_text(&self) -> String {
+        match self.rounds.as_slice() {
+            [_] => String::new(),
+            rounds => rounds.iter().map(|value| format_value(*value)).collect::<Vec<_>>().join("  "),
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::AtLeast(bound) => write!(f, "at least {}", format_value(*bound)),
+            Bound::AtMost(bound) => write!(f, "at most {}", format_value(*bound)),
+        }
+    }
+}
+
 /// The middle value, or the mean of the two middle values; NaN without values.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -152,7 +174,7 @@ impl StartClocks {
         let processor = fs::read_to_string("/proc/cpuinfo").ok();
         let processor = processor.as_deref().and_then(|text| text.lines().find(|line| line.starts_with("model name")));
         Ok(Origin {
-            command: env::args().collect::<Vec<_>>().join(" "),
+            command: command_line(env::args()),
             version: env!("CARGO_PKG_VERSION").into(),
             commit: output_of("git", &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]),
             redis: output_of("redis-server", &["--version"]),
@@ -170,8 +192,8 @@ impl Report {
     /// Evaluates the goals of a scenario.
     pub fn new(scenario: &Scenario, origin: Origin, findings: Findings) -> Self {
         let goals = scenario.goals.iter().map(|goal| verdict(goal, &findings)).collect();
-        let (name, about) = (scenario.name.clone(), scenario.about.clone());
-        Self { scenario: name, about, origin, figures: findings.figures, goals, plots: findings.plots }
+        let (name, about, seed) = (scenario.name.clone(), scenario.about.clone(), scenario.setup.seed);
+        Self { scenario: name, about, seed, origin, figures: findings.figures, goals, plots: findings.plots }
     }
 
     /// Whether every goal is reached.
@@ -186,30 +208,38 @@ impl Report {
             (&*self.scenario, self.about.clone()),
             ("commit", origin.commit.clone().unwrap_or_default()),
             ("machine", format!("{} cores, {}", origin.cores, origin.processor.as_deref().unwrap_or("unknown"))),
+            ("seed", self.seed.to_string()),
             ("took", format!("{:.0} s, while others used {:.2} cores", origin.seconds, origin.others_cores)),
         ]);
         let row = |figure: &Figure| {
-            let rounds = match figure.rounds.as_slice() {
-                [_] => String::new(),
-                rounds => rounds.iter().map(|value| format_value(*value)).collect::<Vec<_>>().join("  "),
-            };
-            [figure.name.clone(), figure.case.clone(), format_value(figure.value), rounds]
+            [figure.name.clone(), figure.case.clone(), format_value(figure.value), figure.rounds_text()]
         };
         let figures = table(["=figure", "case", ">value", "rounds"], self.figures.iter().map(row));
         if self.goals.is_empty() {
             return format!("{head}\n\n{figures}");
         }
         let row = |verdict: &Verdict| {
-            let bound_text = match verdict.goal.bound {
-                Bound::AtLeast(bound) => format!("at least {}", format_value(bound)),
-                Bound::AtMost(bound) => format!("at most {}", format_value(bound)),
-            };
+            let bound_text = verdict.goal.bound.to_string();
             let reached = if verdict.reached { "reached" } else { "MISSED" };
             [verdict.goal.figure.clone(), bound_text, format_value(verdict.value), reached.into()]
         };
         let goals = table(["=goal", "wanted", ">worst", ""], self.goals.iter().map(row));
         format!("{head}\n\n{figures}\n\n{goals}")
     }
+}
+
+/// The command line, without the API key of a target.
+fn command_line(arguments: impl Iterator<Item = String>) -> String {
+    let mut masked = Vec::new();
+    for argument in arguments {
+        let is_key = masked.last().is_some_and(|before| before == "--api-key");
+        masked.push(match argument.split_once('=') {
+            Some((name @ "--api-key", _)) => format!("{name}=***"),
+            _ if is_key => "***".to_owned(),
+            _ => argument,
+        });
+    }
+    masked.join(" ")
 }
 
 /// Compares the worst case of a figure with a goal. A goal is missed if a value is missing or NaN.
@@ -265,6 +295,14 @@ mod tests {
     }
 
     #[test]
+    fn a_report_does_not_have_the_api_key() {
+        for text in ["pregon-load ramp --api-key s3cret --line 3001", "pregon-load ramp --api-key=s3cret"] {
+            let shown = command_line(text.split(' ').map(str::to_owned));
+            assert!(shown.starts_with("pregon-load ramp --api-key") && !shown.contains("s3cret"), "{shown}");
+        }
+    }
+
+    #[test]
     fn the_median_of_an_even_number_is_the_mean_of_the_middle_two() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0]), 2.5);
@@ -274,7 +312,7 @@ mod tests {
     #[test]
     fn a_report_round_trips_and_shows_missed_goals() {
         let text = "about = 'a test'\n[start]\n[[goal]]\nfigure = 'start_to_first_send_ms'\nat_most = 300";
-        let scenario = Scenario::read(std::path::Path::new("start.toml"), text).expect("a scenario");
+        let scenario = Scenario::read(std::path::Path::new("start.toml"), text, &[]).expect("a scenario");
         let mut found = Findings::default();
         found.rounds("start_to_first_send_ms", vec![310.0, 290.0, 305.5]);
         let origin = StartClocks::now().expect("clocks").finish().expect("clocks");

@@ -1,11 +1,11 @@
 //! A scenario of a load test, as TOML: its stage, its workload and its goals.
 //!
-//! The scenarios are in `loadtest/scenarios`. A scenario has `about`, `[stage]`, exactly one workload (`[dispatch]`,
-//! `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]`, `[suppression]`,
-//! `[frequency_cap]` or `[start]`) and any number of `[[goal]]`. Unknown keys and goals for figures that the workload
-//! does not measure are errors. All problems are reported together.
+//! The scenarios are in `loadtest/scenarios`. A scenario has `about`, optionally `seed`, `[stage]`, exactly one workload
+//! (`[dispatch]`, `[latency]`, `[ramp]`, `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]`, `[suppression]`,
+//! `[frequency_cap]` or `[start]`) and any number of `[[goal]]`.
+//! Unknown keys and goals for figures that the workload does not measure are errors. All problems are reported together.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, str::FromStr, time::Duration};
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -55,6 +55,8 @@ pub struct Setup {
     pub meta_threads: usize,
     /// The workers write the event feed.
     pub feed: bool,
+    /// The seed of the recipients: their numbers, their values and the order of both.
+    pub seed: u64,
     /// Additional environment variables of the workers, such as `PREGON__DISPATCH__THREADS`.
     pub environment: BTreeMap<String, String>,
 }
@@ -73,6 +75,17 @@ pub enum Workload {
         /// Concurrent requests of the bare loop.
         streams: usize,
     },
+    /// `[latency]`: how late messages are at a constant load.
+    Latency {
+        /// Messages per second, over all lines.
+        per_second: f64,
+        /// Time before `duration`, which is not measured.
+        warm_up: Duration,
+        /// The measured time.
+        duration: Duration,
+    },
+    /// `[ramp]`: the highest load that is kept up with.
+    Ramp(Ramp),
     /// `[rates]`: the rate of each line while all lines have work.
     Rates {
         /// Time before `duration`. It does not count for the use of a line, but counts for the worst second.
@@ -157,6 +170,25 @@ pub enum Workload {
     },
 }
 
+/// `[ramp]`: the search for the knee, the highest load that is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ramp {
+    /// The first load, in messages per second over all lines. It is doubled while it is kept.
+    pub from: f64,
+    /// The highest load that is tried.
+    pub to: f64,
+    /// The search ends when the knee is known to so many percent.
+    pub within_percent: f64,
+    /// Time before `duration`, which is not measured.
+    pub warm_up: Duration,
+    /// The measured time of each load.
+    pub duration: Duration,
+    /// A load is kept if at least so much of it arrives in its time, in percent.
+    pub achieved_percent: f64,
+    /// A load is kept if 99 % of its messages are on the wire so many milliseconds after they are due.
+    pub p99_ms: f64,
+}
+
 /// A case of `[rates]`, which overrides these keys of `[stage]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RatesCase {
@@ -225,6 +257,8 @@ impl Workload {
     pub fn name(&self) -> &'static str {
         match self {
             Workload::Dispatch { .. } => "dispatch",
+            Workload::Latency { .. } => "latency",
+            Workload::Ramp(_) => "ramp",
             Workload::Rates { .. } => "rates",
             Workload::Growth { .. } => "growth",
             Workload::Webhooks { .. } => "webhooks",
@@ -251,6 +285,32 @@ impl Workload {
                 "meta_cpu_us_per_message",
                 "bare_cpu_us_per_message",
                 "worker_memory_mb",
+            ],
+            Workload::Latency { .. } => &[
+                "offered_per_second",
+                "achieved_per_second",
+                "achieved_percent",
+                "first_ms",
+                "p50_ms",
+                "p90_ms",
+                "p99_ms",
+                "p999_ms",
+                "max_ms",
+                "worker_cores",
+                "redis_cores",
+                "meta_cores",
+            ],
+            Workload::Ramp(_) => &[
+                "knee_per_second",
+                "load_kept",
+                "load_achieved_per_second",
+                "load_achieved_percent",
+                "load_p50_ms",
+                "load_p99_ms",
+                "load_max_ms",
+                "load_worker_cores",
+                "load_redis_cores",
+                "load_meta_cores",
             ],
             Workload::Rates { .. } => &[
                 "use_percent",
@@ -346,16 +406,54 @@ impl Workload {
 #[error("{}", .0.join("\n"))]
 pub struct InvalidScenario(pub Vec<String>);
 
+/// A key of a scenario and its value, as `dispatch.recipients=1e5` on the command line. A value that is not TOML is text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Override {
+    key: String,
+    value: Value,
+}
+
+impl FromStr for Override {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text.split_once('=').ok_or("not KEY=VALUE, such as dispatch.recipients=1e5")?;
+        let table: Option<Table> = format!("value = {value}").parse().ok();
+        let value = table.and_then(|mut table| table.remove("value")).unwrap_or_else(|| value.into());
+        Ok(Self { key: key.to_owned(), value })
+    }
+}
+
+impl Override {
+    /// The seed of a scenario.
+    pub fn seed(seed: u64) -> Self {
+        // A seed that TOML cannot hold as an integer is out of range there too.
+        Self { key: "seed".into(), value: i64::try_from(seed).unwrap_or(-1).into() }
+    }
+
+    /// Replaces the value in `table`. A table on the way that is missing is made.
+    fn apply(&self, table: &mut Table) {
+        let (path, last) = self.key.rsplit_once('.').unwrap_or(("", &self.key));
+        let mut table = table;
+        for step in path.split('.').filter(|step| !step.is_empty()) {
+            let Value::Table(inner) = table.entry(step).or_insert_with(|| Table::new().into()) else { return };
+            table = inner;
+        }
+        table.insert(last.to_owned(), self.value.clone());
+    }
+}
+
 impl Scenario {
-    /// Parses `text`. The scenario is named after `file`.
+    /// Parses `text`, with the values of `overrides` in place of its own. The scenario is named after `file`.
     ///
     /// Errors: all problems of the scenario.
-    pub fn read(file: &Path, text: &str) -> Result<Self, InvalidScenario> {
+    pub fn read(file: &Path, text: &str, overrides: &[Override]) -> Result<Self, InvalidScenario> {
         let shown = file.display();
         let prefixed = |problems: Vec<String>| {
             InvalidScenario(problems.iter().map(|problem| format!("{shown}: {problem}")).collect())
         };
-        let table: Table = text.parse().map_err(|error: toml::de::Error| prefixed(vec![error.to_string()]))?;
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| prefixed(vec![error.to_string()]))?;
+        overrides.iter().for_each(|with| with.apply(&mut table));
         let mut problems = Vec::new();
         let mut keys = Keys { at: String::new(), table, problems: &mut problems };
         let about = keys.required("about");
@@ -372,6 +470,7 @@ impl Scenario {
 }
 
 fn setup(keys: &mut Keys<'_>) -> Setup {
+    let seed = keys.number("seed", Some(1), 0..=i64::MAX as u64);
     let mut keys = keys.table("stage");
     let setup = Setup {
         workers: keys.number("workers", Some(1), 1..=64),
@@ -381,6 +480,7 @@ fn setup(keys: &mut Keys<'_>) -> Setup {
         latency: keys.duration("latency", Some(Duration::ZERO), Duration::ZERO..=LATENCY_MAX),
         meta_threads: keys.number("meta_threads", Some(1), 1..=64),
         feed: keys.optional("feed").unwrap_or(false),
+        seed,
         environment: keys.optional("environment").unwrap_or_default(),
     };
     keys.reject_unknown();
@@ -388,8 +488,10 @@ fn setup(keys: &mut Keys<'_>) -> Setup {
 }
 
 fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
-    const WORKLOADS: [&str; 11] = [
+    const WORKLOADS: [&str; 13] = [
         "dispatch",
+        "latency",
+        "ramp",
         "rates",
         "growth",
         "webhooks",
@@ -415,6 +517,29 @@ fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
             rounds: keys.number("rounds", Some(3), 1..=100),
             streams: keys.number("streams", Some(64), 1..=10_000),
         },
+        "latency" => {
+            let (warm_up, duration) = times(&mut keys, None);
+            let per_second = keys.rate("per_second", None);
+            check_recipients(&mut keys, per_second, warm_up + duration);
+            Workload::Latency { per_second, warm_up, duration }
+        }
+        "ramp" => {
+            let (warm_up, duration) = times(&mut keys, Some(Duration::from_secs(5)));
+            let ramp = Ramp {
+                from: keys.rate("from", Some(1_000.0)),
+                to: keys.rate("to", Some(LINE_RATE_MAX)),
+                within_percent: keys.decimal("within_percent", Some(5.0), 0.1..=100.0),
+                warm_up,
+                duration,
+                achieved_percent: keys.decimal("achieved_percent", Some(97.0), 1.0..=100.0),
+                p99_ms: keys.decimal("p99_ms", Some(250.0), 1.0..=1e6),
+            };
+            if ramp.from > ramp.to {
+                keys.problem("from", "must not be above `to`");
+            }
+            check_recipients(&mut keys, ramp.to, warm_up + duration);
+            Workload::Ramp(ramp)
+        }
         "rates" => Workload::Rates {
             warm_up: keys.duration("warm_up", Some(Duration::from_secs(3)), Duration::ZERO..=DURATION_MAX),
             duration: keys.duration("duration", None, DURATION_MIN..=DURATION_MAX),
@@ -476,6 +601,19 @@ fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
     }
     keys.reject_unknown();
     Some(workload)
+}
+
+/// The warm-up and the measured time of a constant load.
+fn times(keys: &mut Keys<'_>, duration: Option<Duration>) -> (Duration, Duration) {
+    let warm_up = keys.duration("warm_up", Some(Duration::from_secs(1)), Duration::ZERO..=DURATION_MAX);
+    (warm_up, keys.duration("duration", duration, DURATION_MIN..=DURATION_MAX))
+}
+
+/// A constant load is sent by one campaign, which lasts longer than the load.
+fn check_recipients(keys: &mut Keys<'_>, per_second: f64, lasts: Duration) {
+    if per_second * lasts.as_secs_f64() > 0.9 * RECIPIENTS_MAX as f64 {
+        keys.problem("duration", "one campaign cannot have so many recipients");
+    }
 }
 
 fn arrival(keys: &mut Keys<'_>, recipients: u64) -> Arrival {
@@ -540,8 +678,15 @@ impl Keys<'_> {
         self.optional(key).unwrap_or_default()
     }
 
-    /// A count within `range`. A default must be within `range` too.
+    /// A count within `range`, which may be written as `1e6`. A default must be within `range` too.
     fn number<N: TryFrom<u64> + Default>(&mut self, key: &str, default: Option<u64>, range: RangeInclusive<u64>) -> N {
+        if let Some(Value::Float(number)) = self.table.get(key)
+            && number.fract() == 0.0
+        {
+            // A cast saturates, and the largest values are out of every range.
+            let whole = *number as i64;
+            self.table.insert(key.to_owned(), whole.into());
+        }
         let missing = default.is_none() && !self.table.contains_key(key);
         let number = match default {
             Some(default) => self.optional(key).unwrap_or(default),
@@ -554,22 +699,27 @@ impl Keys<'_> {
     }
 
     fn rate(&mut self, key: &str, default: Option<f64>) -> f64 {
-        let rate = match self.table.remove(key) {
+        self.decimal(key, default, LINE_RATE_MIN..=LINE_RATE_MAX)
+    }
+
+    /// A number within `range`. A default must be within `range` too.
+    fn decimal(&mut self, key: &str, default: Option<f64>, range: RangeInclusive<f64>) -> f64 {
+        let number = match self.table.remove(key) {
             None => {
                 return default.unwrap_or_else(|| {
                     self.problem(key, "is missing");
                     1.0
                 });
             }
-            Some(Value::Float(rate)) => rate,
-            Some(Value::Integer(rate)) => rate as f64,
-            Some(_) => 0.0,
+            Some(Value::Float(number)) => number,
+            Some(Value::Integer(number)) => number as f64,
+            Some(_) => f64::NAN,
         };
-        if !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(&rate) {
-            self.problem(key, &format!("must be a number from {LINE_RATE_MIN} to {LINE_RATE_MAX}"));
+        if !range.contains(&number) {
+            self.problem(key, &format!("must be a number from {} to {}", range.start(), range.end()));
             return 1.0;
         }
-        rate
+        number
     }
 
     fn duration(&mut self, key: &str, default: Option<Duration>, range: RangeInclusive<Duration>) -> Duration {
@@ -617,7 +767,29 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Scenario, InvalidScenario> {
-        Scenario::read(Path::new("folder/small.toml"), text)
+        Scenario::read(Path::new("folder/small.toml"), text, &[])
+    }
+
+    #[test]
+    fn values_of_the_command_line_replace_those_of_the_file() {
+        let text = "about = ''\nseed = 7\n[dispatch]\nrecipients = 1000";
+        let over = |overrides: &[&str]| {
+            let overrides: Vec<Override> = overrides.iter().map(|text| text.parse().expect("KEY=VALUE")).collect();
+            Scenario::read(Path::new("small.toml"), text, &overrides)
+        };
+        assert_eq!(over(&[]).expect("a scenario").setup.seed, 7);
+        let scenario = over(&["dispatch.recipients=1.5e3", "stage.latency=200ms", "seed=3"]).expect("a scenario");
+        assert!(matches!(scenario.workload, Workload::Dispatch { recipients: 1_500, .. }), "{scenario:?}");
+        assert_eq!((scenario.setup.latency, scenario.setup.seed), (Duration::from_millis(200), 3));
+        for (bad, problem) in [
+            ("dispatch.recipients=1.5", "dispatch.recipients: "),
+            ("dispatch.recipients=1e30", "dispatch.recipients: must be from 1 to 10000000"),
+            ("dispatch.colour=red", "dispatch.colour: unknown key"),
+        ] {
+            let error = over(&[bad]).expect_err(bad).to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+        assert!("dispatch.recipients".parse::<Override>().is_err());
     }
 
     #[test]

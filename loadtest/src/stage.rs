@@ -31,6 +31,7 @@ use super::{
     meta::{Message, Question, TEMPLATE},
     recipients::Rows,
     scenario::Setup,
+    schedule::{Lateness, Schedule},
 };
 use pregon::{
     api_types::{NewCampaign, TemplateName, UploadResult},
@@ -45,6 +46,9 @@ pub const WABA: &str = "2001";
 
 /// The key that signs webhooks.
 pub const APP_SECRET: &str = "app-secret-for-load-tests";
+
+/// Campaigns use the whole rate of a line, because nothing else sends.
+pub const HEADROOM: f64 = 0.0;
 
 const API_KEY: &str = "key-for-load-tests";
 
@@ -160,7 +164,8 @@ impl Stage {
     /// No two drafts have a person in common: a line would leave six seconds between two messages to the same person.
     pub async fn draft(&self, lines: &[LineId], rows: Rows) -> Result<(CampaignId, UploadResult), LoadError> {
         let id = self.create(lines).await?;
-        let rows = Rows { skipped: self.drafted.fetch_add(rows.n, Ordering::Relaxed), ..rows };
+        let skipped = self.drafted.fetch_add(rows.n, Ordering::Relaxed);
+        let rows = Rows { skipped, seed: self.setup.seed, ..rows };
         Ok((id, self.client.upload(id, "load", &Format::Ndjson.into(), None, Body::wrap_stream(rows.ndjson())).await?))
     }
 
@@ -248,6 +253,11 @@ impl Stage {
         self.meta.ask(&Question::Seen { from_us, until_us }).await
     }
 
+    /// How late the messages were that have arrived since the last reset.
+    pub async fn lateness(&mut self, schedule: &Schedule) -> Result<Lateness, LoadError> {
+        self.meta.ask(&Question::Lateness(schedule.clone())).await
+    }
+
     /// Takes the messages that the fake Meta has stored.
     pub async fn messages(&mut self) -> Result<Vec<Message>, LoadError> {
         let path = self.folder.0.join("messages");
@@ -327,7 +337,7 @@ impl Stage {
 }
 
 /// The configuration of the workers: the defaults, except for addresses, secrets, lines, `dispatch.headroom` and
-/// `feed.enabled`. Campaigns use the whole rate of a line, because nothing else sends.
+/// `feed.enabled`.
 fn configuration(
     setup: &Setup,
     folder: &Path,
@@ -354,7 +364,7 @@ http.api_keys = [{{ name = "load", secret = {key} }}]
 ops.listen = "127.0.0.1:0"
 webhook.verify_token = {verify}
 webhook.app_secret = {app}
-dispatch.headroom = 0.0
+dispatch.headroom = {HEADROOM:?}
 feed.enabled = {feed}
 log.format = "json"
 business = [{{ id = "1001" }}]

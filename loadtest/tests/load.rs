@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Stdio};
 
-use pregon_load::{report::Report, scenario::Scenario};
+use pregon_load::{builtin, report::Report, scenario::Scenario};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -35,7 +35,7 @@ async fn run(text: &str) -> (Report, TempDir) {
     let ran = load(&[&path(&file), "--out", &path(&out), "--json"]).await;
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
     let report: Report = serde_json::from_str(&ran.stdout).expect("a report");
-    let scenario = Scenario::read(&file, text).expect("a scenario");
+    let scenario = Scenario::read(&file, text, &[]).expect("a scenario");
     for name in scenario.workload.figures() {
         let figure = report.figures.iter().find(|figure| figure.name == *name);
         let figure = figure.unwrap_or_else(|| panic!("{name} is missing in {}", ran.stdout));
@@ -46,6 +46,8 @@ async fn run(text: &str) -> (Report, TempDir) {
     }
     let written = std::fs::read_to_string(out.join("report.json")).expect("the report");
     assert_eq!(serde_json::from_str::<Report>(&written).expect("a report").figures, report.figures);
+    let page = std::fs::read_to_string(out.join("report.html")).expect("the page");
+    assert_eq!(page.matches("<svg").count(), report.plots.len());
     for plot in &report.plots {
         let svg = std::fs::read_to_string(out.join(&plot.name).with_extension("svg")).expect("the plot");
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{}", plot.name);
@@ -74,6 +76,65 @@ async fn dispatch_is_compared_with_the_bare_loop_and_reports_compare() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let ratio = ran.stdout.lines().find(|line| line.trim_start().starts_with("ratio")).expect("the figure");
     assert!(ratio.ends_with("1.000"), "{ratio}");
+}
+
+#[tokio::test]
+async fn latency_is_measured_from_due_to_the_wire() {
+    let text = "about = ''\n[stage]\nlines = 2\n[latency]\nper_second = 200\nwarm_up = '300ms'\nduration = '1s'";
+    let (report, _folder) = run(text).await;
+    assert_eq!(value(&report, "offered_per_second"), 200.0);
+    assert!(value(&report, "achieved_percent") > 0.0 && value(&report, "first_ms") > 0.0);
+    assert!(value(&report, "max_ms") >= value(&report, "p50_ms"));
+}
+
+#[tokio::test]
+async fn ramp_doubles_the_load_to_the_highest_that_is_kept() {
+    // Any load counts as kept.
+    let text = "about = ''\n[stage]\nlines = 2\n[ramp]\nfrom = 50\nto = 150\nwarm_up = '200ms'\nduration = '1s'\n\
+        achieved_percent = 1\np99_ms = 1e6";
+    let (report, _folder) = run(text).await;
+    assert_eq!(value(&report, "knee_per_second"), 150.0);
+    let loads: Vec<_> = report.figures.iter().filter(|figure| figure.name == "load_p99_ms").collect();
+    assert_eq!(loads.iter().map(|figure| figure.case.as_str()).collect::<Vec<_>>(), ["50/s", "100/s", "150/s"]);
+}
+
+#[tokio::test]
+async fn a_figure_that_is_worse_than_the_baseline_exits_with_1() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a plain path").to_owned();
+    let (file, good, bad) = (path("small.toml"), path("good.json"), path("bad.json"));
+    std::fs::write(&file, "about = ''\n[upload]\nrecipients = 100\nrounds = 1").expect("written");
+    let saved = load(&[&file, "--save-baseline", &good]).await;
+    assert_eq!(saved.code, Some(0), "{}", saved.stderr);
+    let mut report: Report = serde_json::from_slice(&std::fs::read(&good).expect("saved")).expect("a report");
+    for figure in &mut report.figures {
+        let was_better = if figure.name.ends_with("_per_second") { 1e9 } else { -1e9 };
+        (figure.value, figure.rounds) = (was_better, vec![was_better]);
+    }
+    std::fs::write(&bad, serde_json::to_string(&report).expect("JSON")).expect("written");
+    let ran = load(&[&file, "--baseline", &bad, "--save-baseline", &bad]).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stdout.contains("WORSE"), "{}", ran.stdout);
+    let kept: Report = serde_json::from_slice(&std::fs::read(&bad).expect("kept")).expect("a report");
+    assert_eq!(kept.figures, report.figures, "a worse report does not replace the baseline");
+    assert_eq!(load(&["compare", &bad, &good]).await.code, Some(0));
+    assert_eq!(load(&["compare", &bad, &good, "--threshold", "50"]).await.code, Some(1));
+    assert_eq!(load(&["start", "--baseline", &good]).await.code, Some(2), "a report of another scenario");
+}
+
+#[tokio::test]
+async fn the_examples_of_the_help_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let help = load(&["--help"]).await.stdout;
+    let (_, examples) = help.split_once("Examples:\n").expect("examples");
+    for example in examples.lines() {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pregon-load"));
+        command.args(example.split_whitespace().skip(1)).current_dir(folder.path()).kill_on_drop(true);
+        let output = command.stdin(Stdio::null()).output().await.expect("it runs");
+        // A debug build misses the goals of the scenario.
+        let (code, text) = (output.status.code(), String::from_utf8_lossy(&output.stdout));
+        assert!(code == Some(0) || (code == Some(1) && text.contains("MISSED")), "{example}: {output:?}");
+    }
 }
 
 #[tokio::test]
@@ -187,15 +248,32 @@ async fn the_bare_loop_uses_http2_and_trusts_only_the_given_authority() {
 }
 
 #[test]
-fn every_scenario_in_the_repository_is_valid_and_has_goals() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let mut n = 0;
-    for entry in std::fs::read_dir(folder).expect("the scenarios") {
+fn every_scenario_is_built_in_listed_in_the_readme_valid_and_has_goals() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(folder.join("README.md")).expect("the document");
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder.join("scenarios")).expect("the scenarios") {
         let path = entry.expect("an entry").path();
-        let text = std::fs::read_to_string(&path).expect("a file");
-        let scenario = Scenario::read(&path, &text).unwrap_or_else(|error| panic!("{error}"));
-        assert!(!scenario.goals.is_empty() && text.starts_with("# "), "{}: what it shows, and goals", path.display());
-        n += 1;
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+        let text = builtin::text(&name).unwrap_or_else(|| panic!("{name} is not built in"));
+        let scenario = Scenario::read(&path, text, &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!scenario.goals.is_empty() && text.starts_with("# "), "{name}: what it shows, and goals");
+        assert!(readme.contains(&format!("[{name}](scenarios/{name}.toml)")), "{name} is not in the README");
+        files.push(name);
     }
-    assert!(n >= 10, "{n} scenarios");
+    assert_eq!(files.len(), builtin::SCENARIOS.len());
+}
+
+#[tokio::test]
+async fn a_scenario_runs_by_name_with_another_size_and_seed() {
+    let list = load(&["list"]).await;
+    assert!(list.stdout.contains("dispatch-http2") && list.stdout.contains("a million messages"), "{}", list.stdout);
+    let small = ["upload", "--set", "upload.recipients=1e3", "--set", "upload.rounds=1", "--seed", "4711", "--json"];
+    let ran = load(&small).await;
+    let report: Report = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stderr));
+    assert_eq!((report.scenario.as_str(), report.seed), ("upload", 4711));
+    assert!(ran.stderr.contains("seed 4711"), "{}", ran.stderr);
+    let unknown = load(&["uplaod"]).await;
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stderr.contains("pregon-load list"), "{}", unknown.stderr);
 }

@@ -7,6 +7,9 @@ pub mod feed;
 pub mod frequency_cap;
 pub mod growth;
 pub mod inbound;
+pub mod latency;
+pub mod offer;
+pub mod ramp;
 pub mod rates;
 pub mod start;
 pub mod suppression;
@@ -14,8 +17,6 @@ pub mod upload;
 pub mod webhooks;
 
 use std::time::Duration;
-
-use pregon::{domain::UnixMs, telemetry::clock};
 
 use crate::error::LoadError;
 
@@ -32,12 +33,6 @@ pub fn us_each(time: Duration, n: u64) -> f64 {
 /// Bytes in megabytes.
 pub fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-/// The current time in microseconds since 1970, as the fake Meta records arrivals.
-pub fn now_us() -> u64 {
-    let UnixMs(now) = clock::now();
-    now * 1_000
 }
 
 /// Fails unless `actual` equals `expected`. A run that did not process everything has no valid figures.

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use super::{check_equal, mb, now_us, progress};
+use super::{check_equal, mb, progress};
+use pregon::telemetry::clock::now_us;
+
 use crate::{
     error::LoadError,
     plot::{Plot, Series},

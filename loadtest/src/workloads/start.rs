@@ -3,8 +3,8 @@
 //!
 //! Counted: from just before the process is started, or the launch is requested, to the arrival at the fake Meta.
 
-use super::{check_equal, now_us, progress};
-use pregon::client::ControlAction;
+use super::{check_equal, progress};
+use pregon::{client::ControlAction, telemetry::clock::now_us};
 
 use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 

@@ -150,11 +150,11 @@ async fn open(
     stage.launch(other).await?;
     stage.wait_for_arrivals(1).await?;
 
-    let (before, from_us) = (stage.usage()?, super::now_us());
+    let (before, from_us) = (stage.usage()?, clock::now_us());
     let n = (requests.len() * batch) as f64;
     let answered = generator::run(stage.webhooks, requests, connections, Some(interval)).await?;
     let usage = stage.usage()?.since(before);
-    let seen = stage.seen(from_us, super::now_us()).await?;
+    let seen = stage.seen(from_us, clock::now_us()).await?;
     stage.client.change_campaign(other, ControlAction::Cancel).await?;
     // Only the last complete wave is checked: after an incomplete one, some recipients are one status behind.
     let whole = (statuses / messages.len() as u64).min(WAVES.len() as u64) as usize;

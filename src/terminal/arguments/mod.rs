@@ -24,7 +24,7 @@ pub use self::{
     },
     people::{AddArguments, BusinessArgument, ImportOptions, PersonCommand, PhoneArguments, SuppressionCommand},
     process::{ConfigOptions, DemoOptions, ServeOptions, SimOptions, SizeOptions},
-    values::{CampaignName, Setting, TemplateId},
+    values::{CampaignName, Setting, TemplateId, number},
 };
 use crate::{
     client::{Client, ClientError},

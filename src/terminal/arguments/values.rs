@@ -218,7 +218,7 @@ pub(super) fn recipient_state() -> impl TypedValueParser<Value = &'static str> {
 }
 
 /// A whole number in `range`, which may be written as `1e6`.
-pub(super) fn number<T>(range: RangeInclusive<T>) -> impl TypedValueParser<Value = T>
+pub fn number<T>(range: RangeInclusive<T>) -> impl TypedValueParser<Value = T>
 where
     T: TryFrom<u64> + PartialOrd + Display + Clone + Send + Sync + 'static,
 {

@@ -80,8 +80,9 @@ pub async fn run(options: RunOptions) -> Result<(), CommandError> {
         Some(_) => {
             let mut target = interruptible(Target::connect(target, scenario.setup.seed)).await?;
             let findings = interruptible(run_on(&mut target, &scenario.workload)).await;
-            target.restore().await?;
+            let restored = target.restore().await;
             let mut findings = findings?;
+            restored?;
             target.count(&mut findings).await?;
             findings
         }

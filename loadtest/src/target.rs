@@ -7,7 +7,9 @@
 //!
 //! 1. Each line is a line of the simulator.
 //! 2. The simulator counts a read of the WABA's templates each time the API is told to read them. Nothing is sent for this.
-//! 3. The simulator receives one message on each line, to a number that does not exist.
+//! 3. The simulator accepts one message on each line, to a number that does not exist.
+//!
+//! After each load, the simulator has to have every message that the target counts as accepted.
 //!
 //! [`Target::restore`] gives the lines their rates back, and ends the campaign that is running.
 //!
@@ -47,7 +49,7 @@ const READS: usize = 3;
 
 /// How long to wait until a line may send, and for the message that proves where it sends.
 const TIMEOUT: Duration = Duration::from_secs(20);
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The counter of attempts, in the metrics of a worker.
 const ATTEMPTS: &str = "pregon_attempts_total{";
@@ -88,7 +90,6 @@ struct Ledger {
 
 #[derive(Default, Deserialize)]
 struct LineTally {
-    requests: u64,
     answers: BTreeMap<String, u64>,
 }
 
@@ -197,19 +198,36 @@ impl Target {
 
     /// Sends one message on a line, which has to arrive at the simulator.
     async fn check_receipt(&mut self, line: &LineId) -> Result<(), LoadError> {
-        let requests = |ledger: Ledger| ledger.lines.get(line.as_str()).map_or(0, |tally| tally.requests);
-        let before = requests(self.ledger().await?);
         let id = self.draft(std::slice::from_ref(line), 1).await?;
         self.client.change_campaign(id, ControlAction::Launch).await?;
         let deadline = Instant::now() + TIMEOUT;
-        while requests(self.ledger().await?) <= before {
+        while self.arrivals(id).await?.is_empty() {
             if Instant::now() > deadline {
                 self.restore().await?;
-                return Err(self.refused(&format!("the simulator did not receive a message on line {line}")));
+                return Err(self.refused(&format!("the simulator did not accept the message on line {line}")));
             }
             sleep(POLL_INTERVAL).await;
         }
         Ok(())
+    }
+
+    /// When the simulator accepted the messages of a campaign.
+    async fn arrivals(&self, id: CampaignId) -> Result<Arrivals, LoadError> {
+        let url = self.sim.join("/sim/messages").map_err(LoadError::of)?;
+        let mut response = self.http.get(url).send().await.map_err(LoadError::of)?;
+        let (mut arrivals, mut rest, of_campaign) = (Arrivals::default(), Vec::new(), format!(".{id}."));
+        while let Some(chunk) = response.chunk().await.map_err(LoadError::of)? {
+            rest.extend_from_slice(&chunk);
+            let whole = memchr::memrchr(b'\n', &rest).map_or(0, |at| at + 1);
+            for row in rest[..whole].split(|byte| *byte == b'\n').filter(|row| !row.is_empty()) {
+                let message: SimMessage<'_> = serde_json::from_slice(row).map_err(LoadError::of)?;
+                if message.callback_data.contains(&of_campaign) {
+                    arrivals.record(message.line.as_str(), message.accepted_at.0 * 1_000);
+                }
+            }
+            rest.drain(..whole);
+        }
+        Ok(arrivals)
     }
 
     fn refused(&self, why: &str) -> LoadError {
@@ -307,19 +325,12 @@ impl UnderTest for Target {
     }
 
     async fn lateness(&mut self, id: CampaignId, schedule: &Schedule) -> Result<Lateness, LoadError> {
-        let url = self.sim.join("/sim/messages").map_err(LoadError::of)?;
-        let mut response = self.http.get(url).send().await.map_err(LoadError::of)?;
-        let (mut arrivals, mut rest, of_campaign) = (Arrivals::default(), Vec::new(), format!(".{id}."));
-        while let Some(chunk) = response.chunk().await.map_err(LoadError::of)? {
-            rest.extend_from_slice(&chunk);
-            let whole = memchr::memrchr(b'\n', &rest).map_or(0, |at| at + 1);
-            for row in rest[..whole].split(|byte| *byte == b'\n').filter(|row| !row.is_empty()) {
-                let message: SimMessage<'_> = serde_json::from_slice(row).map_err(LoadError::of)?;
-                if message.callback_data.contains(&of_campaign) {
-                    arrivals.record(message.line.as_str(), message.accepted_at.0 * 1_000);
-                }
-            }
-            rest.drain(..whole);
+        // Asked first: what was accepted by then has to be at the simulator.
+        let accepted = self.client.campaign(id).await?.statistics.as_ref().map_or(0, |of| of.funnel.accepted);
+        let arrivals = self.arrivals(id).await?;
+        let arrived = arrivals.len() as u64;
+        if arrived < accepted {
+            return Err(self.refused(&format!("of {accepted} accepted messages, only {arrived} are at the simulator")));
         }
         Ok(schedule.lateness(arrivals))
     }

@@ -9,9 +9,9 @@ macro_rules! scenarios {
 
 /// Name and text of each scenario, in the order in which `pregon-load list` shows them.
 pub const SCENARIOS: &[(&str, &str)] = scenarios! {
-    "dispatch" "dispatch-http2" "latency" "ramp" "slow-meta" "slow-meta-http2" "usual-lines" "usual-lines-http2" "many-lines"
-    "many-lines-http2" "accuracy" "webhooks-single" "webhooks-batch" "webhooks-latency" "feed" "inbound" "upload"
-    "bytes" "suppression" "suppression-bytes" "frequency-cap" "growth" "campaigns" "start"
+    "dispatch" "dispatch-http2" "latency" "ramp" "slow-meta" "slow-meta-http2" "usual-lines" "usual-lines-http2"
+    "many-lines" "many-lines-http2" "accuracy" "webhooks-single" "webhooks-batch" "webhooks-latency" "feed" "inbound"
+    "upload" "bytes" "suppression" "suppression-bytes" "frequency-cap" "growth" "campaigns" "start"
 };
 
 /// The text of the scenario `name`.

@@ -1,8 +1,8 @@
 //! A scenario of a load test, as TOML: its stage, its workload and its goals.
 //!
 //! The scenarios are in `loadtest/scenarios`. A scenario has `about`, optionally `seed`, `[stage]`, exactly one workload
-//! (`[dispatch]`, `[latency]`, `[ramp]`, `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]`, `[suppression]`,
-//! `[frequency_cap]` or `[start]`) and any number of `[[goal]]`.
+//! (`[dispatch]`, `[latency]`, `[ramp]`, `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]`,
+//! `[suppression]`, `[frequency_cap]` or `[start]`) and any number of `[[goal]]`.
 //! Unknown keys and goals for figures that the workload does not measure are errors. All problems are reported together.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, str::FromStr, time::Duration};

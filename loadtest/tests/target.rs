@@ -86,23 +86,31 @@ impl Deployment {
     }
 
     async fn stop(mut self) {
-        let pid = self.child.id().expect("it runs").to_string();
-        let kill = Command::new("sh").args(["-c", "kill -s TERM \"$1\"", "sh", &pid]).status();
-        assert!(kill.await.expect("kill").success());
-        assert!(self.child.wait().await.expect("its end").success());
+        assert_eq!(terminate(&mut self.child).await, Some(0));
     }
+}
+
+/// Sends SIGTERM to a process. Returns its exit code.
+async fn terminate(child: &mut Child) -> Option<i32> {
+    let pid = child.id().expect("it runs").to_string();
+    let kill = Command::new("sh").args(["-c", "kill -s TERM \"$1\"", "sh", &pid]).status();
+    assert!(kill.await.expect("kill").success());
+    child.wait().await.expect("its end").code()
+}
+
+/// The command that offers a load to a target for `duration`.
+fn load_command(deployment: &Deployment, sim: &str, duration: &str) -> Command {
+    let mut command = program("pregon-load");
+    command.args(["latency", "--set", "latency.per_second=50", "--set", "latency.warm_up=300ms"]);
+    command.args(["--set", &format!("latency.duration={duration}"), "--json"]);
+    command.args(["--target", &deployment.api, "--line", "3001", "--sim", sim, "--metrics", &deployment.metrics]);
+    command.env("PREGON_API_KEY", API_KEY);
+    command
 }
 
 /// Runs a small load on a target. Returns the exit code, and both outputs.
 async fn load(deployment: &Deployment, sim: &str) -> (Option<i32>, String, String) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("small.toml");
-    std::fs::write(&file, "about = ''\n[latency]\nper_second = 50\nwarm_up = '300ms'\nduration = '1s'")
-        .expect("written");
-    let mut command = program("pregon-load");
-    command.arg(file).args(["--target", &deployment.api, "--line", "3001", "--sim", sim, "--json"]);
-    let output = command.args(["--metrics", &deployment.metrics]).env("PREGON_API_KEY", API_KEY).output().await;
-    let output = output.expect("it runs");
+    let output = load_command(deployment, sim, "1s").output().await.expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -114,12 +122,29 @@ async fn a_target_is_measured_from_outside_and_gets_its_rates_back() {
     let deployment = Deployment::start(&sim).await;
     let before = deployment.rate().await;
     let (code, stdout, stderr) = load(&deployment, &sim).await;
-    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    // A busy machine may miss the goals of the scenario.
+    assert!(matches!(code, Some(0 | 1)), "{stdout}{stderr}");
     let report: Report = serde_json::from_str(&stdout).expect("a report");
     let value = |name: &str| report.figures.iter().find(|figure| figure.name == name).expect("the figure").value;
     assert_eq!(value("offered_per_second"), 50.0);
     assert!(value("achieved_percent") > 0.0);
     assert_eq!(value("counted_answers"), value("counted_attempts"), "the simulator and the metrics agree");
+    assert_eq!(deployment.rate().await, before);
+    deployment.stop().await;
+}
+
+#[tokio::test]
+async fn an_interrupted_load_gives_the_target_its_rates_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_sim, sim) = simulator(folder.path()).await;
+    let deployment = Deployment::start(&sim).await;
+    let before = deployment.rate().await;
+    let mut load = load_command(&deployment, &sim, "10m").stdout(Stdio::null()).spawn().expect("it starts");
+    while deployment.rate().await == before {
+        assert!(load.try_wait().expect("its state").is_none(), "it runs");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(terminate(&mut load).await, Some(1));
     assert_eq!(deployment.rate().await, before);
     deployment.stop().await;
 }

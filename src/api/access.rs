@@ -99,41 +99,46 @@ pub(super) fn template_not_found(waba: &WabaId, name: &str, language: &Language)
 
 impl Shared {
     /// The business of a hold, by the configured lines and WABAs.
-    pub(super) fn business_of<'a>(&'a self, scope: &'a HoldScope) -> Option<&'a BusinessId> {
-        scope.business(&self.state.lines).or_else(|| self.state.wabas.get(scope.waba()?))
+    pub(super) fn business_of(&self, scope: &HoldScope) -> Option<BusinessId> {
+        let of_waba = || self.state.wabas.get().get(scope.waba()?).cloned();
+        scope.business(&self.state.lines.get()).cloned().or_else(of_waba)
     }
 
     /// The lines that the caller may see, in the order of the configuration.
     pub(super) fn lines(&self, access: &Access) -> Lines {
+        let lines = self.state.lines.get();
         if !access.is_limited() {
-            return self.state.lines.clone();
+            return lines;
         }
-        self.state.lines.iter().filter(|line| access.allows(Some(&line.business))).cloned().collect()
+        lines.iter().filter(|line| access.allows(Some(&line.business))).cloned().collect()
     }
 
     /// The line `id`.
     ///
     /// Errors: 404 if the caller may not see it, or if it is not configured.
-    pub(super) fn line(&self, access: &Access, id: &LineId) -> Result<&Line> {
-        let line = self.state.lines.by_id(id).filter(|line| access.allows(Some(&line.business)));
-        line.ok_or_else(|| Problem::not_found("line-not-found", format!("there is no line {id} in the configuration")))
+    pub(super) fn line(&self, access: &Access, id: &LineId) -> Result<Line> {
+        let lines = self.state.lines.get();
+        let line = lines.by_id(id).filter(|line| access.allows(Some(&line.business)));
+        line.cloned()
+            .ok_or_else(|| Problem::not_found("line-not-found", format!("there is no line {id} in the configuration")))
     }
 
     /// The business that a call is about: the one it names, or the only one that the caller may see.
     ///
     /// Errors: 400 if it names none and the caller sees several; 404 if the caller may not see it, or if it is not
     /// configured.
-    pub(super) fn business(&self, access: &Access, named: Option<&str>) -> Result<&BusinessId> {
-        let visible = || self.state.businesses.iter().filter(|business| access.allows(Some(business)));
+    pub(super) fn business(&self, access: &Access, named: Option<&str>) -> Result<BusinessId> {
+        let businesses = self.state.businesses.get();
+        let visible = || businesses.iter().filter(|business| access.allows(Some(business)));
         if let Some(name) = page::non_empty(named) {
-            return visible().find(|business| business.as_str() == name).ok_or_else(|| {
+            return visible().find(|business| business.as_str() == name).cloned().ok_or_else(|| {
                 let detail = format!("there is no business {name} in the configuration: GET /v1/businesses lists them");
                 Problem::not_found("business-not-found", detail)
             });
         }
         let businesses: Vec<&BusinessId> = visible().collect();
         if let [business] = businesses[..] {
-            return Ok(business);
+            return Ok(business.clone());
         }
         let names: Vec<&str> = businesses.iter().map(|business| business.as_str()).collect();
         let detail = format!("name the business in `business`: one of {}", names.join(", "));
@@ -159,29 +164,34 @@ impl Shared {
             let definitions = self.state.store.definitions(ids).await?.into_iter();
             let campaigns: Vec<_> = definitions.map(|definition| Some(definition?.campaign)).collect();
             let businesses = self.businesses_of(&campaigns).await?;
-            visible.extend(businesses.into_iter().map(|business| access.allows(business)));
+            visible.extend(businesses.iter().map(|business| access.allows(business.as_ref())));
         }
         Ok(visible)
     }
 
     /// The businesses of campaigns: those of their lines. A line that is no longer configured belongs to the business of
     /// its WABA, while the installation knows the line.
-    async fn businesses_of(&self, campaigns: &[Option<Campaign>]) -> Result<Vec<Option<&BusinessId>>> {
-        let configured = |campaign: &Campaign| self.state.lines.first_of(&campaign.lines).map(|line| &line.business);
+    async fn businesses_of(&self, campaigns: &[Option<Campaign>]) -> Result<Vec<Option<BusinessId>>> {
+        let (lines, wabas) = (self.state.lines.get(), self.state.wabas.get());
+        let configured = |campaign: &Campaign| lines.first_of(&campaign.lines).map(|line| &line.business);
         let known = match campaigns.iter().flatten().all(|campaign| configured(campaign).is_some()) {
             true => HashMap::new(),
             false => self.state.store.known_lines().await?,
         };
         let of_waba = |campaign: &Campaign| {
             let waba = campaign.lines.iter().find_map(|line| known.get(line))?;
-            self.state.wabas.get(waba)
+            wabas.get(waba)
         };
         let business = |campaign: &Campaign| configured(campaign).or_else(|| of_waba(campaign));
-        Ok(campaigns.iter().map(|campaign| business(campaign.as_ref()?)).collect())
+        Ok(campaigns.iter().map(|campaign| business(campaign.as_ref()?).cloned()).collect())
     }
 
     /// The intake for the caller: other lines, and their campaigns, do not exist for it.
     pub(super) fn intake(&self, access: &Access) -> Intake {
-        Intake { lines: self.lines(access), is_limited: access.is_limited(), ..self.state.intake.clone() }
+        let lines = match access.is_limited() {
+            true => self.lines(access).into(),
+            false => self.state.lines.clone(),
+        };
+        Intake { lines, is_limited: access.is_limited(), ..self.state.intake.clone() }
     }
 }

@@ -105,7 +105,7 @@ impl FromRequestParts<Arc<Shared>> for LinePath {
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
         let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
         let access = Access::from_request_parts(parts, shared).await?;
-        shared.line(&access, &id.as_str().into()).cloned().map(Self)
+        shared.line(&access, &id.as_str().into()).map(Self)
     }
 }
 
@@ -131,7 +131,7 @@ impl FromRequestParts<Arc<Shared>> for HoldPath {
         let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
         let access = Access::from_request_parts(parts, shared).await?;
         let scope: HoldScope = id.parse().map_err(|_| hold_not_found(&id))?;
-        if access.allows(shared.business_of(&scope)) { Ok(Self(scope)) } else { Err(hold_not_found(&id)) }
+        if access.allows(shared.business_of(&scope).as_ref()) { Ok(Self(scope)) } else { Err(hold_not_found(&id)) }
     }
 }
 

@@ -55,9 +55,9 @@ pub(super) async fn list(
     let mut rows: Vec<HoldView> = Vec::new();
     for (scope, hold) in shared.state.store.holds(shared.now()).await? {
         let business = shared.business_of(&scope);
-        let is_asked_for = params.business.is_none() || business == params.business.as_ref();
-        if is_asked_for && access.sees_hold(&scope, business) {
-            rows.push(hold_view(&scope, hold, business));
+        let is_asked_for = params.business.is_none() || business == params.business;
+        if is_asked_for && access.sees_hold(&scope, business.as_ref()) {
+            rows.push(hold_view(&scope, hold, business.as_ref()));
         }
     }
     rows.sort_unstable_by(|a, b| a.id.cmp(&b.id));

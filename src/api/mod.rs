@@ -52,7 +52,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{access::campaign_not_found, openapi::Calls};
 use crate::{
     config::ApiKey,
-    domain::{BusinessId, CampaignId, Language, Lines, PriceList, UnixMs, WabaId},
+    domain::{BusinessId, CampaignId, Language, Lines, Live, PriceList, UnixMs, WabaId},
     http::{
         auth::ApiKeys,
         problem::{Problem, Result},
@@ -114,17 +114,17 @@ pub struct ApiState {
     /// Creates and changes campaigns, and stores uploads.
     pub intake: Intake,
     /// The configured lines.
-    pub lines: Lines,
+    pub lines: Live<Lines>,
     /// The configured businesses.
-    pub businesses: Arc<[BusinessId]>,
+    pub businesses: Live<Arc<[BusinessId]>>,
     /// The configured WABAs, with their businesses.
-    pub wabas: HashMap<WabaId, BusinessId>,
+    pub wabas: Live<Arc<HashMap<WabaId, BusinessId>>>,
     /// What messages cost: `prices.file`.
-    pub prices: Option<Arc<PriceList>>,
+    pub prices: Live<Option<Arc<PriceList>>>,
     /// How long a line belongs to a worker without renewal: `dispatch.lease`.
     pub lease: Duration,
     /// The configured subscribers, in configuration order.
-    pub subscribers: Arc<[Subscriber]>,
+    pub subscribers: Live<Arc<[Subscriber]>>,
     /// The API keys, as they are now.
     pub keys: watch::Receiver<Arc<[ApiKey]>>,
     /// Requests with an unknown key that each network may make per minute: `http.key_failures_per_minute`.

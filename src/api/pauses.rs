@@ -106,7 +106,8 @@ impl Shared {
     fn pause_scope(&self, access: &Access, target: PauseTarget) -> Result<PauseScope> {
         let scope = PauseScope::from(target.business.clone());
         access.check_pause(&scope)?;
-        let unknown = target.business.as_ref().filter(|business| !self.state.businesses.contains(business));
+        let businesses = self.state.businesses.get();
+        let unknown = target.business.as_ref().filter(|business| !businesses.contains(business));
         if let Some(business) = unknown {
             let detail = format!("there is no business {business} in the configuration");
             return Err(Problem::not_found("business-not-found", detail));

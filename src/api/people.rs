@@ -35,7 +35,7 @@ pub(super) async fn forget(
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
     }
     let store = &shared.state.store;
-    let around = store.surroundings(&shared.state.lines, &shared.state.businesses).await?;
+    let around = store.surroundings(&shared.state.lines.get(), &shared.state.businesses.get()).await?;
     let forgotten = store.forget(phone.into(), &around, shared.now()).await?;
     let Forgotten { campaigns, recipients, skipped, messages, events, suppressions, suppressed_numbers, dead_letters } =
         forgotten;

@@ -43,7 +43,8 @@ impl Shared {
         let line = lines.first();
         let stops = self.reader.stops(now).await?;
         let forecast = self.reader.forecast(&record, &stops, now).await?;
-        let prices = self.state.prices.as_deref();
+        let prices = self.state.prices.get();
+        let prices = prices.as_deref();
         let business = line.map(|line| &line.business);
         let people = people::count(store, line, &record, prices, forecast.left, now).await?;
         let rejects = rejects::count(store, &record).await?;
@@ -89,9 +90,9 @@ impl Shared {
 
     /// The lines of a campaign that are configured, and those that are not.
     fn lines_of(&self, campaign: &Campaign) -> (Vec<Line>, Vec<LineId>) {
-        let (mut lines, mut unknown) = (Vec::new(), Vec::new());
+        let (configured, mut lines, mut unknown) = (self.state.lines.get(), Vec::new(), Vec::new());
         for id in &campaign.lines {
-            match self.state.lines.by_id(id) {
+            match configured.by_id(id) {
                 Some(line) => lines.push(line.clone()),
                 None => unknown.push(id.clone()),
             }

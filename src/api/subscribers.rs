@@ -43,7 +43,8 @@ pub(super) async fn list(
 ) -> Result<Json<SubscriberPage>> {
     let limit = page::limit(params.limit.as_deref())?;
     // A subscriber gets the events of all businesses, so it does not exist for a caller that is limited to some.
-    let subscribers: &[Subscriber] = if access.is_limited() { &[] } else { &shared.state.subscribers };
+    let all = shared.state.subscribers.get();
+    let subscribers: &[Subscriber] = if access.is_limited() { &[] } else { &all };
     let from = match page::non_empty(params.cursor.as_deref()) {
         None => 0,
         Some(id) => match subscribers.iter().position(|subscriber| subscriber.id.as_str() == id) {
@@ -105,7 +106,7 @@ pub(super) async fn redeliver(
         store.set_position(&id, &earlier).await?;
     }
     audit.changed(is_changed);
-    shared.subscriber_view(subscriber).await
+    shared.subscriber_view(&subscriber).await
 }
 
 /// Enable a subscriber that was disabled.
@@ -130,7 +131,7 @@ pub(super) async fn enable(
         shared.state.store.enable_subscriber(&id).await?;
     }
     audit.changed(is_disabled);
-    shared.subscriber_view(subscriber).await
+    shared.subscriber_view(&subscriber).await
 }
 
 fn view(subscriber: &Subscriber, record: Option<SubscriberRecord>, lag: FeedLag, now: UnixMs) -> SubscriberView {
@@ -154,8 +155,8 @@ fn view(subscriber: &Subscriber, record: Option<SubscriberRecord>, lag: FeedLag,
 
 impl Shared {
     /// A configured subscriber, and the feed.
-    fn subscriber(&self, id: &SubscriberId) -> Result<(&Subscriber, FeedLimits)> {
-        let subscriber = self.state.subscribers.iter().find(|subscriber| subscriber.id == *id);
+    fn subscriber(&self, id: &SubscriberId) -> Result<(Subscriber, FeedLimits)> {
+        let subscriber = self.state.subscribers.get().iter().find(|subscriber| subscriber.id == *id).cloned();
         // There is a feed if there are subscribers.
         subscriber.zip(self.state.store.feed()).ok_or_else(|| subscriber_not_found(id))
     }

@@ -74,7 +74,7 @@ pub(super) async fn put(
     PhonePath(phone): PhonePath,
     JsonBody(new): JsonBody<NewSuppression>,
 ) -> Result<Json<SuppressionView>> {
-    let business = shared.business(&access, new.business.as_ref().map(BusinessId::as_str))?;
+    let business = &shared.business(&access, new.business.as_ref().map(BusinessId::as_str))?;
     audit.on(on(business, phone));
     // If Redis restarts meanwhile, it may lose the entry: then the call fails.
     let store = shared.state.store.in_this_incarnation();
@@ -111,7 +111,7 @@ pub(super) async fn one(
     PhonePath(phone): PhonePath,
     Params(params): Params<BusinessParams>,
 ) -> Result<Json<SuppressionView>> {
-    let business = shared.business(&access, params.business.as_deref())?;
+    let business = &shared.business(&access, params.business.as_deref())?;
     let store = &shared.state.store;
     let entry = find(store, business, hash(store, phone).await?).await?.ok_or_else(|| not_found(business))?;
     Ok(Json(SuppressionView::of(business, &entry)))
@@ -136,7 +136,7 @@ pub(super) async fn delete(
     PhonePath(phone): PhonePath,
     Params(params): Params<BusinessParams>,
 ) -> Result<StatusCode> {
-    let business = shared.business(&access, params.business.as_deref())?;
+    let business = &shared.business(&access, params.business.as_deref())?;
     audit.on(on(business, phone));
     let store = shared.state.store.in_this_incarnation();
     let removed = store.unsuppress(business, hash(&store, phone).await?).await?;
@@ -199,7 +199,7 @@ pub(super) async fn list(
 ) -> Result<Json<SuppressionPage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?;
-    let business = shared.business(&access, params.business.as_deref())?;
+    let business = &shared.business(&access, params.business.as_deref())?;
     let after = cursor.map(|Cursor(hash)| hash);
     let (mut found, more) = shared.state.store.suppressed_after(business, after, limit).await?;
     let more = more || found.len() > limit;
@@ -267,7 +267,7 @@ pub(super) async fn import(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<UploadResult>> {
-    let business = shared.business(&access, params.business.as_deref())?;
+    let business = &shared.business(&access, params.business.as_deref())?;
     audit.on(format_args!("business:{business}"));
     let scope = word("scope", params.scope.as_deref(), SuppressionScope::ALL, SuppressionScope::name)?;
     let reason = word("reason", params.reason.as_deref(), SuppressionReason::ALL, SuppressionReason::name)?;
@@ -306,7 +306,7 @@ pub(super) async fn export(
     access: Access,
     Params(params): Params<BusinessParams>,
 ) -> Result<Response> {
-    let business = shared.business(&access, params.business.as_deref())?.clone();
+    let business = shared.business(&access, params.business.as_deref())?;
     let export = Export {
         store: shared.state.store.clone(),
         business: business.clone(),

@@ -11,7 +11,6 @@
 
 use std::{
     any::Any,
-    collections::BTreeSet,
     fmt::Display,
     future::Future,
     io,
@@ -45,7 +44,7 @@ pub struct Shutdown {
 
 #[derive(Default)]
 struct Shared {
-    running: BTreeSet<String>,
+    running: Vec<String>,
     failure: Option<(String, String)>,
 }
 
@@ -140,22 +139,39 @@ impl Shutdown {
         name: impl Into<String>,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
+        self.core_until(name, self.stopping(), task);
+    }
+
+    /// As [`Shutdown::core`], for a task that may return after `stop` is cancelled: a child of [`Shutdown::stopping`].
+    pub fn core_until<E: Display>(
+        &self,
+        name: impl Into<String>,
+        stop: CancellationToken,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
         let (name, this) = (name.into(), self.clone());
-        self.shared().running.insert(name.clone());
+        self.shared().running.push(name.clone());
         self.tasks.spawn(async move {
             // Unwind-safe: a panic drops the state of the task, and the process stops, so nothing reads shared state.
             let ended = AssertUnwindSafe(task).catch_unwind().await;
-            let early = !this.stopping.is_cancelled();
+            let early = !stop.is_cancelled();
             let why = match ended {
                 Ok(Ok(())) => early.then(|| "returned before the stop".to_owned()),
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(panic) => Some(format!("panic: {}", panic_text(panic.as_ref()))),
             };
-            this.shared().running.remove(&name);
+            this.ended(&name);
             if let Some(why) = why {
                 this.fail(name, why);
             }
         });
+    }
+
+    fn ended(&self, name: &str) {
+        let running = &mut self.shared().running;
+        if let Some(position) = running.iter().position(|running| running == name) {
+            running.swap_remove(position);
+        }
     }
 
     fn fail(&self, name: String, why: String) {
@@ -220,7 +236,9 @@ impl Shutdown {
     }
 
     fn running(&self) -> String {
-        self.shared().running.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        let mut running = self.shared().running.clone();
+        running.sort_unstable();
+        running.join(", ")
     }
 
     /// Locks the shared state. Ignores poisoning, because nothing panics while the lock is held.

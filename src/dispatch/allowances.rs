@@ -11,7 +11,7 @@
 //! Never: changes a rate that an operator or the configuration sets.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    domain::{BusinessId, LineAllowance, LineId, Lines, MessagingLimit, MetaCode, Outcome, Secret, WabaId, policy},
+    domain::{BusinessId, LineAllowance, LineId, Lines, Live, MessagingLimit, MetaCode, Outcome, WabaId, policy},
     graph::{GraphClient, GraphError, LineLimits},
     redis::{Store, StoreError, clock::Clock, messaging_limits::KnownLimit},
     rules,
@@ -54,7 +54,7 @@ pub struct AllowanceReader {
     /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// Every configured line.
-    pub lines: Lines,
+    pub lines: Live<Lines>,
     /// The client for Meta.
     pub graph: GraphClient,
 }
@@ -62,14 +62,18 @@ pub struct AllowanceReader {
 impl AllowanceReader {
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
-        let wabas = self.lines.wabas();
-        let pause = LOOK_EVERY.max(LOOK_EVERY_PER_WABA * u32::try_from(wabas.len()).unwrap_or(u32::MAX));
-        let (mut has_unasked, began) = (true, Instant::now());
+        let (mut lines, mut has_unasked, mut began) = (self.lines.get(), true, Instant::now());
         while !stop.is_cancelled() {
+            let listed = self.lines.get();
+            if !listed.is_same(&lines) {
+                (lines, has_unasked, began) = (listed, true, Instant::now());
+            }
             // An error is ignored: an outage of Redis is logged for the whole worker.
-            if let Some(Ok(unasked)) = stop.run_until_cancelled(self.look(&wabas, has_unasked, began)).await {
+            if let Some(Ok(unasked)) = stop.run_until_cancelled(self.look(&lines, has_unasked, began)).await {
                 has_unasked = unasked;
             }
+            let n_wabas = u32::try_from(lines.wabas().len()).unwrap_or(u32::MAX);
+            let pause = LOOK_EVERY.max(LOOK_EVERY_PER_WABA * n_wabas);
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
         Ok(())
@@ -77,13 +81,9 @@ impl AllowanceReader {
 
     /// Asks Meta about the WABAs that this worker has claimed. With `has_unasked`, also about WABAs with a line or
     /// business whose limits were never read. Returns whether there were any of these.
-    async fn look(
-        &self,
-        wabas: &BTreeMap<&WabaId, &Secret>,
-        has_unasked: bool,
-        began: Instant,
-    ) -> Result<bool, StoreError> {
-        let unasked = if has_unasked { self.unasked().await? } else { HashSet::new() };
+    async fn look(&self, lines: &Lines, has_unasked: bool, began: Instant) -> Result<bool, StoreError> {
+        let unasked = if has_unasked { self.unasked(lines).await? } else { HashSet::new() };
+        let wabas = lines.wabas();
         let ids: Vec<WabaId> = wabas.keys().map(|waba| (*waba).clone()).collect();
         let claimed = self.store.claim_allowance_reads(&ids, CLAIM).await?;
         for ((waba, token), claimed) in wabas.iter().zip(claimed) {
@@ -94,17 +94,17 @@ impl AllowanceReader {
                 {
                     warn!(waba.id = %waba, %error, "what meta allows on the lines of the WABA could not be read");
                 }
-                self.learn(waba, &answer, began).await?;
+                self.learn(lines, waba, &answer, began).await?;
             }
         }
         Ok(!unasked.is_empty())
     }
 
     /// The WABAs with a line, or of a business, whose limits were never read.
-    async fn unasked(&self) -> Result<HashSet<WabaId>, StoreError> {
-        let ids = self.lines.ids();
+    async fn unasked(&self, lines: &Lines) -> Result<HashSet<WabaId>, StoreError> {
+        let ids = lines.ids();
         let (controls, limits) = tokio::try_join!(self.store.controls(&ids), self.store.messaging_limits())?;
-        let unasked = self.lines.iter().zip(controls).filter(|(line, control)| {
+        let unasked = lines.iter().zip(controls).filter(|(line, control)| {
             control.allowance == LineAllowance::Unasked || !limits.contains_key(&line.business)
         });
         Ok(unasked.map(|(line, _)| line.waba.clone()).collect())
@@ -113,11 +113,12 @@ impl AllowanceReader {
     /// Stores what Meta answered about the lines of a WABA. Workers began to ask at `began`.
     async fn learn(
         &self,
+        listed: &Lines,
         waba: &WabaId,
         answer: &Result<Vec<LineLimits>, GraphError>,
         began: Instant,
     ) -> Result<(), StoreError> {
-        let lines = self.lines_of(waba).await?;
+        let lines = self.lines_of(listed, waba).await?;
         let learned: Vec<(LineId, LineAllowance)> = match answer {
             Ok(limits) => lines.into_iter().map(|line| (line.clone(), allowance_of(&line, limits))).collect(),
             Err(_) => {
@@ -130,9 +131,9 @@ impl AllowanceReader {
         };
         let changed = self.store.put_allowances(&learned).await?;
         for ((line, allowance), _) in learned.iter().zip(changed).filter(|(_, changed)| *changed) {
-            self.report(line, *allowance);
+            report(listed, line, *allowance);
         }
-        if let Some(line) = self.lines.of_waba(waba).next() {
+        if let Some(line) = listed.of_waba(waba).next() {
             self.learn_messaging_limit(&line.business, answer, began).await?;
         }
         if answer.is_ok() {
@@ -168,23 +169,11 @@ impl AllowanceReader {
     }
 
     /// The lines of a WABA that any process lists.
-    async fn lines_of(&self, waba: &WabaId) -> Result<Vec<LineId>, StoreError> {
+    async fn lines_of(&self, listed: &Lines, waba: &WabaId) -> Result<Vec<LineId>, StoreError> {
         let known = self.store.known_lines().await?.into_iter().filter(|(_, owner)| owner == waba);
-        let own = self.lines.of_waba(waba).map(|line| line.id.clone());
+        let own = listed.of_waba(waba).map(|line| line.id.clone());
         let lines: HashSet<LineId> = own.chain(known.map(|(line, _)| line)).collect();
         Ok(lines.into_iter().collect())
-    }
-
-    fn report(&self, line: &LineId, allowance: LineAllowance) {
-        let LineAllowance::Known(allowed) = allowance else { return };
-        let configured = self.lines.by_id(line).and_then(|line| line.messages_per_second);
-        match configured.filter(|configured| *configured > allowed) {
-            Some(configured) => warn!(
-                line.id = %line, allowed, configured,
-                "meta allows less on the line than its messages_per_second: lower it, or remove it so that the line follows meta"
-            ),
-            None => info!(line.id = %line, allowed, "what meta allows on the line"),
-        }
     }
 }
 
@@ -198,6 +187,19 @@ fn may_answer_later(error: &GraphError) -> bool {
             matches!(policy::outcome(400, *code, details.clone()), Outcome::Throttled { .. } | Outcome::Retry { .. })
         }
         GraphError::NotMeta { .. } | GraphError::BadToken(_) => false,
+    }
+}
+
+/// Logs what Meta allows on a line.
+fn report(lines: &Lines, line: &LineId, allowance: LineAllowance) {
+    let LineAllowance::Known(allowed) = allowance else { return };
+    let configured = lines.by_id(line).and_then(|line| line.messages_per_second);
+    match configured.filter(|configured| *configured > allowed) {
+        Some(configured) => warn!(
+            line.id = %line, allowed, configured,
+            "meta allows less on the line than its messages_per_second: lower it, or remove it so that the line follows meta"
+        ),
+        None => info!(line.id = %line, allowed, "what meta allows on the line"),
     }
 }
 

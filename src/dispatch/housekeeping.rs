@@ -10,6 +10,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,8 +21,8 @@ use tracing::{error, info, warn};
 use super::{template_reads::TemplateReads, unlisted::UnlistedLines};
 use crate::{
     domain::{
-        BusinessId, Campaign, CampaignId, CampaignState, Hold, HoldScope, Late, LineId, Lines, PartId, Secret, State,
-        Template, UnixMs, WabaId, campaign::PauseReason,
+        BusinessId, Campaign, CampaignId, CampaignState, Hold, HoldScope, Late, LineId, Lines, Live, PartId, Secret,
+        State, Template, UnixMs, WabaId, campaign::PauseReason,
     },
     graph::{LineInfo, SendHealth, client::GraphClient},
     redis::{
@@ -77,9 +78,9 @@ pub struct Housekeeping {
     /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// Every configured line.
-    pub lines: Lines,
+    pub lines: Live<Lines>,
     /// Every configured business.
-    pub businesses: Vec<BusinessId>,
+    pub businesses: Live<Arc<[BusinessId]>>,
     /// The client for Meta.
     pub graph: GraphClient,
     /// How long the duty belongs to one worker without renewal.
@@ -113,12 +114,21 @@ impl Housekeeping {
         let mut trimmed_at: Option<Instant> = None;
         let mut dropped_at: Option<Instant> = None;
         let mut synced_at: Option<Instant> = None;
+        let mut lines = self.lines.get();
         let mut template_reads = TemplateReads::default();
         let mut unlisted = self.unlisted();
         while !stop.is_cancelled() {
+            let before = mem::replace(&mut lines, self.lines.get());
             if synced_at.is_none_or(|at| at.elapsed() >= self.templates_every) {
                 synced_at = Some(Instant::now());
-                self.sync_templates(self.lines.wabas()).await;
+                self.sync_templates(&lines, lines.wabas()).await;
+            } else if !lines.is_same(&before) {
+                // Those of new WABAs, and those that the old token could perhaps not read.
+                let (mut changed, before) = (lines.wabas(), before.wabas());
+                changed.retain(|waba, token| before.get(waba) != Some(token));
+                if !changed.is_empty() {
+                    self.sync_templates(&lines, changed).await;
+                }
             }
             if let Err(error) = self.read_changed_templates(&mut template_reads).await {
                 warn!(%error, "changed templates could not be read");
@@ -165,7 +175,8 @@ impl Housekeeping {
     }
 
     async fn drop_old_marketing(&self) -> Result<(), StoreError> {
-        let capped = self.lines.iter().filter_map(|line| Some((&line.business, line.frequency_cap?)));
+        let lines = self.lines.get();
+        let capped = lines.iter().filter_map(|line| Some((&line.business, line.frequency_cap?)));
         for (business, cap) in capped.collect::<BTreeMap<_, _>>() {
             self.store.drop_old_marketing(business, cap, self.clock.now()).await?;
         }
@@ -179,14 +190,15 @@ impl Housekeeping {
     /// templates.
     async fn read_changed_templates(&self, reads: &mut TemplateReads) -> Result<(), StoreError> {
         let changed = self.store.take_changed_templates().await?;
-        let mut wabas = self.lines.wabas();
+        let lines = self.lines.get();
+        let mut wabas = lines.wabas();
         changed
             .into_iter()
             .filter(|waba| wabas.contains_key(waba))
             .for_each(|waba| reads.changed(waba, Instant::now()));
         let due = reads.take_due(Instant::now());
         wabas.retain(|waba, _| due.contains(*waba));
-        for (waba, result) in self.sync_templates(wabas).await {
+        for (waba, result) in self.sync_templates(&lines, wabas).await {
             if result.is_err() {
                 reads.failed(waba, Instant::now());
             }
@@ -194,8 +206,12 @@ impl Housekeeping {
         Ok(())
     }
 
-    async fn sync_templates(&self, wabas: BTreeMap<&WabaId, &Secret>) -> Vec<(WabaId, Result<usize, String>)> {
-        templates::sync_all(&self.store, &self.graph, &self.lines, wabas, self.clock.now()).await
+    async fn sync_templates(
+        &self,
+        lines: &Lines,
+        wabas: BTreeMap<&WabaId, &Secret>,
+    ) -> Vec<(WabaId, Result<usize, String>)> {
+        templates::sync_all(&self.store, &self.graph, lines, wabas, self.clock.now()).await
     }
 
     fn unlisted(&self) -> UnlistedLines {
@@ -218,7 +234,7 @@ impl Housekeeping {
             }
             self.store.unlist_ended(id, listed).await?;
         }
-        self.store.finish_forgetting(&self.lines, &self.businesses, self.clock.now()).await?;
+        self.store.finish_forgetting(&self.lines.get(), &self.businesses.get(), self.clock.now()).await?;
         Ok(survey.next_start)
     }
 
@@ -268,7 +284,8 @@ impl Housekeeping {
 
     /// What stops a campaign without stopping its lines.
     fn scopes_of(&self, campaign: &Campaign) -> Vec<HoldScope> {
-        let Some(line) = self.lines.first_of(&campaign.lines) else { return Vec::new() };
+        let lines = self.lines.get();
+        let Some(line) = lines.first_of(&campaign.lines) else { return Vec::new() };
         let Template { name, language, category, .. } = &campaign.template;
         let template = HoldScope::of_template(&line.waba, name, language);
         [template].into_iter().chain(HoldScope::of_category(&line.waba, category)).collect()
@@ -419,7 +436,8 @@ impl Housekeeping {
             (Some(_), Late::Expire) if !is_expired => return self.expire_late(record, now).await,
             _ => {}
         }
-        let waba = self.lines.first_of(&campaign.lines).map(|line| &line.waba);
+        let lines = self.lines.get();
+        let waba = lines.first_of(&campaign.lines).map(|line| &line.waba);
         if let Err(problem) = templates::check_still_fits(&self.store, waba, campaign).await? {
             return self.pause_scheduled(id, problem.to_string(), now).await;
         }
@@ -453,11 +471,11 @@ impl Housekeeping {
     /// Asks Meta whether lines, WABAs and tokens that are held without an end can send again, and lifts the holds of
     /// those that can.
     async fn probe_holds(&self) -> Result<(), StoreError> {
-        let now = self.clock.now();
+        let (lines, now) = (self.lines.get(), self.clock.now());
         for (scope, hold) in self.store.holds(now).await?.into_iter().filter(|(_, hold)| hold.until.is_none()) {
             let line = match &scope {
-                HoldScope::Token(waba) | HoldScope::Waba(waba) => self.lines.of_waba(waba).next(),
-                HoldScope::Line(id) => self.lines.by_id(id),
+                HoldScope::Token(waba) | HoldScope::Waba(waba) => lines.of_waba(waba).next(),
+                HoldScope::Line(id) => lines.by_id(id),
                 // Meta returns no health status for the other scopes.
                 _ => None,
             };

@@ -36,8 +36,11 @@ pub enum LeaseRequest {
     Release(LineId, u64),
     /// Renew the leases of these epochs; acquire those without one. Response: `Epochs`.
     Acquire(Vec<(LineId, Option<u64>)>),
-    /// Register the lines of this worker. Response: `Done`.
-    Register,
+    /// Register the lines of this worker. `replaced`: other workers may know an earlier list. Response: `Done`.
+    Register {
+        /// Whether other workers have to read the lists again.
+        replaced: bool,
+    },
     /// Register this worker as live for one lease. Response: `Live`.
     Heartbeat,
     /// Read the lists of these workers. Response: `Lists`.
@@ -132,6 +135,8 @@ enum Awaited {
 pub struct LeaseKeeper {
     /// The lines that this worker lists.
     lines: Vec<LineId>,
+    /// Whether other workers may know an earlier list.
+    is_replaced: bool,
     length: Duration,
     register_every: Duration,
     owned: BTreeMap<LineId, OwnedLine>,
@@ -149,6 +154,7 @@ impl LeaseKeeper {
     pub fn new(lines: Vec<LineId>, length: Duration, id_retention: Duration) -> Self {
         Self {
             lines,
+            is_replaced: false,
             length,
             register_every: REGISTER_EVERY.min(id_retention / 4),
             owned: BTreeMap::new(),
@@ -159,6 +165,19 @@ impl LeaseKeeper {
             awaited: Awaited::Nothing,
             start: Vec::new(),
             stop: Vec::new(),
+        }
+    }
+
+    /// Replaces the lines that this worker lists. The caller has stopped the runners of `stale` lines. Those of them that
+    /// are still listed are acquired again, once they have finished.
+    pub fn set_lines<'l>(&mut self, lines: Vec<LineId>, stale: impl IntoIterator<Item = &'l LineId>) {
+        self.lines = lines;
+        (self.is_replaced, self.registered_at) = (true, None);
+        self.shares.clear();
+        for line in stale {
+            if let Some(owned) = self.owned.get_mut(line) {
+                owned.stopping = true;
+            }
         }
     }
 
@@ -185,7 +204,7 @@ impl LeaseKeeper {
                 self.after_renewal(now)
             }
             (Awaited::Registration, Some(LeaseResponse::Done)) => {
-                self.registered_at = Some(now);
+                (self.is_replaced, self.registered_at) = (false, Some(now));
                 self.request(Awaited::Heartbeat, LeaseRequest::Heartbeat)
             }
             (Awaited::Heartbeat, Some(LeaseResponse::Live(live))) => self.live(live, rng),
@@ -253,7 +272,7 @@ impl LeaseKeeper {
         // The list goes before the heartbeat: a live worker without a list counts as one of an older version, which
         // lists every line.
         if self.registered_at.is_none_or(|at| now.duration_since(at) >= self.register_every) {
-            return self.request(Awaited::Registration, LeaseRequest::Register);
+            return self.request(Awaited::Registration, LeaseRequest::Register { replaced: self.is_replaced });
         }
         self.request(Awaited::Heartbeat, LeaseRequest::Heartbeat)
     }
@@ -263,6 +282,7 @@ impl LeaseKeeper {
             // Redis lost its data, or this worker was removed as dead: the list is written again at the next tick.
             self.registered_at = None;
         }
+        self.roster.set_lists_version(live.lists_version);
         let unread = self.roster.unread(&live.workers);
         if !unread.is_empty() {
             let awaited = Awaited::Lists { workers: live.workers, unread: unread.clone() };
@@ -364,7 +384,7 @@ mod tests {
     }
 
     fn live() -> LeaseResponse {
-        LeaseResponse::Live(LiveWorkers { workers: vec!["a".to_owned()], is_registered: true })
+        LeaseResponse::Live(LiveWorkers { workers: vec!["a".to_owned()], is_registered: true, lists_version: 0 })
     }
 
     /// Runs a tick at `now` in which Redis grants every lease in epoch 7, except that requests of `failing` fail.
@@ -404,7 +424,7 @@ mod tests {
         let (requests, turn) = tick(&mut keeper, &[], false, now, |_| false);
         let [ttls, acquire] =
             [LeaseRequest::Ttls(vec![line.clone()]), LeaseRequest::Acquire(vec![(line.clone(), None)])];
-        let (register, report) = (LeaseRequest::Register, LeaseRequest::Report);
+        let (register, report) = (LeaseRequest::Register { replaced: false }, LeaseRequest::Report);
         assert_eq!(requests, [register, LeaseRequest::Heartbeat, lists.clone(), ttls, acquire, report]);
         assert_eq!(turn.start.len(), 1);
         let renew = LeaseRequest::Acquire(vec![(line.clone(), Some(7))]);
@@ -412,6 +432,23 @@ mod tests {
         assert_eq!((requests, turn.stop), (vec![renew], vec![line.clone()]));
         let (requests, turn) = tick(&mut keeper, &["1"], true, now, |_| false);
         assert_eq!((requests, turn.next), (vec![LeaseRequest::Release(line, 7), LeaseRequest::Leave], LeaseStep::End));
+    }
+
+    #[test]
+    fn a_replaced_list_is_announced_and_changed_lines_are_acquired_again() {
+        let (mut keeper, now) = (keeper(&["1", "2"]), Instant::now());
+        tick(&mut keeper, &[], false, now, |_| false);
+        let [changed, gone, new] = ["1", "2", "3"].map(LineId::from);
+        keeper.set_lines(vec![changed.clone(), new.clone()], [&changed, &gone]);
+        let is_failing = |request: &LeaseRequest| matches!(request, LeaseRequest::Register { .. });
+        tick(&mut keeper, &[], false, now, is_failing);
+        let (requests, turn) = tick(&mut keeper, &[], false, now, |_| false);
+        assert!(requests.contains(&LeaseRequest::Register { replaced: true }), "{requests:?}");
+        assert_eq!(turn.start.iter().map(|(line, _)| line).collect::<Vec<_>>(), [&new]);
+        let (requests, turn) = tick(&mut keeper, &["1", "2"], false, now, |_| false);
+        assert!(requests.contains(&LeaseRequest::Release(gone, 7)), "{requests:?}");
+        assert!(requests.iter().all(|request| !is_failing(request)), "{requests:?}");
+        assert_eq!(turn.start.iter().map(|(line, _)| line).collect::<Vec<_>>(), [&changed]);
     }
 
     #[test]

@@ -30,7 +30,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use self::inbound::InboundRates;
 use crate::{
-    domain::{BusinessId, Hold, HoldScope, LineId, MessagingLimit, Pauses, UnixMs, WabaId, retry::RetryPolicy},
+    domain::{
+        BusinessId, Hold, HoldScope, LineId, Lines, Live, MessagingLimit, Pauses, UnixMs, WabaId, retry::RetryPolicy,
+    },
     redis::lines::LineControl,
     rules::contact_hours::ContactHours,
 };
@@ -55,17 +57,18 @@ pub struct DispatchSettings {
     /// The features that this worker has. It sends no campaign that requires another one.
     pub features: &'static [&'static str],
     /// When marketing may leave to numbers with some prefixes.
-    pub contact_hours: ContactHours,
+    pub contact_hours: Live<ContactHours>,
 }
 
 /// What a worker broadcasts to all its runners.
 #[derive(Clone, Debug, Default)]
 pub struct RunnerSignals {
-    /// Whether the other fields were read from Redis. Until then no line claims anything, because it could be paused.
-    pub are_known: bool,
     /// A counter that rises whenever a line may have something new to do.
     pub pulse: u64,
-    /// The settings of operators and the limits that Meta reported, by line.
+    /// The configured lines of the worker.
+    pub lines: Lines,
+    /// What operators have set and what Meta allows, by line: of each of `lines`, once that was read. Until then the line
+    /// claims nothing, because it could be paused.
     pub controls: HashMap<LineId, LineControl>,
     /// The holds, by scope.
     pub holds: HashMap<HoldScope, Hold>,

@@ -1,6 +1,6 @@
 //! The roster: the live workers, and the lines that each of them lists.
 //!
-//! A worker's list never changes, so each list is read once. A worker that has written no list runs an older version,
+//! Each list is read once, and all of them again when the version of the lists has changed. A worker that has written no list runs an older version,
 //! and counts as one that lists every line.
 //!
 //! If the process dies: nothing is lost; the roster is read from Redis again.
@@ -22,6 +22,8 @@ const NAMED_MAX: usize = 10;
 pub struct Roster {
     workers: Vec<String>,
     lists: HashMap<String, HashSet<LineId>>,
+    /// The version of the lists that were read.
+    lists_version: u64,
     /// Workers with a different list for which that was already logged.
     warned_about: HashSet<String>,
 }
@@ -36,12 +38,21 @@ pub struct LineGroup {
 }
 
 impl Roster {
-    /// Replaces the live workers by `workers`, and reads the lists of new ones.
+    /// Replaces the live workers by `workers`, and reads the lists of new ones, or all of them if one was replaced.
     pub async fn refresh(&mut self, store: &Store, workers: Vec<String>) -> Result<()> {
+        self.set_lists_version(store.line_lists_version().await?);
         let unread = self.unread(&workers);
         let lists = store.line_lists(&unread).await?;
         self.update(workers, unread.into_iter().zip(lists));
         Ok(())
+    }
+
+    /// Forgets the lists if they have another version than those that were read.
+    pub fn set_lists_version(&mut self, version: u64) {
+        if self.lists_version != version {
+            self.lists_version = version;
+            self.lists.clear();
+        }
     }
 
     /// Those of `workers` whose lists were not read yet.
@@ -158,6 +169,15 @@ mod tests {
         assert_eq!(shares(&roster, &with_sixth), [(1, 1), (5, 3)]);
         let differences = roster.differences(&lines(&both));
         assert_eq!(differences, BTreeMap::from([("b".to_owned(), (vec!["6".into()], vec![]))]));
+    }
+
+    #[test]
+    fn lists_are_read_again_when_their_version_has_changed() {
+        let mut roster = roster(&[("a", Some(&["1"])), ("b", Some(&["1"]))]);
+        let workers = ["a", "b"].map(str::to_owned);
+        assert!(roster.unread(&workers).is_empty());
+        roster.set_lists_version(1);
+        assert_eq!(roster.unread(&workers), workers);
     }
 
     #[test]

@@ -3,10 +3,13 @@
 //! `leases.rs` decides which leases to acquire, renew and release; the worker does the I/O. Runners run on dispatch
 //! threads. Each thread has a single-threaded runtime and its own connections, and its lines share no locks.
 //!
+//! When the configured lines change, the runners of lines that are gone, or that have to begin anew, are stopped first.
+//! Only then do the runners learn of the change.
+//!
 //! If the process dies: its leases expire after `dispatch.lease`, and other workers acquire the lines.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -15,7 +18,7 @@ use std::{
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     DispatchSettings, RunnerSignals,
@@ -28,7 +31,7 @@ use super::{
     shard::Shard,
 };
 use crate::{
-    domain::{Line, LineId, Lines, SharedTokenKey, UnixMs},
+    domain::{HoldScope, Line, LineId, Lines, Live, Secret, SharedTokenKey, UnixMs, WabaId},
     graph::client::{GraphClient, GraphClientConfig},
     redis::{
         Store, StoreError,
@@ -78,7 +81,7 @@ pub struct Worker {
     /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// Every configured line.
-    pub lines: Lines,
+    pub lines: Live<Lines>,
     /// The settings of dispatch.
     pub settings: DispatchSettings,
     /// The client for Meta.
@@ -97,6 +100,8 @@ pub struct Worker {
 
 /// A line with its runner.
 struct RunningLine {
+    /// The line, as it was when the runner started.
+    line: Line,
     stop: CancellationToken,
     done: oneshot::Receiver<()>,
     status: Arc<Mutex<LineStatus>>,
@@ -133,6 +138,15 @@ impl RunningLine {
     }
 }
 
+/// The configured lines by which a worker works.
+struct ListedLines {
+    lines: Lines,
+    /// The WABAs with a new token. The holds that the old one has caused are lifted once no runner uses it.
+    new_tokens: BTreeSet<WabaId>,
+    /// What the signals are read for.
+    signalled: watch::Sender<Lines>,
+}
+
 /// The number of messages of a line that Meta had accepted at an instant.
 struct AcceptedCount {
     accepted: u64,
@@ -157,18 +171,21 @@ impl Worker {
             threads.push(self.start_thread(number, signals_rx.clone())?);
         }
         let joined = Arc::new(Notify::new());
+        let lines = self.lines.get();
+        let (signalled, signalled_rx) = watch::channel(lines.clone());
         let watch = SignalWatch {
             worker: self.name.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
-            lines: self.lines.clone(),
+            lines: signalled_rx,
             inbound: Arc::default(),
             signals,
         };
         let signal_task = tokio::spawn(watch.run(joined.clone()));
         let backlogs = Backlogs { store: self.store.clone(), clock: self.clock.clone(), lines: self.metrics.clone() };
         let backlog_task = tokio::spawn(backlogs.run());
-        let result = self.hold_leases(&threads, &joined, stop).await;
+        let listed = ListedLines { lines, new_tokens: BTreeSet::new(), signalled };
+        let result = self.hold_leases(&threads, &joined, listed, stop).await;
         signal_task.abort();
         backlog_task.abort();
         result
@@ -178,27 +195,30 @@ impl Worker {
         &self,
         threads: &[mpsc::UnboundedSender<StartRunner>],
         joined: &Notify,
+        mut listed: ListedLines,
         stop: CancellationToken,
     ) -> Result<(), WorkerError> {
-        let mut leases = LeaseKeeper::new(self.lines.ids(), self.settings.lease, self.settings.id_retention);
+        let mut leases = LeaseKeeper::new(listed.lines.ids(), self.settings.lease, self.settings.id_retention);
         let mut running: HashMap<LineId, RunningLine> = HashMap::new();
         loop {
             let stopping = stop.is_cancelled();
             let finished = take_finished(&mut running)?;
             *self.open.lock().unwrap_or_else(PoisonError::into_inner) =
                 running.iter().map(|(id, line)| (id.clone(), line.status().in_flight)).collect();
+            self.follow_lines(&mut listed, &mut leases, &running);
             let mut turn = leases.tick(finished, stopping, Instant::now());
             let pause = loop {
                 for id in &turn.stop {
                     running[id].stop.cancel();
                 }
                 for (id, lease) in turn.start {
-                    let line = self.start_runner(&id, lease, &threads[running.len() % threads.len()])?;
+                    let line = listed.lines.by_id(&id).expect("the keeper starts only configured lines");
+                    let line = self.start_runner(line, lease, &threads[running.len() % threads.len()])?;
                     running.insert(id, line);
                 }
                 match turn.next {
                     LeaseStep::Request(request) => {
-                        let response = self.request(&request, &mut running).await;
+                        let response = self.request(&request, &listed.lines, &mut running).await;
                         if matches!(response, Some(LeaseResponse::Live(_))) {
                             joined.notify_one();
                         }
@@ -215,9 +235,54 @@ impl Worker {
                     LeaseStep::End => return Ok(()),
                 }
             };
+            self.lift_token_holds(&mut listed, &running).await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled(), if !stopping => {}
+            }
+        }
+    }
+
+    /// Takes over the configured lines, if they have changed.
+    fn follow_lines(&self, listed: &mut ListedLines, leases: &mut LeaseKeeper, running: &HashMap<LineId, RunningLine>) {
+        let lines = self.lines.get();
+        if lines.is_same(&listed.lines) {
+            return;
+        }
+        let can_go_on =
+            |running: &RunningLine| lines.by_id(&running.line.id).is_some_and(|line| running.line.can_become(line));
+        let stale: Vec<&LineId> = running.iter().filter(|(_, running)| !can_go_on(running)).map(|(id, _)| id).collect();
+        for id in &stale {
+            running[*id].stop.cancel();
+        }
+        leases.set_lines(lines.ids(), stale);
+        let before = listed.lines.wabas();
+        let has_new_token = |(waba, token): &(&WabaId, &Secret)| before.get(waba).is_some_and(|before| before != token);
+        listed.new_tokens.extend(lines.wabas().into_iter().filter(has_new_token).map(|(waba, _)| waba.clone()));
+        listed.lines = lines;
+        // After the stops, because the signals of a line that is gone do not say any more that it is paused.
+        listed.signalled.send_replace(listed.lines.clone());
+    }
+
+    /// Lifts the holds on tokens that have been replaced. Not before the runners with the old token have ended, because an
+    /// answer to one of their messages would hold the new one.
+    async fn lift_token_holds(&self, listed: &mut ListedLines, running: &HashMap<LineId, RunningLine>) {
+        let tokens = listed.lines.wabas();
+        let is_in_use = |waba: &WabaId| {
+            running.values().any(|running| running.line.waba == *waba && tokens.get(waba) != Some(&&running.line.token))
+        };
+        let unused: Vec<WabaId> = listed.new_tokens.iter().filter(|waba| !is_in_use(waba)).cloned().collect();
+        for waba in unused {
+            let scope = HoldScope::Token(waba.clone());
+            match self.store.unhold(&scope).await {
+                Ok(is_lifted) => {
+                    if is_lifted {
+                        info!(%scope, "hold lifted: the token was replaced");
+                    }
+                    listed.new_tokens.remove(&waba);
+                }
+                // Redis is away, which is logged for the whole worker. The next tick tries again.
+                Err(_) => return,
             }
         }
     }
@@ -226,9 +291,10 @@ impl Worker {
     async fn request(
         &self,
         request: &LeaseRequest,
+        lines: &Lines,
         running: &mut HashMap<LineId, RunningLine>,
     ) -> Option<LeaseResponse> {
-        let error = match self.try_request(request, running).await {
+        let error = match self.try_request(request, lines, running).await {
             Ok(response) => return Some(response),
             Err(error) => error,
         };
@@ -245,6 +311,7 @@ impl Worker {
     async fn try_request(
         &self,
         request: &LeaseRequest,
+        lines: &Lines,
         running: &mut HashMap<LineId, RunningLine>,
     ) -> Result<LeaseResponse, StoreError> {
         let (store, name, now) = (&self.store, &self.name, self.clock.now());
@@ -261,8 +328,11 @@ impl Worker {
                 metrics::lease(LeaseEvent::Lost, lost as u64);
                 return Ok(LeaseResponse::Epochs(epochs));
             }
-            LeaseRequest::Register => {
-                store.register_lines(name, &self.lines, now.after(self.settings.id_retention)).await?;
+            LeaseRequest::Register { replaced } => {
+                store.register_lines(name, lines, now.after(self.settings.id_retention)).await?;
+                if *replaced {
+                    store.announce_line_lists().await?;
+                }
             }
             LeaseRequest::Heartbeat => {
                 let until = now.after(self.settings.lease);
@@ -280,20 +350,19 @@ impl Worker {
 
     fn start_runner(
         &self,
-        id: &LineId,
+        line: &Line,
         lease: Arc<Lease>,
         thread: &mpsc::UnboundedSender<StartRunner>,
     ) -> Result<RunningLine, WorkerError> {
-        let line = self.lines.by_id(id).expect("the keeper starts only configured lines");
         let (done, done_rx) = oneshot::channel();
         let (stop, status) = (CancellationToken::new(), Arc::new(Mutex::new(LineStatus::default())));
-        let metrics = self.metrics.begin(id);
+        let metrics = self.metrics.begin(&line.id);
         let order =
             StartRunner { line: line.clone(), lease, stop: stop.clone(), done, status: status.clone(), metrics };
         metrics::lease(LeaseEvent::Acquired, 1);
-        thread.send(order).map_err(|_| WorkerError::RunnerDied(id.clone()))?;
+        thread.send(order).map_err(|_| WorkerError::RunnerDied(line.id.clone()))?;
         let reported = AcceptedCount { accepted: 0, at: Instant::now() };
-        Ok(RunningLine { stop, done: done_rx, status, reported, trouble: None })
+        Ok(RunningLine { line: line.clone(), stop, done: done_rx, status, reported, trouble: None })
     }
 
     async fn report(&self, running: &mut HashMap<LineId, RunningLine>, at: UnixMs) -> Result<(), StoreError> {
@@ -426,7 +495,7 @@ struct SignalWatch {
     worker: String,
     store: Store,
     clock: Arc<Clock>,
-    lines: Lines,
+    lines: watch::Receiver<Lines>,
     inbound: Arc<InboundRates>,
     signals: watch::Sender<Arc<RunnerSignals>>,
 }
@@ -454,7 +523,10 @@ impl SignalWatch {
             }
             match self.store.pulse().await {
                 Ok(pulse) => {
-                    let unchanged = self.signals.borrow().pulse == pulse;
+                    let unchanged = {
+                        let signals = self.signals.borrow();
+                        signals.pulse == pulse && signals.lines.is_same(&self.lines.borrow())
+                    };
                     if !unchanged || read_at.is_none_or(|at| at.elapsed() > SIGNALS_EVERY) {
                         match self.update(pulse).await {
                             Ok(()) => read_at = Some(Instant::now()),
@@ -477,8 +549,9 @@ impl SignalWatch {
 
     /// Reads the signals and broadcasts them. Then confirms the pauses, if that is not done yet.
     async fn update(&self, pulse: u64) -> Result<(), StoreError> {
-        let Self { worker, store, clock, lines, inbound, signals } = self;
-        let (ids, now) = (lines.ids(), clock.now());
+        let Self { worker, store, clock, inbound, signals, .. } = self;
+        let (lines, now) = (self.lines.borrow().clone(), clock.now());
+        let ids = lines.ids();
         let (controls, mut holds, stored, limits, rerouted) = tokio::try_join!(
             store.controls(&ids),
             store.holds(now),
@@ -486,7 +559,7 @@ impl SignalWatch {
             store.messaging_limits(),
             store.rerouted()
         )?;
-        for (scope, hold) in rules::holds::implied(&holds, lines, now) {
+        for (scope, hold) in rules::holds::implied(&holds, &lines, now) {
             if store.hold_if_new(&scope, &hold, hold.since).await? {
                 warn!(%scope, reason = hold.reason, "held back");
                 holds.insert(scope, hold);
@@ -496,8 +569,7 @@ impl SignalWatch {
         let pauses = stored.pauses.clone();
         let messaging_limits = limits.into_iter().map(|(business, known)| (business, known.limit)).collect();
         let inbound = inbound.clone();
-        let read =
-            RunnerSignals { are_known: true, pulse, controls, holds, pauses, messaging_limits, rerouted, inbound };
+        let read = RunnerSignals { pulse, lines, controls, holds, pauses, messaging_limits, rerouted, inbound };
         signals.send_replace(Arc::new(read));
         if stored.is_obeyed_by(worker, stored.version) {
             Ok(())

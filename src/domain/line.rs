@@ -35,6 +35,14 @@ pub struct Line {
     pub frequency_cap: Option<FrequencyCap>,
 }
 
+impl Line {
+    /// Whether what sends on this line can go on when its configuration becomes `other`. Otherwise it has to begin anew.
+    pub fn can_become(&self, other: &Line) -> bool {
+        (&self.id, &self.waba, &self.business, &self.token, &self.warm_up)
+            == (&other.id, &other.waba, &other.business, &other.token, &other.warm_up)
+    }
+}
+
 /// What Meta allows on a line, in messages per second, inbound and outbound together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum LineAllowance {

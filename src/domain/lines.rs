@@ -10,10 +10,13 @@ use super::{BusinessId, Line, LineId, Secret, WabaId};
 
 /// The configured lines, in configuration order, with unique ids. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Lines {
-    lines: Arc<[Line]>,
+pub struct Lines(Arc<List>);
+
+#[derive(Debug, Default)]
+struct List {
+    lines: Vec<Line>,
     /// The position of each line in `lines`.
-    positions: Arc<HashMap<LineId, usize>>,
+    positions: HashMap<LineId, usize>,
 }
 
 impl Lines {
@@ -24,7 +27,17 @@ impl Lines {
 
     /// The line `id`, if it is configured.
     pub fn by_id(&self, id: &LineId) -> Option<&Line> {
-        self.positions.get(id).map(|&position| &self.lines[position])
+        self.0.positions.get(id).map(|&position| &self.0.lines[position])
+    }
+
+    /// The business of the line `id`, if the line is configured.
+    pub fn business(&self, id: &LineId) -> Option<&BusinessId> {
+        self.by_id(id).map(|line| &line.business)
+    }
+
+    /// Whether `other` is a clone of these lines.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The first of `ids` that is configured.
@@ -52,15 +65,15 @@ impl Deref for Lines {
     type Target = [Line];
 
     fn deref(&self) -> &[Line] {
-        &self.lines
+        &self.0.lines
     }
 }
 
 impl FromIterator<Line> for Lines {
     fn from_iter<T: IntoIterator<Item = Line>>(lines: T) -> Self {
-        let lines: Arc<[Line]> = lines.into_iter().collect();
+        let lines: Vec<Line> = lines.into_iter().collect();
         let positions = lines.iter().enumerate().map(|(position, line)| (line.id.clone(), position)).collect();
-        Self { lines, positions: Arc::new(positions) }
+        Self(Arc::new(List { lines, positions }))
     }
 }
 

@@ -11,6 +11,7 @@ pub mod inbound;
 pub mod line;
 pub mod lines;
 pub mod listing;
+pub mod live;
 pub mod messaging_limit;
 pub mod number_plans;
 pub mod outcome;
@@ -43,6 +44,7 @@ pub use ids::{BusinessId, CampaignId, EntryId, LineId, PartId, SubscriberId, Wab
 pub use inbound::Inbound;
 pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line, LineAllowance, RateSource};
 pub use lines::Lines;
+pub use live::Live;
 pub use messaging_limit::MessagingLimit;
 pub use outcome::{Cause, ErrorScope, Outcome};
 pub use pause::{Pause, PauseScope, Pauses};

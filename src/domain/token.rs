@@ -5,14 +5,11 @@
 //! Every app on the WABA can read the token, so it contains no personal data, and a keyed checksum makes a forged
 //! token ineffective.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::fmt::Write as _;
 
 use siphasher::sip::SipHasher24;
 
-use super::{CampaignId, ClaimedRow, PartId};
+use super::{CampaignId, ClaimedRow, Live, PartId};
 
 /// The key of the checksum, shared by all workers of an installation.
 #[derive(Clone, Copy)]
@@ -35,26 +32,7 @@ impl TokenKey {
 }
 
 /// The current key of the installation. It changes when Redis lost the key and another process wrote a new one first.
-/// Cheap to clone; all clones share the key.
-#[derive(Clone)]
-pub struct SharedTokenKey(Arc<RwLock<TokenKey>>);
-
-impl SharedTokenKey {
-    /// A shared key with this initial value.
-    pub fn new(key: TokenKey) -> Self {
-        Self(Arc::new(RwLock::new(key)))
-    }
-
-    /// The current key.
-    pub fn get(&self) -> TokenKey {
-        *self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Replaces the key.
-    pub fn set(&self, key: TokenKey) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = key;
-    }
-}
+pub type SharedTokenKey = Live<TokenKey>;
 
 /// The prefix of the tokens of campaigns.
 const CAMPAIGN: &str = "p1";

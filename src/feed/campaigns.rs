@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    domain::{BusinessId, CampaignId, LineId, Lines, PartId, UnixMs},
+    domain::{BusinessId, CampaignId, LineId, Lines, Live, PartId, UnixMs},
     redis::{Result, Store, campaigns::CampaignRecord},
 };
 
@@ -41,7 +41,9 @@ impl From<CampaignRecord> for CampaignInfo {
 
 /// The cache.
 pub(super) struct Campaigns {
-    configured: Lines,
+    configured: Live<Lines>,
+    /// The configured lines, as they were at the last read.
+    listed: Lines,
     /// How long recipients are stored after the end of their campaign.
     retention: Duration,
     /// How long events are kept.
@@ -50,12 +52,13 @@ pub(super) struct Campaigns {
 }
 
 impl Campaigns {
-    pub(super) fn new(configured: Lines, retention: Duration, feed_retention: Duration) -> Self {
-        Self { configured, retention, feed_retention, known: HashMap::new() }
+    pub(super) fn new(configured: Live<Lines>, retention: Duration, feed_retention: Duration) -> Self {
+        Self { listed: configured.get(), configured, retention, feed_retention, known: HashMap::new() }
     }
 
     /// Reads the campaigns of `parts` that are not in the cache, or no longer fresh.
     pub(super) async fn read(&mut self, store: &Store, parts: impl IntoIterator<Item = PartId>) -> Result<()> {
+        self.listed = self.configured.get();
         let is_known = |part: &PartId| {
             let info = self.known.get(&part.campaign);
             info.is_some_and(|info| info.lines.len() > part.number.into() && info.read_at.elapsed() < FRESH)
@@ -97,6 +100,6 @@ impl Campaigns {
 
     /// The portfolio of a line, if the line is configured.
     pub(super) fn business(&self, line: &LineId) -> Option<&BusinessId> {
-        self.configured.by_id(line).map(|line| &line.business)
+        self.listed.business(line)
     }
 }

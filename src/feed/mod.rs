@@ -21,7 +21,7 @@ use tracing::debug;
 
 use self::{campaigns::Campaigns, observer::Observer, relay::Relay};
 use crate::{
-    domain::Lines,
+    domain::{Lines, Live},
     redis::{Store, StoreError, clock::Clock, feed::FeedLimits},
 };
 
@@ -52,7 +52,7 @@ pub struct Feed {
     /// The clock of Redis.
     pub clock: Arc<Clock>,
     /// Every configured line.
-    pub lines: Lines,
+    pub lines: Live<Lines>,
     /// How long a duty belongs to one worker without renewal.
     pub lease: Duration,
     /// How long recipients are stored after the end of their campaign.

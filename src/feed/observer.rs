@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    domain::{BusinessId, Event, EventType, Hold, HoldScope, LineId, Lines, MetaCode, Template, UnixMs, WabaId},
+    domain::{BusinessId, Event, EventType, Hold, HoldScope, LineId, Lines, Live, MetaCode, Template, UnixMs, WabaId},
     redis::{Result, Store, clock::Clock},
     stats::{
         StatisticsReader,
@@ -25,7 +25,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Compares the current states with those published last.
 pub(super) struct Observer {
-    lines: Lines,
+    lines: Live<Lines>,
     compared_at: Option<Instant>,
     /// The templates of each WABA, with the time of the sync that found them.
     templates: HashMap<WabaId, (UnixMs, Vec<Template>)>,
@@ -96,7 +96,7 @@ struct TemplateFields<'a> {
 }
 
 impl Observer {
-    pub(super) fn new(lines: Lines) -> Self {
+    pub(super) fn new(lines: Live<Lines>) -> Self {
         Self { lines, compared_at: None, templates: HashMap::new() }
     }
 
@@ -146,7 +146,7 @@ impl Observer {
             let text = serde_json::to_string(&fields).expect("only strings and numbers");
             states.insert(Subject::Hold(scope), text);
         }
-        let ids = self.lines.ids();
+        let ids = self.lines.get().ids();
         for (line, snapshot) in ids.iter().zip(reader.line_snapshots(&ids, &stops, now).await?) {
             states.insert(Subject::Line(line.clone()), line_state(&snapshot).to_owned());
         }
@@ -162,7 +162,8 @@ impl Observer {
 
     /// Reads the templates of WABAs that were synced since the last read.
     async fn read_templates(&mut self, store: &Store) -> Result<()> {
-        let wabas: Vec<WabaId> = self.lines.wabas().into_keys().cloned().collect();
+        let wabas: Vec<WabaId> = self.lines.get().wabas().into_keys().cloned().collect();
+        self.templates.retain(|waba, _| wabas.contains(waba));
         for (waba, synced_at) in wabas.iter().zip(store.templates_synced_at(&wabas).await?) {
             let read_at = self.templates.get(waba).map(|(at, _)| *at);
             if synced_at.is_some()
@@ -180,12 +181,14 @@ impl Observer {
         match subject {
             Subject::Hold(_) => self.hold_event(EventType::HoldBegan, text, now),
             Subject::Line(line) => {
-                let business = self.lines.by_id(line).map(|line| &line.business);
+                let lines = self.lines.get();
+                let business = lines.business(line);
                 let id = format!("line:{line}:{text}:{}", now.0);
                 Some(json(id, EventType::LineState, now, business, Some(line), LineFields { state: text }))
             }
             Subject::Template(waba, template, language) => {
-                let business = self.lines.of_waba(waba).next().map(|line| &line.business);
+                let lines = self.lines.get();
+                let business = lines.of_waba(waba).next().map(|line| &line.business);
                 let id = format!("template:{waba}/{template}/{language}:{text}:{}", now.0);
                 let fields = TemplateFields { waba, template, language, status: text };
                 Some(json(id, EventType::TemplateState, now, business, None, fields))
@@ -206,7 +209,7 @@ impl Observer {
             _ => ("ended", fields.until.map_or(now, |until| until.min(now))),
         };
         let id = format!("hold:{scope}:{}:{word}", fields.since.0);
-        Some(json(id, event, at, scope.business(&self.lines), held_line, fields))
+        Some(json(id, event, at, scope.business(&self.lines.get()), held_line, fields))
     }
 }
 

@@ -41,7 +41,8 @@ impl Intake {
         }
         let definition =
             self.store.definitions(&[campaign]).await?.pop().flatten().map(|definition| definition.campaign);
-        let line = definition.as_ref().and_then(|definition| self.lines.first_of(&definition.lines));
+        let lines = self.lines.get();
+        let line = definition.as_ref().and_then(|definition| lines.first_of(&definition.lines));
         let event = Event {
             business: line.map(|line| &line.business),
             campaign: Some(campaign),

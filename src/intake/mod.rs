@@ -29,7 +29,7 @@ pub use suppressions::Imported;
 
 use crate::{
     api_types::UploadResult,
-    domain::{CampaignId, CampaignState, Lines},
+    domain::{CampaignId, CampaignState, Lines, Live},
     redis::{Store, clock::Clock},
     rules::contact_hours::ContactHours,
 };
@@ -93,7 +93,7 @@ pub struct Intake {
     /// Redis server time.
     pub clock: Arc<Clock>,
     /// The lines that campaigns may use: the configured ones, or those of the caller.
-    pub lines: Lines,
+    pub lines: Live<Lines>,
     /// Whether the caller is limited to `lines`. Campaigns on other lines are then hidden from the caller.
     pub is_limited: bool,
     /// How long after a restart of Redis other processes may still replay lost writes: `dispatch.lease`.
@@ -103,7 +103,7 @@ pub struct Intake {
     /// Refuses recipients before Redis is full: `intake.memory_share_max`.
     pub memory: MemoryGuard,
     /// `[[contact_hours]]`
-    pub contact_hours: ContactHours,
+    pub contact_hours: Live<ContactHours>,
 }
 
 impl Intake {

@@ -269,7 +269,7 @@ impl Intake {
 
     /// Errors: `Taken` if the caller may not see the campaign that has its `external_id`.
     pub(super) fn check_is_own(&self, existing: &Campaign) -> Result<(), IntakeError> {
-        if self.is_limited && self.lines.first_of(&existing.lines).is_none() {
+        if self.is_limited && self.lines.get().first_of(&existing.lines).is_none() {
             return Err(IntakeError::Taken(existing.external_id.clone().unwrap_or_default()));
         }
         Ok(())
@@ -349,14 +349,14 @@ impl Intake {
         if lines.is_empty() {
             problems.push(format!("lines is empty: name at least one line; there are {}", self.configured()));
         }
-        let mut seen = HashSet::new();
+        let (configured, mut seen) = (self.lines.get(), HashSet::new());
         let mut wabas: Vec<(&LineId, &WabaId)> = Vec::new();
         for line in lines {
             if !seen.insert(line) {
                 problems.push(format!("line {} is named twice in lines: leave one out", truncated_id(line)));
                 continue;
             }
-            match self.lines.by_id(line).map(|line| &line.waba) {
+            match configured.by_id(line).map(|line| &line.waba) {
                 None => {
                     let configured = self.configured();
                     problems.push(format!("line {} is not configured: there are {configured}", truncated_id(line)));
@@ -385,7 +385,8 @@ impl Intake {
             problems.push(problem);
             return;
         }
-        let Some(line) = self.lines.first_of(&new.lines) else { return };
+        let lines = self.lines.get();
+        let Some(line) = lines.first_of(&new.lines) else { return };
         match line.frequency_cap {
             None => problems.push(format!(
                 "frequency_cap is {cap}, but the marketing of business {} is not counted: give the business a frequency_cap in \
@@ -403,16 +404,18 @@ impl Intake {
 
     /// The configured lines as text, at most [`VALUES_SHOWN_MAX`] of them.
     fn configured(&self) -> String {
-        let mut lines: Vec<&str> = self.lines.iter().map(|line| line.id.as_str()).collect();
-        lines.sort_unstable();
-        listed(lines, VALUES_SHOWN_MAX)
+        let lines = self.lines.get();
+        let mut ids: Vec<&str> = lines.iter().map(|line| line.id.as_str()).collect();
+        ids.sort_unstable();
+        listed(ids, VALUES_SHOWN_MAX)
     }
 
     /// Checks that the template still exists and the campaign's recipients still fit it.
     ///
     /// Errors: `Template` if the template was deleted, or edited so that they no longer fit.
     pub(super) async fn check_template_still_fits(&self, campaign: &Campaign) -> Result<(), IntakeError> {
-        let waba = self.lines.first_of(&campaign.lines).map(|line| &line.waba);
+        let lines = self.lines.get();
+        let waba = lines.first_of(&campaign.lines).map(|line| &line.waba);
         let fits = templates::check_still_fits(&self.store, waba, campaign).await?;
         Ok(fits.map_err(TemplateProblem::Unsupported)?)
     }

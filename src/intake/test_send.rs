@@ -78,13 +78,13 @@ impl Intake {
         if self.first_recipients(of, 1).await?.is_empty() {
             return Err(if record.numbers == 0 { IntakeError::Empty(of) } else { IntakeError::NobodyLeft(of) });
         }
-        if let Some(line) = self.lines.first_of(&campaign.lines) {
+        let listed = self.lines.get();
+        if let Some(line) = listed.first_of(&campaign.lines) {
             let (name, language) = (campaign.template.name.clone(), campaign.template.language.as_str().to_owned());
             self.check_template(&line.waba, &TemplateName { name, language }).await?;
         }
         self.check_template_still_fits(&campaign).await?;
-        let lines: Vec<LineId> =
-            campaign.lines.iter().filter(|line| self.lines.by_id(line).is_some()).cloned().collect();
+        let lines: Vec<LineId> = campaign.lines.iter().filter(|line| listed.by_id(line).is_some()).cloned().collect();
         if lines.is_empty() {
             let problem = format!("none of the lines of campaign {of} is configured any more: configure one of them");
             return Err(IntakeError::Invalid(vec![problem]));

@@ -142,7 +142,7 @@ impl Intake {
             rows,
             buffered: VecDeque::new(),
             form,
-            groups: Groups::of_campaign(&record.campaign, self.contact_hours.clone(), self.clock.now()),
+            groups: Groups::of_campaign(&record.campaign, self.contact_hours.get(), self.clock.now()),
             stored: upload.progress.clone(),
             digest: SipHasher24::new(),
             number: 0,
@@ -238,7 +238,8 @@ impl Intake {
     /// Errors: `Invalid` if none of them is configured.
     async fn weights(&self, record: &CampaignRecord) -> Result<Vec<(LineId, f64)>, IntakeError> {
         // Lines that are no longer configured are left out: they would not send their recipients.
-        let lines: Vec<&Line> = record.campaign.lines.iter().filter_map(|line| self.lines.by_id(line)).collect();
+        let listed = self.lines.get();
+        let lines: Vec<&Line> = record.campaign.lines.iter().filter_map(|line| listed.by_id(line)).collect();
         if lines.is_empty() {
             let ids: Vec<&str> = record.campaign.lines.iter().map(LineId::as_str).collect();
             let problem = format!(

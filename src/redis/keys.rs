@@ -52,6 +52,8 @@ keys! {
     processes() => "processes";
     /// HASH: worker → ids of the lines that it lists, JSON.
     line_lists() => "line_lists";
+    /// STRING: counter that rises when a worker replaces its list of lines.
+    line_lists_version() => "line_lists_version";
     /// HASH: line that a worker lists, or listed within `id_retention` → its WABA and an expiry time, JSON.
     known_lines() => "known_lines";
     /// HASH of holds: scope (`line:3001`, `template:2001/name/language`, …) → JSON with code, reason and end.

@@ -78,6 +78,8 @@ pub struct LiveWorkers {
     pub workers: Vec<String>,
     /// Whether the registry has the list of lines of the calling worker.
     pub is_registered: bool,
+    /// Another number after each change of a list of lines. The lists have to be read after it.
+    pub lists_version: u64,
 }
 
 impl Store {
@@ -160,12 +162,14 @@ impl Store {
             .zrembyscore(&key, 0, now.0)
             .zrembyscore(&key, too_late, "+inf")
             .zrange(&key, 0, -1)
-            .hexists(self.keys.line_lists(), worker);
+            .hexists(self.keys.line_lists(), worker)
+            .get(self.keys.line_lists_version());
         let mut answers: Vec<Value> = self.query_all("ZADD workers", &pipeline).await?;
+        let lists_version: Option<u64> = read("GET line_lists_version", answers.pop().unwrap_or_default())?;
         let is_registered = read("HEXISTS line_lists", answers.pop().unwrap_or_default())?;
         let mut workers: Vec<String> = read("ZRANGE workers", answers.pop().unwrap_or_default())?;
         workers.sort_unstable();
-        Ok(LiveWorkers { workers, is_registered })
+        Ok(LiveWorkers { workers, is_registered, lists_version: lists_version.unwrap_or(0) })
     }
 
     /// Removes a worker that stops.

@@ -4,7 +4,7 @@
 //! Processes may have different `[[line]]` lists, for example while a change is rolled out. A worker writes its list
 //! before its first heartbeat, and its lines with their WABAs into the known lines. A line stays known for
 //! `id_retention` after a worker last listed it. Until then every process accepts the statuses of the line's
-//! messages.
+//! messages. A worker that replaces its list raises the version of the lists, after which the others read them again.
 //!
 //! If a worker dies: housekeeping removes its list. Its lines stay known until they expire.
 
@@ -65,6 +65,18 @@ impl Store {
         pipeline.hset(self.keys.readable_versions(), worker, data_version::READS);
         pipeline.hset(self.keys.line_lists(), worker, list);
         self.query_all::<u8>("HSET lines", &pipeline).await.map(drop)
+    }
+
+    /// Makes the other workers read the lists again, after a worker has replaced its list.
+    pub async fn announce_line_lists(&self) -> Result<()> {
+        self.query("INCR line_lists_version", cmd("INCR").arg(self.keys.line_lists_version())).await
+    }
+
+    /// The version of the lists: another number after each change of one.
+    pub async fn line_lists_version(&self) -> Result<u64> {
+        let version: Option<u64> =
+            self.query("GET line_lists_version", cmd("GET").arg(self.keys.line_lists_version())).await?;
+        Ok(version.unwrap_or(0))
     }
 
     /// The lines that each of `workers` lists; `None` for a worker without a list, as older versions are.

@@ -69,6 +69,11 @@ impl fmt::Display for Numbers {
 }
 
 impl ContactHours {
+    /// Whether `other` is a clone of these contact hours.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The contact hours with these rules. Of two rules with the same name or numbers, the first counts.
     pub fn new(all: Vec<ContactRule>) -> Self {
         let (mut by_prefix, mut of_others) = (HashMap::new(), None);

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api_types::{Statistics, Waiting},
-    domain::{CampaignId, CampaignState, LineId, Lines, PartId, State, UnixMs, template::Category},
+    domain::{CampaignId, CampaignState, LineId, Lines, Live, PartId, State, UnixMs, template::Category},
     redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
     rules::{contact_hours::ContactHours, windows::Windows},
 };
@@ -66,19 +66,19 @@ type CachedLoads = (UnixMs, Arc<Loads>);
 pub struct StatisticsReader {
     store: Store,
     /// The configured lines.
-    lines: Lines,
-    contact_hours: ContactHours,
+    lines: Live<Lines>,
+    contact_hours: Live<ContactHours>,
     loads: Arc<Mutex<Option<CachedLoads>>>,
 }
 
 impl StatisticsReader {
     /// A reader for an installation with these lines.
-    pub fn new(store: Store, lines: Lines) -> Self {
-        Self { store, lines, contact_hours: ContactHours::default(), loads: Arc::default() }
+    pub fn new(store: Store, lines: Live<Lines>) -> Self {
+        Self { store, lines, contact_hours: Live::default(), loads: Arc::default() }
     }
 
     /// The same reader for an installation with these contact hours.
-    pub fn with_contact_hours(self, contact_hours: ContactHours) -> Self {
+    pub fn with_contact_hours(self, contact_hours: Live<ContactHours>) -> Self {
         Self { contact_hours, ..self }
     }
 
@@ -117,8 +117,8 @@ impl StatisticsReader {
     ) -> Result<(Option<UnixMs>, Vec<Waiting>)> {
         let stops = self.stops(now).await?;
         let work = self.work(record, counts, &stops, now).await?;
-        let line = self.lines.first_of(&record.campaign.lines);
-        let waiting_for = waiting_for(record, line, &stops, &work, now);
+        let lines = self.lines.get();
+        let waiting_for = waiting_for(record, lines.first_of(&record.campaign.lines), &stops, &work, now);
         Ok((self.eta(record, &stops, &waiting_for, &work, now, now).await?, waiting_for))
     }
 
@@ -133,8 +133,8 @@ impl StatisticsReader {
         }
         let from = record.campaign.start_at.map_or(now, |start_at| start_at.max(now));
         let work = self.work(record, &counts, stops, now).await?;
-        let line = self.lines.first_of(&record.campaign.lines);
-        let waiting_for = would_wait_for(record, line, stops, &work, now);
+        let lines = self.lines.get();
+        let waiting_for = would_wait_for(record, lines.first_of(&record.campaign.lines), stops, &work, now);
         let ends_at = self.eta(record, stops, &waiting_for, &work, now, from).await?;
         let starts_at = eta::first_send(&waiting_for, &work, from);
         Ok(Forecast { recipients, left, starts_at, ends_at, waiting_for })
@@ -157,7 +157,8 @@ impl StatisticsReader {
             return Ok(None);
         };
         let messages: f64 = work.iter().map(|work| work.ours(weight).with_those_before(&work.others)).sum();
-        let line = self.lines.first_of(&record.campaign.lines);
+        let lines = self.lines.get();
+        let line = lines.first_of(&record.campaign.lines);
         let limited = line.and_then(|line| Some((&line.business, *stops.limited.get(&line.business)?)));
         let by_limit = match limited {
             Some((business, limited)) => {
@@ -219,7 +220,8 @@ impl StatisticsReader {
         let (holds, stored, known) =
             tokio::try_join!(self.store.holds(now), self.store.pauses(), self.store.messaging_limits())?;
         let limited = self.store.limited_businesses(&known, now).await?;
-        let businesses = self.lines.iter().map(|line| &line.business);
+        let lines = self.lines.get();
+        let businesses = lines.iter().map(|line| &line.business);
         let limit_unknown = businesses.filter(|business| !known.contains_key(*business)).cloned().collect();
         Ok(Stops { holds, pauses: stored.pauses, limit_unknown, limited })
     }
@@ -233,8 +235,9 @@ impl StatisticsReader {
             false => self.store.unlisted(lines, now).await?,
         };
         let silences = self.silences(lines, &owners, now).await?;
+        let listed = self.lines.get();
         let snapshot = |(n, id): (usize, &LineId)| {
-            let (line, owner, report) = (self.lines.by_id(id), owners[n].clone(), reports[n].clone());
+            let (line, owner, report) = (listed.by_id(id), owners[n].clone(), reports[n].clone());
             LineSnapshot {
                 control: controls[n].clone(),
                 pauses: stops.pauses.on(line.map(|line| &line.business)),
@@ -279,7 +282,7 @@ impl StatisticsReader {
     }
 
     async fn read_loads(&self) -> Result<Loads> {
-        let lines = self.lines.ids();
+        let lines = self.lines.get().ids();
         let work = self.store.work_of(&lines).await?;
         let work: Vec<(&LineId, PartId)> =
             lines.iter().zip(&work).flat_map(|(line, parts)| parts.iter().map(move |&part| (line, part))).collect();
@@ -306,7 +309,8 @@ impl StatisticsReader {
     /// The windows of a part; `None`: its messages leave at all hours.
     fn windows_of(&self, record: &CampaignRecord, part: PartId) -> Option<Windows> {
         let CampaignRecord { campaign, zones, .. } = record;
-        let hours = Some(&self.contact_hours).filter(|_| campaign.template.category == Category::Marketing);
+        let hours = self.contact_hours.get();
+        let hours = Some(&hours).filter(|_| campaign.template.category == Category::Marketing);
         let group = zones.get(&part.number).map(String::as_str);
         Windows::of_part(campaign.send_window.as_ref(), group, hours).ok().flatten()
     }

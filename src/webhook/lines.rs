@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    domain::{BusinessId, LineId, Lines, WabaId},
+    domain::{LineId, Lines, Live, WabaId},
     redis::{Result, Store},
 };
 
@@ -35,7 +35,7 @@ pub enum LineOwner {
 /// The lines of the installation.
 pub struct KnownLines {
     store: Store,
-    own: Lines,
+    own: Live<Lines>,
     known: RwLock<HashMap<LineId, WabaId>>,
     /// When the registry was last read. Locked during a read.
     read_at: tokio::sync::Mutex<Option<Instant>>,
@@ -43,7 +43,7 @@ pub struct KnownLines {
 
 impl KnownLines {
     /// `own`: the lines that this process lists.
-    pub fn new(store: Store, own: Lines) -> Self {
+    pub fn new(store: Store, own: Live<Lines>) -> Self {
         Self { store, own, known: RwLock::default(), read_at: tokio::sync::Mutex::default() }
     }
 
@@ -52,7 +52,7 @@ impl KnownLines {
     /// Errors: the line is not listed here, and the registry could not be read.
     pub async fn owner(&self, line: &str, waba: &str) -> Result<LineOwner> {
         let line = LineId::from(line);
-        if let Some(own) = self.own.by_id(&line) {
+        if let Some(own) = self.own.get().by_id(&line) {
             return Ok(if own.waba.as_str() == waba { LineOwner::Ours(line) } else { LineOwner::Foreign });
         }
         let known = |lines: &HashMap<LineId, WabaId>| lines.get(&line).cloned();
@@ -63,19 +63,9 @@ impl KnownLines {
         }
     }
 
-    /// The business of a line that this process lists.
-    pub fn business(&self, line: &LineId) -> Option<&BusinessId> {
-        self.own.by_id(line).map(|line| &line.business)
-    }
-
-    /// The business of a line that this process lists, if the business has a frequency cap.
-    pub fn capped_business(&self, line: &LineId) -> Option<&BusinessId> {
-        self.own.by_id(line).filter(|line| line.frequency_cap.is_some()).map(|line| &line.business)
-    }
-
-    /// The business of a WABA of which this process lists a line.
-    pub fn business_of_waba(&self, waba: &WabaId) -> Option<&BusinessId> {
-        self.own.of_waba(waba).next().map(|line| &line.business)
+    /// The lines that this process lists.
+    pub fn listed(&self) -> Lines {
+        self.own.get()
     }
 
     /// `waba`, if it owns a line of ours.
@@ -83,7 +73,7 @@ impl KnownLines {
     /// Errors: as [`KnownLines::owner`].
     pub async fn waba(&self, waba: &str) -> Result<Option<WabaId>> {
         let waba = WabaId::from(waba);
-        if self.own.of_waba(&waba).next().is_some() {
+        if self.own.get().of_waba(&waba).next().is_some() {
             return Ok(Some(waba));
         }
         let known = |lines: &HashMap<LineId, WabaId>| lines.values().find(|known| **known == waba).cloned();

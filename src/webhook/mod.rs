@@ -81,7 +81,7 @@ use self::{
     signature::{Signature, Verifier},
 };
 use crate::{
-    domain::{LineId, Lines, Secret, SecretDigest, SharedTokenKey},
+    domain::{LineId, Lines, Live, Secret, SecretDigest, SharedTokenKey},
     json,
     redis::{Store, StoreError, clock::Clock, inbound::InboundLimits},
     rules::stop_words::StopWords,
@@ -161,13 +161,13 @@ pub struct WebhookSettings {
     /// How much of the inbound streams is kept.
     pub inbound: InboundLimits,
     /// The lines that this process lists.
-    pub lines: Lines,
+    pub lines: Live<Lines>,
     /// Readiness, which reports whether webhooks are refused.
     pub health: Health,
     /// The systems to which every webhook is forwarded unchanged.
     pub forwards: Vec<Forwards>,
     /// The messages with which people opt out.
-    pub stop_words: StopWords,
+    pub stop_words: Live<StopWords>,
 }
 
 /// The state that the handlers share. Cheap to clone.

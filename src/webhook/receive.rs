@@ -41,8 +41,8 @@ use super::{
 use crate::{
     domain::{
         CallingCode, Campaign, CampaignId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint, Inbound,
-        Language, LineId, Lines, News, OnWithheld, PartId, Phone, SharedTokenKey, SuppressionScope, SuppressionSource,
-        Token, TokenKey, UnixMs, WabaId, Wamid, campaign::OptOutButton, inbound::Content, policy,
+        Language, LineId, Lines, Live, News, OnWithheld, PartId, Phone, SharedTokenKey, SuppressionScope,
+        SuppressionSource, Token, TokenKey, UnixMs, WabaId, Wamid, campaign::OptOutButton, inbound::Content, policy,
     },
     redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     rules::stop_words::StopWords,
@@ -81,7 +81,7 @@ pub struct Receiver {
     faults: FailureJudge,
     limited: LimitedBusinesses,
     inbound_counter: InboundCounter,
-    stop_words: StopWords,
+    stop_words: Live<StopWords>,
 }
 
 /// The part of a campaign's definition that webhooks need; empty if the campaign was deleted.
@@ -136,7 +136,7 @@ impl Receiver {
         store: Store,
         clock: Arc<Clock>,
         token_key: SharedTokenKey,
-        listed: Lines,
+        listed: Live<Lines>,
         committer: Committer,
         finder: MessageFinder,
         inbound_counter: InboundCounter,
@@ -155,12 +155,12 @@ impl Receiver {
             unlikely_lookups: RateLimiter::direct(Quota::per_second(UNLIKELY_LOOKUPS_PER_SECOND)),
             key_reads: RateLimiter::direct(Quota::per_second(KEY_READS_PER_SECOND)),
             inbound_counter,
-            stop_words: StopWords::default(),
+            stop_words: Live::default(),
         }
     }
 
     /// Sets the stop words, with which people opt out.
-    pub fn with_stop_words(self, stop_words: StopWords) -> Self {
+    pub fn with_stop_words(self, stop_words: Live<StopWords>) -> Self {
         Self { stop_words, ..self }
     }
 
@@ -177,7 +177,7 @@ impl Receiver {
     async fn process_changes(&self, payload: &Payload<'_>, counts: &mut WebhookCounts) -> Result<(), Unavailable> {
         let now = self.clock.now();
         self.refresh_key_if_stale(payload).await.map_err(|cause| Unavailable::because(&cause))?;
-        let (mut received, mut wishes) = (Received::default(), Wishes::default());
+        let (mut received, mut wishes, listed) = (Received::default(), Wishes::default(), self.lines.listed());
         for (index, (entry, change)) in payload.changes().enumerate() {
             match change {
                 WebhookChange::Messages(messages) => {
@@ -189,7 +189,7 @@ impl Receiver {
                     let owner = self.lines.owner(&preferences.line, &entry.waba).await;
                     let owner = owner.map_err(|cause| Unavailable::because(&cause))?;
                     if let LineOwner::Ours(line) = owner
-                        && let Some(business) = self.lines.business(&line)
+                        && let Some(business) = listed.business(&line)
                     {
                         for Preference { phone, stops, at } in &preferences.people {
                             let wish = if *stops { Wish::STOP_MARKETING } else { Wish::Resume };
@@ -215,7 +215,7 @@ impl Receiver {
                     let waba = self.lines.waba(&entry.waba).await.map_err(|cause| Unavailable::because(&cause))?;
                     if let Some(waba) = waba {
                         let at = entry.at.unwrap_or(now);
-                        let business = self.lines.business_of_waba(&waba);
+                        let business = listed.of_waba(&waba).next().map(|line| &line.business);
                         let applied = account::apply(&self.store, &waba, business, change, at, now).await;
                         applied.map_err(|cause| Unavailable::because(&cause))?;
                         counts.used[index] = true;
@@ -229,19 +229,23 @@ impl Receiver {
             if let News::Failed(reason) = failed.news {
                 let waba = WabaId::from(failed.waba);
                 let cause = FailureCause { reason, details: failed.details, at: failed.at };
-                let origin = self.origin(failed, &waba);
+                let origin = Self::origin(&listed, failed, &waba);
                 self.faults.judge_account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
         }
         let limited = self.limited.get().await;
-        let business = |line: &LineId| self.lines.business(line).filter(|business| limited.contains(*business));
+        let capped = |line: &LineId| {
+            let line = listed.by_id(line).filter(|line| line.frequency_cap.is_some());
+            line.map(|line| &line.business)
+        };
+        let business = |line: &LineId| listed.business(line).filter(|business| limited.contains(*business));
         let (mut places, mut withheld, key) =
             (PlaceChanges::default(), WithheldPeople::default(), self.token_key.get());
         for item in &news {
             if let (Some(business), Some(sender)) = (business(&item.line), item.sender) {
                 places.add_wrote(business, &item.line, sender.into(), item.at);
             }
-            self.note_person(item, &messages, (&mut wishes, &mut withheld), now, &key);
+            Self::note_person(&listed, item, &messages, (&mut wishes, &mut withheld), now, &key);
         }
         let (mut facts, mut without_token) = (Vec::with_capacity(news.len()), Vec::new());
         for item in news {
@@ -260,18 +264,20 @@ impl Receiver {
         for (item, located) in facts.iter_mut().filter(|(item, _)| item.misses_number()) {
             let number = self.store.number(located.part, located.fact.row).await;
             item.name_person(number.map_err(|cause| Unavailable::because(&cause))?);
-            self.note_person(item, &messages, (&mut wishes, &mut withheld), now, &key);
+            Self::note_person(&listed, item, &messages, (&mut wishes, &mut withheld), now, &key);
         }
         // Stored before the facts, because the facts can make a withheld message claimable: its next attempt must find
         // the person stored.
         withheld.store(&self.store, now).await.map_err(|cause| Unavailable::because(&cause))?;
-        self.add_tapped_opt_outs(&facts, &messages, &mut wishes).await.map_err(|cause| Unavailable::because(&cause))?;
+        self.add_tapped_opt_outs(&listed, &facts, &messages, &mut wishes)
+            .await
+            .map_err(|cause| Unavailable::because(&cause))?;
         wishes.store(&self.store, &self.token_key).await.map_err(|cause| Unavailable::because(&cause))?;
         let were_held = self.were_held(&facts).await.map_err(|cause| Unavailable::because(&cause))?;
         let (mut judged, mut unreached) = (Vec::with_capacity(facts.len()), Unreached::default());
         for ((item, mut located), was_held) in facts.into_iter().zip(were_held) {
             let waba = WabaId::from(item.waba);
-            let origin = self.origin(&item, &waba);
+            let origin = Self::origin(&listed, &item, &waba);
             self.judge(origin, was_held, &mut located, now).await.map_err(|cause| Unavailable::because(&cause))?;
             if let Some(message) = item.message {
                 messages[message].message.answers =
@@ -280,7 +286,7 @@ impl Receiver {
             if let (Some(business), Some(recipient)) = (business(&item.line), item.recipient) {
                 places.add_fate(business, &item.line, recipient.into(), &located);
             }
-            if let (Some(business), Some(recipient)) = (self.lines.capped_business(&item.line), item.recipient) {
+            if let (Some(business), Some(recipient)) = (capped(&item.line), item.recipient) {
                 unreached.add(business, recipient, &located, &self.token_key.get());
             }
             judged.push(located);
@@ -294,14 +300,14 @@ impl Receiver {
 
     /// Adds the wish of the person, and the person from whom Meta withheld marketing, if the number is known.
     fn note_person(
-        &self,
+        listed: &Lines,
         item: &ReceivedNews<'_>,
         messages: &[LineMessage],
         (wishes, withheld): (&mut Wishes, &mut WithheldPeople),
         now: UnixMs,
         key: &TokenKey,
     ) {
-        let Some(business) = self.lines.business(&item.line) else { return };
+        let Some(business) = listed.business(&item.line) else { return };
         if let Some((phone, wish)) = Self::wish(item) {
             let message = item.of_wish(messages);
             wishes.add(business, Wished { phone, wish, at: item.at, message });
@@ -327,6 +333,7 @@ impl Receiver {
     /// Adds the wishes of people who tapped an opt-out button of a campaign.
     async fn add_tapped_opt_outs(
         &self,
+        listed: &Lines,
         facts: &[(ReceivedNews<'_>, LocatedFact)],
         messages: &[LineMessage],
         wishes: &mut Wishes,
@@ -335,7 +342,7 @@ impl Receiver {
             let (Some(text), Some(sender)) = (item.tapped, item.sender) else { continue };
             let campaign = self.campaign_info(located.part.campaign).await?;
             let button = campaign.opt_out_buttons.iter().find(|button| button.text == text);
-            if let (Some(button), Some(business)) = (button, self.lines.business(&item.line)) {
+            if let (Some(button), Some(business)) = (button, listed.business(&item.line)) {
                 let wish = Wish::Stop { scope: button.scope, source: SuppressionSource::Button };
                 let message = item.of_wish(messages);
                 wishes.add(business, Wished { phone: sender, wish, at: item.at, message });
@@ -344,8 +351,8 @@ impl Receiver {
         Ok(())
     }
 
-    fn origin<'a>(&'a self, item: &'a ReceivedNews<'_>, waba: &'a WabaId) -> ErrorOrigin<'a> {
-        let business = self.lines.business(&item.line);
+    fn origin<'a>(listed: &'a Lines, item: &'a ReceivedNews<'_>, waba: &'a WabaId) -> ErrorOrigin<'a> {
+        let business = listed.business(&item.line);
         ErrorOrigin { line: &item.line, waba, business, country: item.recipient.map(CallingCode::of), template: None }
     }
 
@@ -420,7 +427,7 @@ impl Receiver {
                 return;
             }
         };
-        let key = self.token_key.get();
+        let (key, stop_words) = (self.token_key.get(), self.stop_words.get());
         for status in &messages.statuses {
             let token = status.token.as_deref().and_then(|text| Token::read(&key, text));
             if only_with_token && token.is_none() {
@@ -472,7 +479,7 @@ impl Receiver {
                 sender: message.and_then(|_| sender(inbound)),
                 is_answer: message.is_some() && is_answer(inbound),
                 stops: match &inbound.content {
-                    Content::Text(text) => self.stop_words.stopped_by(text),
+                    Content::Text(text) => stop_words.stopped_by(text),
                     _ => None,
                 },
                 tapped: match &inbound.content {

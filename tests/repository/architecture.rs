@@ -45,6 +45,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
             "http",
             "intake",
             "redis",
+            "rules",
             "sim",
             "subscribers",
             "telemetry",

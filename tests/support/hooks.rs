@@ -92,7 +92,8 @@ impl Hooks {
             lines: LINES.iter().map(|id| world::line(id, 80.0)).collect(),
             health: Health::default(),
             forwards,
-            stop_words: StopWords::new([("stop", SuppressionScope::Marketing), ("stop all", SuppressionScope::All)]),
+            stop_words: StopWords::new([("stop", SuppressionScope::Marketing), ("stop all", SuppressionScope::All)])
+                .into(),
         };
         let (state, task) = WebhookState::new(store.clone(), clock.clone(), key.clone(), settings);
         let task = tokio::spawn(task);

@@ -45,6 +45,8 @@ pub struct Sent {
     pub to: String,
     /// `biz_opaque_callback_data`.
     pub token: String,
+    /// The access token in the header `authorization`.
+    pub access_token: String,
     /// The message was posted to `/marketing_messages`.
     pub is_marketing_api: bool,
 }
@@ -444,7 +446,11 @@ async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
         let at = clock::now();
         let is_marketing_api = words.next().as_deref() == Some("marketing_messages");
         assert_eq!(body["product_policy"].is_string(), is_marketing_api, "{body}");
-        let sent = Sent { version, line, to, token, is_marketing_api };
+        let bearer = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().starts_with("authorization: bearer ").then_some(line));
+        let access_token = bearer.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned();
+        let sent = Sent { version, line, to, token, access_token, is_marketing_api };
         let (version, line, to) = (sent.version.clone(), sent.line.clone(), sent.to.clone());
         let arrival = Arrival { version, line, to, earliest, latest, at };
         lock(&shared.courier.records.arrivals).push(arrival);

@@ -6,10 +6,9 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use pregon::{
     api_types::{NewCampaign, UploadResult},
-    domain::{CampaignId, Line, LineId, PartId, Recipient, State, Template, UnixMs},
+    domain::{CampaignId, Line, LineId, Live, PartId, Recipient, State, Template, UnixMs},
     intake::{Format, Intake, IntakeError, MemoryGuard},
     redis::{Address, Store, clock::Clock},
-    rules::contact_hours::ContactHours,
 };
 use serde_json::{Value, json};
 
@@ -125,7 +124,7 @@ pub async fn intake_at(address: &Address) -> Intake {
         grace_period: Duration::from_secs(10),
         recipients_max: u64::from(u32::MAX),
         memory: MemoryGuard::new(1.0),
-        contact_hours: ContactHours::default(),
+        contact_hours: Live::default(),
     }
 }
 

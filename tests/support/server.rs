@@ -80,10 +80,13 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
             redis.url(),
             surroundings(meta)
         );
-        let table =
-            |id: &str, rate: f64| format!("[[line]]\nid = \"{id}\"\nwaba = \"2001\"\nmessages_per_second = {rate}\n");
-        let lines = lines.iter().map(|(id, rate)| ((*id).to_owned(), table(id, *rate))).collect();
+        let lines = lines.iter().map(|(id, rate)| ((*id).to_owned(), Self::line(id, *rate))).collect();
         Self { dir: tempfile::tempdir().expect("a directory"), text, lines }
+    }
+
+    /// The table of a line of WABA 2001, with its rate per second.
+    pub fn line(id: &str, rate: f64) -> String {
+        format!("[[line]]\nid = \"{id}\"\nwaba = \"2001\"\nmessages_per_second = {rate}\n")
     }
 
     /// An installation with the configuration `text`, which must set the API key [`KEY`] and JSON logs.
@@ -94,6 +97,21 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
     /// The directory of configurations and logs.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Replaces `from` in the configuration file of the process `name`.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let path = self.dir.path().join(format!("{name}.toml"));
+        let text = std::fs::read_to_string(&path).expect("the configuration");
+        assert!(text.contains(from), "{from}");
+        std::fs::write(path, text.replace(from, to)).expect("written");
+    }
+
+    /// Replaces `from` in the configuration.
+    pub fn replaced(mut self, from: &str, to: &str) -> Self {
+        assert!(self.text.contains(from), "{from}");
+        self.text = self.text.replace(from, to);
+        self
     }
 
     /// Appends TOML to the configuration, such as further lines.
@@ -236,6 +254,11 @@ impl Server {
         let address = lines.find_map(|line| line["ops"].as_str().map(str::to_owned)).expect("its address in the log");
         let answer = reqwest::get(format!("http://{address}/{path}")).await.expect("an answer");
         (answer.status().as_u16(), answer.text().await.expect("a body"))
+    }
+
+    /// Waits until the log has `text` `n` times.
+    pub async fn logged(&self, n: usize, text: &str) {
+        super::until(text, async || self.log().matches(text).count() >= n).await;
     }
 
     pub fn log(&self) -> String {

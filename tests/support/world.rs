@@ -20,8 +20,8 @@ use pregon::{
         worker::Worker,
     },
     domain::{
-        Campaign, CampaignId, CampaignState, FrequencyCap, Line, LineId, MessagingLimit, OnDoubt, OnWithheld, Phone,
-        Recipient, RetryPolicy, Secret, State, Template, UnixMs, campaign::FEATURES, template::Category,
+        Campaign, CampaignId, CampaignState, FrequencyCap, Line, LineId, Live, MessagingLimit, OnDoubt, OnWithheld,
+        Phone, Recipient, RetryPolicy, Secret, State, Template, UnixMs, campaign::FEATURES, template::Category,
     },
     feed::Feed,
     graph::{GraphClient, GraphClientConfig},
@@ -31,6 +31,7 @@ use pregon::{
         clock::Clock,
         feed::FeedLimits,
         inbound::InboundLimits,
+        lines::LineControl,
         messaging_limits::KnownLimit,
         parts::PartCounts,
         uploads::{Admitted, Batch},
@@ -85,7 +86,7 @@ pub fn settings() -> DispatchSettings {
         pair_spacing: Duration::ZERO,
         id_retention: Duration::from_secs(3600),
         features: FEATURES,
-        contact_hours: ContactHours::default(),
+        contact_hours: Live::default(),
     }
 }
 
@@ -224,7 +225,7 @@ pub async fn housekeeping(store: &Store, lines: &[Line], graph: GraphClient) -> 
         store: store.clone(),
         clock: Arc::new(Clock::start(store).await.expect("a clock")),
         lines: lines.iter().cloned().collect(),
-        businesses: vec!["1001".into()],
+        businesses: Live::new(["1001".into()].into()),
         graph,
         lease: Duration::from_secs(3),
         templates_every: Duration::from_secs(3_600),
@@ -248,7 +249,8 @@ pub fn runner_setup(
     stop: &CancellationToken,
 ) -> RunnerSetup {
     let messaging_limits = [(line.business.clone(), MessagingLimit::Unlimited)].into();
-    let signals = RunnerSignals { are_known: true, messaging_limits, ..RunnerSignals::default() };
+    let controls = [(line.id.clone(), LineControl::default())].into();
+    let signals = RunnerSignals { controls, messaging_limits, ..RunnerSignals::default() };
     let metrics = OwnedLines::default().begin(&line.id);
     RunnerSetup {
         store: store.clone(),

@@ -31,7 +31,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts, metrics: &Metrics
         name: context.worker.clone(),
         store: context.store.clone(),
         clock: context.clock.clone(),
-        lines: context.lines.clone(),
+        lines: context.configured.lines.clone(),
         settings: DispatchSettings {
             headroom: dispatch.headroom,
             doubt_deadline: dispatch.doubt_deadline,
@@ -41,7 +41,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts, metrics: &Metrics
             pair_spacing: dispatch.pair_spacing,
             id_retention: context.config.id_retention,
             features: FEATURES,
-            contact_hours: context.config.contact_hours.clone(),
+            contact_hours: context.configured.contact_hours.clone(),
         },
         graph: graph.clone(),
         token_key: context.token_key.clone(),
@@ -55,8 +55,8 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts, metrics: &Metrics
         name: context.worker.clone(),
         store: context.store.clone(),
         clock: context.clock.clone(),
-        lines: context.lines.clone(),
-        businesses: context.config.businesses.iter().map(|business| business.id.clone()).collect(),
+        lines: context.configured.lines.clone(),
+        businesses: context.configured.businesses.clone(),
         graph: GraphClient::new(graph.clone())?,
         lease: dispatch.lease,
         templates_every: dispatch.templates_every,
@@ -71,7 +71,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts, metrics: &Metrics
     let allowances = AllowanceReader {
         store: context.store.clone(),
         clock: context.clock.clone(),
-        lines: context.lines.clone(),
+        lines: context.configured.lines.clone(),
         graph: GraphClient::new(graph)?,
     };
     context.shutdown.core("allowances", allowances.run(context.shutdown.stopping()));
@@ -88,7 +88,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts, metrics: &Metrics
             name: context.worker.clone(),
             store: context.store.clone(),
             clock: context.clock.clone(),
-            lines: context.lines.clone(),
+            lines: context.configured.lines.clone(),
             lease: dispatch.lease,
             retention: context.config.retention,
         };

@@ -8,6 +8,8 @@
 //! list of workers; the ops listener, which answers until then, stops; last, the private Redis stops.
 
 mod api;
+mod configured;
+mod deliveries;
 mod dispatch;
 mod listeners;
 mod presence;
@@ -27,16 +29,17 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
+    configured::Configured,
     listeners::{Http, Ops},
     presence::Presence,
     ready::{Ready, ReadyFile},
-    reload::{Live, Reload},
+    reload::{LiveParts, Reload},
 };
 use super::shutdown::{Shutdown, Signals, StopError, StopTimes};
 use crate::{
-    config::{Config, ConfigError, LineConfig, Role},
+    config::{Config, ConfigError, Role},
     dispatch::worker::OpenAttempts,
-    domain::{Line, Lines, SharedTokenKey, retry::BadRetryPolicy},
+    domain::{SharedTokenKey, retry::BadRetryPolicy},
     endpoint::NoEndpointClient,
     graph::BadGraphConfig,
     http::tls::TlsError,
@@ -154,7 +157,6 @@ impl Service {
     /// address first.
     pub async fn start_on(config: Config, roles: &[Role], http: Option<TcpListener>) -> Result<Self, ServeError> {
         config.check_roles(roles)?;
-        let lines = lines(&config);
         let dispatching = roles.contains(&Role::Dispatch);
         let waiting: &[NotReady] = if dispatching { &[NotReady::Redis, NotReady::Leases] } else { &[NotReady::Redis] };
         let health = Health::starting(waiting);
@@ -174,7 +176,7 @@ impl Service {
         let name = presence::name();
         let context = Context {
             config: &config,
-            lines,
+            configured: Configured::of(&config),
             worker: format!("{name}-{}-{:08x}", std::process::id(), rand::random::<u32>()),
             store: opened.store,
             clock: Arc::new(opened.clock),
@@ -194,7 +196,8 @@ impl Service {
         let watch = redis::watch(context.store.clone(), context.clock.clone(), health, shutdown.stopping());
         shutdown.core("redis watch", watch);
         let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
-        let reload = Reload { config: config.clone(), roles: roles.to_vec(), live };
+        let configured = context.configured.clone();
+        let reload = Reload { config: config.clone(), roles: roles.to_vec(), configured, live };
         shutdown.core("reload", reload.run(hangups, shutdown.stopping()));
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -202,7 +205,7 @@ impl Service {
             worker = context.worker,
             http = http.map(display),
             ops = %ops.address,
-            lines = context.lines.len(),
+            lines = config.lines.len(),
             "serving"
         );
         // Without a listener for requests, there is no load balancer to wait for.
@@ -233,7 +236,7 @@ impl Service {
 /// What every role needs to start.
 struct Context<'a> {
     config: &'a Config,
-    lines: Lines,
+    configured: Configured,
     /// The id of this process among the workers.
     worker: String,
     store: Store,
@@ -250,8 +253,8 @@ impl Context<'_> {
         &self,
         roles: &[Role],
         listener: Option<TcpListener>,
-    ) -> Result<(Option<SocketAddr>, Live), ServeError> {
-        let mut live = Live::default();
+    ) -> Result<(Option<SocketAddr>, LiveParts), ServeError> {
+        let mut live = LiveParts::default();
         if !roles.iter().any(|role| matches!(role, Role::Api | Role::Webhook)) {
             return Ok((None, live));
         }
@@ -260,7 +263,9 @@ impl Context<'_> {
         if roles.contains(&Role::Api) {
             let (sender, keys) = watch::channel(self.config.http.api_keys.clone().into());
             live.api_keys = Some(sender);
-            router = router.merge(api::start(self, keys)?);
+            let (api, deliveries) = api::start(self, keys)?;
+            live.deliveries = Some(deliveries);
+            router = router.merge(api);
         }
         if roles.contains(&Role::Webhook)
             && let Some(secrets) = webhook::secrets(self.config)
@@ -274,25 +279,4 @@ impl Context<'_> {
         http.serve(self.config, self.shutdown, router);
         Ok((Some(address), live))
     }
-}
-
-/// The configured lines, each with the settings of its WABA and its business.
-fn lines(config: &Config) -> Lines {
-    let line = |line: &LineConfig| {
-        let waba = config.wabas.iter().find(|waba| waba.id == line.waba)?;
-        let business = config.businesses.iter().find(|business| business.id == waba.business)?;
-        Some(Line {
-            id: line.id.clone(),
-            waba: line.waba.clone(),
-            business: waba.business.clone(),
-            token: waba.access_token.clone(),
-            display: line.display.clone(),
-            name: line.name.clone(),
-            messages_per_second: line.messages_per_second,
-            warm_up: line.warm_up.clone(),
-            marketing_api: waba.marketing_api,
-            frequency_cap: business.frequency_cap,
-        })
-    };
-    config.lines.iter().filter_map(line).collect()
 }

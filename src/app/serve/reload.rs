@@ -9,9 +9,14 @@ use tokio::{signal::unix::Signal, sync::watch, task, time};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::webhook;
+use super::{
+    configured::{self, Configured},
+    deliveries::Deliveries,
+    webhook,
+};
 use crate::{
     config::{ApiKey, Config, ConfigError, Role, Settings},
+    endpoint::NoEndpointClient,
     http::tls::{Certificate, Tls, TlsError},
     telemetry::logging::{self, BadLevel},
     webhook::WebhookSecrets,
@@ -20,24 +25,26 @@ use crate::{
 /// How often the files are compared with the loaded ones. Reading them takes a millisecond.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The prefixes of the keys that a reload can change. Other keys of `http.tls` can also change if HTTPS is served
-/// already.
+/// The beginnings of the keys that a reload can change, besides those of [`Configured`]. Further keys of `http.tls` can
+/// change if HTTPS is served already.
 const LIVE: [&str; 4] = ["http.api_keys", "webhook.verify_token", "webhook.app_secret", "log.level"];
 const TLS: &str = "http.tls.";
 
 /// The parts of a running service that a reload replaces. Each exists only if a role of the process uses it.
 #[derive(Default)]
-pub(super) struct Live {
+pub(super) struct LiveParts {
     pub(super) api_keys: Option<watch::Sender<Arc<[ApiKey]>>>,
     pub(super) webhook_secrets: Option<watch::Sender<WebhookSecrets>>,
     pub(super) tls: Option<Tls>,
+    pub(super) deliveries: Option<Deliveries>,
 }
 
 /// Reloads the configuration of a service.
 pub(super) struct Reload {
     pub(super) config: Config,
     pub(super) roles: Vec<Role>,
-    pub(super) live: Live,
+    pub(super) configured: Configured,
+    pub(super) live: LiveParts,
 }
 
 /// Why a configuration was not reloaded.
@@ -49,6 +56,8 @@ enum ReloadError {
     NeedsRestart(Vec<String>),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Endpoint(#[from] NoEndpointClient),
     #[error(transparent)]
     Level(#[from] BadLevel),
 }
@@ -99,6 +108,12 @@ impl Reload {
         }
         let tls = self.live.tls.as_ref().zip(config.http.tls.as_ref());
         let certificate = tls.map(|(tls, files)| Ok::<_, TlsError>((tls, Certificate::read(files)?))).transpose()?;
+        let deliveries = match &self.live.deliveries {
+            Some(deliveries) if configured::begins_with(&changed, &[configured::SUBSCRIBER]) => {
+                Some(deliveries.to(&config.subscribers)?)
+            }
+            _ => None,
+        };
         // Apply this change first: it is the only one that can fail.
         if config.log.level != self.config.log.level {
             logging::set_level(&config.log.level)?;
@@ -112,12 +127,16 @@ impl Reload {
         if let Some((live, secrets)) = self.live.webhook_secrets.as_ref().zip(webhook::secrets(&config)) {
             live.send_replace(secrets);
         }
+        self.configured.replace(&config, &changed);
+        if let Some((live, deliveries)) = self.live.deliveries.as_mut().zip(deliveries) {
+            live.restart(deliveries);
+        }
         self.config = config;
         Ok(changed)
     }
 
     fn is_live(&self, key: &str, config: &Config) -> bool {
         let serves_tls = self.live.tls.is_some() && config.http.tls.is_some();
-        LIVE.iter().any(|live| key.starts_with(live)) || key.starts_with(TLS) && serves_tls
+        LIVE.iter().chain(&configured::KEYS).any(|live| key.starts_with(live)) || key.starts_with(TLS) && serves_tls
     }
 }

@@ -34,10 +34,10 @@ pub(super) fn start(context: &Context<'_>, secrets: watch::Receiver<WebhookSecre
         body_bytes_max: config.webhook.body_bytes_max,
         id_retention: config.id_retention,
         inbound: config.inbound,
-        lines: context.lines.clone(),
+        lines: context.configured.lines.clone(),
         health: context.health.clone(),
         forwards: start_forwards(context)?,
-        stop_words: config.stop_words.clone(),
+        stop_words: context.configured.stop_words.clone(),
     };
     let (store, clock, key) = (context.store.clone(), context.clock.clone(), context.token_key.clone());
     let (state, commits) = WebhookState::new(store, clock, key, settings);

@@ -99,7 +99,7 @@ impl LineState {
 
     /// Whether more messages may be claimed.
     pub fn may_claim(&self, now: Instant) -> bool {
-        self.signals.borrow().are_known
+        self.signals.borrow().controls.contains_key(&self.line.id)
             && self.keeps_claimed()
             && self.paused_until(now).is_none()
             && self.clearance.lease.is_valid(now)
@@ -195,6 +195,9 @@ impl LineState {
     pub fn apply_signals(&mut self, now: Instant) -> usize {
         let signals = self.signals.borrow_and_update().clone();
         self.holds.apply_signals(&signals);
+        if let Some(line) = signals.lines.by_id(&self.line.id).filter(|line| self.line.can_become(line)) {
+            self.line.clone_from(line);
+        }
         self.update_rate(now);
         signals.controls.len()
     }

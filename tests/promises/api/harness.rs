@@ -13,8 +13,8 @@ use pregon::{
     api::{self, ApiState, UnpauseFailure},
     config::{ApiKey, KeyScope},
     domain::{
-        BusinessId, CampaignId, ClaimedRow, Fact, FrequencyCap, Hold, HoldScope, Line, LineId, Lines, MetaCode, News,
-        PartId, PriceList, Secret, Settled, Template, UnixMs, WabaId, prices::CountryPrices,
+        BusinessId, CampaignId, ClaimedRow, Fact, FrequencyCap, Hold, HoldScope, Line, LineId, Lines, Live, MetaCode,
+        News, PartId, PriceList, Secret, Settled, Template, UnixMs, WabaId, prices::CountryPrices,
     },
     endpoint::Endpoint,
     http::listener::{self, ConnectionLimits},
@@ -144,7 +144,7 @@ impl Api {
             frequency_cap: (business == "1002").then_some(FrequencyCap { messages: 3, days: 7 }),
             ..world::line(id, 80.0)
         };
-        let lines: Lines = lines.into_iter().map(line).collect();
+        let lines: Live<Lines> = lines.into_iter().map(line).collect();
         let templates: Vec<Template> = ["positional", "static", "paused", "carousel"].map(template).into();
         store.put_templates(&"2001".into(), &templates, clock.now()).await.expect("templates");
 
@@ -176,11 +176,11 @@ impl Api {
             clock: clock.clone(),
             intake,
             lines,
-            businesses: BUSINESSES.map(BusinessId::from).into(),
-            wabas: [("2001".into(), "1001".into()), ("2002".into(), "1002".into())].into(),
-            prices: Some(Arc::new(prices(clock.now()))),
+            businesses: Live::new(BUSINESSES.map(BusinessId::from).into()),
+            wabas: Live::new(Arc::new([("2001".into(), "1001".into()), ("2002".into(), "1002".into())].into())),
+            prices: Some(Arc::new(prices(clock.now()))).into(),
             lease: LEASE,
-            subscribers: subscribers.into(),
+            subscribers: Live::new(subscribers.into()),
             keys: watch::channel(keys.into()).1,
             key_failures_per_minute: NonZeroU32::new(KEY_FAILURES_PER_MINUTE).expect("not 0"),
             sync_templates: Arc::new(move |lines| {

@@ -91,7 +91,7 @@ async fn a_test_that_cannot_be_sent_says_why() {
     );
     let forgotten = draft(&world, 1).await;
     let store = world.store();
-    let around = store.surroundings(&world.intake.lines, &[]).await.expect("redis");
+    let around = store.surroundings(&world.intake.lines.get(), &[]).await.expect("redis");
     let person: Phone = "+5491100000001".parse().expect("a number");
     store.forget(person.into(), &around, world.intake.clock.now()).await.expect("redis");
     let (kind, text) = refused(forgotten, one()).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pregon::{
     dispatch::DispatchSettings,
-    domain::{CampaignId, CampaignState, Day, OnDoubt, SendWindow, State, UnixMs, template::Category},
+    domain::{CampaignId, CampaignState, Day, Live, OnDoubt, SendWindow, State, UnixMs, template::Category},
     redis::Store,
     rules::contact_hours::ContactHours,
 };
@@ -160,13 +160,13 @@ async fn what_was_not_sent_when_the_window_closes_goes_back_with_its_attempt() {
 async fn only_marketing_waits_for_contact_hours() {
     let mut stored = intake::World::start().await;
     let hours = closed_hours(stored.intake.clock.now());
-    stored.intake.contact_hours = hours.clone();
+    stored.intake.contact_hours = hours.clone().into();
     let (redis, store) = (&stored.redis, stored.intake.store.clone());
     let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
     let marketing = two_countries(&stored, Category::Marketing).await;
     let utility = two_countries(&stored, Category::Utility).await;
 
-    let with_hours = DispatchSettings { contact_hours: hours, ..settings() };
+    let with_hours = DispatchSettings { contact_hours: hours.into(), ..settings() };
     let worker = TestWorker::start("w1", redis, &meta.url(), &[line("3001", 200.0)], with_hours).await;
     world::wait_for_state(&store, utility, CampaignState::Completed).await;
     until("Argentina has its messages", async || world::count(&store, marketing, State::Accepted).await == 20).await;
@@ -188,14 +188,14 @@ async fn only_marketing_waits_for_contact_hours() {
 async fn a_template_that_becomes_marketing_waits_for_contact_hours() {
     let mut stored = intake::World::start().await;
     let hours = closed_hours(stored.intake.clock.now());
-    stored.intake.contact_hours = hours.clone();
+    stored.intake.contact_hours = hours.clone().into();
     let (redis, store) = (&stored.redis, stored.intake.store.clone());
     let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
     // At a low rate, so that most messages are not sent yet when the category changes.
     let recipients: Vec<Value> = (0..200).map(|n| row(573_001_230_000 + n)).collect();
     let new = json!({ "lines": ["3001"], "recipients": recipients, "launch": true, "rate": 5.0 });
     let id = stored.intake.submit(new_campaign("order_update/es_AR", new)).await.expect("accepted").id;
-    let with_hours = DispatchSettings { contact_hours: hours, ..settings() };
+    let with_hours = DispatchSettings { contact_hours: hours.into(), ..settings() };
     let worker = TestWorker::start("w1", redis, &meta.url(), &[line("3001", 200.0)], with_hours).await;
     until("messages are sent", async || meta.requests() > 0).await;
 
@@ -212,16 +212,24 @@ async fn a_template_that_becomes_marketing_waits_for_contact_hours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_lacks_the_contact_hours_of_a_part_sends_no_marketing_of_it() {
+async fn a_worker_sends_no_marketing_of_a_part_until_it_has_its_contact_hours() {
     let mut stored = intake::World::start().await;
-    stored.intake.contact_hours = world::contact_hours("57", "mon = \"00:00-24:00\"");
+    stored.intake.contact_hours = world::contact_hours("57", "mon = \"00:00-24:00\"").into();
     let (redis, store) = (&stored.redis, stored.intake.store.clone());
     let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
     let marketing = two_countries(&stored, Category::Marketing).await;
-    let worker = TestWorker::start("w1", redis, &meta.url(), &[line("3001", 200.0)], settings()).await;
+    let hours = Live::<ContactHours>::default();
+    let without_hours = DispatchSettings { contact_hours: hours.clone(), ..settings() };
+    let worker = TestWorker::start("w1", redis, &meta.url(), &[line("3001", 200.0)], without_hours).await;
     until("Argentina has its messages", async || world::count(&store, marketing, State::Accepted).await == 20).await;
     let utility = two_countries(&stored, Category::Utility).await;
     world::wait_for_state(&store, utility, CampaignState::Completed).await;
     assert_eq!((meta.requests(), world::count(&store, marketing, State::Pending).await), (60, 20));
+
+    // A reload gives the worker the entry, while it sends.
+    let always: String = Day::ALL.map(|day| format!("{} = \"00:00-24:00\"\n", day.name())).concat();
+    hours.set(world::contact_hours("57", &always));
+    world::wait_for_state(&store, marketing, CampaignState::Completed).await;
+    assert_eq!(meta.requests(), 80);
     worker.stop().await;
 }

@@ -82,7 +82,8 @@ async fn a_frequency_cap_is_for_marketing_that_the_business_counts() {
         "{text}"
     );
     let frequency_cap = Some(FrequencyCap { messages: 20, days: 7 });
-    world.intake.lines = world.intake.lines.iter().map(|line| Line { frequency_cap, ..line.clone() }).collect();
+    let lines = world.intake.lines.get();
+    world.intake.lines = lines.iter().map(|line| Line { frequency_cap, ..line.clone() }).collect();
     let text = refuse(&world, MARKETING, cap).await;
     assert!(text.contains("is counted for 7 days (business.frequency_cap): name at most as many"), "{text}");
     let text = refuse(&world, MARKETING, json!({ "messages": 0, "days": 7 })).await;

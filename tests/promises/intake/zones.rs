@@ -225,7 +225,7 @@ async fn a_window_does_not_begin_to_group_after_recipients_have_arrived() {
 #[tokio::test]
 async fn numbers_with_contact_hours_have_groups_whatever_the_template() {
     let mut world = World::start().await;
-    world.intake.contact_hours = contact_hours("57", "mon = \"07:00-19:00\"");
+    world.intake.contact_hours = contact_hours("57", "mon = \"07:00-19:00\"").into();
     let (bogota, madrid) = (573_001_234_567, 34_911_234_567);
     let id = world.draft("order_update/es_AR").await;
     let file = lines_of([row(bogota), row(madrid), row_in("Europe/Madrid", bogota + 1)]);
@@ -247,7 +247,7 @@ async fn numbers_with_contact_hours_have_groups_whatever_the_template() {
 #[tokio::test]
 async fn a_recipient_who_could_never_get_marketing_is_rejected() {
     let mut world = World::start().await;
-    world.intake.contact_hours = contact_hours("57", "mon = \"07:00-19:00\"");
+    world.intake.contact_hours = contact_hours("57", "mon = \"07:00-19:00\"").into();
     let sundays = json!({ "from": "09:00", "to": "20:00", "days": ["sun"], "zone": "America/Bogota" });
     let (utility, marketing) = (draft(&world, sundays.clone()).await, draft(&world, sundays).await);
     world.store().set_category(marketing, &Category::Marketing).await.expect("redis");

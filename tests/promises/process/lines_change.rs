@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use pregon::{
     api_types::WaitReason,
     dispatch::housekeeping::Housekeeping,
-    domain::{CampaignId, CampaignState, Line, LineId, Lines, OnDoubt, State, UnixMs},
+    domain::{CampaignId, CampaignState, Line, LineId, Lines, Live, OnDoubt, State, UnixMs},
     graph::{GraphClient, GraphClientConfig},
     redis::{Store, campaigns::StateChange, parts::Claim},
     stats::StatisticsReader,
@@ -170,7 +170,7 @@ async fn work_on_an_unlisted_line_is_reported_and_can_be_cancelled() {
     let id = world::campaign(&store, &[OTHER], 10, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let record = store.campaign(id).await.expect("redis").expect("it");
-    let lines = Lines::from_iter([line(OTHER, 80.0)]);
+    let lines = Live::<Lines>::from_iter([line(OTHER, 80.0)]);
     let wait_text = async |now: UnixMs| {
         let statistics =
             StatisticsReader::new(store.clone(), lines.clone()).statistics(&record, now).await.expect("statistics");

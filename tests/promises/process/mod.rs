@@ -5,5 +5,6 @@ mod full;
 mod killed;
 mod lines_change;
 mod reload;
+mod reload_lines;
 mod restored;
 mod starting;

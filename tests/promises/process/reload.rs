@@ -1,6 +1,7 @@
-//! Reloads of the configuration: on SIGHUP, and when a file has changed.
+//! What a running process takes over from its configuration: on SIGHUP, and when a file has changed. Lines:
+//! `reload_lines.rs`.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use serde_json::json;
 
@@ -9,7 +10,6 @@ use crate::support::{
     http_client,
     redis::TestRedis,
     server::{Installation, KEY, Server, surroundings},
-    until,
 };
 
 /// A process whose configuration and app secret are files.
@@ -30,20 +30,9 @@ impl Reloadable {
         Self { server: installation.serve("worker", "api,webhook").await, installation }
     }
 
-    fn config(&self) -> PathBuf {
-        self.installation.dir().join("worker.toml")
-    }
-
     /// Replaces `from` in the configuration file.
     fn edit(&self, from: &str, to: &str) {
-        let text = fs::read_to_string(self.config()).expect("the configuration");
-        assert!(text.contains(from), "{from}");
-        fs::write(self.config(), text.replace(from, to)).expect("written");
-    }
-
-    /// Waits until the log has `text` `n` times.
-    async fn logged(&self, n: usize, text: &str) {
-        until(text, async || self.server.log().matches(text).count() >= n).await;
+        self.installation.edit("worker", from, to);
     }
 
     async fn status_with(&self, key: &str) -> u16 {
@@ -71,10 +60,10 @@ async fn sighup_takes_over_keys_secrets_and_the_log_level() {
     process.edit(r#"api_keys = [{ name = "test", secret = { env = "PREGON_TEST_KEY" } }]"#, &office);
     process.edit(r#"level = "info""#, r#"level = "info,pregon=debug""#);
     process.server.signal("HUP");
-    process.logged(1, "configuration reloaded").await;
+    process.server.logged(1, "configuration reloaded").await;
     assert_eq!((process.status_with(KEY).await, process.status_with("key-of-the-office").await), (401, 200));
     // A GET is logged at the level debug.
-    process.logged(1, r#""level":"DEBUG""#).await;
+    process.server.logged(1, r#""level":"DEBUG""#).await;
     let log = process.server.log();
     let reloaded = log.lines().find(|line| line.contains("configuration reloaded")).expect("its line");
     for key in ["http.api_keys[0].name", "http.api_keys[0].secret.file", "log.level"] {
@@ -91,16 +80,16 @@ async fn two_app_secrets_are_valid_during_a_rotation_and_no_webhook_is_refused()
     fs::write(&old, APP_SECRET).expect("a secret");
     process.edit("[log]", &format!("app_secret_previous = {{ file = \"{}\" }}\n[log]", old.display()));
     process.server.signal("HUP");
-    process.logged(1, "configuration reloaded").await;
+    process.server.logged(1, "configuration reloaded").await;
     // A changed file is noticed without a signal.
     fs::write(secrets.path().join("app-secret"), "the-next-app-secret").expect("a secret");
-    process.logged(2, "configuration reloaded").await;
+    process.server.logged(2, "configuration reloaded").await;
     for secret in [APP_SECRET, "the-next-app-secret"] {
         assert_eq!(process.status_signed_with(secret).await, 200, "{secret}");
     }
     process.edit(&format!("app_secret_previous = {{ file = \"{}\" }}\n", old.display()), "");
     process.server.signal("HUP");
-    process.logged(3, "configuration reloaded").await;
+    process.server.logged(3, "configuration reloaded").await;
     assert_eq!(process.status_signed_with(APP_SECRET).await, 401);
     assert_eq!(process.status_signed_with("the-next-app-secret").await, 200);
 }
@@ -112,17 +101,17 @@ async fn a_configuration_with_a_problem_or_a_key_that_needs_a_restart_changes_no
     process.edit(r#"name = "test""#, r#"name = "other", scopes = ["operate"]"#);
     process.edit("redis.url", "redis.pool = 3\nredis.url");
     process.server.signal("HUP");
-    process.logged(1, "these keys need a restart: redis.pool").await;
+    process.server.logged(1, "these keys need a restart: redis.pool").await;
     assert_eq!(process.status_with(KEY).await, 200, "the key still has the scope read");
 
     process.edit("redis.pool = 3", "redis.timeout = \"1h\"\nredis.foo = 1");
     process.server.signal("HUP");
-    process.logged(1, "redis.foo is not a key").await;
-    process.logged(1, "redis.timeout (1h) must be a duration").await;
+    process.server.logged(1, "redis.foo is not a key").await;
+    process.server.logged(1, "redis.timeout (1h) must be a duration").await;
     assert_eq!(process.status_with(KEY).await, 200, "the key still has the scope read");
 
     process.edit("redis.timeout = \"1h\"\nredis.foo = 1\n", "");
     process.server.signal("HUP");
-    process.logged(1, "configuration reloaded").await;
+    process.server.logged(1, "configuration reloaded").await;
     assert_eq!(process.status_with(KEY).await, 403, "the key has the scope operate only");
 }

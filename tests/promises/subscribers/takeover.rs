@@ -89,3 +89,48 @@ async fn a_worker_that_lost_its_right_moves_no_position() {
     assert!(store.settle_delivery(&id, &second, &told).await.expect("redis"));
     assert_eq!(stage.first().await["lag_events"], 2);
 }
+
+#[tokio::test]
+async fn a_reload_adds_and_removes_subscribers_while_events_flow() {
+    let (redis, mut crm, mut audit) = (TestRedis::start().await, Receiver::start().await, Receiver::start().await);
+    let table = |id: &str, receiver: &Receiver| {
+        format!(
+            "[[subscriber]]\nid = \"{id}\"\nurl = \"{}\"\nsecret = {{ env = \"CRM\" }}\nallow_private = true\n",
+            receiver.url
+        )
+    };
+    let (of_crm, of_audit) = (table("crm", &crm), table("audit", &audit));
+    let installation = Installation::new(&redis, "http://127.0.0.1:9", &[], "").with(&of_crm);
+    let worker = installation.serve_with("worker", "api", &[("CRM", super::kit::WEBHOOK_SECRET)]).await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store").with_feed(Some(FEED));
+    let tell = async |id: &str| {
+        store.append_events(None, &[event(id, "recipient.read").to_string()]).await.expect("redis");
+    };
+    let begun = async |n: usize| {
+        support::until("every subscriber has a position", async || {
+            let listed = worker.api().get("subscribers").await["subscribers"].as_array().expect("a list").clone();
+            listed.len() == n && listed.iter().all(|subscriber| !subscriber["position"].is_null())
+        })
+        .await;
+    };
+    begun(1).await;
+    tell("a").await;
+    let in_flight = crm.next().await;
+    installation.edit("worker", &of_crm, &format!("{of_crm}{of_audit}"));
+    worker.signal("HUP");
+    worker.logged(1, "configuration reloaded").await;
+    begun(2).await;
+    // The delivery that was in flight ends first, and is not repeated.
+    in_flight.answer(200);
+    tell("b").await;
+    assert_eq!(crm.accept_until("b").await, ["b"]);
+    assert_eq!(audit.accept_until("b").await, ["b"]);
+
+    installation.edit("worker", &of_crm, "");
+    worker.signal("HUP");
+    worker.logged(2, "configuration reloaded").await;
+    begun(1).await;
+    tell("c").await;
+    assert_eq!(audit.accept_until("c").await, ["c"]);
+    assert!(crm.is_idle(), "{}", worker.log());
+}

@@ -317,7 +317,7 @@ impl World {
                 self.redis.leases.release(line_no(line), worker, *epoch, now_ms);
                 LeaseResponse::Done
             }
-            LeaseRequest::Register => {
+            LeaseRequest::Register { .. } => {
                 self.redis.registered.insert(worker);
                 LeaseResponse::Done
             }
@@ -349,6 +349,8 @@ impl World {
         LiveWorkers {
             workers: live.keys().map(WorkerNo::to_string).collect(),
             is_registered: registered.contains(&worker),
+            // No worker replaces its list.
+            lists_version: 0,
         }
     }
 

@@ -4,7 +4,7 @@
 //! Never: calls Redis, or reads a clock.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use crate::{
     redis::marketing::FrequencyCaps,
     rules::{
         ceiling::{self, Ceiling},
+        contact_hours::ContactHours,
         windows::Opening,
     },
 };
@@ -200,9 +201,18 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// Its campaigns, each with the number of changes of its values when its plan was made.
-    pub fn campaigns(&self) -> impl ExactSizeIterator<Item = (CampaignId, u64)> {
-        self.campaigns.iter().map(|(id, work)| (*id, work.plan.changes))
+    /// The number of its campaigns.
+    pub fn n_campaigns(&self) -> usize {
+        self.campaigns.len()
+    }
+
+    /// The campaigns whose plans follow these contact hours, each with the number of changes of its plan.
+    pub fn plans_by(&self, contact_hours: &ContactHours) -> HashMap<CampaignId, u64> {
+        let plans = self.campaigns.iter().map(|(id, work)| (*id, &work.plan));
+        plans
+            .filter(|(_, plan)| plan.contact_hours.is_same(contact_hours))
+            .map(|(id, plan)| (id, plan.changes))
+            .collect()
     }
 
     /// A campaign of the line, if it has work.
@@ -510,7 +520,14 @@ mod tests {
             let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
             backlog.add(
                 &"2001".into(),
-                Rc::new(SendPlan { campaign, changes: 0, windows: None, body, is_supported: true }),
+                Rc::new(SendPlan {
+                    campaign,
+                    changes: 0,
+                    windows: None,
+                    contact_hours: ContactHours::default(),
+                    body,
+                    is_supported: true,
+                }),
                 Instant::now(),
             );
             part
@@ -542,7 +559,8 @@ mod tests {
         });
         let windows = PartWindows::of(window.as_ref(), &HashMap::new(), &ContactHours::default()).expect("a zone");
         let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
-        let plan = SendPlan { campaign, changes: 1, windows, body, is_supported: true };
+        let contact_hours = ContactHours::default();
+        let plan = SendPlan { campaign, changes: 1, windows, contact_hours, body, is_supported: true };
         backlog.add(&"2001".into(), Rc::new(plan), Instant::now());
     }
 

@@ -32,6 +32,8 @@ pub struct SendPlan {
     pub changes: u64,
     /// When messages of its parts may leave; `None`: at all hours.
     pub windows: Option<PartWindows>,
+    /// The contact hours that `windows` follow.
+    pub contact_hours: ContactHours,
     /// Builds the request bodies of its messages.
     pub body: BodyPlan,
     /// Whether this worker has every feature that the campaign requires. Otherwise it sends none of its messages.
@@ -108,6 +110,7 @@ impl SendPlan {
         groups: &HashMap<u16, String>,
         form: &Form,
         settings: &DispatchSettings,
+        contact_hours: ContactHours,
     ) -> Self {
         let body = BodyPlan::new(&campaign.template, form);
         let missing = campaign.missing_features(settings.features);
@@ -115,13 +118,13 @@ impl SendPlan {
             warn!(campaign.id = %campaign.id, missing = missing.join(", "), "the campaign waits for a worker of a newer \
                 release: this one lacks a feature that it requires");
         }
-        let windows = PartWindows::of(campaign.send_window.as_ref(), groups, &settings.contact_hours);
+        let windows = PartWindows::of(campaign.send_window.as_ref(), groups, &contact_hours);
         let windows = windows.inspect_err(|error| {
             // The zone was checked at submission, perhaps by a process with a newer tz database.
             warn!(campaign.id = %campaign.id, %error, "the campaign waits for a worker that knows its time zone");
         });
         let is_supported = missing.is_empty() && windows.is_ok();
-        Self { changes, windows: windows.unwrap_or_default(), body, is_supported, campaign }
+        Self { changes, windows: windows.unwrap_or_default(), contact_hours, body, is_supported, campaign }
     }
 }
 
@@ -149,10 +152,13 @@ impl SendPlans {
         wanted: &[WantedPlan],
         settings: &DispatchSettings,
     ) -> Result<Vec<Rc<SendPlan>>, StoreError> {
+        let contact_hours = settings.contact_hours.get();
+        let is_current =
+            |plan: &Rc<SendPlan>, changes| plan.changes >= changes && plan.contact_hours.is_same(&contact_hours);
         let mut cached = self.0.lock().await;
         let (mut plans, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
         for WantedPlan { id, changes } in wanted {
-            match cached.get(id).and_then(Weak::upgrade).filter(|plan| plan.changes >= *changes) {
+            match cached.get(id).and_then(Weak::upgrade).filter(|plan| is_current(plan, *changes)) {
                 Some(plan) => plans.push(plan),
                 None => missing.push(*id),
             }
@@ -170,7 +176,7 @@ impl SendPlans {
             match Form::of(&campaign.template) {
                 Ok(form) => {
                     let groups = groups.remove(&campaign.id).unwrap_or_default();
-                    let plan = Rc::new(SendPlan::new(definition, &groups, &form, settings));
+                    let plan = Rc::new(SendPlan::new(definition, &groups, &form, settings, contact_hours.clone()));
                     cached.insert(plan.campaign.id, Rc::downgrade(&plan));
                     plans.push(plan);
                 }

@@ -63,7 +63,7 @@ impl CampaignLane {
         // A refresh goes first even if many messages are ready: their campaign may have been paused, and then they
         // are given back.
         if self.refresh_at.take_if(|at| now >= *at).is_some() {
-            return Some(self.calls.refresh(self.backlog.campaigns().collect(), line));
+            return Some(self.calls.refresh(self.backlog.plans_by(&line.settings.contact_hours.get()), line));
         }
         let rows = batch::claim_rows(line.rate());
         if self.ready.len() >= rows {
@@ -316,7 +316,7 @@ impl CampaignLane {
             self.backlog.add(&line.line.waba, plan, Instant::now());
         }
         self.backlog.set_parts(&refresh.parts);
-        self.refresh_not_before = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().len() as u32;
+        self.refresh_not_before = Instant::now() + REFRESH_PAUSE * self.backlog.n_campaigns() as u32;
         for (id, progress) in &refresh.progress {
             if let Some(work) = self.backlog.campaign(*id) {
                 work.running = progress.state == Some(CampaignState::Running) && work.plan.is_supported;

@@ -162,7 +162,7 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
         clock: Arc::new(Clock::start(&store).await.expect("a clock")),
         token_key: store.token_key().await.expect("a key"),
         store: store.clone(),
-        lines,
+        lines: lines.into(),
         settings: DispatchSettings {
             headroom: 0.0,
             doubt_deadline: Duration::from_secs(600),

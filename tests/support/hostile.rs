@@ -446,9 +446,7 @@ async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
         let at = clock::now();
         let is_marketing_api = words.next().as_deref() == Some("marketing_messages");
         assert_eq!(body["product_policy"].is_string(), is_marketing_api, "{body}");
-        let bearer = head
-            .lines()
-            .find_map(|line| line.to_ascii_lowercase().starts_with("authorization: bearer ").then_some(line));
+        let bearer = head.lines().find(|line| line.to_ascii_lowercase().starts_with("authorization: bearer "));
         let access_token = bearer.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned();
         let sent = Sent { version, line, to, token, access_token, is_marketing_api };
         let (version, line, to) = (sent.version.clone(), sent.line.clone(), sent.to.clone());

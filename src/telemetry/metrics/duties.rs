@@ -16,7 +16,9 @@ use super::{
 };
 
 /// The values by series and label, each with the time at which it was set.
-static VALUES: Mutex<BTreeMap<(&str, String), (Instant, f64)>> = Mutex::new(BTreeMap::new());
+type Values = BTreeMap<(&'static str, String), (Instant, f64)>;
+
+static VALUES: Mutex<Values> = Mutex::new(Values::new());
 
 /// A gauge of a duty. It is not shown any more once the value is dropped.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ pub(super) fn write(text: &mut MetricsText, now: Instant) {
 }
 
 /// Ignores poisoning, because nothing panics while the lock is held.
-fn values() -> MutexGuard<'static, BTreeMap<(&'static str, String), (Instant, f64)>> {
+fn values() -> MutexGuard<'static, Values> {
     VALUES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

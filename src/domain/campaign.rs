@@ -310,6 +310,14 @@ impl CampaignState {
             CampaignState::Cancelled => "cancelled",
         }
     }
+
+    /// The end of the sentence "the campaign is …": `a draft`, `running`.
+    pub fn predicate(self) -> &'static str {
+        match self {
+            CampaignState::Draft => "a draft",
+            other => other.name(),
+        }
+    }
 }
 
 impl fmt::Display for CampaignState {

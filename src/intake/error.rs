@@ -23,7 +23,7 @@ pub enum IntakeError {
     #[error(transparent)]
     Template(#[from] TemplateProblem),
     /// The state of the campaign does not allow the action.
-    #[error("campaign {id} is {state}: it can't {action}")]
+    #[error("campaign {id} is {}: it can't {action}", .state.predicate())]
     State {
         /// The campaign.
         id: CampaignId,
@@ -41,7 +41,9 @@ pub enum IntakeError {
         state: String,
     },
     /// Only a completed campaign can be retried.
-    #[error("campaign {id} is {state}: only a completed campaign can be retried{}", retry_remedy(*.state))]
+    #[error(
+        "campaign {id} is {}: only a completed campaign can be retried{}", .state.predicate(), retry_remedy(*.state)
+    )]
     NotRetriable {
         /// The campaign.
         id: CampaignId,

@@ -67,21 +67,33 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Comma
     let created = client.create(&campaign).await.map_err(|error| not_created(error, origin))?;
     // Same template, lines and file, and launched before: the campaign already has every recipient of the file.
     let repeated = origin == ExternalId::Derived && created.state != CampaignState::Draft;
-    let (uploaded, state) = match repeated {
+    let is_cancelled = created.state == CampaignState::Cancelled;
+    let (uploaded, state) = match repeated || is_cancelled {
         true => (UploadResult::default(), created.state),
-        false => fill_and_launch(client, &created, &source, &options)
-            .await
-            .map_err(|failure| unfinished(&created, origin, &failure))?,
+        false => match fill_and_launch(client, &created, &source, &options).await {
+            Ok(filled) => filled,
+            Err(failure) => return Err(unfinished(client, &created, origin, failure).await),
+        },
     };
     let submitted = Submitted { id: created.id, state, created: created.created, uploaded: &uploaded };
     match options.output.json {
         true => out::json(&submitted)?,
+        false if is_cancelled => {}
         false if repeated => out::line(&format!(
             "campaign {} “{}” was submitted before and is {state}: nothing was sent again; --again submits it as a new \
              campaign",
             created.id, campaign.name
         ))?,
         false => out::line(&text(&submitted, created.state, &campaign.name, &options))?,
+    }
+    if is_cancelled {
+        let whose = if origin == ExternalId::Derived { "of this file" } else { "with this external id" };
+        return Err(CommandError::Failed(format!(
+            "the campaign {whose}, {} “{}”, is cancelled, so nothing is sent: {}",
+            created.id,
+            campaign.name,
+            remedy_of_ended(origin)
+        )));
     }
     if uploaded.accepted == 0 && !repeated {
         return Err(CommandError::Failed("no recipient was accepted, so nothing will be sent".into()));
@@ -92,9 +104,6 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Comma
              correct the file and submit it again",
             id = created.id
         )));
-    }
-    if repeated && state == CampaignState::Cancelled {
-        return Err(CommandError::Failed("the campaign was cancelled, so nothing will be sent".into()));
     }
     if options.watch { watch::watch(client, created.id, options.output.json).await } else { Ok(()) }
 }
@@ -268,19 +277,39 @@ async fn upload(
 }
 
 /// `failure`, with the state of the campaign and how to continue or remove it.
-fn unfinished(created: &Created, origin: ExternalId, failure: &CommandError) -> CommandError {
+async fn unfinished(client: &Client, created: &Created, origin: ExternalId, failure: CommandError) -> CommandError {
+    let id = created.id;
+    // Somebody may have changed the campaign meanwhile. A server that does not answer is not asked.
+    let state = match &failure {
+        CommandError::Client(error) if !error.is_transient() => client.campaign(id).await.ok().map(|found| found.state),
+        _ => None,
+    };
+    let state = state.unwrap_or(created.state);
     let resume = match origin {
         ExternalId::Given | ExternalId::Derived => "the same command again continues where this one stopped, and ",
         ExternalId::None => "",
     };
-    let Created { id, state, .. } = created;
-    let remove = match state {
-        CampaignState::Draft => format!("`pregon campaign delete {id}` deletes it"),
-        _ => format!("`pregon campaign cancel {id}` cancels it"),
+    let with = |remedy: &str| {
+        let state = state.predicate();
+        format!("campaign {id} is {state}, with the recipients that were accepted until then: {resume}{remedy}")
     };
-    CommandError::Failed(format!(
-        "{failure}\ncampaign {id} is {state}, with the recipients that were accepted until then: {resume}{remove}",
-    ))
+    let remedy = match state {
+        CampaignState::Cancelled | CampaignState::Completed => remedy_of_ended(origin).to_owned(),
+        CampaignState::Draft => with(&format!("`pregon campaign delete {id}` deletes it")),
+        CampaignState::Scheduled | CampaignState::Running | CampaignState::Paused => {
+            with(&format!("`pregon campaign cancel {id}` cancels it"))
+        }
+    };
+    CommandError::Failed(format!("{failure}\n{remedy}"))
+}
+
+/// How to send a file whose campaign has ended.
+fn remedy_of_ended(origin: ExternalId) -> &'static str {
+    match origin {
+        ExternalId::Derived => "--again submits the file as a new campaign",
+        ExternalId::Given => "another --external-id submits the file as a new campaign",
+        ExternalId::None => "the same command again submits the file as a new campaign",
+    }
 }
 
 /// The result, for people. `found`: the state of the campaign before it was filled and launched.
@@ -288,7 +317,7 @@ fn text(submitted: &Submitted<'_>, found: CampaignState, name: &str, options: &S
     let Submitted { id, state, created, uploaded: UploadResult { accepted, rejected_count, .. } } = submitted;
     let counts = format!("{} accepted, {} rejected", words::count(*accepted), words::count(*rejected_count));
     let mut text = match (created, found) {
-        (true, _) => format!("campaign {id} “{name}” is {state}: {counts}"),
+        (true, _) => format!("campaign {id} “{name}” is {}: {counts}", state.predicate()),
         (false, CampaignState::Draft) if *state == CampaignState::Draft => {
             format!("campaign {id} “{name}” was a draft before and stays one: {counts}")
         }

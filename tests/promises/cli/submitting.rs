@@ -157,14 +157,38 @@ async fn submitting_the_same_file_again_sends_nothing() {
     });
     assert_eq!((ran.code, ran.json()), (0, vec![wanted]));
     assert_eq!(server.targets(), ["POST /v1/campaigns"; 2]);
+}
+
+#[tokio::test]
+async fn a_file_whose_campaign_was_cancelled_is_not_sent() {
     let cancelled = json!({ "id": ID, "state": "cancelled", "accepted": 0, "rejected_count": 0, "rejected": [] });
     let server = Server::start([("POST /v1/campaigns", Answer::Json(200, cancelled))]).await;
+    let (_dir, file) = recipients();
+    for (options, whose, remedy) in [
+        ([].as_slice(), "of this file", "--again"),
+        (["--external-id", "crm-77"].as_slice(), "with this external id", "another --external-id"),
+    ] {
+        let ran = server.run(&submit(&file, options)).await;
+        let printed = format!(
+            "pregon: the campaign {whose}, {ID} “spring sale”, is cancelled, so nothing is sent: {remedy} submits the \
+             file as a new campaign\n"
+        );
+        assert_eq!((ran.code, ran.out.as_str(), ran.err), (1, "", printed));
+    }
+    assert_eq!(server.targets(), ["POST /v1/campaigns"; 2], "nothing is uploaded");
+}
+
+#[tokio::test]
+async fn a_campaign_that_is_cancelled_during_the_upload_is_not_called_a_draft() {
+    let ended = problem(409, "campaign X is cancelled: it can't take recipients");
+    let found = Answer::Json(200, campaign("cancelled", statistics(0)));
+    let show = format!("GET /v1/campaigns/{ID}");
+    let server = Server::start([created(), (&upload_call(), ended), (&show, found)]).await;
+    let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &[])).await;
-    assert_eq!(
-        (ran.code, ran.err.as_str()),
-        (1, "pregon: the campaign was cancelled, so nothing will be sent\n"),
-        "{ran:?}"
-    );
+    let printed = "pregon: campaign X is cancelled: it can't take recipients (HTTP 409)\n--again submits the file \
+        as a new campaign\n";
+    assert_eq!((ran.code, ran.err.as_str()), (1, printed));
 }
 
 #[tokio::test]
@@ -187,9 +211,9 @@ async fn a_rejected_launch_leaves_a_draft_and_reports_it() {
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &[])).await;
     let printed = format!(
-        "pregon: template spring_sale is paused by Meta (HTTP 409)\ncampaign {ID} is draft, with the recipients that were \
-        accepted until then: the same command again continues where this one stopped, and `pregon campaign delete {ID}` \
-         deletes it\n"
+        "pregon: template spring_sale is paused by Meta (HTTP 409)\ncampaign {ID} is a draft, with the recipients that \
+         were accepted until then: the same command again continues where this one stopped, and `pregon campaign \
+         delete {ID}` deletes it\n"
     );
     assert_eq!((ran.code, ran.err), (1, printed));
 }
@@ -211,7 +235,7 @@ async fn no_launch_leaves_a_draft_and_nothing_is_launched_twice() {
     let (_dir, file) = recipients();
     let server = Server::start([created(), (&upload_call(), uploaded())]).await;
     let ran = server.run(&submit(&file, &["--no-launch"])).await;
-    assert!(ran.code == 0 && ran.out.contains("is draft: 2 accepted"), "{ran:?}");
+    assert!(ran.code == 0 && ran.out.contains("is a draft: 2 accepted"), "{ran:?}");
     let server = Server::start([("POST /v1/campaigns", existing), (&upload_call(), uploaded())]).await;
     let ran = server.run(&submit(&file, &["--external-id", "crm-77"])).await;
     let printed = "was submitted before and is paused: 2 accepted, 1 rejected; nothing was sent again";

@@ -11,8 +11,7 @@ impl From<StoreError> for Problem {
             return Self::internal(&error.to_string());
         }
         warn!(%error, "request failed: redis is unavailable");
-        let detail = "redis is not available; the change may have been made, so check before you repeat it";
-        Self::unavailable("unavailable", detail)
+        Self::unavailable("unavailable", "redis is not available").with_unknown_outcome()
     }
 }
 

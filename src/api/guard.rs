@@ -18,7 +18,10 @@ use tracing::{debug, info, warn};
 use super::{Shared, access::Access, audit::AuditEntry};
 use crate::{
     domain::reject::redacted,
-    http::{auth::AuthError, problem::Problem},
+    http::{
+        auth::AuthError,
+        problem::{Problem, UnknownOutcome},
+    },
     telemetry::metrics::{self, ApiResult},
 };
 
@@ -66,7 +69,10 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
     if let Some(entry) = &entry {
         request.extensions_mut().insert(entry.audit());
     }
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    if let Some(outcome) = response.extensions_mut().remove::<UnknownOutcome>().filter(|_| !reads) {
+        response = outcome.of_change();
+    }
     if let Some(event) = entry.and_then(|entry| entry.close(response.status(), shared.now())) {
         tokio::spawn(tell(shared.clone(), event));
     }
@@ -115,8 +121,7 @@ pub(super) async fn with_timeout(stall_timeout: Duration, request: Request, next
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let detail = format!("not done in {limit:?}; the change may have been made, so check before you repeat it");
-            Problem::unavailable("timeout", detail).into_response()
+            Problem::unavailable("timeout", format!("not done in {limit:?}")).with_unknown_outcome().into_response()
         }
     }
 }

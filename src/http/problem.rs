@@ -22,7 +22,7 @@ const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("2");
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// An error response.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
     kind: &'static str,
@@ -30,6 +30,22 @@ pub struct Problem {
     problems: Vec<String>,
     /// Boxed to keep every `Result` small: few problems have a header.
     header: Option<Box<(HeaderName, HeaderValue)>>,
+    is_outcome_unknown: bool,
+}
+
+/// The problem of a response whose change may have been made, as an extension of the response: the handler does not
+/// know whether the call changes anything.
+#[derive(Clone, Debug)]
+pub struct UnknownOutcome(Problem);
+
+impl UnknownOutcome {
+    /// The response to a call that may have changed something.
+    pub fn of_change(self) -> Response {
+        let detail = self.0.detail
+            + "; the change may have been made. Repeating the call is safe, unless it creates a campaign, a test or a \
+               retry without an external_id";
+        Problem { detail, is_outcome_unknown: false, ..self.0 }.into_response()
+    }
 }
 
 /// The result of a handler.
@@ -38,7 +54,7 @@ pub type Result<T> = std::result::Result<T, Problem>;
 impl Problem {
     /// A problem of `kind`, in kebab case.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, detail: detail.into(), problems: Vec::new(), header: None }
+        Self { status, kind, detail: detail.into(), problems: Vec::new(), header: None, is_outcome_unknown: false }
     }
 
     /// Adds the list of everything that is wrong with the request.
@@ -66,6 +82,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail).with_header(header::RETRY_AFTER, RETRY_AFTER_S)
     }
 
+    /// The same problem of a call whose change, if it makes one, may have been made: [`UnknownOutcome`].
+    pub fn with_unknown_outcome(self) -> Self {
+        Self { is_outcome_unknown: true, ..self }
+    }
+
     /// 500. `cause` is only logged.
     pub fn internal(cause: &str) -> Self {
         error!(cause, "request failed");
@@ -75,7 +96,8 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, kind, detail, problems, header } = self;
+        let unknown = self.is_outcome_unknown.then(|| UnknownOutcome(self.clone()));
+        let Self { status, kind, detail, problems, header, .. } = self;
         let body = ProblemBody {
             r#type: format!("{PROBLEM_PREFIX}{kind}"),
             title: kind.replace('-', " "),
@@ -87,6 +109,9 @@ impl IntoResponse for Problem {
         if let Some(header) = header {
             let (name, value) = *header;
             response.headers_mut().insert(name, value);
+        }
+        if let Some(unknown) = unknown {
+            response.extensions_mut().insert(unknown);
         }
         response
     }

@@ -311,11 +311,15 @@ async fn requests_during_a_redis_outage_return_503() {
         format!("/v1/campaigns/{id}/report.csv"),
     ] {
         let answer = api.get(&path).await;
-        answer.problem(503, "unavailable");
+        assert_eq!(answer.problem(503, "unavailable"), "redis is not available", "a read changes nothing");
         assert_eq!(answer.headers["retry-after"], "2");
     }
-    api.post(&format!("/v1/campaigns/{id}/launch")).await.problem(503, "unavailable");
-    api.post("/v1/lines/3001/pause").await.problem(503, "unavailable");
+    for path in [&format!("/v1/campaigns/{id}/launch"), "/v1/lines/3001/pause"] {
+        let answer = api.post(path).await;
+        let detail = answer.problem(503, "unavailable");
+        assert!(detail.starts_with("redis is not available; the change may have been made."), "{detail}");
+        assert_eq!(answer.headers["retry-after"], "2");
+    }
     api.redis.restart().await;
     assert_eq!(api.get(&format!("/v1/campaigns/{id}")).await.status, StatusCode::OK);
 }

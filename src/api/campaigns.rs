@@ -118,12 +118,13 @@ fn created(submitted: Submitted) -> Response {
     (status, location, Json(created)).into_response()
 }
 
-/// Send the message of a campaign to a few numbers now.
+/// Send the message of a campaign to a few numbers.
 ///
-/// The test is a campaign of its own, with `test_of`, so the statistics of this one do not change. It has the values of the
-/// first recipients: the first number gets those of the first recipient, and so on, beginning again where there are fewer. It
-/// waits neither for `start_at` nor for the send window, and goes before other campaigns; holds, pauses, limits and
-/// suppressions apply. What is not sent within an hour expires. With an `external_id` the call can be repeated.
+/// The test is a campaign of its own, with `test_of`, and does not change the statistics of this one. The first number
+/// gets the values of the first recipient, the second those of the second, and so on; with fewer recipients, the values
+/// repeat. A test ignores `start_at` and the send window, and is sent before other campaigns; holds, pauses, limits and
+/// suppressions apply. Messages that are not sent within an hour expire. With an `external_id` the call can be
+/// repeated.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign}/test", tag = "campaigns", operation_id = "test_campaign",
     security(("api_key" = [KeyScope::Submit])),
@@ -160,7 +161,7 @@ pub(super) async fn test(
 
 /// Launch a campaign.
 ///
-/// It is sent now, or from `start_at` on. Repeating the call changes nothing.
+/// Sending begins now, or at `start_at`. Repeating the call changes nothing.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign}/launch", tag = "campaigns", operation_id = "launch_campaign",
     security(("api_key" = [KeyScope::Submit])),
@@ -177,8 +178,8 @@ pub(super) async fn launch(State(shared): SharedState, audit: Audit, path: Campa
 
 /// Pause a campaign.
 ///
-/// After the response no further recipient is claimed. Requests already in flight are still sent. A scheduled campaign does
-/// not start at `start_at`.
+/// After the response no further recipient is claimed. Requests already in flight are still sent. A scheduled campaign
+/// does not start at `start_at`.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign}/pause", tag = "campaigns", operation_id = "pause_campaign",
     security(("api_key" = [KeyScope::Operate])),
@@ -223,8 +224,8 @@ pub(super) async fn cancel(State(shared): SharedState, audit: Audit, path: Campa
 
 /// Change a campaign that has not ended.
 ///
-/// Its times, its priority, its rate and its send window. `start_at` and `late` can be changed only before the campaign starts. What is left
-/// out stays as it is. Repeating the call changes nothing.
+/// The times, the priority, the rate and the send window can be changed; `start_at` and `late` only before the campaign
+/// starts. Fields that are left out keep their values. Repeating the call changes nothing.
 #[utoipa::path(
     patch, path = "/v1/campaigns/{campaign}", tag = "campaigns", operation_id = "change_campaign",
     security(("api_key" = [KeyScope::Operate])),
@@ -244,16 +245,16 @@ pub(super) async fn change(
     with_statistics(&shared, record).await
 }
 
-/// Send a completed campaign again to those who did not get it.
+/// Send a completed campaign again to some of its recipients.
 ///
-/// Recipients in the named states get the message once more, with the values that they had. Repeating the call while the
-/// campaign runs changes nothing; with an `external_id` it changes nothing later either.
+/// Recipients in the given states get the message once more, with the values of the upload. Repeating the call while
+/// the campaign runs changes nothing. With an `external_id`, repeating it later changes nothing either.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign}/retry", tag = "campaigns", operation_id = "retry_campaign",
     security(("api_key" = [KeyScope::Submit])),
     params(CampaignPath),
     request_body = NewRetry,
-    responses((status = 200, description = "How many recipients are sent to again.", body = CampaignRetried)),
+    responses((status = 200, description = "How many recipients get the message again.", body = CampaignRetried)),
     extensions(("x-problems" = json!([
         "invalid", "campaign-state", "campaign-expired", "recipients-forgotten", "retry-conflict", "template-changed",
         "template-missing", "template-not-approved", "template-unsupported", "templates-not-synced"
@@ -278,8 +279,8 @@ pub(super) async fn retry(
 
 /// Delete a draft or an ended campaign.
 ///
-/// Its recipients, statistics and uploads are gone, and its `external_id` is free again. Statuses that Meta reports later are
-/// ignored. A campaign that has not ended is to be cancelled first.
+/// Its recipients, statistics and uploads are deleted, and its `external_id` can be used again. Statuses that Meta
+/// reports later are ignored. Cancel a campaign first if it has not ended.
 #[utoipa::path(
     delete, path = "/v1/campaigns/{campaign}", tag = "campaigns", operation_id = "delete_campaign",
     security(("api_key" = [KeyScope::Submit])),
@@ -336,7 +337,7 @@ pub(super) struct CampaignListParams {
     /// Only the campaign that was created with this `external_id`.
     #[param(nullable = false, example = "crm-4711")]
     external_id: Option<String>,
-    /// `next` of the page before. Without it the list begins.
+    /// `next` of the previous page; leave it out for the first page.
     #[param(nullable = false)]
     cursor: Option<String>,
     /// The maximum number of rows.
@@ -346,7 +347,7 @@ pub(super) struct CampaignListParams {
 
 /// List campaigns, newest first.
 ///
-/// The campaigns of a list have no `statistics`. A page may have fewer rows than `limit` and still a next page.
+/// The listed campaigns have no `statistics`. A page can have fewer rows than `limit` even if there is a next page.
 #[utoipa::path(
     get, path = "/v1/campaigns", tag = "campaigns", operation_id = "list_campaigns",
     security(("api_key" = [KeyScope::Read])),
@@ -373,7 +374,8 @@ pub(super) async fn list(
 }
 
 impl Shared {
-    /// The campaign with this `external_id`, if there is one that the caller may see, optionally only in state `wanted`.
+    /// The campaign with this `external_id`, if there is one that the caller may see, optionally only in state
+    /// `wanted`.
     async fn find_external(
         &self,
         access: &Access,

@@ -47,8 +47,8 @@ pub(super) struct DeadLetterPath(pub(super) EntryId);
 #[into_params(names("hold"), parameter_in = Path)]
 pub(super) struct HoldPath(#[param(value_type = String, example = "waba:2001")] pub(super) HoldScope);
 
-/// A template in the path, of a WABA with a configured line. A caller that is limited to businesses gets 404 for the WABA
-/// of another one.
+/// A template in the path, of a WABA with a configured line. A caller that is limited to businesses gets 404 for the
+/// WABA of another one.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct TemplatePath {

@@ -57,8 +57,8 @@ const LAST_EVENT_ID: &str = "last-event-id";
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct FeedParams {
-    /// The `id` behind which the stream begins: for clients that can't send `Last-Event-ID`, which overrides it. 0
-    /// begins with the oldest event that is kept. Without either, the stream begins with new events.
+    /// Start after this `id`. For clients that can't send `Last-Event-ID`, which overrides it. 0 starts with the oldest
+    /// event that is kept. Without either, the stream starts with new events.
     #[param(nullable = false, example = "1795984075312-17")]
     after: Option<String>,
     /// Only events of these types, separated by commas.
@@ -73,7 +73,7 @@ pub(super) struct FeedParams {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only its schema is used: `sse::Event` writes it")]
 struct FeedEvent {
-    /// The position behind the event. An `id` without an event is a position too.
+    /// The position after the event. An `id` can also come without an event.
     id: String,
     /// The type of the event. Missing if this server is older than the type.
     event: Option<String>,
@@ -81,11 +81,11 @@ struct FeedEvent {
     data: String,
 }
 
-/// Follow everything that happens: the event feed.
+/// Follow the event feed: everything that happens.
 ///
-/// Server-sent events. `id` is the position behind the event: send the last one as `Last-Event-ID`, and the stream
-/// continues there. `event` is the type, and `data` the event as JSON. `feed.gap` says that events were removed before
-/// they were read. An event can be repeated, with the same `id` in its JSON.
+/// Server-sent events. `id` is the position after the event: send the last one as `Last-Event-ID` to continue there.
+/// `event` is the type, and `data` the event as JSON. `feed.gap` means that events were removed before they were read.
+/// An event can be repeated, with the same `id` in its JSON.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", operation_id = "follow_events",
     security(("api_key" = [KeyScope::Read])),
@@ -93,7 +93,7 @@ struct FeedEvent {
         FeedParams,
         (
             "Last-Event-ID" = Option<String>, Header, nullable = false,
-            description = "The last `id` of an earlier stream, behind which this one begins.",
+            description = "The last `id` of an earlier stream: this one starts after it.",
         ),
     ),
     responses(

@@ -71,8 +71,8 @@ pub(super) async fn list(
 
 /// Lift a hold.
 ///
-/// Sending goes on at once. A hold whose cause persists returns with the next message. Faults that Meta reported before
-/// the call do not hold the scope again.
+/// Sending resumes at once. A hold whose cause persists returns with the next message. Faults that Meta reported before
+/// the call do not set the hold again.
 #[utoipa::path(
     post, path = "/v1/holds/{hold}/lift", tag = "holds", operation_id = "lift_hold",
     security(("api_key" = [KeyScope::Operate])),

@@ -57,7 +57,8 @@ fn view(letter: &DeadLetter, job_bytes_max: usize) -> DeadJobView {
 
 /// List the dead letters of jobs, newest first.
 ///
-/// A list shows the beginning of each job. It is empty for a key that is limited to businesses. A page may have fewer rows than `limit` and still a next page.
+/// The list shows the beginning of each job. It is empty for a key that is limited to businesses. A page can have fewer
+/// rows than `limit` even if there is a next page.
 #[utoipa::path(
     get, path = "/v1/jobs/dead", tag = "jobs", operation_id = "list_dead_jobs",
     security(("api_key" = [KeyScope::Read])),
@@ -94,8 +95,8 @@ pub(super) async fn one(State(shared): SharedState, DeadLetterPath(id): DeadLett
 
 /// Retry the job of a dead letter.
 ///
-/// The retry is added to the end of the stream of jobs. Once it has been applied, the dead letter is gone; if the job
-/// failed again, there is a new one. Repeating the call changes nothing more.
+/// The retry is added to the end of the stream of jobs. Once it has been applied, the dead letter is deleted; if the
+/// job fails again, it becomes a new one. Repeating the call changes nothing.
 #[utoipa::path(
     post, path = "/v1/jobs/dead/{dead_letter}/retry", tag = "jobs", operation_id = "retry_dead_job",
     security(("api_key" = [KeyScope::Submit])),
@@ -112,7 +113,7 @@ pub(super) async fn retry(
 
 /// Delete a dead letter.
 ///
-/// A retry of it that has not been applied yet then changes nothing.
+/// If a retry of it has not been applied yet, that retry changes nothing.
 #[utoipa::path(
     delete, path = "/v1/jobs/dead/{dead_letter}", tag = "jobs", operation_id = "delete_dead_job",
     security(("api_key" = [KeyScope::Submit])),

@@ -29,7 +29,8 @@ fn view(line: &Line, now: LineSnapshot, backlog: u64) -> LineView {
     let in_force = |operator| rules::rate::in_force(operator, line.messages_per_second, allowance);
     LineView {
         state: state(&now, backlog).into(),
-        allowed_now: now.rate(),
+        // The worker reports it once a second, so it may be from before the rate was lowered.
+        allowed_now: now.rate().map(|allowed| allowed.min(in_force(rate).per_second)),
         in_flight: report.map_or(0, |report| report.in_flight as u64),
         accepted_per_second: report.map_or(0.0, |report| report.accepted_per_second),
         throttled: report.is_some_and(|report| report.throttled),
@@ -46,7 +47,7 @@ fn view(line: &Line, now: LineSnapshot, backlog: u64) -> LineView {
             LineAllowance::Unasked | LineAllowance::Unknown => None,
         },
         warm_up_until: report.and_then(|report| report.warm_up_until),
-        owner: now.owner,
+        owner: now.owner.map(|owner| owner.worker),
         paused: now.control.paused,
         pauses: now.pauses.into_iter().map(pause_view).collect(),
         holds: now.holds.into_iter().map(|(scope, hold)| hold_view(&scope, hold, Some(&line.business))).collect(),
@@ -161,9 +162,10 @@ pub(super) async fn pause(
 
 /// Resume a line.
 ///
-/// Ends the pause and the holds on the line, its WABA and its access token. The last two also stop the other lines of
-/// the WABA. Holds on the business or on Meta as a whole stay: `POST /v1/holds/{hold}/lift` lifts them. A hold whose cause persists returns with the next message. A pause of everything stays: `POST /v1/resume`
-/// ends it.
+/// Ends the pause of the line, and the holds on the line, its WABA and its access token. The holds on the WABA and on
+/// the token also stop the other lines of the WABA. Holds on the business or on Meta as a whole stay: `POST
+/// /v1/holds/{hold}/lift` lifts them. A hold whose cause persists returns with the next message. A pause of everything
+/// stays: `POST /v1/resume` ends it.
 #[utoipa::path(
     post, path = "/v1/lines/{line}/resume", tag = "lines", operation_id = "resume_line",
     security(("api_key" = [KeyScope::Operate])),
@@ -223,7 +225,7 @@ mod tests {
         use crate::{
             api_types::LINE_STATES,
             domain::{Hold, HoldScope, UnixMs},
-            redis::lines::LineReport,
+            redis::lines::{LineOwner, LineReport},
             stats::line::LineSnapshot,
         };
         let report = |throttled, unreachable| LineReport {
@@ -239,7 +241,8 @@ mod tests {
             features: Vec::new(),
             at: UnixMs(0),
         };
-        let with = |report| LineSnapshot { owner: Some("w1".into()), report, ..LineSnapshot::default() };
+        let owner = || Some(LineOwner { worker: "w1".into(), epoch: 1 });
+        let with = |report| LineSnapshot { owner: owner(), report, ..LineSnapshot::default() };
         let mut paused = with(None);
         paused.control.paused = true;
         let hold = Hold { code: Some(MetaCode(131_031)), reason: "locked".into(), since: UnixMs(0), until: None };

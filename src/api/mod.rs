@@ -166,7 +166,8 @@ pub fn router(state: ApiState) -> Router {
         calls: openapi::complete(&mut api),
         keys: ApiKeys::new(state.keys.clone(), state.key_failures_per_minute),
         reader: StatisticsReader::new(state.store.clone(), state.lines.clone())
-            .with_contact_hours(state.intake.contact_hours.clone()),
+            .with_contact_hours(state.intake.contact_hours.clone())
+            .with_grace_period(state.intake.grace_period),
         feed: state.store.with_pinned_connection(),
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
         feed_streams: Arc::new(Semaphore::new(FEED_STREAMS_MAX)),

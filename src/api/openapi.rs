@@ -43,8 +43,8 @@ pub(super) fn empty() -> OpenApi {
     let mut info = Info::new("Pregón", env!("CARGO_PKG_VERSION"));
     info.description = Some(
         "Submit WhatsApp campaigns, follow them, and operate lines. Times are RFC 3339 in UTC, phone numbers E.164 \
-         with a plus. Every call needs an API key; the scope that the key needs is listed with each call. Errors are RFC \
-         9457 problems: match on `type`. A newer version may add fields to responses, and values to enumerations."
+         with a plus. Every call needs an API key; the scope that the key needs is listed with each call. Errors are \
+         RFC 9457 problems: match on `type`. A newer version may add fields to responses, and values to enumerations."
             .into(),
     );
     let mut api = OpenApi::new(info, utoipa::openapi::Paths::new());

@@ -46,8 +46,8 @@ pub(super) async fn pause(
 
 /// Resume everything.
 ///
-/// Ends the pause of everything, or with `business` that of the business. Lines and campaigns that were paused by
-/// themselves stay paused, and so does a business.
+/// Ends the pause of everything, or with `business` that of the business. Lines, campaigns and businesses with a pause
+/// of their own stay paused.
 #[utoipa::path(
     post, path = "/v1/resume", tag = "operation", operation_id = "resume_all",
     security(("api_key" = [KeyScope::Operate])),

@@ -12,10 +12,11 @@ use crate::{
 
 /// Forget a person.
 ///
-/// Removes the number, the values and the messages of the person, in all campaigns and of all businesses. The statistics stay.
-/// Recipients who are still to be sent to are skipped, and the person stays suppressed where suppressed. When the response
-/// arrives, that is durable, and nothing further is claimed for the person. Requests already in flight are still sent. The call
-/// can be repeated; if it fails, a worker finishes it. The key must not be limited to `businesses`.
+/// Removes the number, the values and the messages of the person from all campaigns of all businesses. The statistics
+/// stay. Messages that are not sent yet are skipped, and suppressions of the person stay in force. When the response
+/// arrives, all of this is durable, and no further message to the person is claimed. Requests already in flight are
+/// still sent. The call can be repeated; if it fails, a worker finishes it. The key must not be limited to
+/// `businesses`.
 #[utoipa::path(
     delete, path = "/v1/people/{phone}", tag = "people", operation_id = "forget_person",
     security(("api_key" = [KeyScope::Submit])),

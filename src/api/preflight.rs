@@ -17,7 +17,7 @@ use crate::{
     redis::{campaigns::CampaignRecord, installation::StoredTemplate, places::LimitedPlaces},
 };
 
-/// Say what would happen if a campaign were launched, or resumed, now.
+/// Show what would happen if a campaign were launched, or resumed, now.
 ///
 /// Nothing is changed. The campaign must not have ended.
 #[utoipa::path(
@@ -50,6 +50,7 @@ impl Shared {
         let rejects = rejects::count(store, &record).await?;
         let listed = self.listed(campaign, line).await?;
         let cost = prices.map(|prices| (prices, cost::of(prices, &campaign.template.category, &people.by_country)));
+        let full_redis = self.state.intake.memory.full(store).await?;
         let limited = business.and_then(|business| Some((business, *stops.limited.get(business)?)));
         let problems = problems::of(&Facts {
             campaign,
@@ -61,6 +62,7 @@ impl Shared {
             limited,
             business_cap: line.and_then(|line| line.frequency_cap),
             cost: cost.as_ref().map(|(prices, (cost, lacking))| (*prices, cost, lacking.as_slice())),
+            full_redis,
             now,
         });
         let budget = line.map(|line| budget(line, limited.map(|(_, limited)| limited), people.to_send));

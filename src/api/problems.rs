@@ -76,8 +76,8 @@ pub(super) const KINDS: [ProblemKind; 56] = [
     kind("meta-no-answer", 502, "Meta did not answer, and may have done what was asked; repeat the call"),
     kind("sync-failed", 502, "Meta did not return the templates of some WABAs; `problems` names them"),
     kind("pause-unconfirmed", 503, "the pause is stored, but `detail` names workers that have not confirmed it"),
-    kind("timeout", 503, "the call took too long; the change may have been made"),
-    kind("unavailable", 503, "Redis is unavailable; the change may have been made"),
+    kind("timeout", 503, "the call took too long; if it changes something, the change may have been made"),
+    kind("unavailable", 503, "Redis is unavailable; if the call changes something, the change may have been made"),
     kind("redis-full", 507, "Redis has no room for more recipients; `detail` has the figures and the remedy"),
 ];
 

@@ -75,7 +75,7 @@ pub(super) struct RecipientListParams {
     /// Only recipients in this state.
     #[param(schema_with = recipient_state)]
     state: Option<String>,
-    /// `next` of the page before. Without it the list begins.
+    /// `next` of the previous page; leave it out for the first page.
     #[param(nullable = false)]
     cursor: Option<String>,
     /// The maximum number of rows.
@@ -107,7 +107,7 @@ impl fmt::Display for Cursor {
 
 /// List the recipients of a campaign.
 ///
-/// A page may have fewer rows than `limit`, or none, and still a next page.
+/// A page can have fewer rows than `limit`, or none, even if there is a next page.
 #[utoipa::path(
     get, path = "/v1/campaigns/{campaign}/recipients", tag = "recipients", operation_id = "list_recipients",
     security(("api_key" = [KeyScope::Read])),
@@ -280,12 +280,14 @@ mod tests {
         let undeliverable = FailureReason::Meta(MetaCode(131_026));
         let refused = RecipientState::Refused.code() | 0x20;
         let expected = serde_json::json!({
-            "to": "+5491155550001", "state": "failed", "code": 131_026, "reason": undeliverable.title(), "attempts": 2, "line": "3001"
+            "to": "+5491155550001", "state": "failed", "code": 131_026, "reason": undeliverable.title(),
+            "attempts": 2, "line": "3001"
         });
         assert_eq!(shown(refused, Some(RowReason::Failure(undeliverable))), expected);
         let doubtful = RecipientState::InDoubt.code() | 0x10;
         let expected = serde_json::json!({
-            "to": "+5491155550001", "state": "in_doubt", "reason": FailureReason::NoAnswer.title(), "attempts": 2, "line": "3001"
+            "to": "+5491155550001", "state": "in_doubt", "reason": FailureReason::NoAnswer.title(),
+            "attempts": 2, "line": "3001"
         });
         assert_eq!(shown(doubtful, Some(RowReason::Failure(FailureReason::NoAnswer))), expected);
         let skipped = shown(RecipientState::Skipped.code() | 0x10, Some(RowReason::Skip(SkipReason::Suppressed)));

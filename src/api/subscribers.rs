@@ -62,15 +62,15 @@ pub(super) async fn list(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RedeliverParams {
-    /// A position in the feed, behind which the deliveries go on, or a time in RFC 3339: then they go on with the
-    /// events that were written since. 0 is the oldest event that is kept.
+    /// Where the deliveries continue: after this position in the feed, or from this time on (RFC 3339). 0 starts with
+    /// the oldest event that is kept.
     #[param(example = "2026-11-22T18:00:00Z")]
     from: String,
 }
 
 /// Deliver events to a subscriber again.
 ///
-/// Sets the position of the subscriber back. A position that is not further back than the present one changes nothing.
+/// Moves the position of the subscriber back. A position that is not before the present one changes nothing.
 /// Repeated events have the same ids as before.
 #[utoipa::path(
     post, path = "/v1/subscribers/{subscriber}/redeliver", tag = "subscribers", operation_id = "redeliver",
@@ -111,8 +111,8 @@ pub(super) async fn redeliver(
 
 /// Enable a subscriber that was disabled.
 ///
-/// The deliveries go on behind its position. If events behind it were removed meanwhile, `feed.gap` is delivered in their
-/// place. A subscriber that is enabled does not change.
+/// The deliveries continue after its position. If later events were removed meanwhile, `feed.gap` is delivered in their
+/// place. For a subscriber that is enabled, the call changes nothing.
 #[utoipa::path(
     post, path = "/v1/subscribers/{subscriber}/enable", tag = "subscribers", operation_id = "enable_subscriber",
     security(("api_key" = [KeyScope::Operate])),

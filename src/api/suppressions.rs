@@ -48,17 +48,16 @@ const EXPORTED_AT_ONCE: usize = 5_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct BusinessParams {
-    /// The business. May be left out if the key sees only one.
+    /// The business; optional if the key sees only one.
     #[param(value_type = Option<BusinessId>, nullable = false)]
     business: Option<String>,
 }
 
 /// Suppress a person.
 ///
-/// The person gets no more messages from the business: none of campaigns whose template is marketing, or none at all.
-/// When the response arrives, the suppression is stored, and nothing further is claimed for the person in running
-/// campaigns. Requests already in flight are still sent. A person who is suppressed already gets this scope and reason, and
-/// keeps `since`.
+/// The person gets no more marketing, or no more messages at all, from campaigns of the business. When the response
+/// arrives, the suppression is stored, and no further message to the person is claimed. Requests already in flight are
+/// still sent. If the person is suppressed already, the scope and the reason change, and `since` stays.
 #[utoipa::path(
     put, path = "/v1/suppressions/{phone}", tag = "suppressions", operation_id = "suppress",
     security(("api_key" = [KeyScope::Submit])),
@@ -119,7 +118,7 @@ pub(super) async fn one(
 
 /// End a suppression.
 ///
-/// The person gets messages of the business again. Recipients that were skipped stay skipped.
+/// The person gets messages from the business again. Messages that were skipped stay skipped.
 #[utoipa::path(
     delete, path = "/v1/suppressions/{phone}", tag = "suppressions", operation_id = "unsuppress",
     security(("api_key" = [KeyScope::Submit])),
@@ -149,10 +148,10 @@ pub(super) async fn delete(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SuppressionListParams {
-    /// The business. May be left out if the key sees only one.
+    /// The business; optional if the key sees only one.
     #[param(value_type = Option<BusinessId>, nullable = false)]
     business: Option<String>,
-    /// `next` of the page before. Without it the list begins.
+    /// `next` of the previous page; leave it out for the first page.
     #[param(nullable = false)]
     cursor: Option<String>,
     /// The maximum number of rows.
@@ -183,8 +182,8 @@ impl fmt::Display for Cursor {
 
 /// List the suppressions of a business.
 ///
-/// The order is arbitrary, and stays the same. A suppression that begins or ends while pages are read may be missing from
-/// them or be on one of them; every other one is on exactly one page.
+/// The order is arbitrary but stable: each suppression is on exactly one page, except that one which begins or ends
+/// while the pages are read may be missing.
 #[utoipa::path(
     get, path = "/v1/suppressions", tag = "suppressions", operation_id = "list_suppressions",
     security(("api_key" = [KeyScope::Read])),
@@ -213,25 +212,25 @@ pub(super) async fn list(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ImportParams {
-    /// The business. May be left out if the key sees only one.
+    /// The business; optional if the key sees only one.
     #[param(value_type = Option<BusinessId>, nullable = false)]
     business: Option<String>,
-    /// The scope of rows that have none.
+    /// The scope of rows without one.
     #[param(value_type = Option<SuppressionScope>, nullable = false)]
     scope: Option<String>,
-    /// The reason of rows that have none.
+    /// The reason of rows without one.
     #[param(value_type = Option<SuppressionReason>, nullable = false, default = "opt_out")]
     reason: Option<String>,
-    /// Columns of a CSV to ignore, separated by commas.
+    /// CSV columns to ignore, separated by commas.
     #[param(nullable = false, example = "email,city")]
     ignore: Option<String>,
 }
 
 /// Import suppressions.
 ///
-/// The body is processed while it arrives, and may have any length. A rejected row does not stop the import. A person who
-/// is suppressed already changes only from `marketing` to `all`. An export of `GET /v1/suppressions.csv` can be imported.
-/// When the response arrives, every accepted row is in force.
+/// The body is processed while it arrives, and can have any length. A rejected row does not stop the import. The scope
+/// of a person who is suppressed already changes only from `marketing` to `all`. A file from `GET /v1/suppressions.csv`
+/// can be imported. When the response arrives, every accepted row is in force.
 #[utoipa::path(
     post, path = "/v1/suppressions", tag = "suppressions", operation_id = "import_suppressions",
     security(("api_key" = [KeyScope::Submit])),
@@ -240,7 +239,7 @@ pub(super) struct ImportParams {
         (
             "Upload-Id" = Option<String>, Header, nullable = false,
             min_length = 1, max_length = 128, pattern = "^[!-~]*$",
-            description = "Your name for the import. An import can be repeated with or without one, and has the same result.",
+            description = "Your name for the import. Repeating an import, with or without one, has the same result.",
         ),
         (
             "Content-Encoding" = Option<String>, Header, nullable = false, pattern = "^(gzip|zstd|br)$",
@@ -249,8 +248,8 @@ pub(super) struct ImportParams {
     ),
     request_body(
         content((RawSuppression = "application/x-ndjson"), (String = "text/csv")),
-        description = "NDJSON: a `SuppressionRow` on each line. CSV: a header row, then a row for each person; the columns \
-            are the fields of `SuppressionRow`, of which only `phone` has to be there.",
+        description = "NDJSON: a `SuppressionRow` on each line. CSV: a header row, then a row for each person; the \
+            columns are the fields of `SuppressionRow`, of which only `phone` is required.",
     ),
     responses((status = 200, description = "The import was read to its end.", body = UploadResult)),
     extensions(("x-problems" = json!([

@@ -59,7 +59,7 @@ impl fmt::Display for Cursor {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TemplateListParams {
-    /// `next` of the page before. Without it the list begins.
+    /// `next` of the previous page; leave it out for the first page.
     #[param(nullable = false)]
     cursor: Option<String>,
     /// The maximum number of rows.
@@ -142,9 +142,9 @@ pub(super) async fn sync(State(shared): SharedState, access: Access, audit: Audi
 
 /// Lift the pause of a template at Meta.
 ///
-/// Meta ends a pause for quality by itself, after 3 or 6 hours, and a pause that it set while it paced the messages only by
-/// this call. Meta may refuse it within five minutes of the pause. If Meta lifts the pause, the hold on the template is
-/// lifted too, and sending goes on at once.
+/// Meta ends a pause for low quality by itself, after 3 or 6 hours. A pause from pacing ends only by this call. Meta
+/// may refuse it within five minutes of the pause. If Meta lifts the pause, the hold on the template is lifted too, and
+/// sending resumes at once.
 #[utoipa::path(
     post, path = "/v1/templates/{waba}/{name}/{language}/unpause", tag = "templates", operation_id = "unpause_template",
     security(("api_key" = [KeyScope::Operate])),

@@ -52,7 +52,7 @@ const DECODED_AT_ONCE: usize = 64 * 1024;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UploadParams {
-    /// Columns of a CSV to ignore, separated by commas.
+    /// CSV columns to ignore, separated by commas.
     #[param(nullable = false, example = "email,city")]
     ignore: Option<String>,
 }
@@ -196,8 +196,8 @@ fn problem(error: &BodyError, stall_timeout: Duration) -> Option<Problem> {
         BodyError::Undecodable { coding, cause } => Some(Problem::bad_request(
             "upload-undecodable",
             format!(
-                "the header Content-Encoding says {0}, but the body is not {0}, or breaks off ({cause}): compress the file again \
-                 and repeat the upload with the same Upload-Id; rows that were stored are skipped",
+                "the header Content-Encoding says {0}, but the body is not {0}, or breaks off ({cause}): compress the \
+                 file again and repeat the upload with the same Upload-Id; rows that were stored are skipped",
                 coding.name()
             ),
         )),
@@ -205,8 +205,8 @@ fn problem(error: &BodyError, stall_timeout: Duration) -> Option<Problem> {
             StatusCode::PAYLOAD_TOO_LARGE,
             "upload-expands-too-far",
             format!(
-                "the body expands to more than {EXPANSION_MAX} times its bytes, which no file of recipients does: check the \
-                 file, or send it without Content-Encoding"
+                "the body expands to more than {EXPANSION_MAX} times its bytes, which no file of recipients does: \
+                 check the file, or send it without Content-Encoding"
             ),
         )),
     }

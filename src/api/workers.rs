@@ -30,7 +30,7 @@ fn view(id: String, record: ProcessRecord, lines: Vec<LineId>) -> WorkerView {
 
 /// List the workers, in the order of their ids.
 ///
-/// A worker is a running `pregon serve` process. One that is killed is listed for some seconds more.
+/// A worker is a running `pregon serve` process. A killed process stays listed for some seconds.
 #[utoipa::path(
     get, path = "/v1/workers", tag = "workers", operation_id = "list_workers",
     security(("api_key" = [KeyScope::Read])),
@@ -51,7 +51,7 @@ pub(super) async fn list(
     let mut lines: HashMap<String, Vec<LineId>> = HashMap::new();
     for (line, owner) in ids.into_iter().zip(owners) {
         if let Some(owner) = owner {
-            lines.entry(owner).or_default().push(line);
+            lines.entry(owner.worker).or_default().push(line);
         }
     }
     let mut all: Vec<String> = processes.keys().cloned().chain(live).collect();

@@ -16,8 +16,8 @@ pub struct BusinessView {
     /// yet. Then the next three are null too.
     #[schema(required)]
     pub limit: Option<u32>,
-    /// How many people count towards the limit now: those who got a message from Pregón within 24 hours, and those to whom
-    /// one is on its way. People who wrote to the line in the 24 hours before do not count.
+    /// How many people count towards the limit now: people who got a message from Pregón within 24 hours, and people
+    /// with a message in flight. People who wrote to the line in the 24 hours before the message do not count.
     #[schema(required)]
     pub used_24h: Option<u64>,
     /// How many more people may get a message now.

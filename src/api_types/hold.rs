@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::{Listed, Page};
 use crate::domain::{BusinessId, Lifter, MetaCode, UnixMs};
 
-/// What must not be used for now, and why.
+/// A hold: sending that an error of Meta has stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Hold)]
 pub struct HoldView {
@@ -15,8 +15,8 @@ pub struct HoldView {
     #[schema(required, example = "waba:2001")]
     pub id: String,
     /// What is held: `line:3001`, `waba:2001`, `token:2001`, `business:1001`, `platform:meta`,
-    /// `template:2001/order_update/es_AR`, `utility:2001` (utility templates of a WABA), or `country:2001/55` (recipients
-    /// with that calling code).
+    /// `template:2001/order_update/es_AR`, `utility:2001` (utility templates of a WABA), or `country:2001/55`
+    /// (recipients with that calling code).
     #[schema(example = "waba:2001")]
     pub scope: String,
     /// The business that it belongs to; null for `platform:meta`, and if none of its lines is configured.
@@ -34,8 +34,8 @@ pub struct HoldView {
     /// When the hold ends by itself; null if something else has to end it.
     #[schema(required)]
     pub until: Option<UnixMs>,
-    /// What can end the hold: `time` (its end), `probe` (Pregón asks Meta), `webhook` (Meta reports it), `person` (the call
-    /// `POST /v1/holds/{hold}/lift`).
+    /// What can lift the hold: `time` (its end comes), `probe` (Pregón asks Meta, and Meta says that the cause is
+    /// gone), `webhook` (Meta reports it), `person` (an operator calls `POST /v1/holds/{hold}/lift`).
     #[serde(default)]
     #[schema(required)]
     pub lifted_by: Vec<Lifter>,

@@ -51,13 +51,13 @@ pub struct LineView {
     #[serde(default)]
     #[schema(required)]
     pub messages_per_second: f64,
-    /// Where the rate in force comes from: one of [`RATE_SOURCES`], or another one of a newer server. Empty, if an older
+    /// Where the rate in force comes from: one of [`RATE_SOURCES`], or another one of a newer server. Empty if an older
     /// server does not say.
     #[serde(default)]
     #[schema(required, schema_with = rate_sources)]
     pub rate_source: Cow<'static, str>,
-    /// The rate without the one set through the API, in messages per second: that of the configuration, otherwise what Meta
-    /// allows.
+    /// The rate that applies unless one is set through the API, in messages per second: that of the configuration,
+    /// otherwise what Meta allows.
     #[serde(default)]
     #[schema(required)]
     pub configured: f64,
@@ -90,7 +90,7 @@ pub struct LineView {
     #[serde(default)]
     #[schema(required)]
     pub pauses: Vec<PauseView>,
-    /// What comes in place of Meta's answers, while nothing is sent because of it; otherwise absent.
+    /// What arrives instead of Meta's responses, while sending is stopped because of it; otherwise absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub path_broken: Option<String>,
@@ -98,7 +98,7 @@ pub struct LineView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub warm_up_until: Option<UnixMs>,
-    /// What Meta blocked.
+    /// The holds on the line, its WABA and its access token.
     #[serde(default)]
     #[schema(required)]
     pub holds: Vec<HoldView>,
@@ -128,8 +128,8 @@ fn rate_sources() -> Schema {
         .schema_type(Type::String)
         .enum_values(Some(RATE_SOURCES))
         .description(Some(
-            "Where the rate in force comes from: `operator` (set through the API), `configuration`, `meta` (what Meta allows \
-             on the line), or `default` (nothing is known).",
+            "Where the rate in force comes from: `operator` (set through the API), `configuration`, `meta` (what Meta \
+             allows on the line), or `default` (nothing is known).",
         ))
         .into()
 }

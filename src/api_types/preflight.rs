@@ -39,8 +39,8 @@ pub struct Preflight {
     #[serde(default)]
     #[schema(required)]
     pub to_send: u64,
-    /// Whether the counts in `skips` and `cost`, and `to_send`, are estimated from a sample, because the campaign has more
-    /// than a million recipients left.
+    /// Whether the counts in `skips` and `cost`, and `to_send`, are estimated from a sample, because the campaign has
+    /// more than a million recipients left.
     #[serde(default)]
     #[schema(required)]
     pub estimated: bool,
@@ -167,6 +167,8 @@ pub enum ProblemCode {
     PriceMissing,
     /// The price list is older than a quarter of a year.
     PricesOld,
+    /// Redis is nearly full.
+    RedisFull,
     /// A problem of a newer server. No server of this version sends it.
     #[serde(other)]
     Other,
@@ -174,7 +176,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// Every problem that a server of this version finds.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::NoRecipients,
         Self::AllSkipped,
         Self::Expired,
@@ -205,19 +207,20 @@ impl ProblemCode {
         Self::FrequencyCapIdle,
         Self::PriceMissing,
         Self::PricesOld,
+        Self::RedisFull,
     ];
 }
 
-/// The rows that the uploads of a campaign rejected, as far as their records are kept: 7 days, and an hour for an upload
-/// without an id.
+/// The rows that the uploads of a campaign rejected, as far as their records are kept: 7 days, and an hour for an
+/// upload without an id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct PreflightRejects {
     /// The number of rows.
     #[schema(required)]
     pub count: u64,
-    /// How many of them, by the `code` of the rejection. Only the first 1,000 rejections of an upload are kept, and those of
-    /// 100 uploads are read, so they may not add up to `count`.
+    /// The rejected rows by the `code` of the rejection. Only the first 1,000 rejections of an upload are kept, and
+    /// those of 100 uploads are read, so they may not add up to `count`.
     #[schema(required, example = json!({ "not_e164": 3, "duplicate": 41 }))]
     pub by_reason: BTreeMap<String, u64>,
     /// Whether all rejections of all uploads are counted.

@@ -36,8 +36,8 @@ pub struct RecipientView {
     /// When the recipient entered each state.
     #[serde(flatten)]
     pub times: Times,
-    /// Meta's id of the last message to the recipient, from its acceptance or first status on. The server keeps it for at
-    /// least its `id_retention`.
+    /// Meta's id of the last message to the recipient, from its acceptance or first status on. The server keeps it for
+    /// at least its `id_retention`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub wamid: Option<Wamid>,

@@ -131,9 +131,9 @@ schema_of!(
     "OnDoubt",
     json!({
         "type": "string", "enum": [OnDoubt::Hold, OnDoubt::Resend], "default": OnDoubt::default(),
-        "description": "What happens to a message that is still in doubt at the deadline. `hold`: it ends as `unknown`, \
-            so no recipient gets two messages. `resend`: it is sent again, so a recipient may get two messages rather \
-            than none.",
+        "description": "What happens to a message that is still in doubt at the deadline. `hold`: it ends as \
+            `unknown`, so no recipient gets two messages. `resend`: it is sent again, so a recipient may get it \
+            twice.",
     })
 );
 schema_of!(
@@ -141,7 +141,7 @@ schema_of!(
     "Late",
     json!({
         "type": "string", "enum": Late::ALL, "default": Late::default(),
-        "description": "What happens to a scheduled campaign whose start was missed, because no worker ran then. `send`: it \
+        "description": "What happens to a scheduled campaign whose start was missed because no worker ran. `send`: it \
             starts late. `expire`: its recipients end as `expired`. `hold`: it is paused with a `reason`.",
     })
 );
@@ -150,8 +150,9 @@ schema_of!(
     "OnWithheld",
     json!({
         "type": "string", "enum": [OnWithheld::Fail, OnWithheld::Retry], "default": OnWithheld::default(),
-        "description": "What happens to a message that Meta withholds because its recipient gets much marketing (131049). \
-            `fail`: it fails. `retry`: it is sent once more, 24 to 25 hours later, and fails if Meta withholds it again.",
+        "description": "What happens to a message that Meta withholds because the recipient gets too much marketing \
+            (131049). `fail`: it fails. `retry`: it is sent once more, 24 to 25 hours later, and fails if Meta \
+            withholds it again.",
     })
 );
 schema_of!(
@@ -159,7 +160,7 @@ schema_of!(
     "FrequencyCap",
     json!({
         "type": "object", "additionalProperties": false, "required": ["messages", "days"],
-        "description": "At most so many marketing messages to a person in so many days, of 24 hours each.",
+        "description": "The maximum number of marketing messages to a person within a number of days of 24 hours each.",
         "properties": {
             "messages": {
                 "type": "integer", "minimum": FrequencyCap::MESSAGES.start(), "maximum": FrequencyCap::MESSAGES.end(),
@@ -181,14 +182,15 @@ schema_of!(
             },
             "to": {
                 "type": "string", "pattern": "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", "examples": ["20:00"],
-                "description": "The end, later on the same day: the first minute in which none leaves any more.",
+                "description": "The end, later on the same day: the first minute in which no message leaves.",
             },
             "days": {
                 "type": "array", "items": { "type": "string", "enum": Day::ALL }, "minItems": 1,
                 "description": "The days on which messages leave. The default is every day.",
             },
             "zone": {
-                "type": "string", "examples": ["America/Bogota"], "description": "A time zone of the tz database, or `recipient`: the time where each recipient is.",
+                "type": "string", "examples": ["America/Bogota"],
+                "description": "A time zone of the tz database, or `recipient` for the local time of each recipient.",
             },
         },
     })
@@ -249,8 +251,8 @@ schema_of!(
             },
             "zone": {
                 "type": ["string", "null"], "examples": ["America/Bogota"],
-                "description": "The time zone where the person is, by its name in the tz database. Without it, the number \
-                    says where the person is.",
+                "description": "The recipient's time zone, by its name in the tz database. Without it, the zone \
+                    follows from the number.",
             },
         },
     })

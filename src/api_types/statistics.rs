@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{LineId, MetaCode, UnixMs, failure::code_or_zero};
+use crate::domain::{BusinessId, LineId, MetaCode, UnixMs, failure::code_or_zero};
 
 /// The results of a campaign so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -15,8 +15,8 @@ pub struct Statistics {
     /// Recipients by state. Each recipient is in one state, so the counts add up to `recipients`.
     #[schema(required)]
     pub by_state: ByState,
-    /// How many of the messages in `by_state.accepted` Meta keeps back until it has assessed how people react to the first
-    /// ones. The campaign is not completed before Meta has released or returned them, for up to a day.
+    /// How many of the messages in `by_state.accepted` Meta keeps back until it has assessed how people react to the
+    /// first ones. The campaign is not completed before Meta has released or returned them, for up to a day.
     #[schema(required)]
     pub held: u64,
     /// How far the recipients got. Cumulative.
@@ -41,8 +41,8 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Recipients that are not in a final state. The campaign is completed when there are none, and Meta keeps no message
-    /// back.
+    /// Recipients that are not in a final state. The campaign is completed when there are none, and Meta keeps no
+    /// message back.
     pub fn open(&self) -> u64 {
         let ByState { pending, in_flight, retrying, in_doubt, .. } = self.by_state;
         pending + in_flight + retrying + in_doubt
@@ -192,6 +192,8 @@ pub enum WaitReason {
     ContactHours,
     /// The line sends as fast as it may.
     LineRate,
+    /// Meta throttles the line, which sends as fast as Meta allows now.
+    Throttled,
     /// The campaign sends as fast as its own `rate` allows.
     CampaignRate,
     /// The line is warming up, and the messages of this day are sent.
@@ -221,6 +223,8 @@ pub enum WaitReason {
     NewerRelease,
     /// Redis does not answer: the counts are the last ones that were read.
     Redis,
+    /// Redis restarted within the last `dispatch.lease`: other processes may not have repeated what it forgot.
+    RedisRestarted,
     /// A reason of a newer server. No server of this version sends it.
     #[serde(other)]
     Other,
@@ -228,13 +232,14 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason that a server of this version sends.
-    pub const ALL: [WaitReason; 20] = [
+    pub const ALL: [WaitReason; 22] = [
         WaitReason::Schedule,
         WaitReason::Paused,
         WaitReason::AllPaused,
         WaitReason::SendWindow,
         WaitReason::ContactHours,
         WaitReason::LineRate,
+        WaitReason::Throttled,
         WaitReason::CampaignRate,
         WaitReason::WarmUp,
         WaitReason::PairSpacing,
@@ -249,6 +254,7 @@ impl WaitReason {
         WaitReason::NoWorker,
         WaitReason::NewerRelease,
         WaitReason::Redis,
+        WaitReason::RedisRestarted,
     ];
 }
 
@@ -273,6 +279,10 @@ pub struct Waiting {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub code: Option<MetaCode>,
+    /// The business whose sending is paused; absent for any other reason, and if all sending is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub business: Option<BusinessId>,
     /// A sentence for people.
     #[serde(default)]
     #[schema(required)]
@@ -282,6 +292,6 @@ pub struct Waiting {
 impl Waiting {
     /// A reason about the whole campaign, without a beginning, an end or a code.
     pub fn new(reason: WaitReason, text: impl Into<String>) -> Self {
-        Self { reason, line: None, since: None, until: None, code: None, text: text.into() }
+        Self { reason, line: None, since: None, until: None, code: None, business: None, text: text.into() }
     }
 }

@@ -1,4 +1,4 @@
-//! Templates in a response. The response to a sync is only serialized, because the client makes no such call.
+//! Templates in a response.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -33,7 +33,7 @@ impl Listed for TemplateView {
 pub type TemplatePage = Page<TemplateView>;
 
 /// The result of reading the templates from Meta.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SyncedTemplates {
     /// The WABAs of the configured lines.
     pub wabas: Vec<SyncedWaba>,
@@ -52,7 +52,7 @@ pub struct UnpausedTemplate {
 }
 
 /// A WABA whose templates were read.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SyncedWaba {
     /// The WABA.
     pub waba: WabaId,

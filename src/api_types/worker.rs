@@ -10,8 +10,8 @@ use crate::domain::{LineId, UnixMs};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Worker)]
 pub struct WorkerView {
-    /// The id of the worker, under which it has the leases of its lines. It begins with the name, and is another one after
-    /// a restart.
+    /// The id of the worker, under which it holds the leases of its lines. It begins with the name, and changes with
+    /// each restart.
     #[schema(example = "pregon-0-17-0a1b2c3d")]
     pub id: String,
     /// The name of its pod (`POD_NAME`) or host.

@@ -124,7 +124,8 @@ fn certificate(config: &Config, roles: &[Role]) -> Option<Check> {
 fn contact_hours(config: &Config, now: UnixMs) -> Option<Check> {
     let hours = &config.contact_hours;
     let warnings = hours.outdated(now).into_iter().map(|outdated| format!("\nwarning: {outdated}"));
-    let found = format!("{} entries{}", hours.len(), warnings.collect::<String>());
+    let noun = if hours.len() == 1 { "entry" } else { "entries" };
+    let found = format!("{} {noun}{}", hours.len(), warnings.collect::<String>());
     (!hours.is_empty()).then(|| Check::ok("contact_hours", found))
 }
 

@@ -102,6 +102,7 @@ async fn run_template(client: &Client, command: TemplateCommand) -> Result<(), C
     match command {
         TemplateCommand::List { output } => template::list(client, output.json).await,
         TemplateCommand::Show { id, output } => template::show(client, &id, output.json).await,
+        TemplateCommand::Sync { output } => template::sync(client, output.json).await,
         TemplateCommand::Unpause(templates) => template::unpause(client, &templates).await,
     }
 }

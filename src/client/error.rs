@@ -17,7 +17,7 @@ pub enum ClientError {
     Unusable(String),
     /// The server cannot be connected to.
     #[error(
-        "no server answers at {server} ({reason}): start one with `pregon serve`, or name another by --server or \
+        "no server answers at {server} ({reason}): start one with `pregon serve`, or name another with --server or \
         PREGON_SERVER"
     )]
     Unreachable {
@@ -27,7 +27,7 @@ pub enum ClientError {
         reason: String,
     },
     /// The server's certificate is not trusted.
-    #[error("the certificate of {server} is not trusted ({reason}): name its CA by --ca or PREGON_CA")]
+    #[error("the certificate of {server} is not trusted ({reason}): name its CA with --ca or PREGON_CA")]
     Untrusted {
         /// The server.
         server: Url,
@@ -152,10 +152,19 @@ fn bad_certificate(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-/// The detail of a problem, or its title if it has none, and each of its faults.
+/// The detail of a problem, or its title if it has none, and each of its faults. A detail that only repeats the faults
+/// is left out.
 fn sentence(problem: &ProblemBody) -> String {
-    let what = if problem.detail.is_empty() { &problem.title } else { &problem.detail };
-    problem.problems.iter().fold(what.clone(), |text, fault| format!("{text}\n  {fault}"))
+    let ProblemBody { title, detail, problems, .. } = problem;
+    let what = match problems.as_slice() {
+        [fault] if fault == detail => return detail.clone(),
+        [] if detail.is_empty() => title.clone(),
+        faults if detail.is_empty() || faults.len() > 1 && faults.join("; ") == *detail => {
+            format!("{title}: {} problems", faults.len())
+        }
+        _ => detail.clone(),
+    };
+    problems.iter().fold(what, |text, fault| format!("{text}\n  {fault}"))
 }
 
 #[cfg(test)]
@@ -180,6 +189,21 @@ mod tests {
             "the campaign has 2 faults\n  line 9 is not configured\n  priority is 11, at most 10 (HTTP 422)"
         );
         assert_eq!(message(404, r#"{"title":"no such campaign","status":404}"#), "no such campaign (HTTP 404)");
+    }
+
+    #[test]
+    fn a_fault_is_shown_once() {
+        let body = |detail: &str, faults: &str| {
+            message(422, &format!(r#"{{"title":"invalid","detail":"{detail}","problems":[{faults}]}}"#))
+        };
+        assert_eq!(
+            body("line 9 is not configured", r#""line 9 is not configured""#),
+            "line 9 is not configured (HTTP 422)"
+        );
+        assert_eq!(
+            body("a is 1; b is 2", r#""a is 1","b is 2""#),
+            "invalid: 2 problems\n  a is 1\n  b is 2 (HTTP 422)"
+        );
     }
 
     #[test]

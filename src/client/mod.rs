@@ -28,8 +28,8 @@ use crate::{
     api_types::{
         BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, ForgottenView,
         HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, NewTest, Page, PauseChange,
-        PauseTarget, Preflight, RecipientView, RetriedJob, SuppressionView, TemplateView, UnpausedTemplate,
-        UploadResult, WorkerView,
+        PauseTarget, Preflight, RecipientView, RetriedJob, SuppressionView, SyncedTemplates, TemplateView,
+        UnpausedTemplate, UploadResult, WorkerView,
     },
     coding::Coding,
     domain::{
@@ -384,6 +384,11 @@ impl Client {
     /// Fetches a template.
     pub async fn template(&self, waba: &WabaId, name: &str, language: &Language) -> Result<Known<TemplateView>> {
         self.call(self.request(Method::GET, &["templates", waba.as_str(), name, language.as_str()])).await
+    }
+
+    /// Reads the templates of all WABAs from Meta.
+    pub async fn sync_templates(&self) -> Result<Known<SyncedTemplates>> {
+        self.call(self.request(Method::POST, &["templates", "sync"])).await
     }
 
     /// Asks Meta to lift the pause of a template.

@@ -190,7 +190,11 @@ impl IntakeError {
     pub(super) fn invalid(mut problems: Vec<String>) -> Self {
         let more = problems.len().saturating_sub(PROBLEMS_MAX);
         problems.truncate(PROBLEMS_MAX);
-        problems.extend((more > 0).then(|| format!("there are {more} more problems")));
+        match more {
+            0 => {}
+            1 => problems.push("there is 1 more problem".to_owned()),
+            more => problems.push(format!("there are {more} more problems")),
+        }
         Self::Invalid(problems)
     }
 

@@ -40,15 +40,18 @@ impl MemoryGuard {
     ///
     /// Errors: `RedisFull` if it does not; `Store` if its memory cannot be read.
     pub(super) async fn check(&self, store: &Store) -> Result<(), IntakeError> {
+        match self.full(store).await? {
+            Some(memory) => Err(IntakeError::RedisFull { memory, share_max: self.share_max }),
+            None => Ok(()),
+        }
+    }
+
+    /// The memory of Redis, if recipients are refused because of it.
+    pub async fn full(&self, store: &Store) -> Result<Option<Memory>, StoreError> {
         if self.share_max >= 1.0 {
-            return Ok(());
+            return Ok(None);
         }
-        match self.memory(store).await? {
-            Some(memory) if memory.share() > self.share_max => {
-                Err(IntakeError::RedisFull { memory, share_max: self.share_max })
-            }
-            _ => Ok(()),
-        }
+        Ok(self.memory(store).await?.filter(|memory| memory.share() > self.share_max))
     }
 
     async fn memory(&self, store: &Store) -> Result<Option<Memory>, StoreError> {

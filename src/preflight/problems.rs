@@ -7,7 +7,7 @@ use crate::{
         BusinessId, Campaign, FrequencyCap, LineId, PriceList, Template, UnixMs, listing::listed,
         template::TemplateError,
     },
-    redis::{installation::StoredTemplate, places::LimitedPlaces, registry::UNLISTED_REMEDY},
+    redis::{installation::StoredTemplate, memory::Memory, places::LimitedPlaces, registry::UNLISTED_REMEDY},
     stats::Forecast,
 };
 
@@ -34,6 +34,8 @@ pub struct Facts<'a> {
     pub business_cap: Option<FrequencyCap>,
     /// The price list, the cost according to it, and the countries without a price.
     pub cost: Option<(&'a PriceList, &'a PreflightCost, &'a [String])>,
+    /// The memory of Redis, if it is nearly full.
+    pub full_redis: Option<Memory>,
     /// The time.
     pub now: UnixMs,
 }
@@ -51,6 +53,7 @@ pub fn of(facts: &Facts<'_>) -> Vec<PreflightProblem> {
     problems.extend(limit(facts));
     problems.extend(idle_cap(facts));
     problems.extend(rejected(facts.rejects));
+    problems.extend(facts.full_redis.map(redis_full));
     problems.extend(
         facts.cost.into_iter().flat_map(|(prices, cost, lacking)| prices_lack(prices, cost, lacking, facts.now)),
     );
@@ -73,7 +76,7 @@ fn recipients(Facts { forecast, people, .. }: &Facts<'_>) -> Option<PreflightPro
     if forecast.left == 0 {
         return Some(blocking(ProblemCode::NoRecipients, "no recipient is left to send to"));
     }
-    let text = "everybody who is left would be skipped: nobody would get the message";
+    let text = "every recipient that is left would be skipped: nobody would get the message";
     (people.to_send == 0).then(|| blocking(ProblemCode::AllSkipped, text))
 }
 
@@ -92,8 +95,8 @@ fn expiry(Facts { campaign, forecast, now, .. }: &Facts<'_>) -> Option<Preflight
     }
     let end = forecast.ends_at.filter(|end| *end > at)?;
     let text = format!(
-        "the last message would be sent at {end}, and the campaign expires at {at} (its expires_at): whoever is left then \
-        gets no message"
+        "the last message would be sent at {end}, and the campaign expires at {at} (its expires_at): recipients that \
+        are left by then get no message"
     );
     Some(warning(ProblemCode::EndsAfterExpiry, text))
 }
@@ -148,6 +151,7 @@ fn of_wait(Waiting { reason, line, until, text, .. }: &Waiting) -> Option<Prefli
         WaitReason::Schedule
         | WaitReason::SendWindow
         | WaitReason::LineRate
+        | WaitReason::Throttled
         | WaitReason::CampaignRate
         | WaitReason::PairSpacing => return None,
         // The hours open at a known time.
@@ -168,7 +172,7 @@ fn of_wait(Waiting { reason, line, until, text, .. }: &Waiting) -> Option<Prefli
         WaitReason::Token => ProblemCode::TokenHeld,
         WaitReason::NoWorker => ProblemCode::NoWorker,
         WaitReason::NewerRelease => ProblemCode::NewerRelease,
-        WaitReason::Redis | WaitReason::Other => return None,
+        WaitReason::Redis | WaitReason::RedisRestarted | WaitReason::Other => return None,
     };
     let ends = until.is_some() || code == ProblemCode::LimitReached;
     Some(PreflightProblem { code, blocking: !ends, line: line.clone(), text: text.clone() })
@@ -206,6 +210,14 @@ fn rejected(rejects: &PreflightRejects) -> Option<PreflightProblem> {
         n => format!("{n} rows were rejected by uploads, and are no recipients"),
     };
     Some(warning(ProblemCode::RowsRejected, text))
+}
+
+fn redis_full(memory: Memory) -> PreflightProblem {
+    let text = format!(
+        "redis uses {memory} (maxmemory), and sending stops when it is full: give it more memory, delete campaigns \
+        that have ended, or lower retention"
+    );
+    warning(ProblemCode::RedisFull, text)
 }
 
 fn prices_lack(prices: &PriceList, cost: &PreflightCost, lacking: &[String], now: UnixMs) -> Vec<PreflightProblem> {

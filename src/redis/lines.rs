@@ -38,6 +38,15 @@ pub struct LineControl {
     pub paused_since: Option<UnixMs>,
 }
 
+/// The worker that has the lease of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineOwner {
+    /// Its id.
+    pub worker: String,
+    /// The epoch of the lease.
+    pub epoch: u64,
+}
+
 /// A report of the owner of a line, for the API and the command line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LineReport {
@@ -121,14 +130,19 @@ impl Store {
         Ok(beats.into_iter().map(|(worker, at)| (worker, UnixMs(at))).collect())
     }
 
-    /// The workers that have the leases of `lines`; `None` for a line without one.
-    pub async fn owners(&self, lines: &[LineId]) -> Result<Vec<Option<String>>> {
+    /// The owners of `lines`; `None` for a line without one.
+    pub async fn owners(&self, lines: &[LineId]) -> Result<Vec<Option<LineOwner>>> {
         let mut pipeline = Pipeline::new();
         for line in lines {
             pipeline.get(self.keys.lease(line));
         }
         let leases: Vec<Option<String>> = self.query_all("GET lease", &pipeline).await?;
-        Ok(leases.into_iter().map(|lease| lease?.split(' ').next().map(str::to_owned)).collect())
+        let owner = |lease: Option<String>| {
+            let lease = lease?;
+            let (worker, epoch) = lease.split_once(' ')?;
+            Some(LineOwner { worker: worker.to_owned(), epoch: epoch.parse().ok()? })
+        };
+        Ok(leases.into_iter().map(owner).collect())
     }
 
     /// The remaining time of each lease of `lines`; `None` for a line without one.

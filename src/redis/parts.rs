@@ -161,6 +161,8 @@ pub struct PartCounts {
     pub held: u64,
     /// Acceptances by Unix second. A second replaces an earlier one that is equal modulo ten, so there are at most ten.
     pub accepted_by_second: HashMap<u64, u64>,
+    /// The epoch of the last claim; 0 before the first one.
+    pub epoch: u64,
 }
 
 /// All data of the rows of a part except the recipients.
@@ -522,6 +524,7 @@ fn read_counts(hash: &HashMap<String, Vec<u8>>) -> PartCounts {
     }
     counts.recipients = number("recipients");
     counts.replied = number("replied");
+    counts.epoch = number("epoch");
     // A process of an older release does not lower the counter when it moves an accepted row, so the counter is capped.
     counts.held = number("held").min(counts.by_state[&State::Accepted]);
     for (field, text) in hash {

@@ -77,6 +77,7 @@ mod tests {
             pending,
             retrying: 0,
             schedule: Schedule::default(),
+            sends_in_grace_period: false,
             now,
             others: Vec::new(),
             windows: Vec::new(),

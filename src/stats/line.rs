@@ -9,7 +9,7 @@ use super::share::LineShare;
 use crate::{
     domain::{BusinessId, Campaign, Hold, HoldScope, Line, LineId, Pause, Pauses, UnixMs},
     redis::{
-        lines::{LineControl, LineReport},
+        lines::{LineControl, LineOwner, LineReport},
         pages::Schedule,
         places::LimitedPlaces,
     },
@@ -27,7 +27,7 @@ pub struct LineSnapshot {
     /// The pauses of everything that stop the line, the widest first.
     pub pauses: Vec<Pause>,
     /// The worker that has the line's lease.
-    pub owner: Option<String>,
+    pub owner: Option<LineOwner>,
     /// When the line was last served, if that is known.
     pub served_at: Option<UnixMs>,
     /// If the worker that has the lease is silent: since when.
@@ -139,6 +139,9 @@ pub struct LineWork {
     pub retrying: u64,
     /// The rows, pending or retrying, that must wait for a time.
     pub schedule: Schedule,
+    /// Whether a message may be sent in the grace period: one that was never claimed, in a part that the owner of the
+    /// line has begun.
+    pub sends_in_grace_period: bool,
     /// The snapshot of the line.
     pub now: LineSnapshot,
     /// The shares of other running campaigns.
@@ -217,9 +220,20 @@ pub fn ceiling(campaign: &Campaign) -> Option<f64> {
     campaign.rate.map(|rate| ceiling::share(rate, campaign.lines.len()))
 }
 
+/// The time after a restart of Redis in which other processes may not have repeated what it lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GracePeriod {
+    /// When Redis restarted.
+    pub since: UnixMs,
+    /// When the period ends.
+    pub until: UnixMs,
+}
+
 /// The stops that can apply to several lines at once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stops {
+    /// The grace period, if Redis has restarted.
+    pub grace_period: Option<GracePeriod>,
     /// The holds in force, by scope.
     pub holds: HashMap<HoldScope, Hold>,
     /// The pauses of everything.
@@ -256,7 +270,8 @@ pub(crate) mod tests {
             features: Vec::new(),
             at: UnixMs(0),
         };
-        LineSnapshot { owner: Some("w1".into()), report: Some(report), ..LineSnapshot::default() }
+        let owner = LineOwner { worker: "w1".into(), epoch: 1 };
+        LineSnapshot { owner: Some(owner), report: Some(report), ..LineSnapshot::default() }
     }
 
     pub(crate) fn hold(code: Option<u32>, until: Option<UnixMs>) -> Hold {

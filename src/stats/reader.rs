@@ -12,14 +12,14 @@ use std::{
 
 use super::{
     StateCounts, counts, eta,
-    line::{self, LineSnapshot, LineWork, Silence, Stops},
+    line::{self, GracePeriod, LineSnapshot, LineWork, Silence, Stops},
     share::LineShare,
     waiting::{waiting_for, would_wait_for},
 };
 use crate::{
     api_types::{Statistics, Waiting},
     domain::{CampaignId, CampaignState, LineId, Lines, Live, PartId, State, UnixMs, template::Category},
-    redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
+    redis::{Result, Store, campaigns::CampaignRecord, lines::LineOwner, pages::Schedule, parts::PartCounts},
     rules::{contact_hours::ContactHours, windows::Windows},
 };
 
@@ -68,13 +68,21 @@ pub struct StatisticsReader {
     /// The configured lines.
     lines: Live<Lines>,
     contact_hours: Live<ContactHours>,
+    /// The length of the grace period after a restart of Redis: `dispatch.lease`.
+    grace_period: Duration,
     loads: Arc<Mutex<Option<CachedLoads>>>,
 }
 
 impl StatisticsReader {
     /// A reader for an installation with these lines.
     pub fn new(store: Store, lines: Live<Lines>) -> Self {
-        Self { store, lines, contact_hours: Live::default(), loads: Arc::default() }
+        let (contact_hours, grace_period, loads) = Default::default();
+        Self { store, lines, contact_hours, grace_period, loads }
+    }
+
+    /// The same reader for an installation whose grace period after a restart of Redis has this length.
+    pub fn with_grace_period(self, grace_period: Duration) -> Self {
+        Self { grace_period, ..self }
     }
 
     /// The same reader for an installation with these contact hours.
@@ -178,16 +186,16 @@ impl StatisticsReader {
         stops: &Stops,
         now: UnixMs,
     ) -> Result<Vec<LineWork>> {
-        let unfinished: Vec<(PartId, &LineId, StateCounts)> = record
+        let unfinished: Vec<(PartId, &LineId, u64, StateCounts)> = record
             .parts
             .iter()
             .zip(counts)
-            .map(|((part, line), counts)| (*part, line, StateCounts::of(std::slice::from_ref(counts))))
-            .filter(|(_, _, tally)| tally.to_send() > 0)
+            .map(|((part, line), counts)| (*part, line, counts.epoch, StateCounts::of(std::slice::from_ref(counts))))
+            .filter(|(.., tally)| tally.to_send() > 0)
             .collect();
         let parts: Vec<PartId> = unfinished.iter().map(|&(part, ..)| part).collect();
         let lines: Vec<LineId> =
-            unfinished.iter().map(|&(_, line, _)| line).cloned().collect::<BTreeSet<_>>().into_iter().collect();
+            unfinished.iter().map(|&(_, line, ..)| line).cloned().collect::<BTreeSet<_>>().into_iter().collect();
         let (schedules, line_snapshots, loads) =
             tokio::try_join!(self.store.schedules(&parts), self.line_snapshots(&lines, stops, now), self.loads(now))?;
         let others = |line: &LineId| {
@@ -196,11 +204,19 @@ impl StatisticsReader {
         };
         let mut work: BTreeMap<&LineId, LineWork> = BTreeMap::new();
         for (line, now) in lines.iter().zip(line_snapshots) {
-            let (line_id, others, schedule) = (line.clone(), others(line), Schedule::default());
-            let windows = Vec::new();
-            work.insert(line, LineWork { line: line_id, pending: 0, retrying: 0, schedule, now, others, windows });
+            let nothing = LineWork {
+                line: line.clone(),
+                pending: 0,
+                retrying: 0,
+                schedule: Schedule::default(),
+                sends_in_grace_period: false,
+                now,
+                others: others(line),
+                windows: Vec::new(),
+            };
+            work.insert(line, nothing);
         }
-        for ((part, line, tally), schedule) in unfinished.iter().zip(schedules) {
+        for ((part, line, epoch, tally), schedule) in unfinished.iter().zip(schedules) {
             let Some(work) = work.get_mut(line) else { continue };
             let windows = self.windows_of(record, *part);
             if !work.windows.contains(&windows) {
@@ -208,6 +224,8 @@ impl StatisticsReader {
             }
             work.pending += tally.get(State::Pending);
             work.retrying += tally.get(State::Retrying);
+            let is_begun = work.now.owner.as_ref().is_some_and(|owner| owner.epoch == *epoch);
+            work.sends_in_grace_period |= is_begun && tally.to_send() > schedule.rows;
             work.schedule.rows += schedule.rows;
             work.schedule.next_due = work.schedule.next_due.into_iter().chain(schedule.next_due).min();
             work.schedule.last_due = work.schedule.last_due.max(schedule.last_due);
@@ -223,7 +241,15 @@ impl StatisticsReader {
         let lines = self.lines.get();
         let businesses = lines.iter().map(|line| &line.business);
         let limit_unknown = businesses.filter(|business| !known.contains_key(*business)).cloned().collect();
-        Ok(Stops { holds, pauses: stored.pauses, limit_unknown, limited })
+        let grace_period = self.store.grace_period(self.grace_period).map(|age| {
+            let began = now.before(age);
+            // In whole seconds, so that the times do not change with each reading.
+            GracePeriod {
+                since: UnixMs(began.seconds() * 1000),
+                until: eta::whole_second(began.after(self.grace_period)),
+            }
+        });
+        Ok(Stops { grace_period, holds, pauses: stored.pauses, limit_unknown, limited })
     }
 
     /// Snapshots of `lines`, in the same order.
@@ -244,7 +270,7 @@ impl StatisticsReader {
                 served_at: report.as_ref().map(|report| report.at),
                 silence: silences[n],
                 unlisted: unlisted[n],
-                report: report.filter(|report| owner.as_ref() == Some(&report.worker)),
+                report: report.filter(|report| owner.as_ref().is_some_and(|owner| owner.worker == report.worker)),
                 owner,
                 holds: line.map_or(Vec::new(), |line| line::holds_on(line, &stops.holds)),
                 limit_unknown: line.is_some_and(|line| stops.limit_unknown.contains(&line.business)),
@@ -253,10 +279,15 @@ impl StatisticsReader {
         Ok(lines.iter().enumerate().map(snapshot).collect())
     }
 
-    /// For each of `lines`: since when its owner is silent, if it is.
-    async fn silences(&self, lines: &[LineId], owners: &[Option<String>], now: UnixMs) -> Result<Vec<Option<Silence>>> {
+    /// For each of `lines` the silence of its owner, if the owner is silent.
+    async fn silences(
+        &self,
+        lines: &[LineId],
+        owners: &[Option<LineOwner>],
+        now: UnixMs,
+    ) -> Result<Vec<Option<Silence>>> {
         let beats = self.store.beats().await?;
-        let last_beat = |owner: &Option<String>| beats.get(owner.as_ref()?).copied();
+        let last_beat = |owner: &Option<LineOwner>| beats.get(&owner.as_ref()?.worker).copied();
         let silent_since = |owner| last_beat(owner).filter(|at| now.since(*at) > SILENT_AFTER);
         let since: Vec<Option<UnixMs>> = owners.iter().map(silent_since).collect();
         if since.iter().all(Option::is_none) {

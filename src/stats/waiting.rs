@@ -5,12 +5,12 @@
 
 use std::{collections::BTreeSet, iter};
 
-use super::line::{Closing, LineWork, Silence, Stop, Stops, ceiling};
+use super::line::{Closing, GracePeriod, LineWork, Silence, Stop, Stops, ceiling};
 use crate::{
     api_types::{WaitReason, Waiting},
     domain::{
         BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs,
-        listing::listed,
+        listing::listed, template::Category,
     },
     redis::{campaigns::CampaignRecord, places::LimitedPlaces, registry::UNLISTED_REMEDY},
     rules::windows::Closed,
@@ -38,10 +38,18 @@ pub fn waiting_for(
             campaign_wide.extend(line.into_iter().flat_map(|line| campaign_holds(&record.campaign, line, stops)));
             campaign_wide.extend(line.and_then(|line| limit_spent(&line.business, stops)));
             campaign_wide.extend(all_closed(record, lines, now));
+            let grace_period = stops.grace_period.filter(|period| now < period.until);
+            let business = line.map(|line| &line.business);
+            campaign_wide
+                .extend(grace_period.filter(|_| waits_in_grace_period(record, business, stops)).map(redis_restarted));
             if !campaign_wide.is_empty() {
                 return campaign_wide;
             }
-            lines.iter().filter(|work| work.to_send() > 0).map(|work| on_line(record, work, now)).collect()
+            lines
+                .iter()
+                .filter(|work| work.to_send() > 0)
+                .map(|work| on_line(record, work, grace_period, now))
+                .collect()
         }
     }
 }
@@ -62,7 +70,8 @@ pub fn would_wait_for(
     let since = Some(record.changed_at).filter(|_| record.state == CampaignState::Scheduled);
     let mut waiting = waiting_for(&running, line, stops, lines, start_at);
     // Before the start, no rate slows anything.
-    waiting.retain(|waiting| !matches!(waiting.reason, WaitReason::LineRate | WaitReason::CampaignRate));
+    let rates = [WaitReason::LineRate, WaitReason::Throttled, WaitReason::CampaignRate];
+    waiting.retain(|waiting| !rates.contains(&waiting.reason));
     waiting.insert(0, Waiting { since, ..scheduled(record) });
     waiting
 }
@@ -84,11 +93,13 @@ fn paused(record: &CampaignRecord) -> Waiting {
 /// A pause of the installation or the business. All lines of a campaign belong to one business, so the pause stops the
 /// whole campaign.
 fn all_paused(pause: &Pause) -> Waiting {
-    let text = match &pause.scope {
-        PauseScope::Installation => "an operator paused all sending".to_owned(),
-        PauseScope::Business(business) => format!("an operator paused all sending of business {business}"),
+    let (business, text) = match &pause.scope {
+        PauseScope::Installation => (None, "an operator paused all sending".to_owned()),
+        PauseScope::Business(business) => {
+            (Some(business.clone()), format!("an operator paused all sending of business {business}"))
+        }
     };
-    Waiting { since: Some(pause.since), ..Waiting::new(WaitReason::AllPaused, text) }
+    Waiting { since: Some(pause.since), business, ..Waiting::new(WaitReason::AllPaused, text) }
 }
 
 /// The holds that stop the whole campaign: on its template, then on the scopes that its lines share, the widest first.
@@ -163,7 +174,7 @@ fn stopped_by(scope: &HoldScope) -> Option<(WaitReason, String)> {
             Some((WaitReason::TemplatePaused, format!("utility templates of waba {waba} are held")))
         }
         HoldScope::Business(business) => Some((WaitReason::BusinessBlocked, format!("business {business} is held"))),
-        HoldScope::Platform => Some((WaitReason::Platform, "meta does not work".to_owned())),
+        HoldScope::Platform => Some((WaitReason::Platform, "meta has an outage".to_owned())),
         HoldScope::Token(waba) => Some((WaitReason::Token, format!("the access token of waba {waba} is held"))),
         HoldScope::Waba(waba) => Some((WaitReason::LineBlocked, format!("waba {waba} is held"))),
         // Messages to a held country fail instead of waiting.
@@ -176,8 +187,20 @@ fn held(reason: WaitReason, what: &str, hold: &Hold) -> Waiting {
     Waiting { since: Some(hold.since), until: hold.until, code: hold.code, ..Waiting::new(reason, text) }
 }
 
+/// Whether nothing of the campaign is sent in the grace period: other processes may still have to repeat who got
+/// marketing, and whom the business has messaged.
+fn waits_in_grace_period(record: &CampaignRecord, business: Option<&BusinessId>, stops: &Stops) -> bool {
+    record.campaign.template.category == Category::Marketing
+        || business.is_some_and(|business| stops.limited.contains_key(business))
+}
+
+fn redis_restarted(GracePeriod { since, until }: GracePeriod) -> Waiting {
+    let text = "redis restarted, and what it may have forgotten is written again first";
+    Waiting { since: Some(since), until: Some(until), ..Waiting::new(WaitReason::RedisRestarted, text) }
+}
+
 /// The most important reason of a line with work.
-fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
+fn on_line(record: &CampaignRecord, work: &LineWork, grace_period: Option<GracePeriod>, now: UnixMs) -> Waiting {
     let (line, at) = (&work.line, &work.now);
     let report = at.report.as_ref();
     let missing = report.map_or(Vec::new(), |report| record.campaign.missing_features(&report.features));
@@ -212,7 +235,7 @@ fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
             Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::PortfolioLimit, text) }
         }
         Some(Stop::WarmUp(until)) => {
-            let text = format!("line {line} is warming up: its messages of this day are sent");
+            let text = format!("line {line} is warming up, and has sent its messages of this day");
             let since = report.and_then(|report| report.since);
             Waiting { since, until: Some(until), ..Waiting::new(WaitReason::WarmUp, text) }
         }
@@ -222,9 +245,10 @@ fn on_line(record: &CampaignRecord, work: &LineWork, now: UnixMs) -> Waiting {
             Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::NewerRelease, text) }
         }
         None if let Some(closed) = work.closings(now).and_then(|closings| closed(record, &closings)) => closed,
+        None if let Some(period) = grace_period.filter(|_| !work.sends_in_grace_period) => redis_restarted(period),
         None if is_throttled(work) => Waiting {
             since: report.and_then(|report| report.since),
-            ..Waiting::new(WaitReason::LineRate, rate_text(work))
+            ..Waiting::new(WaitReason::Throttled, rate_text(work))
         },
         None if work.is_due(now) => match own_rate(record, work) {
             Some(rate) => Waiting {

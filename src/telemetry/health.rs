@@ -48,10 +48,12 @@ impl NotReady {
 pub enum Warning {
     /// The last webhook was refused for its signature: the app secret may be wrong.
     WebhooksRefused = 1,
+    /// Redis uses more of its memory than `intake.memory_share_max`: recipients are refused.
+    RedisFull = 2,
 }
 
 impl Warning {
-    const ALL: [Warning; 1] = [Warning::WebhooksRefused];
+    const ALL: [Warning; 2] = [Warning::WebhooksRefused, Warning::RedisFull];
 }
 
 /// The health of a process. Clones share one state.

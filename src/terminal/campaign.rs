@@ -60,7 +60,7 @@ pub async fn test(client: &Client, options: arguments::TestOptions) -> Result<()
     }
     let (numbers, test) = (counted(n, "number"), test.id);
     Ok(out::line(&format!(
-        "campaign {id} is tested with {numbers}: pregon campaign show {test} says what became of it"
+        "the test of campaign {id} goes to {numbers}; pregon campaign show {test} shows its result"
     ))?)
 }
 
@@ -89,7 +89,7 @@ pub async fn change(
     let call = async |name: &CampaignName| client.change_campaign(find::campaign(client, name).await?, action).await;
     each("campaign ", &campaigns.ids, call, |name, campaign| match campaigns.output.json {
         true => out::json(&campaign),
-        false => out::line(&format!("campaign {name} “{}” is {}", campaign.name, campaign.state)),
+        false => out::line(&format!("campaign {name} “{}” is {}", campaign.name, campaign.state.predicate())),
     })
     .await
 }
@@ -104,8 +104,7 @@ pub async fn retry(client: &Client, options: arguments::RetryOptions) -> Result<
         return Ok(out::json(&retried)?);
     }
     let (state, n) = (retried.state, retried.recipients);
-    let recipients = if n == 1 { "recipient is" } else { "recipients are" };
-    Ok(out::line(&format!("campaign {id} is {state}: {} {recipients} sent to again", count(n)))?)
+    Ok(out::line(&format!("campaign {id} is {state}: it sends again to {}", counted(n, "recipient")))?)
 }
 
 /// Deletes campaigns, one by one. A failure does not affect the others.

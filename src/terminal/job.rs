@@ -29,7 +29,10 @@ pub async fn retry(client: &Client, letters: &arguments::DeadLetterArguments) ->
     let call = async |id: &EntryId| client.retry_dead_job(*id).await;
     each("dead letter ", &letters.ids, call, |id, retried| match letters.output.json {
         true => out::json(&retried),
-        false => out::line(&format!("dead letter {id} is being retried; if it fails again, it is {}", retried.entry)),
+        false => out::line(&format!(
+            "dead letter {id} is being retried; if it fails again, it becomes dead letter {}",
+            retried.entry
+        )),
     })
     .await
 }

@@ -19,7 +19,7 @@ pub async fn change(
         return Ok(out::json(&change)?);
     }
     if change.pauses.is_empty() {
-        return Ok(out::line("nothing is paused as a whole")?);
+        return Ok(out::line("all sending is resumed; lines and campaigns with a pause of their own stay paused")?);
     }
     change.pauses.iter().try_for_each(|pause| out::line(&words::pause(pause))).map_err(CommandError::from)
 }

@@ -9,7 +9,17 @@ pub(super) fn with_remedy(error: &ClientError) -> String {
         ClientError::Refused { problem, .. } => problem.kind().and_then(of),
         _ => None,
     };
-    remedy.map_or_else(|| error.to_string(), |remedy| format!("{error}\n{remedy}"))
+    let text = with_commands(&error.to_string());
+    remedy.map_or_else(|| text.clone(), |remedy| format!("{text}\n{remedy}"))
+}
+
+/// A text of the API without the call that lists what there is, which the remedy names as a command, and with the
+/// command in place of the call that reads templates.
+pub(super) fn with_commands(text: &str) -> String {
+    let text = text.replace("POST /v1/templates/sync", "`pregon template sync`");
+    let Some((before, call)) = text.split_once(": GET /v1/") else { return text };
+    let status = call.rfind(" (HTTP ").map_or("", |at| &call[at..]);
+    format!("{before}{status}")
 }
 
 /// The remedy for a problem of this kind; `None` if its detail contains one, or if no command can cause it.
@@ -19,12 +29,12 @@ fn of(kind: &str) -> Option<&'static str> {
         "campaign-not-found" => "`pregon campaign list` shows the campaigns; an external id works in place of an id.",
         "line-not-found" => "`pregon line list` shows the lines.",
         "business-not-found" => "`pregon business list` shows the businesses.",
-        "business-missing" => "Name one by --business.",
+        "business-missing" => "Name one with --business.",
         "hold-not-found" => "`pregon hold list` shows the holds.",
         "dead-letter-not-found" => "`pregon job list` shows the dead letters.",
         "template-not-found" | "template-missing" => "`pregon template list` shows the templates.",
         "template-not-paused" => "`pregon template show` shows its status.",
-        "suppression-not-found" => "`pregon suppression list` shows who is suppressed.",
+        "suppression-not-found" => "`pregon suppression list` shows the suppressions.",
         "recipient-not-found" => "`pregon campaign recipients` lists the recipients.",
         "not-found" | "method-not-allowed" => "The server may be of an older release than this command: upgrade it.",
         "campaign-state" => "`pregon campaign show` shows what the campaign does now.",
@@ -32,7 +42,7 @@ fn of(kind: &str) -> Option<&'static str> {
         "campaign-expired" => "Move its end with `pregon campaign change --expires-at`.",
         "campaign-conflict" => "Use another --external-id, or the options with which the campaign was created.",
         "retry-conflict" => "Use another --external-id.",
-        "templates-not-synced" => "`pregon serve` reads them when it starts; `pregon check` says why it could not.",
+        "templates-not-synced" => "`pregon check` says why `pregon serve` could not read them when it started.",
         "unpause-refused" => "Repeat the command in five minutes, or lift the pause in WhatsApp Manager.",
         "feed-disabled" => "Set `feed.enabled = true` in the configuration of the server.",
         "invalid-position" => "--after 0 begins with the oldest event that is kept.",
@@ -47,7 +57,7 @@ fn of(kind: &str) -> Option<&'static str> {
         "pause-unconfirmed" => {
             "Stop the workers that it names, or repeat the command; `pregon worker list` shows them."
         }
-        "timeout" | "unavailable" => "Repeat the command, which does no harm; if it fails again, run `pregon check`.",
+        "timeout" | "unavailable" => "Repeat the command; if it fails again, run `pregon check`.",
         "too-many-streams" => "Repeat the command when another one has ended.",
         "too-many-unknown-keys" => "Wait a minute, and set PREGON_API_KEY to one of `http.api_keys` of the server.",
         "internal" => "It is a bug: please report it with the lines of the server's log from this moment.",
@@ -81,6 +91,14 @@ mod tests {
         "unsupported-media-type",
         "upload-unreadable",
     ];
+
+    #[test]
+    fn a_call_of_the_api_is_shown_as_a_command() {
+        let lists = "there is no hold line:9: GET /v1/holds lists them; encode a slash in an id as %2F (HTTP 404)";
+        assert_eq!(with_commands(lists), "there is no hold line:9 (HTTP 404)");
+        let sync = "read the templates again (POST /v1/templates/sync) (HTTP 422)";
+        assert_eq!(with_commands(sync), "read the templates again (`pregon template sync`) (HTTP 422)");
+    }
 
     #[test]
     fn every_problem_of_the_api_has_a_remedy() {

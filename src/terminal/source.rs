@@ -66,6 +66,9 @@ impl Source {
         if path.as_os_str() == "-" {
             return Self::copy_of_stdin().await;
         }
+        // Before its extension: a path that is wrong as a whole is not to be renamed.
+        let opened = fs::metadata(path).map(drop);
+        opened.map_err(|error| unreadable(path, &error))?;
         let (plain, coding) = uncompressed(path);
         let format = Self::format_of(&plain)?;
         let (bytes, digest) = digest(path, coding).await.map_err(|error| unreadable(path, &error))?;
@@ -207,13 +210,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_with_an_unknown_extension_is_rejected() {
+        let dir = tempfile::tempdir().expect("a directory");
         let error = async |path: &str| Source::open(Path::new(path)).await.expect_err("no source").to_string();
-        assert_eq!(
-            error("people.xlsx").await,
-            "people.xlsx is a spreadsheet: save it as \"CSV UTF-8\" and submit that file"
+        let error_of_file = async |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "to\n").expect("written");
+            error(path.to_str().expect("text")).await
+        };
+        let spreadsheet = error_of_file("people.xlsx").await;
+        assert!(
+            spreadsheet.ends_with("is a spreadsheet: save it as \"CSV UTF-8\" and submit that file"),
+            "{spreadsheet}"
         );
-        assert!(error("people.pdf").await.starts_with("people.pdf: a list ends in .csv, .tsv, .txt"));
-        assert!(error("/nowhere/people.CSV").await.starts_with("/nowhere/people.CSV: No such file"));
+        assert!(error_of_file("people.pdf").await.contains("people.pdf: a list ends in .csv, .tsv, .txt"));
+        for missing in ["/nowhere/people.CSV", "/nowhere/people", "/nowhere/people.pdf"] {
+            assert!(error(missing).await.starts_with(&format!("{missing}: No such file")), "{missing}");
+        }
     }
 
     #[test]

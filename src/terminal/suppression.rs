@@ -100,7 +100,7 @@ async fn import(client: &Client, options: ImportOptions) -> Result<(), CommandEr
     }
     upload::shortfall(&imported, Some(max_rejected)).map_or(Ok(()), |why| {
         Err(CommandError::Failed(format!(
-            "{why}: whoever these rows are about still gets messages; correct the file and import it again"
+            "{why}: the people in rejected rows still get messages; correct the file and import it again"
         )))
     })
 }
@@ -110,5 +110,5 @@ fn suppressed(phone: Phone, stored: &SuppressionView) -> String {
     let SuppressionView { business, scope, reason, since, source, .. } = stored;
     let messages = words::suppressed_messages(*scope);
     let (reason, source, since) = (reason.name(), source.name(), words::time(*since));
-    format!("{phone} gets no {messages} of business {business}, since {since} ({reason}, {source})")
+    format!("{phone} gets no {messages} from business {business} since {since} ({reason}, {source})")
 }

@@ -1,6 +1,6 @@
 //! Formats results as tables for people: at most 100 columns wide, numbers aligned to the right.
 
-use std::ops::Deref;
+use std::{collections::HashMap, ops::Deref};
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 
@@ -13,8 +13,8 @@ use crate::{
     domain::{LineId, UnixMs},
 };
 
-/// How many lines of a worker a table names.
-const LINES_NAMED_MAX: usize = 4;
+/// How many of the lines of a worker, or of the rows with the same reason, a table names.
+const NAMED_MAX: usize = 4;
 
 /// The maximum width of a table.
 const COLUMNS: u16 = 100;
@@ -166,6 +166,7 @@ pub fn line(line: &LineView) -> String {
         ("number", line.display.clone()),
         ("state", line_state(line)),
         ("rate", format!("{}{configured}", rate(line.messages_per_second))),
+        ("rate source", line.rate_source.to_string()),
         ("meta allows", line.allowance.map(rate).unwrap_or_default()),
         ("campaigns may send", line.allowed_now.map(rate).unwrap_or_default()),
         ("accepted", rate(line.accepted_per_second)),
@@ -199,7 +200,7 @@ pub fn businesses<B: Deref<Target = BusinessView>>(businesses: &[B]) -> String {
             held,
         ]
     };
-    table(["=id", "wabas", ">limit", ">used", ">left", "=next frees", "held because"], businesses.iter().map(row))
+    table(["=id", "wabas", ">limit", ">used", ">left", "=next place at", "held because"], businesses.iter().map(row))
 }
 
 /// A table of holds.
@@ -209,7 +210,7 @@ pub fn holds<H: Deref<Target = HoldView>>(holds: &[H]) -> String {
         let reason = words::printable(&hold.reason);
         [words::printable(&hold.scope), code, reason, words::time(hold.since), words::end_of_hold(hold)]
     };
-    table(["held", ">code", "because", "=since", "ended by"], holds.iter().map(row))
+    table(["=hold", ">code", "reason", "=since", "lifted by"], holds.iter().map(row))
 }
 
 /// A table of recipients.
@@ -254,17 +255,17 @@ pub fn workers<W: Deref<Target = WorkerView>>(workers: &[W]) -> String {
             words::printable(&worker.id),
             worker.version.as_deref().map_or_else(|| "0.1.0".to_owned(), words::printable),
             words::printable(&worker.roles.join(", ")),
-            lines_of_worker(&worker.lines),
+            named(worker.lines.iter().map(LineId::to_string)),
             worker.since.map(words::time).unwrap_or_default(),
         ]
     };
     table(["=worker", "=version", "roles", "lines", "=since"], workers.iter().map(row))
 }
 
-/// `3001, 3002 and 7 more`
-fn lines_of_worker(lines: &[LineId]) -> String {
-    let named: Vec<&str> = lines.iter().take(LINES_NAMED_MAX).map(LineId::as_str).collect();
-    let more = lines.len().saturating_sub(LINES_NAMED_MAX);
+/// `3001, 3002, 3003, 3004 and 7 more`
+fn named(all: impl ExactSizeIterator<Item = String>) -> String {
+    let more = all.len().saturating_sub(NAMED_MAX);
+    let named: Vec<String> = all.take(NAMED_MAX).collect();
     named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
 }
 
@@ -298,7 +299,7 @@ pub fn dead_job(job: &DeadJobView) -> String {
         ("bytes", words::count(job.job_bytes)),
     ])];
     if !job.rejected.is_empty() {
-        parts.push(rejections(&job.rejected));
+        parts.push(rejections(&same_reason(&job.rejected)));
     }
     parts.extend(job.job.as_deref().map(|text| text.lines().map(words::printable).collect::<Vec<_>>().join("\n")));
     parts.join("\n\n")
@@ -309,15 +310,38 @@ fn failed_at(job: &DeadJobView) -> String {
     job.at.map_or_else(String::new, words::time)
 }
 
-/// A table of rejected rows.
-pub fn rejections(rejections: &[Rejection]) -> String {
-    table(
-        ["where", "code", "reason"],
-        rejections.iter().map(|Rejection { row, line, code, reason }| {
-            let place = line.map_or_else(|| format!("row {}", words::count(*row)), |line| format!("line {line}"));
-            [place, code.clone(), reason.clone()]
-        }),
-    )
+/// A table of rejected rows: one for all that were rejected for the same reason.
+pub fn rejections(groups: &[Vec<&Rejection>]) -> String {
+    let row = |group: &Vec<&Rejection>| [places(group), group[0].code.clone(), group[0].reason.clone()];
+    table(["where", "code", "reason"], groups.iter().map(row))
+}
+
+/// The rejected rows by code and reason, in the order of the first row of each group.
+pub fn same_reason(rejections: &[Rejection]) -> Vec<Vec<&Rejection>> {
+    let mut groups: Vec<Vec<&Rejection>> = Vec::new();
+    let mut places = HashMap::new();
+    for rejection in rejections {
+        let new = groups.len();
+        let place = *places.entry((&rejection.code, &rejection.reason)).or_insert(new);
+        if place == new {
+            groups.push(Vec::new());
+        }
+        groups[place].push(rejection);
+    }
+    groups
+}
+
+/// `line 4`, `lines 4, 5, 6 and 17 more`; rows in place of lines if the lines of the file are not known.
+fn places(group: &[&Rejection]) -> String {
+    let noun = if group.iter().all(|rejection| rejection.line.is_some()) { "line" } else { "row" };
+    let number = |rejection: &&Rejection| match rejection.line.filter(|_| noun == "line") {
+        Some(line) => line.to_string(),
+        None => words::count(rejection.row),
+    };
+    match group {
+        [one] => format!("{noun} {}", number(one)),
+        _ => format!("{noun}s {}", named(group.iter().map(number))),
+    }
 }
 
 #[cfg(test)]
@@ -403,7 +427,7 @@ mod tests {
         long.template.name = "spring_sale_".repeat(20);
         let reason = "parameter greeting is too long: 1,234 characters, at most 1,024; ".repeat(4);
         let rejection = Rejection { row: 17, line: None, code: "too_long".into(), reason };
-        for text in [campaigns(&[&running(), &long]), campaign(&long, UnixMs(0)), rejections(&[rejection])] {
+        for text in [campaigns(&[&running(), &long]), campaign(&long, UnixMs(0)), rejections(&[vec![&rejection]])] {
             for line in text.lines() {
                 assert!(line.chars().count() <= usize::from(COLUMNS), "{line}");
             }
@@ -416,16 +440,19 @@ mod tests {
     fn a_rejected_row_is_shown_with_its_line_or_row_and_reason() {
         let rejection =
             |row, line, code: &str, reason: &str| Rejection { row, line, code: code.into(), reason: reason.into() };
-        let text = rejections(&[
+        let mut rejected = vec![
             rejection(3, Some(17), "not_e164", "`to` is not a phone number in E.164"),
             rejection(1_700, None, "duplicate", "the number …0001 is already in the campaign"),
-        ]);
+        ];
+        let no_scope = |row| rejection(row, Some(row + 1), "scope_missing", "the row has no scope");
+        rejected.extend((1..=20).map(no_scope));
         let wanted = "
- where      code       reason
-───────────────────────────────────────────────────────────────────
- line 17    not_e164   `to` is not a phone number in E.164
- row 1,700  duplicate  the number …0001 is already in the campaign";
-        assert_eq!(format!("\n{text}"), wanted);
+ where                         code           reason
+──────────────────────────────────────────────────────────────────────────────────────────
+ line 17                       not_e164       `to` is not a phone number in E.164
+ row 1,700                     duplicate      the number …0001 is already in the campaign
+ lines 2, 3, 4, 5 and 16 more  scope_missing  the row has no scope";
+        assert_eq!(format!("\n{}", rejections(&same_reason(&rejected))), wanted);
     }
 
     /// A dead letter, as the API returns it.
@@ -493,7 +520,7 @@ mod tests {
         let text = line(&held_line());
         assert!(text.contains("rate         20/s (configured: 80/s)"), "{text}");
         assert!(text.contains("meta allows  1000/s") && !text.contains("warm-up"), "{text}");
-        assert!(text.contains("the token expired") && text.contains("someone"), "{text}");
+        assert!(text.contains("the token expired") && text.contains("operator"), "{text}");
         assert!(!text.contains("worker     "), "no worker has its lease: {text}");
     }
 
@@ -507,15 +534,15 @@ mod tests {
             .expect("a hold")
         };
         let wanted = "
- held         code  because  since                 ended by
-──────────────────────────────────────────────────────────────────────────────────────────────────────────
- waba:2001  131031  locked   2026-11-22T17:00:00Z  its health or a webhook or someone
- waba:2001  131031  locked   2026-11-22T17:00:00Z  2026-11-22T18:00:00Z";
+ hold         code  reason  since                 lifted by
+───────────────────────────────────────────────────────────────────────────────────
+ waba:2001  131031  locked  2026-11-22T17:00:00Z  probe, webhook, operator
+ waba:2001  131031  locked  2026-11-22T17:00:00Z  its end, at 2026-11-22T18:00:00Z";
         let open = hold(&["probe", "webhook", "person"], None);
         let ending = hold(&["time", "person"], Some("2026-11-22T18:00:00Z"));
-        let shown = format!("\n{}", holds(&[&open, &ending]));
-        let rows =
-            |text: &str| text.lines().filter(|line| !line.starts_with('─')).map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(rows(&shown), rows(wanted));
+        assert_eq!(format!("\n{}", holds(&[&open, &ending])), wanted);
+        let template =
+            HoldView { scope: format!("template:2001/{}/es_AR", "spring_sale_".repeat(6)), ..hold(&[], None) };
+        assert!(holds(&[&template]).contains(&template.scope), "people copy the id");
     }
 }

@@ -1,4 +1,4 @@
-//! `pregon template list|show|unpause`: one API call for each page or template.
+//! `pregon template list|show|sync|unpause`: one API call for each page or template, and one for a sync.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use super::{
     table, words,
 };
 use crate::{
-    api_types::TemplateView,
+    api_types::{SyncedWaba, TemplateView},
     client::Client,
     domain::{Form, template::Component},
 };
@@ -28,7 +28,18 @@ pub async fn show(client: &Client, id: &TemplateId, json: bool) -> Result<(), Co
     Ok(if json { out::json(&template) } else { out::line(&text(&template)) }?)
 }
 
-/// Asks Meta to lift the pauses of templates, one by one. A failure does not affect the others.
+/// Reads the templates of all WABAs from Meta.
+pub async fn sync(client: &Client, json: bool) -> Result<(), CommandError> {
+    let synced = client.sync_templates().await?;
+    if json {
+        return Ok(out::json(&synced)?);
+    }
+    let line =
+        |waba: &SyncedWaba| out::line(&format!("WABA {}: {}", waba.waba, words::counted(waba.templates, "template")));
+    Ok(synced.wabas.iter().try_for_each(line)?)
+}
+
+/// Asks Meta to lift the pause of templates, one by one. A failure does not affect the others.
 pub async fn unpause(client: &Client, templates: &TemplateArguments) -> Result<(), CommandError> {
     let call = async |id: &TemplateId| client.unpause_template(&id.waba, &id.name, &id.language).await;
     each("template ", &templates.ids, call, |id, unpaused| match templates.output.json {

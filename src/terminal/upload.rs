@@ -10,9 +10,9 @@ use tokio::time::sleep;
 use super::{CommandError, source::Source, table, words};
 use crate::{api_types::UploadResult, client, domain::Reject};
 
-/// The maximum number of rejected rows that are shown to people. With `--json`, all rows that the server returned are
-/// printed.
-const REJECTED_SHOWN_MAX: usize = 20;
+/// The maximum number of reasons for rejected rows that are shown to people. With `--json`, all rows that the server
+/// returned are printed.
+const REASONS_SHOWN_MAX: usize = 20;
 /// Wait before an interrupted upload is retried.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -47,15 +47,17 @@ fn progress_bar(bytes: u64) -> ProgressBar {
     ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr()).with_style(style.expect("a good template"))
 }
 
-/// The first rejected rows, as text to print below the number of rejected rows.
+/// The first rejected rows by reason, as the text below the line that has the number of rejected rows.
 pub(super) fn rejections(UploadResult { rejected_count, rejected, .. }: &UploadResult) -> String {
-    let shown = &rejected[..rejected.len().min(REJECTED_SHOWN_MAX)];
+    let groups = table::same_reason(rejected);
+    let shown = &groups[..groups.len().min(REASONS_SHOWN_MAX)];
     let mut text = String::new();
     if !shown.is_empty() {
         text += &format!("\n\n{}\n", table::rejections(shown));
     }
-    if *rejected_count > shown.len() as u64 {
-        text += &format!("\nThese are the first {}; with --json it is the first 1,000.", shown.len());
+    let n_shown = shown.iter().map(|group| group.len() as u64).sum();
+    if *rejected_count > n_shown {
+        text += &format!("\nThese are {}; --json prints the first 1,000.", words::counted(n_shown, "row"));
     }
     text
 }

@@ -1,6 +1,6 @@
 //! Formats numbers, times and wait reasons for people.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use indicatif::HumanCount;
 use jiff::{SignedDuration, Unit};
@@ -146,26 +146,43 @@ fn sentence(group: &[&Waiting]) -> String {
     };
     let mut letters = what.chars();
     let capital = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
-    let end = first
-        .until
-        .filter(|end| group.iter().all(|wait| wait.until == Some(*end)) && first.reason != WaitReason::Schedule);
-    let end = end.map(|end| format!(" (until {})", time(end))).unwrap_or_default();
+    let times = times(first.reason, group);
     let remedy = remedy(first).map(|remedy| format!("; {remedy}")).unwrap_or_default();
-    format!("{capital}{}{end}{remedy}.", letters.as_str())
+    format!("{capital}{}{times}{remedy}.", letters.as_str())
 }
 
-/// When a hold ends, or what ends it.
+/// Since when waits with the same reason last, and when they end.
+fn times(reason: WaitReason, group: &[&Waiting]) -> String {
+    let until = group[0].until.filter(|end| group.iter().all(|wait| wait.until == Some(*end)));
+    let since = group.iter().map(|wait| wait.since).min().flatten();
+    match reason {
+        // The sentence has the time.
+        WaitReason::Schedule => String::new(),
+        WaitReason::SendWindow | WaitReason::ContactHours => {
+            until.map(|at| format!("; sending goes on at {}", time(at))).unwrap_or_default()
+        }
+        // Nothing is wrong since the campaign runs.
+        WaitReason::LineRate | WaitReason::CampaignRate => String::new(),
+        _ => {
+            let since = since.map(|at| format!("since {}", time(at)));
+            let times: Vec<String> = since.into_iter().chain(until.map(|at| format!("until {}", time(at)))).collect();
+            if times.is_empty() { String::new() } else { format!(" ({})", times.join(", ")) }
+        }
+    }
+}
+
+/// When a hold ends, or what can end it.
 pub fn end_of_hold(hold: &HoldView) -> String {
     let lifter = |lifter: &Lifter| match lifter {
         Lifter::Time => "its end",
-        Lifter::Probe => "its health",
-        Lifter::Webhook => "a webhook",
-        Lifter::Person => "someone",
+        Lifter::Probe => "probe",
+        Lifter::Webhook => "webhook",
+        Lifter::Person => "operator",
     };
     match hold.until {
-        Some(until) => time(until),
+        Some(until) => format!("{}, at {}", lifter(&Lifter::Time), time(until)),
         None if hold.lifted_by.is_empty() => lifter(&Lifter::Person).into(),
-        None => hold.lifted_by.iter().map(lifter).collect::<Vec<_>>().join(" or "),
+        None => hold.lifted_by.iter().map(lifter).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -177,35 +194,41 @@ fn reason(reason: WaitReason) -> &'static str {
         WaitReason::SendWindow => "its send window is closed",
         WaitReason::ContactHours => "the contact hours of its recipients are closed",
         WaitReason::LineRate => "it sends as fast as the rate allows",
+        WaitReason::Throttled => "Meta throttles it",
         WaitReason::CampaignRate => "it sends as fast as the rate of the campaign allows",
-        WaitReason::WarmUp => "the messages of this day of its warm-up are sent",
-        WaitReason::PairSpacing => "people who got a message a moment ago have to wait for the next one",
+        WaitReason::WarmUp => "it has sent its messages of this day of the warm-up",
+        WaitReason::PairSpacing => "recipients who just got a message have to wait for the next one",
         WaitReason::BackingOff => "messages that could not be sent wait for their next attempt",
         WaitReason::PathBroken => "the path to Meta is broken",
         WaitReason::TemplatePaused => "the template is paused",
         WaitReason::LineBlocked => "Meta blocks it",
         WaitReason::BusinessBlocked => "its business is held",
-        WaitReason::PortfolioLimit => "its business may message no more people for now",
-        WaitReason::Platform => "Meta does not work",
+        WaitReason::PortfolioLimit => "the messaging limit of its business is used up",
+        WaitReason::Platform => "Meta has an outage",
         WaitReason::Token => "Meta refuses the access token",
         WaitReason::NoWorker => "no worker serves it",
         WaitReason::NewerRelease => "it needs a worker of a newer release",
         WaitReason::Redis => "Redis does not answer",
+        WaitReason::RedisRestarted => "Redis restarted, and what it may have forgotten is written again first",
         WaitReason::Other => "it waits for a reason that this version of pregon does not know",
     }
 }
 
-fn remedy(wait: &Waiting) -> Option<&'static str> {
-    match wait.reason {
+fn remedy(wait: &Waiting) -> Option<Cow<'static, str>> {
+    let remedy = match wait.reason {
+        WaitReason::AllPaused => {
+            let business = wait.business.as_ref().map(|business| format!(" --business {business}"));
+            return Some(format!("`pregon resume{}` resumes it", business.unwrap_or_default()).into());
+        }
         WaitReason::Paused if wait.line.is_some() => Some("`pregon line resume` resumes it"),
         WaitReason::Paused => Some("`pregon campaign resume` resumes it"),
-        WaitReason::AllPaused => Some("`pregon resume` resumes it, with --business if it is that of a business"),
         WaitReason::BusinessBlocked => Some("see WhatsApp Manager for the reason; `pregon hold lift` lifts it"),
         WaitReason::TemplatePaused | WaitReason::LineBlocked => Some("see WhatsApp Manager for the reason"),
         WaitReason::Token => Some("put a valid one into the configuration"),
         WaitReason::PortfolioLimit => Some("`pregon business list` shows its limit"),
         WaitReason::NoWorker => Some("start one with `pregon serve`"),
         WaitReason::Redis => Some("nothing is sent until it is back"),
+        WaitReason::Throttled => Some("if that lasts, lower its rate with `pregon line rate`"),
         WaitReason::Schedule
         | WaitReason::SendWindow
         | WaitReason::ContactHours
@@ -217,8 +240,10 @@ fn remedy(wait: &Waiting) -> Option<&'static str> {
         | WaitReason::PathBroken
         | WaitReason::Platform
         | WaitReason::NewerRelease
+        | WaitReason::RedisRestarted
         | WaitReason::Other => None,
-    }
+    };
+    remedy.map(Cow::from)
 }
 
 /// `, on lines 3001, 3002 and 5 more`
@@ -288,24 +313,41 @@ mod tests {
         let until = Some(UnixMs(1_000));
         let waits = [
             wait("line_rate", Some("3001"), "line 3001 may send 72 a second"),
-            Waiting { until, ..wait("line_blocked", Some("3009"), "line 3009 is held: restricted") },
+            Waiting {
+                since: Some(UnixMs(0)),
+                until,
+                ..wait("line_blocked", Some("3009"), "line 3009 is held: restricted")
+            },
             wait("line_rate", Some("3002"), "line 3002 may send 72 a second"),
             wait("no_worker", Some("3003"), "no worker serves line 3003"),
             Waiting { until, ..wait("schedule", None, "it starts at 1970-01-01T00:00:01Z") },
             wait("paused", None, "it was stopped by an error: parameters do not match"),
             wait("paused", Some("3001"), "line 3001 is paused"),
             wait("full_moon", Some("3001"), ""),
+            wait("throttled", Some("3004"), "meta throttles line 3004: it may send 36 a second now"),
+            Waiting { until, ..wait("send_window", None, "messages leave only from 09:00 to 20:00 (America/Bogota)") },
+            wait("all_paused", None, "an operator paused all sending"),
+            Waiting {
+                business: Some("1001".into()),
+                ..wait("all_paused", None, "an operator paused all sending of business 1001")
+            },
         ];
         assert_eq!(
             waiting_for(&waits),
             [
                 "It sends as fast as the rate allows, on lines 3001, 3002.",
-                "Line 3009 is held: restricted (until 1970-01-01T00:00:01Z); see WhatsApp Manager for the reason.",
+                "Line 3009 is held: restricted (since 1970-01-01T00:00:00Z, until 1970-01-01T00:00:01Z); see WhatsApp \
+                 Manager for the reason.",
                 "No worker serves line 3003; start one with `pregon serve`.",
                 "It starts at 1970-01-01T00:00:01Z.",
                 "It was stopped by an error: parameters do not match; `pregon campaign resume` resumes it.",
                 "Line 3001 is paused; `pregon line resume` resumes it.",
                 "It waits for a reason that this version of pregon does not know, on line 3001.",
+                "Meta throttles line 3004: it may send 36 a second now; if that lasts, lower its rate with \
+                 `pregon line rate`.",
+                "Messages leave only from 09:00 to 20:00 (America/Bogota); sending goes on at 1970-01-01T00:00:01Z.",
+                "An operator paused all sending; `pregon resume` resumes it.",
+                "An operator paused all sending of business 1001; `pregon resume --business 1001` resumes it.",
             ]
         );
         let many: Vec<_> = ["1", "2", "3", "4", "5", "6"].map(|line| wait("line_rate", Some(line), "x")).into();

@@ -159,7 +159,7 @@ impl Week {
                 let until = reason["until"].as_str().and_then(|until| until.parse::<jiff::Timestamp>().ok());
                 let until = until.and_then(|until| u64::try_from(until.as_millisecond()).ok()).map(UnixMs);
                 let until = until.filter(|until| *until > now).map(|until| (until, word.to_owned()));
-                waiting.has_due |= until.is_none() && ["line_rate", "backing_off"].contains(&word);
+                waiting.has_due |= until.is_none() && ["line_rate", "throttled", "backing_off"].contains(&word);
                 waiting.until = waiting.until.into_iter().chain(until).min();
             }
             self.open.push(id);

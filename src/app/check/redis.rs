@@ -14,6 +14,7 @@ use crate::{
         Address, Result, Store, StoreError, check_version,
         data_version::{DataVersion, READS},
         durability::risks::Risk,
+        memory::Memory,
         registry::UNLISTED_REMEDY,
         spawn::SpawnError,
     },
@@ -29,7 +30,7 @@ const SERVER: &str = "redis-server";
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     match &config.redis.url {
         RedisUrl::Spawn(_) => vec![program(&config.redis).await],
-        RedisUrl::Server(url) => server(&config.redis, url, &config.lines).await,
+        RedisUrl::Server(url) => server(config, url).await,
     }
 }
 
@@ -52,7 +53,8 @@ async fn program(config: &RedisConfig) -> Check {
     }
 }
 
-async fn server(config: &RedisConfig, url: &str, lines: &[LineConfig]) -> Vec<Check> {
+async fn server(config: &Config, url: &str) -> Vec<Check> {
+    let (lines, share_max, config) = (&config.lines, config.intake.memory_share_max, &config.redis);
     let address = Address {
         url: url.to_owned(),
         certificates: config.certificates.clone(),
@@ -68,14 +70,15 @@ async fn server(config: &RedisConfig, url: &str, lines: &[LineConfig]) -> Vec<Ch
         if of_data[0].ok {
             of_data.extend(unlisted(&store, lines).await?);
         }
-        Ok((info, latency(&store).await?, of_data))
+        Ok((info, store.memory().await?, latency(&store).await?, of_data))
     };
     match found.await {
-        Ok((info, latency, of_data)) => {
+        Ok((info, memory, latency, of_data)) => {
             let version = field(&info, "redis_version").unwrap_or("unknown");
             let ms = latency.as_secs_f64() * 1000.0;
             let found = Check::ok("redis", format!("{}: version {version}, answers in {ms:.1} ms", config.url));
-            [found, durability(&info)].into_iter().chain(of_data).collect()
+            let room = memory.map(|memory| room(memory, share_max));
+            [found, durability(&info)].into_iter().chain(room).chain(of_data).collect()
         }
         Err(error) => vec![unusable(config, &error)],
     }
@@ -138,12 +141,33 @@ async fn latency(store: &Store) -> Result<Duration> {
 /// Checks that Redis persists its data and never evicts keys.
 fn durability(info: &str) -> Check {
     let risks = Risk::of(info);
+    let policy = field(info, "maxmemory_policy").filter(|policy| *policy != "noeviction");
+    let warning = policy.filter(|_| !risks.iter().any(|risk| matches!(risk, Risk::Evicts { .. }))).map(|policy| {
+        format!(
+            "\nwarning: maxmemory-policy is {policy}, which evicts campaigns once maxmemory is set: CONFIG SET \
+            maxmemory-policy noeviction, and the same in redis.conf"
+        )
+    });
+    let warning = warning.unwrap_or_default();
     if risks.is_empty() {
-        return Check::ok("redis keeps data", "the append-only file is on, nothing is evicted");
+        return Check::ok("redis keeps data", format!("the append-only file is on, nothing is evicted{warning}"));
     }
     let found: Vec<_> = risks.iter().map(Risk::to_string).collect();
     let remedies: Vec<_> = risks.iter().map(Risk::remedy).collect();
-    Check::failed("redis keeps data", found.join("; "), remedies.join("; "))
+    Check::failed("redis keeps data", found.join("\n") + &warning, remedies.join("\n→ "))
+}
+
+/// Checks that recipients are not refused because Redis is nearly full.
+fn room(memory: Memory, share_max: f64) -> Check {
+    let found = format!("{memory} are used (maxmemory)");
+    match memory.share() <= share_max {
+        true => Check::ok("redis has room", found),
+        false => Check::failed(
+            "redis has room",
+            format!("{found}: above {share_max} of it, recipients are refused (intake.memory_share_max)"),
+            "give Redis more memory, delete campaigns that have ended, or lower retention",
+        ),
+    }
 }
 
 /// The value of `name` in the reply to INFO.

@@ -12,6 +12,7 @@ mod configured;
 mod deliveries;
 mod dispatch;
 mod listeners;
+mod memory;
 mod presence;
 mod ready;
 mod redis;
@@ -63,6 +64,17 @@ pub enum ServeError {
     /// Redis does not answer, or cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Redis did not answer within `redis.start_timeout`.
+    #[error(
+        "{source}; it did not answer within {timeout:?} (redis.start_timeout): start Redis there, or set redis.url to \
+        its address"
+    )]
+    NoRedis {
+        /// The time that is over.
+        timeout: Duration,
+        /// The last error.
+        source: StoreError,
+    },
     /// The private Redis could not be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
@@ -193,8 +205,10 @@ impl Service {
             dispatch::start(&context, open.clone(), &page)?;
         }
         let presence = Presence::start(&context.worker, name, roles, context.store.clone(), context.clock.clone());
-        let watch = redis::watch(context.store.clone(), context.clock.clone(), health, shutdown.stopping());
+        let watch = redis::watch(context.store.clone(), context.clock.clone(), health.clone(), shutdown.stopping());
         shutdown.core("redis watch", watch);
+        let (store, share_max) = (context.store.clone(), config.intake.memory_share_max);
+        shutdown.core("redis memory watch", memory::watch(store, share_max, health, shutdown.stopping()));
         let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
         let configured = context.configured.clone();
         let reload = Reload { config: config.clone(), roles: roles.to_vec(), configured, live };

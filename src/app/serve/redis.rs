@@ -73,24 +73,26 @@ impl Opened {
 
     /// Retries until Redis answers, or `timeout` has passed.
     ///
-    /// Errors: Redis answers but cannot be used, for example because it refuses the login; or the last transient error.
+    /// Errors: `Store` if Redis answers but cannot be used, for example because it refuses the login; `NoRedis`.
     async fn when_available(
         address: &Address,
         feed: Option<FeedLimits>,
         timeout: Option<Duration>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, ServeError> {
         let (began, mut n_waits) = (Instant::now(), 0_u32);
-        let is_over = || timeout.is_some_and(|timeout| began.elapsed() >= timeout);
         loop {
             match Self::once(address, feed).await {
-                Err(error) if error.is_transient() && !matches!(error, StoreError::Login(_)) && !is_over() => {
+                Err(error) if error.is_transient() && !matches!(error, StoreError::Login(_)) => {
+                    if let Some(timeout) = timeout.filter(|timeout| began.elapsed() >= *timeout) {
+                        return Err(ServeError::NoRedis { timeout, source: error });
+                    }
                     if n_waits.is_multiple_of(WAITS_PER_WARNING) {
                         warn!(%error, "waiting for redis");
                     }
                     n_waits = n_waits.wrapping_add(1);
                     tokio::time::sleep(REDIS_WATCH).await;
                 }
-                opened => return opened,
+                opened => return Ok(opened?),
             }
         }
     }

@@ -109,9 +109,10 @@ impl Incarnations {
         self.observed().began = None;
     }
 
-    /// Whether an incarnation began less than `within` ago: other processes may not have replayed their journals yet.
-    pub(in crate::redis) fn in_grace_period(&self, within: Duration) -> bool {
-        self.observed().began.is_some_and(|began| began.elapsed() < within)
+    /// The age of the newest incarnation, if it began less than `within` ago: other processes may not have replayed
+    /// their journals yet.
+    pub(in crate::redis) fn grace_period(&self, within: Duration) -> Option<Duration> {
+        self.observed().began.map(|began| began.elapsed()).filter(|age| *age < within)
     }
 
     /// Whether the journal was replayed into `incarnation`.
@@ -173,10 +174,10 @@ mod tests {
         let (incarnations, lease, long) =
             (Incarnations::new(LOSS_WINDOW, false), Duration::from_secs(10), Duration::from_secs(3_600));
         incarnations.observe("a", "first", long);
-        assert!(!incarnations.in_grace_period(lease), "it has run for an hour");
+        assert!(incarnations.grace_period(lease).is_none(), "it has run for an hour");
         incarnations.observe("a", "second", long);
         assert!(
-            incarnations.in_grace_period(lease) && incarnations.newest() == 1,
+            incarnations.grace_period(lease).is_some() && incarnations.newest() == 1,
             "the run id was another one before, so it can't have run for an hour"
         );
     }
@@ -186,8 +187,8 @@ mod tests {
         let incarnations = Incarnations::new(LOSS_WINDOW, false);
         incarnations.observe("a", "first", Duration::from_secs(3));
         assert!(
-            incarnations.in_grace_period(Duration::from_secs(10))
-                && !incarnations.in_grace_period(Duration::from_secs(2))
+            incarnations.grace_period(Duration::from_secs(10)).is_some()
+                && incarnations.grace_period(Duration::from_secs(2)).is_none()
         );
         assert_eq!(incarnations.newest(), 0, "there is nothing to replay");
     }

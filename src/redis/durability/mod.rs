@@ -37,7 +37,12 @@ impl Store {
 
     /// Whether an incarnation of Redis began less than `within` ago: other processes may not have replayed theirs yet.
     pub fn in_grace_period(&self, within: Duration) -> bool {
-        self.incarnations.in_grace_period(within)
+        self.grace_period(within).is_some()
+    }
+
+    /// The age of the newest incarnation of Redis, if it is less than `within`.
+    pub fn grace_period(&self, within: Duration) -> Option<Duration> {
+        self.incarnations.grace_period(within)
     }
 
     /// As [`Store::call_all`], and records the calls in the journal, which replays them if Redis loses them. So the

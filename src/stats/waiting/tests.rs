@@ -55,6 +55,7 @@ fn work(line: &str, pending: u64, retrying: u64, now: LineSnapshot) -> LineWork 
         pending,
         retrying,
         schedule: Schedule::default(),
+        sends_in_grace_period: false,
         now,
         others: Vec::new(),
         windows: Vec::new(),
@@ -252,7 +253,7 @@ fn work_that_is_not_due_waits_for_its_time() {
     assert_eq!(on_line(due).0, WaitReason::LineRate, "one is due");
     let mut throttled = spaced;
     throttled.now.report.as_mut().expect("a report").throttled = true;
-    assert_eq!(on_line(throttled).0, WaitReason::LineRate, "the whole line is throttled");
+    assert_eq!(on_line(throttled).0, WaitReason::Throttled, "the whole line is throttled");
 }
 
 #[test]
@@ -266,6 +267,40 @@ fn a_line_waits_for_a_worker_with_the_features() {
     line.now.control.paused = true;
     line.now.report.as_mut().expect("a report").features.pop();
     assert_eq!(found(&newer, &[], &[line])[0].0, WaitReason::Paused, "a newer release would not send either");
+}
+
+#[test]
+fn what_is_not_sent_after_a_restart_of_redis_waits_for_it() {
+    let period = GracePeriod { since: UnixMs(NOW.0 - 1_000), until: LATER };
+    let limited =
+        LimitedPlaces { limit: 250, places: Places { used: 0, left: 250, frees_at: None, spent_since: None } };
+    let stops = |limited: Option<LimitedPlaces>| Stops {
+        grace_period: Some(period),
+        limited: limited.map(|limited| ("1001".into(), limited)).into_iter().collect(),
+        ..Stops::default()
+    };
+    let found = |record: &CampaignRecord, stops: &Stops, work: &LineWork, now| {
+        let waiting =
+            waiting_for(record, Some(&line("3001", "2001")), stops, std::slice::from_ref(work), now).remove(0);
+        (waiting.reason, waiting.until, waiting.line.is_some())
+    };
+    let (campaign_wide, of_line) =
+        ((WaitReason::RedisRestarted, Some(LATER), false), (WaitReason::RedisRestarted, Some(LATER), true));
+    let unclaimed = LineWork { sends_in_grace_period: true, ..work("3001", 5, 0, sending(72.0)) };
+    let marketing = record(CampaignState::Running);
+    let mut utility = marketing.clone();
+    utility.campaign.template.category = Category::Utility;
+    assert_eq!(found(&marketing, &stops(None), &unclaimed, NOW), campaign_wide);
+    assert_eq!(found(&marketing, &stops(None), &unclaimed, LATER).0, WaitReason::LineRate, "the grace period is over");
+    assert_eq!(found(&utility, &stops(None), &unclaimed, NOW).0, WaitReason::LineRate);
+    assert_eq!(found(&utility, &stops(Some(limited)), &unclaimed, NOW), campaign_wide);
+    assert_eq!(
+        found(&utility, &stops(None), &work("3001", 0, 5, sending(72.0)), NOW),
+        of_line,
+        "only retries are left"
+    );
+    let paused = LineWork { now: LineSnapshot::default(), ..unclaimed };
+    assert_eq!(found(&utility, &stops(None), &paused, NOW).0, WaitReason::NoWorker);
 }
 
 #[test]
@@ -286,6 +321,8 @@ fn reasons_have_the_names_of_the_contract() {
         (WaitReason::NoWorker, "no_worker"),
         (WaitReason::NewerRelease, "newer_release"),
         (WaitReason::Redis, "redis"),
+        (WaitReason::RedisRestarted, "redis_restarted"),
+        (WaitReason::Throttled, "throttled"),
     ];
     for (reason, name) in names {
         assert_eq!(serde_json::to_value(reason).expect("a string"), name);

@@ -23,7 +23,7 @@ pub enum CampaignCommand {
     Submit(Box<SubmitOptions>),
     /// Upload recipients into a campaign that has not started
     Upload(UploadOptions),
-    /// Launch drafts: send them now, or from their start time on
+    /// Launch drafts: sending begins now, or at their start time
     Launch(CampaignArguments),
     /// List the campaigns, newest first
     List {
@@ -50,14 +50,14 @@ pub enum CampaignCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Say what would happen if a campaign were launched now: problems, skipped people, cost, start and end
+    /// Show what a launch would do: problems, skipped recipients, cost, start and end
     Preflight {
         /// The campaign: its id, or your external id
         id: CampaignName,
         #[command(flatten)]
         output: Output,
     },
-    /// Send the message of a campaign to a few numbers now, with the values of its first recipients
+    /// Send a campaign's message to a few test numbers, with the values of its first recipients
     Test(TestOptions),
     /// Change the times, the priority or the rate of a campaign that has not ended
     Change(ChangeOptions),
@@ -65,15 +65,15 @@ pub enum CampaignCommand {
     Pause(CampaignArguments),
     /// Resume paused campaigns
     Resume(CampaignArguments),
-    /// Cancel campaigns: never send what is not sent yet
+    /// Cancel campaigns: send nothing more, for good
     Cancel(CampaignArguments),
-    /// Send a completed campaign again to those who did not get it, with the values that they had
+    /// Send a completed campaign again to recipients whose message failed, with the same values
     Retry(RetryOptions),
     /// Delete drafts and ended campaigns, with all their data and statistics
     Delete(CampaignArguments),
     /// List the recipients of a campaign, with their states
     Recipients(RecipientsOptions),
-    /// Write every recipient with its outcome, as CSV
+    /// Write all recipients with their outcomes, as CSV
     Report {
         /// The campaign: its id, or your external id
         id: CampaignName,
@@ -124,8 +124,8 @@ pub struct ChangeOptions {
 pub struct RetryOptions {
     /// The campaign: its id, or your external id
     pub id: CampaignName,
-    /// The states of the recipients to send to again: failed, unknown or both. The message of an unknown one may have
-    /// arrived
+    /// Send again to recipients in these states: failed, unknown, or both separated by a comma. An unknown recipient
+    /// may already have the message
     #[arg(long, value_name = "STATES", value_delimiter = ',', required = true, value_parser = retried_state())]
     pub states: Vec<RetriedState>,
     /// Only recipients that failed with one of these error codes, such as 131042
@@ -142,23 +142,24 @@ pub struct RetryOptions {
 #[derive(Args, Clone, Debug)]
 #[group(required = true, multiple = true)]
 pub struct ChangedValues {
-    /// Start at this time, such as 2026-11-22T09:00:00-03:00, or `none` to start a scheduled campaign now; only before it
-    /// starts
+    /// Start at this time, such as 2026-11-22T09:00:00-03:00, or `none` to start now; possible until the campaign has
+    /// started
     #[arg(long, value_name = "TIME", value_parser = time_or_none)]
     pub start_at: Option<Setting<UnixMs>>,
-    /// Send nothing after this time, or `none`; recipients that are left expire
+    /// Stop sending at this time, or `none` to remove the limit; recipients without a message by then expire
     #[arg(long, value_name = "TIME", value_parser = time_or_none)]
     pub expires_at: Option<Setting<UnixMs>>,
-    /// The share of a line that several campaigns use, 1 to 10
+    /// Weight by which campaigns share a line, 1 to 10
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
     pub priority: Option<u8>,
-    /// The most messages per second over all lines, or `none`
+    /// Maximum messages per second over all lines, or `none` to remove the limit
     #[arg(long, value_name = "N", value_parser = rate_or_none)]
     pub rate: Option<Setting<f64>>,
-    /// Send only at these hours, such as `09:00-20:00 America/Bogota mon,tue,wed,thu,fri`, or `none`
+    /// Send only during these hours, such as `09:00-20:00 America/Bogota mon,tue,wed,thu,fri`, or `none` for all hours
     #[arg(long, value_name = "HOURS ZONE [DAYS]", value_parser = window_or_none)]
     pub send_window: Option<Setting<SendWindow>>,
-    /// What to do if no worker runs at the start: send (start late), expire or hold; only before it starts
+    /// What to do if no worker runs at the start time: send (start late), expire (send nothing) or hold (pause the
+    /// campaign); possible until the campaign has started
     #[arg(long, value_name = "POLICY", value_parser = late())]
     pub late: Option<Late>,
 }
@@ -176,7 +177,7 @@ pub struct SubmitOptions {
     /// The template's language, such as es_AR
     #[arg(long, value_name = "LANG")]
     pub language: Option<String>,
-    /// A line that may send the campaign; repeat the option for more lines
+    /// A line to send on; repeat the option for more lines
     #[arg(long = "line", value_name = "ID", required = true, value_parser = line_id)]
     pub lines: Vec<LineId>,
     /// The name of the campaign [default: the name of the file]
@@ -192,46 +193,46 @@ pub struct SubmitOptions {
     /// Start at this time, such as 2026-11-22T09:00:00-03:00
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub start_at: Option<UnixMs>,
-    /// Send nothing after this time; recipients that are left expire
+    /// Stop sending at this time; recipients without a message by then expire
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub expires_at: Option<UnixMs>,
-    /// The share of a line that several campaigns use, 1 to 10 [server's default: 5]
+    /// Weight by which campaigns share a line, 1 to 10 [server's default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
     pub priority: Option<u8>,
-    /// The most messages per second over all lines [default: as many as the lines may send]
+    /// Maximum messages per second over all lines [default: as many as the lines may send]
     #[arg(long, value_name = "N", value_parser = rate)]
     pub rate: Option<f64>,
-    /// Send only at these hours, such as `09:00-20:00 America/Bogota mon,tue,wed,thu,fri` [default: at all hours]
+    /// Send only during these hours, such as `09:00-20:00 America/Bogota mon,tue,wed,thu,fri` [default: all hours]
     #[arg(long, value_name = "HOURS ZONE [DAYS]", value_parser = window)]
     pub send_window: Option<SendWindow>,
-    /// What to do if no worker runs at the start: send (start late), expire (send nothing) or hold (pause the campaign)
-    /// [server's default: send]
+    /// What to do if no worker runs at the start time: send (start late), expire (send nothing) or hold (pause the
+    /// campaign) [server's default: send]
     #[arg(long, value_name = "POLICY", value_parser = late())]
     pub late: Option<Late>,
-    /// What to do with a message whose outcome stays unknown: hold (never send it again) or resend (send it again, so
-    /// that the recipient may get it twice) [server's default: hold]
+    /// What to do with a message whose outcome stays unknown: hold (do not send it again) or resend (send it again: the
+    /// recipient may get it twice) [server's default: hold]
     #[arg(long, value_name = "POLICY", value_parser = on_doubt())]
     pub on_doubt: Option<OnDoubt>,
-    /// What to do with a message that Meta withholds because its recipient gets much marketing: fail, or retry (send it
+    /// What to do with a message that Meta withholds because the recipient gets too much marketing: fail, or retry (try
     /// once more a day later) [server's default: fail]
     #[arg(long, value_name = "POLICY", value_parser = on_withheld())]
     pub on_withheld: Option<OnWithheld>,
-    /// A quick-reply button of the template with which people opt out, by its text; may be repeated. It stops marketing;
-    /// with `all:` before the text, all messages of campaigns
+    /// The text of a quick-reply button that opts people out of marketing, or all:TEXT for all campaigns; repeat the
+    /// option for more buttons
     #[arg(long = "opt-out-button", value_name = "TEXT", value_parser = opt_out_button)]
     pub opt_out_buttons: Vec<OptOutButton>,
-    /// Skip whoever has had so many marketing messages of the business in so many days, such as 2/7 for 2 in 7 days
-    /// [default: only the cap of the business, if it has one]
+    /// Skip recipients who have already had this many marketing messages from the business, such as 2/7 for 2 within 7
+    /// days [default: only the cap of the business, if it has one]
     #[arg(long, value_name = "MESSAGES/DAYS", value_parser = frequency_cap)]
     pub frequency_cap: Option<FrequencyCap>,
-    /// Columns of a CSV to ignore, such as email,city
+    /// CSV columns to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,
-    /// Launch only if at most this many rows were rejected; otherwise the campaign stays a draft
+    /// Launch only if at most this many rows were rejected; otherwise leave the campaign a draft
     #[arg(long, value_name = "N", value_parser = number(0..=u64::MAX))]
     pub max_rejected: Option<u64>,
     /// Only check the file: show which rows would be rejected, and send nothing. The recipients are uploaded into a
-    /// draft, which is deleted at once
+    /// draft, which is deleted afterwards
     #[arg(long, conflicts_with_all = ["watch", "again", "external_id"])]
     pub dry_run: bool,
     /// Leave the campaign a draft
@@ -249,10 +250,10 @@ pub struct SubmitOptions {
 pub struct UploadOptions {
     /// The campaign: its id, or your external id
     pub id: CampaignName,
-    /// The recipients, as for `pregon campaign submit`. The same file adds nobody twice
+    /// The recipients, in a file as for `pregon campaign submit`. Uploading the same file again adds nobody
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Columns of a CSV to ignore, such as email,city
+    /// CSV columns to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,
     /// Exit with 1 if more rows were rejected [default: only if no row was accepted]

@@ -54,9 +54,9 @@ pub struct Arguments {
 /// What to do.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Run a worker: the API, Meta's webhooks, sending
+    /// Run a worker: the API, Meta's webhooks and sending
     Serve(ServeOptions),
-    /// Check the configuration, and that all it names can be reached
+    /// Check the configuration, Redis, Meta and the ports
     Check {
         #[command(flatten)]
         config: ConfigOptions,
@@ -76,9 +76,9 @@ pub enum Command {
         #[command(subcommand)]
         command: CampaignCommand,
     },
-    /// Watch lines and campaigns on a screen that refreshes itself
+    /// Show lines and campaigns on a live screen
     Top(TopOptions),
-    /// Read what happens: the event feed
+    /// Follow the event feed
     Event {
         #[command(flatten)]
         server: ServerArguments,
@@ -92,21 +92,21 @@ pub enum Command {
         #[command(subcommand)]
         command: LineCommand,
     },
-    /// Show and lift holds: what must not be used for now, and why
+    /// Show what Meta's errors have stopped (holds), and lift holds
     Hold {
         #[command(flatten)]
         server: ServerArguments,
         #[command(subcommand)]
         command: HoldCommand,
     },
-    /// Show templates, and lift their pause at Meta
+    /// Show templates, read them from Meta, lift their pauses
     Template {
         #[command(flatten)]
         server: ServerArguments,
         #[command(subcommand)]
         command: TemplateCommand,
     },
-    /// Show how much of their messaging limits businesses use
+    /// Show the messaging limits of businesses, and what is used
     Business {
         #[command(flatten)]
         server: ServerArguments,
@@ -127,23 +127,23 @@ pub enum Command {
         #[command(subcommand)]
         command: JobCommand,
     },
-    /// Suppress people who want no messages of a business
+    /// Manage suppressions: people who want no messages
     Suppression {
         #[command(flatten)]
         server: ServerArguments,
         #[command(subcommand)]
         command: SuppressionCommand,
     },
-    /// Forget people
+    /// Forget people: delete their data
     Person {
         #[command(flatten)]
         server: ServerArguments,
         #[command(subcommand)]
         command: PersonCommand,
     },
-    /// Pause all sending; lines and campaigns keep their own pauses
+    /// Pause all sending
     Pause(AllArguments),
-    /// Resume all sending; what was paused by itself stays paused
+    /// Resume all sending; paused lines and campaigns stay paused
     Resume(AllArguments),
     /// Print the script that completes this command line in a shell
     #[command(hide = true)]
@@ -158,10 +158,10 @@ pub enum Command {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// Exit with 0 if a process works: for container engines
+    /// Exit with 0 if a process is healthy: for container engines
     #[command(hide = true)]
     Health {
-        /// Its health check
+        /// The URL of its health check
         #[arg(env = "PREGON_HEALTH_URL", default_value = "http://127.0.0.1:9464/healthz")]
         url: Url,
     },
@@ -182,10 +182,10 @@ pub struct ServerArguments {
     /// The server's address
     #[arg(long, global = true, value_name = "URL", env = "PREGON_SERVER", default_value = "http://127.0.0.1:8080")]
     server: Url,
-    /// The key of the API (PREGON_API_KEY keeps it out of the process list)
+    /// The API key; PREGON_API_KEY keeps it out of the process list
     #[arg(long, global = true, value_name = "KEY", env = "PREGON_API_KEY", hide_env_values = true, value_parser = secret)]
     api_key: Option<Secret>,
-    /// Trust only the certificates in this PEM file: for a server whose CA is your own
+    /// Trust only the CA certificates in this PEM file, for a server with a private CA
     #[arg(long, global = true, value_name = "FILE", env = "PREGON_CA")]
     ca: Option<PathBuf>,
 }

@@ -37,8 +37,8 @@ pub struct TailOptions {
     /// Only events of this campaign: its id, or your external id
     #[arg(long, value_name = "ID")]
     pub campaign: Option<CampaignName>,
-    /// Begin behind this position, the `id` of an event in GET /v1/events; 0 is the oldest event that is kept [default:
-    /// new events]
+    /// Start after this position, which Ctrl-C prints; 0 starts with the oldest event that is kept [default: only new
+    /// events]
     #[arg(long, value_name = "POSITION")]
     pub after: Option<String>,
     #[command(flatten)]
@@ -93,12 +93,12 @@ pub enum BusinessCommand {
 /// `pregon hold …`
 #[derive(Subcommand, Debug)]
 pub enum HoldCommand {
-    /// List what is held, and what ends each hold
+    /// List holds: what each stops, why, and what can lift it
     List {
         #[command(flatten)]
         output: Output,
     },
-    /// Lift holds: sending goes on at once. A hold whose cause persists returns with the next message
+    /// Lift holds: sending resumes at once. If the cause persists, the next message brings the hold back
     Lift(HoldArguments),
 }
 
@@ -174,7 +174,12 @@ pub enum TemplateCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Ask Meta to lift the pause of templates, and go on sending them
+    /// Read the templates from Meta now
+    Sync {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Ask Meta to lift the pause of templates, and resume sending them
     Unpause(TemplateArguments),
 }
 
@@ -191,7 +196,7 @@ pub struct TemplateArguments {
 /// `pregon worker …`
 #[derive(Subcommand, Debug)]
 pub enum WorkerCommand {
-    /// List the running processes: version, roles, lines, and since when each runs
+    /// List the running processes with their version, roles, lines and start time
     List {
         #[command(flatten)]
         output: Output,

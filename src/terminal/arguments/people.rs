@@ -13,9 +13,9 @@ use crate::domain::{BusinessId, Phone, SuppressionReason, SuppressionScope};
 /// `pregon suppression …`
 #[derive(Subcommand, Debug)]
 pub enum SuppressionCommand {
-    /// Suppress people: they get no more messages of the business, in running campaigns too
+    /// Suppress people: campaigns of the business skip them, running ones too
     Add(AddArguments),
-    /// End suppressions: the people get messages of the business again
+    /// End suppressions: the people get messages from the business again
     Remove(PhoneArguments),
     /// Show the suppression of a person
     Show {
@@ -37,9 +37,9 @@ pub enum SuppressionCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Suppress the people of a list, of any length. It can be repeated
+    /// Suppress the people in a file of any length. Importing it again changes nothing
     Import(ImportOptions),
-    /// Write all suppressions of a business, as CSV that can be imported
+    /// Write all suppressions of a business as CSV, which `import` can read
     Export {
         #[command(flatten)]
         business: BusinessArgument,
@@ -52,7 +52,7 @@ pub enum SuppressionCommand {
 /// The business of suppressions.
 #[derive(Args, Clone, Debug)]
 pub struct BusinessArgument {
-    /// The business; may be left out if the key sees only one
+    /// The business; optional if your API key sees only one
     #[arg(long, value_name = "ID", value_parser = business_id)]
     pub business: Option<BusinessId>,
 }
@@ -65,7 +65,7 @@ pub struct AddArguments {
     pub phones: Vec<Phone>,
     #[command(flatten)]
     pub business: BusinessArgument,
-    /// Which messages the people do not want: marketing, or all
+    /// The messages to stop: marketing, or all
     #[arg(long, value_parser = suppression_scope())]
     pub scope: SuppressionScope,
     /// Why [server's default: opt_out]
@@ -90,7 +90,7 @@ pub struct PhoneArguments {
 /// `pregon person …`
 #[derive(Subcommand, Debug)]
 pub enum PersonCommand {
-    /// Remove the numbers, values and messages of people everywhere; the statistics stay, and so do suppressions
+    /// Delete the numbers, values and messages of people everywhere; statistics and suppressions stay
     Forget {
         /// The phone numbers, such as +5491155550001
         #[arg(required = true, value_name = "PHONE", value_parser = phone)]
@@ -103,22 +103,22 @@ pub enum PersonCommand {
 /// `pregon suppression import …`
 #[derive(Args, Debug)]
 pub struct ImportOptions {
-    /// The list: FILE.csv (a header with `phone`, and if wanted `scope`, `reason` and `since`) or FILE.ndjson (an object
-    /// with these fields per line), optionally compressed (FILE.csv.gz, .zst, .br), or - for standard input
+    /// The list: FILE.csv (a header with `phone` and optionally `scope`, `reason` and `since`) or FILE.ndjson (an
+    /// object with these fields per line), optionally compressed (FILE.csv.gz, .zst, .br), or - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     #[command(flatten)]
     pub business: BusinessArgument,
-    /// The scope of rows that have none: marketing, or all
+    /// The scope of rows without one: marketing, or all
     #[arg(long, value_parser = suppression_scope())]
     pub scope: Option<SuppressionScope>,
-    /// The reason of rows that have none [server's default: opt_out]
+    /// The reason of rows without one [server's default: opt_out]
     #[arg(long, value_parser = suppression_reason())]
     pub reason: Option<SuppressionReason>,
-    /// Columns of a CSV to ignore, such as email,city
+    /// CSV columns to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,
-    /// Exit with 1 if more rows were rejected: a rejected row is a person who still gets messages
+    /// Exit with 1 if more rows were rejected: the person in a rejected row still gets messages
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = number(0..=u64::MAX))]
     pub max_rejected: u64,
     #[command(flatten)]

@@ -28,10 +28,10 @@ pub struct SizeOptions {
     /// Hours of sending per day, up to 24
     #[arg(long, value_name = "HOURS", default_value_t = 10.0, value_parser = hours)]
     pub hours: f64,
-    /// Size of a recipient's values
+    /// Size of the parameter values of a recipient
     #[arg(long, value_name = "BYTES", default_value_t = 30, value_parser = number(0..=65_536_u32))]
     pub value_bytes: u32,
-    /// Statuses for each message
+    /// Statuses that Meta reports for each message
     #[arg(long, value_name = "N", default_value_t = 3.0, value_parser = statuses)]
     pub statuses: f64,
     /// Days that recipients are kept
@@ -50,7 +50,8 @@ pub struct ServeOptions {
     /// The configuration, and the roles that use it
     #[command(flatten)]
     pub config: ConfigOptions,
-    /// A file that is there while the process serves: {"pid":N,"worker":NAME,"http":ADDRESS,"ops":ADDRESS}
+    /// Write this file when the process serves, and remove it at the end:
+    /// {"pid":N,"worker":NAME,"http":ADDRESS,"ops":ADDRESS}
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
 }

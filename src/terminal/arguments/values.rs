@@ -21,8 +21,8 @@ use crate::domain::{
 /// The largest whole number that is read exactly from a form such as `1e6`: 2⁵³.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// A campaign on the command line: by the id that Pregón gave it, or by the caller's external id. A text in the form of an
-/// id (26 characters, a ULID) is an id; `external:` before it makes it an external id.
+/// A campaign on the command line: by the id that Pregón gave it, or by the caller's external id. A text in the form of
+/// an id (26 characters, a ULID) is an id; `external:` before it makes it an external id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CampaignName {
     /// The id.

@@ -228,6 +228,19 @@ async fn cancelled_and_expired_recipients_are_counted_as_such() {
 }
 
 #[tokio::test]
+async fn what_no_worker_has_begun_waits_after_a_restart_of_redis() {
+    let mut api = Api::start().await;
+    let path = format!("/v1/campaigns/{}", api.launched("spring", &["3001"], 5).await);
+    api.redis.kill_hard().await;
+    api.redis.restart().await;
+    api.assign_line("3001", "w1", 72.0).await;
+    let campaign = api.read(&path).await;
+    assert_eq!(waiting(&campaign), [("redis_restarted".to_owned(), Some("3001".to_owned()))]);
+    let times = &campaign["statistics"]["waiting_for"][0];
+    assert!(times["since"].is_string() && times["until"].is_string(), "{times}");
+}
+
+#[tokio::test]
 async fn a_campaign_shows_its_wait_reasons_and_its_eta() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001"], 720).await;

@@ -142,6 +142,44 @@ async fn check_with_a_wrong_redis_password_names_the_cause() {
 }
 
 #[tokio::test]
+async fn check_names_all_that_is_wrong_with_the_settings_of_redis() {
+    let redis = TestRedis::start().await;
+    let mut connection = redis.connection().await;
+    let mut set = async |key: &str, value: &str| {
+        let set = cmd("CONFIG").arg(&["SET", key, value]).exec_async(&mut connection).await;
+        set.expect("a setting");
+    };
+    let (_dir, file) = configuration(&worker(redis.url()));
+    let checks = async || {
+        let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "w")], "").await;
+        let [report] = ran.json().try_into().expect("one object");
+        (ran.code, report["checks"].clone())
+    };
+    set("maxmemory-policy", "allkeys-lru").await;
+    let (code, found) = checks().await;
+    let durability = found[2]["found"].as_str().expect("found");
+    assert!(code == 0 && durability.contains("warning: maxmemory-policy is allkeys-lru"), "{found}");
+    set("appendonly", "no").await;
+    set("maxmemory", "1gb").await;
+    let (code, found) = checks().await;
+    assert_eq!(
+        (code, &found[2]["check"], &found[3]["check"]),
+        (1, &json!("redis keeps data"), &json!("redis has room"))
+    );
+    for (field, words) in
+        [("found", ["the append-only file is off", "allkeys-lru"]), ("remedy", ["appendonly yes", "noeviction"])]
+    {
+        let text = found[2][field].as_str().expect("text");
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    }
+    assert_eq!(found[3]["ok"], true, "{found}");
+    redis.fill_to(0.9).await;
+    let (_, found) = checks().await;
+    let text = found[3]["found"].as_str().expect("found");
+    assert!(found[3]["ok"] == false && text.contains("intake.memory_share_max"), "{found}");
+}
+
+#[tokio::test]
 async fn a_spawned_redis_needs_only_its_program() {
     let (_dir, file) = configuration(&worker("spawn:./never-made"));
     let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "w")], "").await;

@@ -25,7 +25,7 @@ async fn an_unreachable_server_is_reported_with_a_remedy() {
         let ran = run(&[arguments, &["--server", &url]].concat(), &[], "").await;
         assert_eq!(ran.code, 1, "{ran:?}");
         assert!(ran.err.starts_with(&format!("pregon: no server answers at {url}/ (Connection refused")), "{ran:?}");
-        assert!(ran.err.contains("start one with `pregon serve`, or name another by --server"), "{ran:?}");
+        assert!(ran.err.contains("start one with `pregon serve`, or name another with --server"), "{ran:?}");
     }
 }
 
@@ -90,13 +90,16 @@ async fn a_closed_output_pipe_does_not_panic() {
 #[tokio::test]
 async fn an_invalid_command_line_exits_2_without_a_request() {
     let server = Server::start([]).await;
-    let (_dir, file) = recipients();
+    let (dir, file) = recipients();
+    let spreadsheet = dir.path().join("people.xlsx");
+    std::fs::write(&spreadsheet, "").expect("written");
+    let spreadsheet = spreadsheet.to_str().expect("text");
     let bad = [
         &[][..],
         &["launch"],
         &["campaign", "submit", &file, "--template", "spring_sale/es_AR"],
         &["campaign", "submit", &file, "--template", "spring_sale", "--line", "3001"],
-        &["campaign", "submit", "people.xlsx", "--template", "spring_sale/es_AR", "--line", "3001"],
+        &["campaign", "submit", spreadsheet, "--template", "spring_sale/es_AR", "--line", "3001"],
         &submit(&file, &["--priority", "11"]),
         &submit(&file, &["--start-at", "tomorrow"]),
         &submit(&file, &["--no-launch", "--watch"]),

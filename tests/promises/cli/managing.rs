@@ -114,8 +114,7 @@ async fn a_campaign_is_tested_with_a_few_numbers() {
     let call = format!("POST /v1/campaigns/{ID}/test");
     let server = Server::start([(&call, Answer::Json(201, created.clone()))]).await;
     let ran = server.run(&["campaign", "test", ID, "+5491155550001", "+5491155550002"]).await;
-    let wanted =
-        format!("campaign {ID} is tested with 2 numbers: pregon campaign show {test} says what became of it\n");
+    let wanted = format!("the test of campaign {ID} goes to 2 numbers; pregon campaign show {test} shows its result\n");
     assert_eq!((ran.code, ran.out), (0, wanted));
     assert_eq!(server.calls()[0].json(), json!({ "to": ["+5491155550001", "+5491155550002"] }));
     let ran = server.run(&["campaign", "test", ID, "+5491155550001", "--external-id", "t", "--json"]).await;
@@ -207,9 +206,9 @@ async fn dead_letters_are_retried_and_deleted_individually() {
         ("DELETE /v1/jobs/dead/9-0", Answer::Text("text/plain", String::new(), false)),
     ])
     .await;
-    let missing = "pregon: dead letter 8-0: there is no dead letter 8-0 (HTTP 404)\n";
+    let missing = "pregon: there is no dead letter 8-0 (HTTP 404)\n";
     let ran = server.run(&["job", "retry", "8-0", "9-0"]).await;
-    let wanted = "dead letter 9-0 is being retried; if it fails again, it is 12-0\n";
+    let wanted = "dead letter 9-0 is being retried; if it fails again, it becomes dead letter 12-0\n";
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (1, wanted, missing));
     let ran = server.run(&["job", "retry", "--json", "9-0"]).await;
     assert_eq!((ran.code, ran.json()), (0, vec![retried]));
@@ -235,7 +234,10 @@ async fn everything_is_paused_and_resumed() {
     assert!(lines[0].starts_with("all sending is paused since "), "{ran:?}");
     assert!(lines[1].starts_with("all sending of business 1001 is paused since "), "{ran:?}");
     assert_eq!(server.run(&["pause", "--business", "1001", "--json"]).await.json(), [all]);
-    assert_eq!(server.run(&["resume"]).await.out, "nothing is paused as a whole\n");
+    assert_eq!(
+        server.run(&["resume"]).await.out,
+        "all sending is resumed; lines and campaigns with a pause of their own stay paused\n"
+    );
     let bodies: Vec<_> = server.calls().iter().map(|call| call.json()).collect();
     assert_eq!(bodies, [json!({}), json!({ "business": "1001" }), json!({})]);
 }
@@ -314,7 +316,7 @@ async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
     .await;
     let ran = server.run(&["hold", "list"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    for text in ["line:3001", template, "131048", "restricted", "its health or someone"] {
+    for text in ["line:3001", template, "131048", "restricted", "probe, operator"] {
         assert!(ran.out.contains(text), "{text}: {ran:?}");
     }
     assert_eq!(
@@ -356,6 +358,15 @@ async fn templates_are_listed_and_shown_with_their_columns() {
         assert!(ran.code == 0 && ran.out.contains(text), "{text}: {}", ran.out);
     }
     assert_eq!(server.run(&["template", "show", "2001/spring_sale/es_AR", "--json"]).await.json(), [template]);
+}
+
+#[tokio::test]
+async fn templates_are_read_from_meta() {
+    let synced = json!({ "wabas": [{ "waba": "2001", "templates": 12 }, { "waba": "2002", "templates": 1 }] });
+    let server = Server::start([("POST /v1/templates/sync", Answer::Json(200, synced.clone()))]).await;
+    let ran = server.run(&["template", "sync"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "WABA 2001: 12 templates\nWABA 2002: 1 template\n"), "{ran:?}");
+    assert_eq!(server.run(&["template", "sync", "--json"]).await.json(), [synced]);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ async fn people_are_suppressed_and_shown() {
     let add = ["suppression", "add", PHONE, "+5491155550002", "--scope", "marketing", "--business", "1001"];
     let ran = server.run(&add).await;
     let text =
-        format!("{PHONE} gets no marketing messages of business 1001, since 2026-11-22T09:00:00Z (opt_out, api)\n");
+        format!("{PHONE} gets no marketing messages from business 1001 since 2026-11-22T09:00:00Z (opt_out, api)\n");
     assert_eq!((ran.code, &ran.out), (1, &text), "{ran:?}");
     assert_eq!(ran.err, "pregon: +5491155550002: there is no business 9 (HTTP 404)\n");
     let wanted = json!({ "business": "1001", "scope": "marketing", "reason": "opt_out" });
@@ -82,7 +82,7 @@ async fn a_list_is_imported_and_exported() {
     let ran = server.run(&import).await;
     assert!(ran.code == 1 && ran.out.starts_with("2 suppressed, 1 rejected\n\n"), "{ran:?}");
     assert!(ran.out.contains("line 4  not_e164"), "{ran:?}");
-    let printed = "pregon: 1 row is rejected, more than --max-rejected 0 allows: whoever these rows are about still gets \
+    let printed = "pregon: 1 row is rejected, more than --max-rejected 0 allows: the people in rejected rows still get \
         messages; correct the file and import it again\n";
     assert_eq!(ran.err, printed);
     let [first, second] = server.calls().try_into().expect("a call that was cut, and its repetition");

@@ -32,6 +32,7 @@ async fn a_nearly_full_redis_takes_no_recipients_and_sends_those_it_has() {
     let api = server.api();
     let named = json!({"external_id": "spring"});
     let id = api.draft(&["3001"], 5_491_100_000_000..5_491_100_000_050, named).await;
+    assert_eq!(server.ops("readyz").await.1, r#"{"ready":true,"reasons":[]}"#);
     redis.fill_to(0.7).await;
     until("the metrics show the memory", async || {
         let (_, page) = server.ops("metrics").await;
@@ -41,6 +42,16 @@ async fn a_nearly_full_redis_takes_no_recipients_and_sends_those_it_has() {
             && page.contains("pregon_redis_risk{risk=\"evicts\"} 0\n")
     })
     .await;
+    until("readiness warns", async || {
+        server.ops("readyz").await == (200, r#"{"ready":true,"reasons":[],"warnings":["redis_full"]}"#.to_owned())
+    })
+    .await;
+    let preflight = api.get(&format!("campaigns/{id}/preflight")).await;
+    let problems = preflight["problems"].as_array().expect("a list");
+    assert!(
+        problems.iter().any(|problem| problem["code"] == "redis_full" && problem["blocking"] == false),
+        "{preflight}"
+    );
 
     let (mut problem, mut tries) = (Value::Null, 0);
     until("uploads are refused", async || {
@@ -66,6 +77,7 @@ async fn a_nearly_full_redis_takes_no_recipients_and_sends_those_it_has() {
     assert_eq!(jobs(&mut connection).await, 1);
 
     redis.set_memory(0).await;
+    until("the warning ends", async || !server.ops("readyz").await.1.contains("redis_full")).await;
     until("the job is applied", async || jobs(&mut connection).await == 0).await;
     redis.fill_to(0.7).await;
     api.post(&format!("campaigns/{id}/launch")).await;

@@ -67,7 +67,8 @@ async fn a_status_without_a_token_counts_for_a_line_that_any_worker_listed() {
 
 async fn owners(store: &Store, lines: &[&str]) -> Vec<Option<String>> {
     let ids: Vec<LineId> = lines.iter().map(|id| LineId::from(*id)).collect();
-    store.owners(&ids).await.expect("redis")
+    let owners = store.owners(&ids).await.expect("redis").into_iter();
+    owners.map(|owner| Some(owner?.worker)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,8 @@ async fn serve_with_a_start_timeout_exits_without_redis() {
     assert_eq!(server.ended().await.code(), Some(1));
     let log = server.log();
     assert!(log.contains("pregon: redis is not available") && !log.contains("waiting for redis"), "{log}");
+    let remedy = "did not answer within 0ns (redis.start_timeout): start Redis there, or set redis.url to its address";
+    assert!(log.contains(remedy), "{log}");
 }
 
 #[tokio::test]

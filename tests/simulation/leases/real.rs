@@ -92,6 +92,7 @@ impl Pair {
         let owners = self.store.owners(&self.lines).await.expect("redis");
         for (line, owner) in (0..).zip(owners) {
             let held = self.model.held(line, self.now_ms);
+            let owner = owner.map(|owner| owner.worker);
             assert_eq!(owner, held.map(|held| name(held.worker)), "line {line}");
             let key = self.store.keys.lease(&self.lines[line as usize]);
             let left: i64 = cmd("PTTL").arg(key).query_async(&mut self.redis).await.expect("redis");

@@ -635,6 +635,7 @@ impl Part {
             replied: self.rows.values().filter(|row| row.replied).count() as u64,
             held: self.rows.values().filter(|row| row.held).count() as u64,
             accepted_by_second: self.accepted.values().copied().collect(),
+            epoch: self.epoch,
         }
     }
 

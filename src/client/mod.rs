@@ -375,12 +375,6 @@ impl Client {
         self.call(self.request(Method::GET, &["templates"]).query(&query)).await
     }
 
-    /// Makes the server read the templates of all WABAs from Meta. Returns when they are read.
-    pub async fn sync_templates(&self) -> Result<()> {
-        let request = self.request(Method::POST, &["templates", "sync"]).timeout(CALL_TIMEOUT);
-        self.send(request).await.map(drop)
-    }
-
     /// Fetches a template.
     pub async fn template(&self, waba: &WabaId, name: &str, language: &Language) -> Result<Known<TemplateView>> {
         self.call(self.request(Method::GET, &["templates", waba.as_str(), name, language.as_str()])).await

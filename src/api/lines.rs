@@ -225,7 +225,7 @@ mod tests {
         use crate::{
             api_types::LINE_STATES,
             domain::{Hold, HoldScope, UnixMs},
-            redis::lines::{LineOwner, LineReport},
+            redis::lines::{LeaseHolder, LineReport},
             stats::line::LineSnapshot,
         };
         let report = |throttled, unreachable| LineReport {
@@ -241,7 +241,7 @@ mod tests {
             features: Vec::new(),
             at: UnixMs(0),
         };
-        let owner = || Some(LineOwner { worker: "w1".into(), epoch: 1 });
+        let owner = || Some(LeaseHolder { worker: "w1".into(), epoch: 1 });
         let with = |report| LineSnapshot { owner: owner(), report, ..LineSnapshot::default() };
         let mut paused = with(None);
         paused.control.paused = true;

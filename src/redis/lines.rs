@@ -40,7 +40,7 @@ pub struct LineControl {
 
 /// The worker that has the lease of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LineOwner {
+pub struct LeaseHolder {
     /// Its id.
     pub worker: String,
     /// The epoch of the lease.
@@ -131,7 +131,7 @@ impl Store {
     }
 
     /// The owners of `lines`; `None` for a line without one.
-    pub async fn owners(&self, lines: &[LineId]) -> Result<Vec<Option<LineOwner>>> {
+    pub async fn owners(&self, lines: &[LineId]) -> Result<Vec<Option<LeaseHolder>>> {
         let mut pipeline = Pipeline::new();
         for line in lines {
             pipeline.get(self.keys.lease(line));
@@ -140,7 +140,7 @@ impl Store {
         let owner = |lease: Option<String>| {
             let lease = lease?;
             let (worker, epoch) = lease.split_once(' ')?;
-            Some(LineOwner { worker: worker.to_owned(), epoch: epoch.parse().ok()? })
+            Some(LeaseHolder { worker: worker.to_owned(), epoch: epoch.parse().ok()? })
         };
         Ok(leases.into_iter().map(owner).collect())
     }

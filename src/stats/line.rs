@@ -9,7 +9,7 @@ use super::share::LineShare;
 use crate::{
     domain::{BusinessId, Campaign, Hold, HoldScope, Line, LineId, Pause, Pauses, UnixMs},
     redis::{
-        lines::{LineControl, LineOwner, LineReport},
+        lines::{LeaseHolder, LineControl, LineReport},
         pages::Schedule,
         places::LimitedPlaces,
     },
@@ -27,7 +27,7 @@ pub struct LineSnapshot {
     /// The pauses of everything that stop the line, the widest first.
     pub pauses: Vec<Pause>,
     /// The worker that has the line's lease.
-    pub owner: Option<LineOwner>,
+    pub owner: Option<LeaseHolder>,
     /// When the line was last served, if that is known.
     pub served_at: Option<UnixMs>,
     /// If the worker that has the lease is silent: since when.
@@ -270,7 +270,7 @@ pub(crate) mod tests {
             features: Vec::new(),
             at: UnixMs(0),
         };
-        let owner = LineOwner { worker: "w1".into(), epoch: 1 };
+        let owner = LeaseHolder { worker: "w1".into(), epoch: 1 };
         LineSnapshot { owner: Some(owner), report: Some(report), ..LineSnapshot::default() }
     }
 

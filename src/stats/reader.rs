@@ -19,7 +19,7 @@ use super::{
 use crate::{
     api_types::{Statistics, Waiting},
     domain::{CampaignId, CampaignState, LineId, Lines, Live, PartId, State, UnixMs, template::Category},
-    redis::{Result, Store, campaigns::CampaignRecord, lines::LineOwner, pages::Schedule, parts::PartCounts},
+    redis::{Result, Store, campaigns::CampaignRecord, lines::LeaseHolder, pages::Schedule, parts::PartCounts},
     rules::{contact_hours::ContactHours, windows::Windows},
 };
 
@@ -283,11 +283,11 @@ impl StatisticsReader {
     async fn silences(
         &self,
         lines: &[LineId],
-        owners: &[Option<LineOwner>],
+        owners: &[Option<LeaseHolder>],
         now: UnixMs,
     ) -> Result<Vec<Option<Silence>>> {
         let beats = self.store.beats().await?;
-        let last_beat = |owner: &Option<LineOwner>| beats.get(&owner.as_ref()?.worker).copied();
+        let last_beat = |owner: &Option<LeaseHolder>| beats.get(&owner.as_ref()?.worker).copied();
         let silent_since = |owner| last_beat(owner).filter(|at| now.since(*at) > SILENT_AFTER);
         let since: Vec<Option<UnixMs>> = owners.iter().map(silent_since).collect();
         if since.iter().all(Option::is_none) {

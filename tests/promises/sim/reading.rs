@@ -15,7 +15,7 @@ fn names(page: &Value) -> Vec<String> {
 async fn pages_contain_every_template_once() {
     let server = SimServer::start(quiet()).await;
     let (_, whole) = server.get("/v25.0/2001/message_templates?limit=100").await;
-    assert_eq!(server.sim.ledger().template_reads["2001"], 1);
+    assert_eq!(server.ledger().template_reads["2001"], 1);
     assert_eq!(names(&whole).len(), 8);
     assert!(whole["paging"]["next"].is_null() && whole["paging"]["cursors"]["after"].is_string());
 

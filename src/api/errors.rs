@@ -1,7 +1,6 @@
 //! Maps intake and Redis errors to problem responses.
 
 use axum::http::StatusCode;
-use tracing::warn;
 
 use crate::{http::problem::Problem, intake::IntakeError, redis::StoreError};
 
@@ -10,7 +9,7 @@ impl From<StoreError> for Problem {
         if !error.is_transient() {
             return Self::internal(&error.to_string());
         }
-        warn!(%error, "request failed: redis is unavailable");
+        error.report("a call failed: redis is unavailable");
         Self::unavailable("unavailable", "redis is not available").with_unknown_outcome()
     }
 }

@@ -47,13 +47,17 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
         Ok(key) => key,
         Err(refusal) => {
             metrics::api_call(result(&refusal));
+            let reason = result(&refusal).label();
             match &refusal {
                 // Logged at debug level, because anyone can cause any number of these.
                 AuthError::NoKey | AuthError::RateLimited { .. } => {
-                    debug!(%client, %method, path, ?refusal, "call refused")
+                    debug!(%client, %method, path, reason, "call refused");
                 }
-                AuthError::UnknownKey | AuthError::NoScope { .. } => {
-                    info!(%client, %method, path, ?refusal, "call refused");
+                AuthError::UnknownKey => {
+                    info!(%client, %method, path, reason, "call refused");
+                }
+                AuthError::NoScope { name, scope } => {
+                    info!(%client, %method, path, reason, caller = name, %scope, "call refused");
                 }
             }
             return Problem::from(refusal).into_response();

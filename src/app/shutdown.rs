@@ -181,15 +181,15 @@ impl Shutdown {
         self.stopping.cancel();
     }
 
-    /// Waits for the stop to begin, then up to `times.grace` for every task to end. Meanwhile the open work, as
-    /// returned by `open` (`4 attempts: ar-01 x3, ar-02 x1`), is logged every 5 s.
+    /// Waits for the stop to begin, then up to `times.grace` for every task to end. Logs the open work, as returned by
+    /// `open` (`4 attempts: ar-01 x3, ar-02 x1`), every 5 s, and what was open at first when the stop ends.
     ///
     /// Errors: the stop was not clean. The first task that failed takes precedence over a late or forced stop.
     pub async fn run(self, mut signals: Signals, times: StopTimes, open: impl Fn() -> String) -> Result<(), StopError> {
         let StopTimes { drain, grace } = times;
         tokio::select! {
             Some(signal) = signals.0.recv() => {
-                info!(signal, ?drain, "stopping");
+                info!(signal, drain_ms = drain.as_millis() as u64, "stopping");
                 self.drain(&mut signals, drain).await;
             }
             () = self.stopping.cancelled() => {}
@@ -198,7 +198,8 @@ impl Shutdown {
         self.stopping.cancel();
         self.tasks.close();
 
-        let deadline = Instant::now() + grace;
+        let (began, was_open) = (Instant::now(), open());
+        let deadline = began + grace;
         self.health.set_stops_by(deadline.into_std());
         let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
         let ended = loop {
@@ -216,6 +217,11 @@ impl Shutdown {
                 }
             }
         };
+        let took_ms = began.elapsed().as_millis() as u64;
+        match &ended {
+            Ok(()) => info!(was_open, took_ms, "stopped"),
+            Err(_) => error!(was_open, took_ms, open = open(), tasks = self.running(), "stopped with open work"),
+        }
         match self.shared().failure.take() {
             Some((name, why)) => Err(StopError::Task { name, why }),
             None => ended,
@@ -334,7 +340,7 @@ mod tests {
         assert_eq!(health.reasons(), [NotReady::Stopping]);
         assert_eq!(process.ended().await, Ok(()));
         assert_eq!(began.elapsed(), Duration::from_secs(12), "the stop waits only until the last task ends");
-        assert_eq!(reports.load(Ordering::Relaxed), 2, "open work is logged at 5 s and at 10 s");
+        assert_eq!(reports.load(Ordering::Relaxed), 3, "open work is read at the begin, at 5 s and at 10 s");
     }
 
     #[tokio::test(start_paused = true)]

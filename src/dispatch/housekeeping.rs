@@ -131,34 +131,34 @@ impl Housekeeping {
                 }
             }
             if let Err(error) = self.read_changed_templates(&mut template_reads).await {
-                warn!(%error, "changed templates could not be read");
+                error.report("changed templates could not be read");
             }
             let began = Instant::now();
             let next_start = self.maintain_campaigns().await.unwrap_or_else(|error| {
-                warn!(%error, "housekeeping of campaigns failed");
+                error.report("housekeeping of campaigns failed");
                 None
             });
             if let Err(error) = unlisted.maintain().await {
-                warn!(%error, "housekeeping of unlisted lines failed");
+                error.report("housekeeping of unlisted lines failed");
             }
             let pause = (began.elapsed() * PAUSE_FACTOR).clamp(PAUSE_MIN, PAUSE_MAX);
             let now = self.clock.now();
             if now.since(probed_at) >= PROBE_EVERY {
                 probed_at = now;
                 if let Err(error) = self.probe_holds().await {
-                    warn!(%error, "holds could not be probed");
+                    error.report("holds could not be probed");
                 }
             }
             if trimmed_at.is_none_or(|at| at.elapsed() >= TRIM_INBOUND_EVERY) {
                 trimmed_at = Some(Instant::now());
                 if let Err(error) = self.trim_inbound().await {
-                    warn!(%error, "inbound streams could not be trimmed");
+                    error.report("inbound streams could not be trimmed");
                 }
             }
             if dropped_at.is_none_or(|at| at.elapsed() >= DROP_MARKETING_EVERY) {
                 dropped_at = Some(Instant::now());
                 if let Err(error) = self.drop_old_marketing().await {
-                    warn!(%error, "old marketing messages could not be dropped");
+                    error.report("old marketing messages could not be dropped");
                 }
             }
             let pause = next_start.map_or(pause, |at| pause.min(at.since(self.clock.now())));
@@ -264,8 +264,10 @@ impl Housekeeping {
                 }
             }
             // An error of one campaign does not stop the others.
-            if let Err(error) = self.maintain_campaign(record, since, open, to_send, survey).await {
-                warn!(campaign.id = %record.campaign.id, %error, "housekeeping of the campaign failed");
+            match self.maintain_campaign(record, since, open, to_send, survey).await {
+                Err(error) if error.is_transient() => error.report("housekeeping of a campaign failed"),
+                Err(error) => warn!(campaign.id = %record.campaign.id, %error, "housekeeping of the campaign failed"),
+                Ok(()) => {}
             }
             if record.state == CampaignState::Running {
                 survey.oldest = record.started_at.into_iter().chain(survey.oldest).min();

@@ -14,7 +14,6 @@ use std::{
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::{
     domain::{CampaignId, CampaignState, Fingerprint, LineId, PartId},
@@ -54,7 +53,7 @@ impl Indexing {
         let work = async || {
             while !stop.is_cancelled() {
                 if let Some(Err(error)) = stop.run_until_cancelled(self.index()).await {
-                    warn!(%error, "message ids could not be indexed: the next pass retries");
+                    error.report("message ids could not be indexed: the next pass retries");
                 }
                 stop.run_until_cancelled(sleep(EVERY)).await;
             }

@@ -299,11 +299,9 @@ impl Worker {
             Err(error) => error,
         };
         match request {
-            LeaseRequest::Release(line, _) => {
-                warn!(line.id = %line, %error, "leases could not be released: they will expire");
-            }
-            LeaseRequest::Leave => warn!(%error, "the other workers will notice later that this one has stopped"),
-            _ => warn!(%error, "leases could not be renewed"),
+            LeaseRequest::Release(..) => error.report("leases could not be released: they will expire"),
+            LeaseRequest::Leave => error.report("the other workers will notice later that this one has stopped"),
+            _ => error.report("leases could not be renewed"),
         }
         None
     }
@@ -532,16 +530,13 @@ impl SignalWatch {
                             Ok(()) => read_at = Some(Instant::now()),
                             Err(error) => {
                                 read_at = None;
-                                warn!(%error, "controls, holds and pauses could not be read");
+                                error.report("controls, holds and pauses could not be read");
                             }
                         }
                     }
                 }
-                Err(error) => {
-                    if read_at.take().is_some() {
-                        warn!(%error, "redis does not answer");
-                    }
-                }
+                // That Redis does not answer is logged once for the whole process.
+                Err(_) => read_at = None,
             }
             tokio::time::sleep(PULSE_EVERY).await;
         }

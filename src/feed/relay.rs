@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::{campaigns::Campaigns, observer::Observer, phones::Phones};
 use crate::{
@@ -130,7 +129,7 @@ impl Relay {
                 Err(error) => {
                     failures += 1;
                     if failures == 1 {
-                        warn!(partition = self.partition, %error, "events wait");
+                        error.report(&format!("events of partition {} wait", self.partition));
                     }
                     // The notes that the round took may be lost, so everything is compared again.
                     self.start_over();

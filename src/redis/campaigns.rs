@@ -245,7 +245,7 @@ impl Store {
         let json = serde_json::to_string(category).expect("a category is a string");
         let call = Call::new(&script::SET_CATEGORY, &[self.keys.campaign(id)]).arg(json);
         if self.call::<u8>(call).await? == 1 {
-            info!(campaign.id = %id, ?category, "the category of the template has changed");
+            info!(campaign.id = %id, %category, "the category of the template has changed");
             self.wake().await?;
         }
         Ok(())

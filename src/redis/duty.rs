@@ -48,7 +48,7 @@ impl Store {
                             // its lease does not go on.
                             biased;
                             () = self.keep_lease(&target, worker, *epoch, lease, asked_at) => warn!(duty, "duty lost"),
-                            () = work() => self.release_duty(&target, worker, *epoch).await,
+                            () = work() => self.release_duty(duty, worker, *epoch).await,
                         }
                     }
                     lease / 4
@@ -56,7 +56,7 @@ impl Store {
                 Err(error) => {
                     failures += 1;
                     if failures == 1 {
-                        warn!(duty, %error, "the lease on a duty can't be acquired");
+                        error.report(&format!("the lease on the duty {duty} can't be acquired"));
                     }
                     backoff(failures)
                 }
@@ -65,9 +65,9 @@ impl Store {
         }
     }
 
-    async fn release_duty(&self, target: &LeaseTarget, worker: &str, epoch: u64) {
-        if let Err(error) = self.release(target, worker, epoch).await {
-            debug!(right = ?target, %error, "lease not released: it will expire");
+    async fn release_duty(&self, duty: &str, worker: &str, epoch: u64) {
+        if let Err(error) = self.release(&LeaseTarget::Duty(duty.to_owned()), worker, epoch).await {
+            debug!(duty, %error, "lease not released: it will expire");
         }
     }
 

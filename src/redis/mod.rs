@@ -53,9 +53,13 @@ pub mod wamids;
 pub mod warm_up;
 pub mod withheld;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use deadpool_redis::redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value, cmd};
+use tracing::{debug, warn};
 
 use self::{
     deployment::{Deployment, DeploymentKind},
@@ -105,10 +109,32 @@ pub enum StoreError {
     Unusable(String),
 }
 
+/// How often the process logs that something failed because Redis is away.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+
 impl StoreError {
     /// Whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::OutcomeUnknown(_) | Self::NotApplied(_) | Self::Login(_))
+    }
+
+    /// Logs the sentence `what`, which failed. While Redis is away, everything fails: if a retry may succeed, the process
+    /// logs only one of these sentences every [`REPORT_EVERY`] as a warning.
+    pub fn report(&self, what: &str) {
+        static REPORTED_AT: Mutex<Option<Instant>> = Mutex::new(None);
+        let is_due = !self.is_transient() || {
+            let mut reported_at = REPORTED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_due = reported_at.is_none_or(|at| at.elapsed() >= REPORT_EVERY);
+            if is_due {
+                *reported_at = Some(Instant::now());
+            }
+            is_due
+        };
+        if is_due {
+            warn!(error = %self, "{what}");
+        } else {
+            debug!(error = %self, "{what}");
+        }
     }
 }
 

@@ -35,6 +35,10 @@ pub enum LogFormat {
     Json,
 }
 
+/// The target of the lines about a reload. They are logged at every level but `off`: a reload that changes the level must
+/// not hide its own line.
+pub const RELOAD: &str = "reload";
+
 type Level = reload::Handle<EnvFilter, Registry>;
 
 /// The level of the log of this process, once it is started.
@@ -45,7 +49,7 @@ static LEVEL: OnceLock<Level> = OnceLock::new();
 ///
 /// Errors: the directives are not valid. The level stays as it was.
 pub fn set_level(directives: &str) -> Result<(), BadLevel> {
-    let filter = EnvFilter::try_new(directives)?;
+    let filter = filter(directives)?;
     // The subscriber lives as long as the process, so this does not fail.
     LEVEL.get().map_or(Ok(()), |level| level.reload(filter)).unwrap_or_default();
     Ok(())
@@ -68,6 +72,14 @@ pub fn init(config: &LogConfig) -> Result<(), BadLevel> {
 #[error("log.level: {0}")]
 pub struct BadLevel(#[from] tracing_subscriber::filter::ParseError);
 
+fn filter(directives: &str) -> Result<EnvFilter, BadLevel> {
+    let filter = EnvFilter::try_new(directives)?;
+    if directives.eq_ignore_ascii_case("off") {
+        return Ok(filter);
+    }
+    Ok(filter.add_directive(format!("{RELOAD}=info").parse()?))
+}
+
 fn subscriber<W>(
     config: &LogConfig,
     terminal: bool,
@@ -76,7 +88,7 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let (filter, level) = reload::Layer::new(EnvFilter::try_new(&config.level)?);
+    let (filter, level) = reload::Layer::new(filter(&config.level)?);
     let registry = tracing_subscriber::registry().with(filter);
     let as_text = match config.format {
         LogFormat::Auto => terminal,
@@ -115,14 +127,18 @@ mod tests {
 
     /// The log after one `info` event and one `debug` event.
     fn logged(format: LogFormat, terminal: bool, level: &str) -> String {
+        logged_by(format, terminal, level, || {
+            tracing::info!(line.id = "3001", "attempt accepted");
+            tracing::debug!("detail");
+        })
+    }
+
+    fn logged_by(format: LogFormat, terminal: bool, level: &str, events: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
         let config = LogConfig { format, level: level.into() };
         let (subscriber, _) = subscriber(&config, terminal, move || writer.clone()).expect("a good level");
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(line.id = "3001", "attempt accepted");
-            tracing::debug!("detail");
-        });
+        tracing::subscriber::with_default(subscriber, events);
         String::from_utf8(lines.0.lock().expect("no panic under the lock").clone()).expect("text")
     }
 
@@ -141,6 +157,13 @@ mod tests {
         assert!(logged(LogFormat::Json, true, "info").starts_with('{'));
         let text = logged(LogFormat::Text, false, "info");
         assert!(text.contains("attempt accepted line.id=\"3001\"") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn a_reload_is_logged_at_every_level_but_off() {
+        let reload = || tracing::info!(target: RELOAD, "configuration reloaded");
+        let seen = |level| logged_by(LogFormat::Text, false, level, reload).contains("configuration reloaded");
+        assert_eq!(["info", "error", "warn,pregon=error", "off"].map(seen), [true, true, true, false]);
     }
 
     #[test]

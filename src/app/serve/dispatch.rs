@@ -101,5 +101,8 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts, metrics: &Metrics
 pub(super) fn open_attempts(open: &OpenAttempts) -> String {
     let open = open.lock().unwrap_or_else(PoisonError::into_inner);
     let lines: Vec<String> = open.iter().filter(|(_, n)| **n > 0).map(|(line, n)| format!("{line} x{n}")).collect();
+    if lines.is_empty() {
+        return "0 attempts".to_owned();
+    }
     format!("{} attempts: {}", open.values().sum::<usize>(), lines.join(", "))
 }

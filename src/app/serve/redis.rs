@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::ServeError;
 use crate::{
@@ -108,16 +108,25 @@ pub(super) async fn watch(
     health: Health,
     stopping: CancellationToken,
 ) -> Result<(), StoreError> {
+    let mut lost_at = None;
     while !stopping.is_cancelled() {
         store.check_failover().await;
         match clock.adjust(&store).await {
             Ok(()) => {
                 health.clear(NotReady::Redis);
+                if let Some(lost_at) = lost_at.take() {
+                    info!(away_ms = Instant::elapsed(&lost_at).as_millis() as u64, "redis answers again");
+                }
                 if let Err(error @ StoreError::Unusable(_)) = store.check_data_version().await {
                     return Err(error);
                 }
             }
-            Err(_) => health.set(NotReady::Redis),
+            Err(error) => {
+                health.set(NotReady::Redis);
+                if lost_at.replace(lost_at.unwrap_or_else(Instant::now)).is_none() {
+                    warn!(%error, "redis does not answer: nothing is sent or accepted until it does");
+                }
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(REDIS_WATCH) => {}

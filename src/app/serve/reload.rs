@@ -18,7 +18,7 @@ use crate::{
     config::{ApiKey, Config, ConfigError, Role, Settings},
     endpoint::NoEndpointClient,
     http::tls::{Certificate, Tls, TlsError},
-    telemetry::logging::{self, BadLevel},
+    telemetry::logging::{self, BadLevel, RELOAD},
     webhook::WebhookSecrets,
 };
 
@@ -92,9 +92,9 @@ impl Reload {
         match loaded.map_err(ReloadError::from).and_then(|config| self.apply(config)) {
             Ok(changed) => {
                 let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
-                info!(changed, config = %self.config.settings, "configuration reloaded");
+                info!(target: RELOAD, changed, config = %self.config.settings, "configuration reloaded");
             }
-            Err(error) => error!(%error, "configuration not reloaded; everything stays as it was"),
+            Err(error) => error!(target: RELOAD, %error, "configuration not reloaded; everything stays as it was"),
         }
     }
 

@@ -8,6 +8,7 @@
 pub mod clearance;
 pub mod consequence;
 pub mod holds;
+mod log;
 pub mod pace;
 pub mod path;
 pub mod runner;

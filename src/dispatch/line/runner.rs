@@ -28,6 +28,7 @@ use tracing::{info, warn};
 
 use super::{
     consequence::{Consequence, consequence},
+    log::LineLog,
     path::ProbeResult,
     slots::Slots,
     state::LineState,
@@ -177,6 +178,7 @@ pub struct Runner<L: Lane> {
     /// When to adjust the rate to the inbound messages next.
     rate_at: Instant,
     accepted: u64,
+    log: LineLog,
 }
 
 impl<L: Lane> Runner<L> {
@@ -210,6 +212,7 @@ impl<L: Lane> Runner<L> {
             publish_at: now,
             rate_at: now + inbound::READ_EVERY,
             accepted: 0,
+            log: LineLog::default(),
         }
     }
 
@@ -505,6 +508,9 @@ impl<L: Lane> Runner<L> {
         if let Some(Cause::Meta { code, .. }) = outcome.cause() {
             metrics::meta_error(Some(*code));
         }
+        if let Outcome::InDoubt(cause) = outcome {
+            self.log.doubt(&self.state.line.id, cause.details(), now);
+        }
         if let Outcome::Accepted { .. } = outcome {
             self.accepted += 1;
             self.slots.accepted(began, now, self.state.rate(), capacity);
@@ -707,6 +713,8 @@ impl<L: Lane> Runner<L> {
             self.rate_at = now + inbound::READ_EVERY;
             self.state.update_rate(now);
         }
+        let throttled = self.state.clearance.pacer.is_cut();
+        self.log.throttled(&self.state.line.id, throttled, self.state.rate());
         let (in_flight, ready) = (self.attempts.len() + self.departing.len(), self.lane.ready());
         self.active_line.take_if(|_| in_flight == 0 && ready == 0);
         self.update_stops(now);
@@ -718,7 +726,7 @@ impl<L: Lane> Runner<L> {
         });
         let status = LineStatus {
             rate: self.state.rate(),
-            throttled: self.state.clearance.pacer.is_cut(),
+            throttled,
             in_flight,
             ready,
             accepted: self.accepted,

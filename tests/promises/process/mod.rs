@@ -4,6 +4,7 @@ mod exact;
 mod full;
 mod killed;
 mod lines_change;
+mod log;
 mod reload;
 mod reload_lines;
 mod restored;

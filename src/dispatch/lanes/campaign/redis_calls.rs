@@ -199,7 +199,10 @@ impl CampaignLane {
     }
 
     pub(super) fn redis_failed(&mut self, what: &'static str, error: &StoreError, line: &LineState) {
-        if !std::mem::replace(&mut self.redis_failing, true) {
+        let is_new = !std::mem::replace(&mut self.redis_failing, true);
+        if is_new && error.is_transient() {
+            error.report(what);
+        } else if is_new {
             warn!(line.id = %line.line.id, %error, "{what}");
         }
         self.redis_retry_at = Some(Instant::now() + REDIS_PAUSE);

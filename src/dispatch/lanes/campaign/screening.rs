@@ -164,8 +164,8 @@ impl Filter {
         // Reset first, so that the filter is built again if this fails in the middle.
         self.position = NewsPosition::default();
         let position = store.suppression_news_end(business).await?;
-        let count = store.suppressed_count(business).await? + store.withheld_count(business).await?;
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let (suppressed, withheld) = (store.suppressed_count(business).await?, store.withheld_count(business).await?);
+        let count = usize::try_from(suppressed + withheld).unwrap_or(usize::MAX);
         self.people = None;
         if count > 0 {
             self.room = ROOM_MIN.max(count / 2);
@@ -186,7 +186,8 @@ impl Filter {
                     people.insert_hash(hash);
                 }
             }
-            info!(business.id = %business, n = count, bytes = people.num_bits() / 8, "suppressed people loaded");
+            info!(business.id = %business, suppressed, withheld, bytes = people.num_bits() / 8, "suppressed people, and \
+                people from whom meta withholds marketing, loaded");
             self.people = Some(people);
         }
         self.position = position;

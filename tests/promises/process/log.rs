@@ -1,0 +1,128 @@
+//! What the log of a process tells those on call: docs/running.md has the lines.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    hostile::{AcceptAll, Answer, Conduct, Courier, Meta, Reply, Sent, accepted, refused, wamid},
+    redis::TestRedis,
+    seed,
+    server::{Installation, Server},
+    until,
+};
+
+const FIRST: u64 = 5_491_100_000_000;
+
+/// The lines of the log whose message begins with `message`.
+fn lines(server: &Server, message: &str) -> Vec<Value> {
+    let log = server.log();
+    let all = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    all.filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).collect()
+}
+
+async fn logged(server: &Server, message: &str) {
+    until(message, async || !lines(server, message).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_says_what_was_open_and_a_start_what_runs() {
+    let redis = TestRedis::start().await;
+    let meta = Meta::start(AcceptAll { latency: Duration::from_secs(1) }, seed());
+    let installation = Installation::new(&redis, &meta.url(), &[("3001", 80.0)], "");
+    let mut server = installation.serve("all", "api,dispatch").await;
+    let serving = lines(&server, "serving").pop().expect("the line of the start");
+    assert_eq!(serving["version"], env!("CARGO_PKG_VERSION"));
+    assert!(serving["config"].as_str().is_some_and(|digest| !digest.is_empty()), "{serving}");
+    server.api().campaign(&["3001"], FIRST..FIRST + 1_000, json!({})).await;
+    let in_flight = async || {
+        let page = server.ops("metrics").await.1;
+        let of_line = "pregon_in_flight_attempts{line=\"3001\"} ";
+        page.lines().any(|line| line.strip_prefix(of_line).is_some_and(|n| n.parse::<f64>().expect("a number") > 40.0))
+    };
+    until("attempts are in flight", in_flight).await;
+    server.signal("TERM");
+    assert!(server.ended().await.success(), "{}", server.log());
+    let stopped = lines(&server, "stopped");
+    assert_eq!(stopped.len(), 1, "{stopped:?}");
+    let was_open = stopped[0]["was_open"].as_str().expect("a text");
+    assert!(was_open.contains(" attempts: 3001 x") && stopped[0]["took_ms"].is_number(), "{was_open}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_redis_has_a_line_at_its_begin_and_one_at_its_end() {
+    let mut redis = TestRedis::start().await;
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
+    let names: Vec<String> = (3001..3021).map(|n: u32| n.to_string()).collect();
+    let of_line: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 20.0)).collect();
+    let installation = Installation::new(&redis, &meta.url(), &of_line, "");
+    let server = installation.serve("all", "api,webhook,dispatch").await;
+    let ids: Vec<&str> = names.iter().map(String::as_str).collect();
+    server.api().campaign(&ids, FIRST..FIRST + 20_000, json!({})).await;
+    until("they send", async || meta.requests() > 100).await;
+    redis.stop().await;
+    logged(&server, "redis does not answer").await;
+    // Longer than the leases last.
+    until("it is not ready", async || server.ops("readyz").await.1.contains("leases")).await;
+    redis.restart().await;
+    logged(&server, "redis answers again").await;
+    let (lost, found) = (lines(&server, "redis does not answer"), lines(&server, "redis answers again"));
+    assert_eq!((lost.len(), found.len()), (1, 1), "{lost:?} {found:?}");
+    assert!(found[0]["away_ms"].is_number(), "{found:?}");
+    let log = server.log();
+    // None for each of the twenty lines.
+    let others = log.lines().filter(|line| line.contains("\"WARN\"") && line.contains("redis")).count();
+    assert!(others < 12, "{log}");
+}
+
+/// Throttles a line while told to; otherwise does not answer, or accepts.
+struct Moody {
+    throttles: Arc<AtomicBool>,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl Conduct for Moody {
+    fn send(&mut self, sent: Sent, _: &Courier) -> Reply {
+        if self.throttles.load(Ordering::Relaxed) {
+            return Reply::of(refused(429, 130_429), Duration::from_millis(2));
+        }
+        // Some of them, so that the path to Meta counts as whole.
+        if self.is_silent.load(Ordering::Relaxed) && sent.to.ends_with('7') {
+            return Reply::of(Answer::Html(502), Duration::from_millis(2));
+        }
+        Reply::of(accepted(&sent.to, &wamid(&sent.to, 1)), Duration::from_millis(2))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttling_and_doubts_of_a_line_are_logged_once() {
+    let redis = TestRedis::start().await;
+    let (throttles, is_silent) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let moods = Moody { throttles: throttles.clone(), is_silent: is_silent.clone() };
+    let meta = Meta::start(moods, seed());
+    let installation = Installation::new(&redis, &meta.url(), &[("3001", 200.0)], "");
+    let server = installation.serve("all", "api,dispatch").await;
+    server.api().campaign(&["3001"], FIRST..FIRST + 20_000, json!({})).await;
+    logged(&server, "meta throttles the line").await;
+    throttles.store(false, Ordering::Relaxed);
+    logged(&server, "the line has its full rate again").await;
+    is_silent.store(true, Ordering::Relaxed);
+    let in_doubt = async || {
+        let page = server.ops("metrics").await.1;
+        let of_line = "pregon_attempts_total{line=\"3001\",outcome=\"in_doubt\"} ";
+        page.lines().any(|line| line.strip_prefix(of_line).is_some_and(|n| n.parse::<f64>().expect("a number") > 10.0))
+    };
+    until("some are in doubt", in_doubt).await;
+    for message in ["meta throttles the line", "the line has its full rate again", "messages are in doubt"] {
+        let found = lines(&server, message);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0]["line.id"], "3001");
+    }
+    assert!(!server.log().contains("Some("), "{}", server.log());
+}

@@ -173,6 +173,7 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
             id_retention: Duration::from_secs(3600),
             features: &[],
             contact_hours: Default::default(),
+            traces: Default::default(),
         },
         graph: GraphClientConfig { base_url: url.to_owned(), ..GraphClientConfig::default() },
         threads: std::env::var("THREADS").map_or(1, |n| n.parse().expect("a number")),

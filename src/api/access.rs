@@ -21,29 +21,33 @@ use crate::{
         problem::{Problem, Result},
     },
     intake::Intake,
+    telemetry::traces::Origin,
 };
 
 /// How many definitions of campaigns are read in one round trip. Each has a template: some kB.
 const DEFINITIONS_AT_ONCE: usize = 256;
 
-/// The businesses that the key of a request is limited to.
+/// The businesses that the key of a request is limited to, and the trace of its caller.
 #[derive(Clone, Debug)]
-pub(super) struct Access(Option<Arc<[BusinessId]>>);
+pub(super) struct Access {
+    businesses: Option<Arc<[BusinessId]>>,
+    origin: Option<Origin>,
+}
 
 impl Access {
-    /// What `key` may see.
-    pub(super) fn of(key: &ApiKey) -> Self {
-        Self(key.businesses.as_deref().map(Into::into))
+    /// What `key` may see. `origin`: of a request with a trace.
+    pub(super) fn of(key: &ApiKey, origin: Option<Origin>) -> Self {
+        Self { businesses: key.businesses.as_deref().map(Into::into), origin }
     }
 
     /// Whether the key is limited to some businesses.
     pub(super) fn is_limited(&self) -> bool {
-        self.0.is_some()
+        self.businesses.is_some()
     }
 
     /// Whether the caller may see what belongs to `business`. What belongs to none is only for keys without a limit.
     pub(super) fn allows(&self, business: Option<&BusinessId>) -> bool {
-        self.0.as_ref().is_none_or(|own| business.is_some_and(|business| own.contains(business)))
+        self.businesses.as_ref().is_none_or(|own| business.is_some_and(|business| own.contains(business)))
     }
 
     /// Whether the caller may see a pause. That of everything stops its lines too.
@@ -61,7 +65,7 @@ impl Access {
 
     /// Errors: 403 if the caller may not pause and resume `scope`.
     pub(super) fn check_pause(&self, scope: &PauseScope) -> Result<()> {
-        let Some(own) = &self.0 else { return Ok(()) };
+        let Some(own) = &self.businesses else { return Ok(()) };
         if *scope != PauseScope::Installation && self.sees(scope) {
             return Ok(());
         }
@@ -192,6 +196,8 @@ impl Shared {
             true => self.lines(access).into(),
             false => self.state.lines.clone(),
         };
-        Intake { lines, is_limited: access.is_limited(), ..self.state.intake.clone() }
+        let intake = self.state.intake.clone();
+        let origin = access.origin.clone().unwrap_or(intake.origin);
+        Intake { lines, is_limited: access.is_limited(), origin, ..intake }
     }
 }

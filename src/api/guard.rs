@@ -22,7 +22,10 @@ use crate::{
         auth::AuthError,
         problem::{Problem, UnknownOutcome},
     },
-    telemetry::metrics::{self, ApiResult},
+    telemetry::{
+        metrics::{self, ApiResult},
+        traces::Request as TracedRequest,
+    },
 };
 
 /// How long a request may take once its body has arrived. Uploads and streams are exempt. The slowest request cancels a
@@ -69,7 +72,12 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
         let path_id = matched.and_then(|matched| path_id(matched, request.uri().path()));
         AuditEntry::open(caller, &call.id, path_id.as_deref(), request.headers())
     });
-    request.extensions_mut().insert(Access::of(&key));
+    let traceparent = request.headers().get("traceparent").filter(|_| !reads).and_then(|value| value.to_str().ok());
+    let traced = traceparent.and_then(|traceparent| {
+        let name = format!("{method} {}", matched.unwrap_or("unknown path"));
+        shared.state.intake.origin.request(name, traceparent)
+    });
+    request.extensions_mut().insert(Access::of(&key, traced.as_ref().map(TracedRequest::origin)));
     if let Some(entry) = &entry {
         request.extensions_mut().insert(entry.audit());
     }
@@ -79,6 +87,9 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
     }
     if let Some(event) = entry.and_then(|entry| entry.close(response.status(), shared.now())) {
         tokio::spawn(tell(shared.clone(), event));
+    }
+    if let Some(traced) = traced {
+        traced.ended(Some(response.status().as_u16()), response.status().is_server_error());
     }
     let (status, duration_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
     if reads {

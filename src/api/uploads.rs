@@ -23,7 +23,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use tower_http::timeout::TimeoutError;
 use utoipa::IntoParams;
 
-use super::{SharedState, extract::CampaignPath, stream_permit};
+use super::{SharedState, access::Access, extract::CampaignPath, stream_permit};
 use crate::{
     api_types::UploadResult,
     coding::Coding,
@@ -105,6 +105,7 @@ pub(super) enum BodyError {
 )]
 pub(super) async fn upload(
     State(shared): SharedState,
+    access: Access,
     CampaignPath(id): CampaignPath,
     Params(params): Params<UploadParams>,
     headers: HeaderMap,
@@ -115,7 +116,7 @@ pub(super) async fn upload(
     let _permit = stream_permit(&shared.uploads, "uploads")?;
     let mut fault = None;
     let body = rows(&headers, body, shared.state.stall_timeout, &mut fault)?;
-    let result = shared.state.intake.upload(id, upload_id, layout, body).await;
+    let result = shared.intake(&access).upload(id, upload_id, layout, body).await;
     ended(result, fault).map(Json)
 }
 

@@ -36,7 +36,7 @@ use crate::{
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     rules::{contact_hours::ContactHours, stop_words::StopWords},
     subscribers::Subscriber,
-    telemetry::logging::LogConfig,
+    telemetry::{logging::LogConfig, traces::export::TracesConfig},
     webhook::forward::ForwardTarget,
 };
 
@@ -86,6 +86,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// `[log]`
     pub log: LogConfig,
+    /// `[traces]`; `None` without an endpoint.
+    pub traces: Option<TracesConfig>,
     /// The values of all keys.
     pub settings: Settings,
     /// Where the configuration comes from.

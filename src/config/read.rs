@@ -8,6 +8,7 @@ use std::{
 };
 
 use config::{File, FileFormat, Map, Value};
+use reqwest::header::{HeaderName, HeaderValue};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -22,7 +23,10 @@ use crate::{
     domain::{FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN, Secret, SuppressionScope},
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     rules::stop_words::StopWords,
-    telemetry::logging::{LogConfig, LogFormat},
+    telemetry::{
+        logging::{LogConfig, LogFormat},
+        traces::export::TracesConfig,
+    },
     webhook::forward::ForwardTarget,
 };
 
@@ -90,6 +94,7 @@ fn root(mut root: Section<'_>) -> Config {
         dispatch: dispatch(root.section("dispatch")),
         shutdown: shutdown(root.section("shutdown")),
         log: log(root.section("log")),
+        traces: traces(root.section("traces")),
         settings: Settings::default(),
         source: Source::default(),
     };
@@ -410,6 +415,28 @@ fn log(mut section: Section<'_>) -> LogConfig {
     };
     section.finish();
     config
+}
+
+fn traces(mut section: Section<'_>) -> Option<TracesConfig> {
+    let share = section.number("share", "a number, 0..1", |share| (0.0..=1.0).contains(&share)).unwrap_or_default();
+    let headers = section.list("headers").into_iter().filter_map(header).collect();
+    let has_endpoint = section.has("endpoint");
+    let endpoint = section.parsed("endpoint", "an http or https URL without a query", base_url).unwrap_or_default();
+    section.finish();
+    has_endpoint.then_some(TracesConfig { endpoint, headers, share })
+}
+
+fn header(mut section: Section<'_>) -> Option<(HeaderName, HeaderValue)> {
+    let name = section.given("name", "the name of a header", |text| text.parse().ok());
+    let prefix = section.text("prefix").unwrap_or_default();
+    let value: Option<HeaderValue> = format!("{prefix}{}", section.required_secret("value").expose()).parse().ok();
+    if value.is_none() {
+        section.problem("value", "must have only characters that a header can have: visible ASCII and blanks");
+    }
+    section.finish();
+    let mut value = value?;
+    value.set_sensitive(true);
+    Some((name?, value))
 }
 
 /// Whether each directive of the list is a level, or a setting for a module. `EnvFilter` would accept a misspelt

@@ -210,7 +210,7 @@ fn all_problems_are_reported_together() {
          dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
          pair_spacing, templates_every, late_after, retry\n  \
          colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, inbound, stop_words, contact_hours, feed, subscriber, \
-         intake, prices, business, waba, line, dispatch, shutdown, log\n  \
+         intake, prices, business, waba, line, dispatch, shutdown, log, traces\n  \
          line[0].waba (2009) is the id of no [[waba]]: list that one, or correct the id"
     );
 }
@@ -247,6 +247,25 @@ fn a_misspelt_log_level_is_refused() {
         ["off", "WARN", "info,pregon::dispatch=debug", "pregon=debug", "warn,hyper=error", "info,pregon[x]=trace"]
     {
         overridden(INSTALLATION, &[("PREGON__LOG__LEVEL", good)]).expect(good);
+    }
+}
+
+#[test]
+fn traces_have_a_collector_a_share_and_headers() {
+    assert!(overridden(INSTALLATION, &[]).expect("the defaults").traces.is_none(), "nothing is traced by default");
+    let text = "[traces]\nendpoint = \"http://c:4318/\"\nshare = 0.5\n\
+        headers = [{ name = \"Authorization\", prefix = \"Bearer \", value = { env = \"C\" } }]";
+    let traces = overridden(&format!("{INSTALLATION}\n{text}"), &[]).expect("traces").traces.expect("traces");
+    assert_eq!((traces.endpoint.as_str(), traces.share), ("http://c:4318", 0.5));
+    assert!(traces.headers["authorization"].to_str().is_ok_and(|value| value.starts_with("Bearer ")));
+    assert!(!format!("{traces:?}").contains("Bearer"), "{traces:?}");
+    for (bad, key) in [
+        ("endpoint = \"c:4318\"", "traces.endpoint"),
+        ("share = 1.5", "traces.share"),
+        ("headers = [{ name = \"a b\", value = { env = \"C\" } }]", "traces.headers[0].name"),
+    ] {
+        let error = overridden(&format!("{INSTALLATION}\n[traces]\n{bad}"), &[]).expect_err(bad);
+        assert!(error.problems[0].starts_with(key), "{error}");
     }
 }
 

@@ -35,6 +35,7 @@ use crate::{
     },
     redis::lines::LineControl,
     rules::contact_hours::ContactHours,
+    telemetry::traces::Traces,
 };
 
 /// The settings of dispatch.
@@ -58,6 +59,8 @@ pub struct DispatchSettings {
     pub features: &'static [&'static str],
     /// When marketing may leave to numbers with some prefixes.
     pub contact_hours: Live<ContactHours>,
+    /// Where the traces of sampled recipients are recorded.
+    pub traces: Traces,
 }
 
 /// What a worker broadcasts to all its runners.

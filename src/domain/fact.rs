@@ -146,3 +146,10 @@ pub enum Applied {
     /// The fact is about an earlier send, or about a row without a recipient.
     Stale,
 }
+
+impl Applied {
+    /// Whether the fact changed the recipient.
+    pub fn has_moved(self) -> bool {
+        matches!(self, Applied::Moved | Applied::Reopened)
+    }
+}

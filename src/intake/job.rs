@@ -17,6 +17,9 @@ use crate::{api_types::NewCampaign, domain::EntryId, json};
 /// The field with the type of a job.
 const TYPE: &str = "type";
 
+/// The field with the trace of the caller, in the format of W3C Trace Context.
+const TRACEPARENT: &str = "traceparent";
+
 /// The content of an entry's field `job`.
 #[derive(Debug)]
 pub enum Job {
@@ -101,7 +104,18 @@ impl Job {
     }
 }
 
-/// Parses all fields except the type as a `T`.
+/// The field [`TRACEPARENT`] of a job; `None` if it is not a text.
+pub fn traceparent(job: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Traced {
+        traceparent: String,
+    }
+
+    let traced = json::object::<Traced, _>(&mut serde_json::Deserializer::from_slice(job));
+    traced.ok().map(|traced| traced.traceparent)
+}
+
+/// Parses all fields except those that every job has as a `T`.
 fn read_fields<'de, T: Deserialize<'de>>(job: &'de [u8]) -> serde_json::Result<T> {
     struct Fields<T>(PhantomData<T>);
 
@@ -113,7 +127,7 @@ fn read_fields<'de, T: Deserialize<'de>>(job: &'de [u8]) -> serde_json::Result<T
         }
 
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-            T::deserialize(MapAccessDeserializer::new(WithoutType(map)))
+            T::deserialize(MapAccessDeserializer::new(OwnFields(map)))
         }
     }
 
@@ -123,15 +137,15 @@ fn read_fields<'de, T: Deserialize<'de>>(job: &'de [u8]) -> serde_json::Result<T
     Ok(fields)
 }
 
-/// Skips the field [`TYPE`] of an object.
-struct WithoutType<A>(A);
+/// Skips the fields [`TYPE`] and [`TRACEPARENT`] of an object.
+struct OwnFields<A>(A);
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutType<A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for OwnFields<A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
         while let Some(name) = self.0.next_key::<Cow<'de, str>>()? {
-            if name != TYPE {
+            if name != TYPE && name != TRACEPARENT {
                 return seed.deserialize(name.into_deserializer()).map(Some);
             }
             self.0.next_value::<IgnoredAny>()?;

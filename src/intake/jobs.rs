@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::{
     Intake, IntakeError, TemplateProblem,
-    job::{CampaignRef, Job, RecipientsJob, RetryJob},
+    job::{CampaignRef, Job, RecipientsJob, RetryJob, traceparent},
     upload::UploadId,
 };
 use crate::{
@@ -31,7 +31,10 @@ use crate::{
         duty::backoff,
         jobs::{JobEntry, NextJob},
     },
-    telemetry::metrics::{self, JobResult},
+    telemetry::{
+        metrics::{self, JobResult},
+        traces::Request,
+    },
 };
 
 /// How often an empty stream is polled.
@@ -181,10 +184,19 @@ impl Reader<'_> {
         job: Result<Job, JobError>,
     ) -> Result<JobResult, JobError> {
         let at = self.intake.clock.now();
-        let applied = match job {
-            Ok(job) => self.apply(entry.id, job).await,
-            Err(error) => Err(error),
+        let request = entry.job().and_then(|job| self.request(job));
+        let applied = match (job, &request) {
+            (Ok(job), Some(request)) => {
+                let intake = Intake { origin: request.origin(), ..self.intake.clone() };
+                (Reader { intake: &intake, ..*self }).apply(entry.id, job).await
+            }
+            (Ok(job), None) => self.apply(entry.id, job).await,
+            (Err(error), _) => Err(error),
         };
+        let is_repeated = applied.as_ref().is_err_and(|error| self.is_transient(error));
+        if let Some(request) = request.filter(|_| !is_repeated) {
+            request.ended(None, applied.is_err());
+        }
         let (result, letter) = match applied {
             Err(error) if self.is_transient(&error) => return Err(error),
             Err(error) => {
@@ -220,6 +232,13 @@ impl Reader<'_> {
         };
         self.intake.store.add_dead_letter(&letter).await.map_err(IntakeError::Store)?;
         Ok(result)
+    }
+
+    /// The trace of the caller of a job.
+    fn request(&self, job: &[u8]) -> Option<Request> {
+        // Reading the field takes another pass over the job.
+        let origin = &self.intake.origin;
+        origin.is_recording().then(|| origin.request("job".to_owned(), &traceparent(job)?)).flatten()
     }
 
     /// Applies the job of the entry `id`.

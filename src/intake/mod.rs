@@ -32,6 +32,7 @@ use crate::{
     domain::{CampaignId, CampaignState, Lines, Live},
     redis::{Store, clock::Clock},
     rules::contact_hours::ContactHours,
+    telemetry::traces::Origin,
 };
 
 /// The result of a submission.
@@ -104,6 +105,8 @@ pub struct Intake {
     pub memory: MemoryGuard,
     /// `[[contact_hours]]`
     pub contact_hours: Live<ContactHours>,
+    /// What brings the recipients, for their traces.
+    pub origin: Origin,
 }
 
 impl Intake {

@@ -5,7 +5,7 @@
 //! repetition forms the same batches.
 //! Never: buffers more than two batches: one being committed and one being read.
 
-use std::{collections::VecDeque, fmt::Display, hash::Hasher as _, pin::pin, time::Duration};
+use std::{collections::VecDeque, fmt::Display, hash::Hasher as _, mem, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
@@ -28,7 +28,10 @@ use crate::{
         uploads::{Admitted, Batch, Packed, Upload, UploadProgress},
     },
     rules,
-    telemetry::metrics::{self, RecipientResult},
+    telemetry::{
+        clock,
+        metrics::{self, RecipientResult},
+    },
 };
 
 /// Maximum number of rows of a batch. Committing a full one keeps Redis busy for a few milliseconds.
@@ -280,11 +283,14 @@ impl Intake {
         if batch.recipients() > 0 && upload.numbers() + batch.recipients() > max {
             return Err(IntakeError::OverLimit { id, max });
         }
-        let rejected_before = upload.progress.rejected;
+        let (began, rejected_before) = (clock::system_time(), upload.progress.rejected);
         match upload.admit(batch).await? {
             Admitted::Done { accepted } => {
                 metrics::recipients(RecipientResult::Accepted, accepted);
                 metrics::recipients(RecipientResult::Rejected, upload.progress.rejected - rejected_before);
+                for rows in mem::take(&mut upload.admitted) {
+                    self.origin.admitted(rows.part, rows.rows(), began);
+                }
                 Ok(())
             }
             Admitted::Closed(state) => Err(closed(id, state)),

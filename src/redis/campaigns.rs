@@ -500,7 +500,7 @@ impl Store {
             let (answer, detail): (u8, String) = store.call(call).await?;
             match answer {
                 1 => break,
-                2 => store.drain_outbox(id).await?,
+                2 => drop(store.drain_outbox(id).await?),
                 3 => return Ok(StateChange::Empty),
                 _ => return Ok(detail.parse().map_or(StateChange::Missing, StateChange::Not)),
             }

@@ -215,6 +215,25 @@ pub enum Admitted {
     Full,
 }
 
+/// Rows of a part that a batch added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmittedRows {
+    /// The part.
+    pub part: PartId,
+    /// The first row.
+    pub start: u16,
+    /// A byte for each row from `start` on: 1 if it was added, 0 if its phone number was there before.
+    mask: Vec<u8>,
+}
+
+impl AdmittedRows {
+    /// The rows that were added.
+    pub fn rows(&self) -> impl Iterator<Item = u16> {
+        let is_added = |(row, added): (u16, &u8)| (*added == 1).then_some(row);
+        (self.start..=u16::MAX).zip(&self.mask).filter_map(is_added)
+    }
+}
+
 /// The location of a chunk.
 #[derive(Clone, Copy, Debug)]
 struct ChunkLocation {
@@ -260,6 +279,8 @@ pub struct Upload {
     pub grouping: u64,
     /// Its progress.
     pub progress: UploadProgress,
+    /// What the last batch added.
+    pub admitted: Vec<AdmittedRows>,
 }
 
 /// The result of `begin_upload.lua`.
@@ -314,6 +335,7 @@ impl Store {
                 numbers,
                 grouping: 0,
                 progress,
+                admitted: Vec::new(),
             },
             state,
         )))
@@ -362,20 +384,21 @@ impl Store {
         self.query("LRANGE rejections", cmd("LRANGE").arg(key).arg(0).arg(-1)).await
     }
 
-    /// Turns the rows that a campaign admitted into recipients.
-    pub async fn drain_outbox(&self, campaign: CampaignId) -> Result<()> {
+    /// Turns the rows that a campaign admitted into recipients. Returns them.
+    pub async fn drain_outbox(&self, campaign: CampaignId) -> Result<Vec<AdmittedRows>> {
         // Fails if the incarnation changes, so that no entry is removed after Redis lost the pending state of its rows.
         let store = self.in_this_incarnation();
         let key = self.keys.outbox(campaign);
         let entries: Vec<(String, Vec<u8>)> = store.query("HGETALL outbox", cmd("HGETALL").arg(&key)).await?;
         if entries.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         // The admission must be durable before its rows can be sent: if Redis lost it, the same phone numbers could be
         // admitted again.
         store.wait_durable_if_spread(std::slice::from_ref(&key)).await?;
-        let (mut calls, mut parts) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
-        for (location, mask) in &entries {
+        let (mut calls, mut admitted) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+        let mut locations = Vec::with_capacity(entries.len());
+        for (location, mask) in entries {
             let (part, start) = location
                 .split_once(':')
                 .and_then(|(part, start)| Some((part.parse().ok()?, start.parse::<u16>().ok()?)))
@@ -384,20 +407,20 @@ impl Store {
                     reason: format!("{location} is not part:row"),
                 })?;
             let part = PartId { campaign, number: part };
-            calls.push(self.activation(part, start, mask));
-            parts.push(part);
+            calls.push(self.activation(part, start, &mask));
+            admitted.push(AdmittedRows { part, start, mask });
+            locations.push(location);
         }
         for result in store.call_all::<u64>(&calls).await? {
             result?;
         }
-        let metas: Vec<String> = parts.iter().map(|&part| self.keys.part(part)).collect();
+        let metas: Vec<String> = admitted.iter().map(|rows| self.keys.part(rows.part)).collect();
         store.wait_durable_if_spread(&metas).await?;
         let mut done = Pipeline::new();
-        let locations: Vec<&str> = entries.iter().map(|(location, _)| location.as_str()).collect();
         done.hdel(&key, locations).exists(self.keys.campaign(campaign));
         match store.query_all::<u64>("HDEL outbox", &done).await?.as_slice() {
-            [_, 0] => store.drop_parts(parts).await,
-            _ => Ok(()),
+            [_, 0] => store.drop_parts(admitted.into_iter().map(|rows| rows.part)).await.map(|()| Vec::new()),
+            _ => Ok(admitted),
         }
     }
 
@@ -446,7 +469,12 @@ impl Upload {
                         accepted: self.progress.accepted + accepted,
                         rejected: rejected.unsigned_abs(),
                     };
-                    self.store.drain_outbox(self.campaign).await?;
+                    let admitted = self.store.drain_outbox(self.campaign).await?;
+                    // Others are of uploads that were interrupted, or run at the same time.
+                    let is_own = |rows: &AdmittedRows| {
+                        locations.iter().any(|location| (location.part, location.start) == (rows.part, rows.start))
+                    };
+                    self.admitted = admitted.into_iter().filter(is_own).collect();
                     // Chunks without an admitted row, such as those of an upload that repeats another one.
                     self.drop_chunks(unused.iter().filter_map(|index| nth(&locations, index))).await?;
                     return Ok(Admitted::Done { accepted });

@@ -15,7 +15,11 @@ pub fn now_us() -> u64 {
 }
 
 fn since_1970() -> Duration {
+    system_time().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The current time by this machine's clock, with its whole precision: for spans, which are shorter than a millisecond.
+pub fn system_time() -> SystemTime {
     #[expect(clippy::disallowed_methods, reason = "the lint refers to this module")]
-    let now = SystemTime::now();
-    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
 }

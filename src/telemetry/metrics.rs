@@ -25,15 +25,16 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::series::{
     ACCOUNT_EVENTS, API_CALLS, BUILD_INFO, DELIVERIES, DELIVERY_LAG, DOUBTS_ENDED, FEED_EVENTS, FEED_LAG, FORWARDS,
     FORWARDS_WAITING, HTTP_CONNECTIONS, INBOUND, JOBS, LAST_WEBHOOK, LEASES, META_ERRORS, RECIPIENTS, RECOUNTS,
-    REDIS_ERRORS, REDIS_OPERATION_DURATION, STATUSES, SUBSCRIBER_DISABLED, WEBHOOK_LAG, WEBHOOKS, WEBHOOKS_REFUSED,
+    REDIS_ERRORS, REDIS_OPERATION_DURATION, SPANS, STATUSES, SUBSCRIBER_DISABLED, WEBHOOK_LAG, WEBHOOKS,
+    WEBHOOKS_REFUSED,
 };
 pub use self::{
     duties::DutyGauge,
     housekeeping::{HousekeepingMetrics, InstallationGauges},
     labels::{
         AccountEvent, ApiResult, AttemptOutcome, DeliveryResult, DoubtEnd, ForwardResult, InboundResult, JobResult,
-        LeaseEvent, LineStop, RecipientResult, RecountResult, RedisOperation, RefusalReason, StatusName, StatusResult,
-        WebhookKind, WebhookResult,
+        LeaseEvent, LineStop, RecipientResult, RecountResult, RedisOperation, RefusalReason, SpanResult, StatusName,
+        StatusResult, WebhookKind, WebhookResult,
     },
     lines::{LineBacklog, LineGauges, LineMetrics, OwnedLines},
     page::MetricsPage,
@@ -116,6 +117,7 @@ fn start_at_zero() {
         let _ = redis_operation(operation);
     }
     feed_events().increment(0);
+    SpanResult::ALL.iter().for_each(|&result| spans(result, 0));
     let _ = webhook_lag();
 }
 
@@ -293,6 +295,11 @@ pub fn redis_operation(operation: RedisOperation) -> Histogram {
 /// Commands without a successful reply.
 pub fn redis_errors() -> Counter {
     counter!(REDIS_ERRORS)
+}
+
+/// Counts `n` spans of traces.
+pub fn spans(result: SpanResult, n: u64) {
+    counter!(SPANS, "result" => result.label()).increment(n);
 }
 
 /// Events written to the feed.

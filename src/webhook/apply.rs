@@ -13,7 +13,13 @@
 //! Never: answers before the commit; queues more than `WAITING_MAX` facts and messages, including those of requests
 //! that were cancelled.
 
-use std::{collections::HashMap, hash::Hash, iter, slice, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    iter, slice,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use ::metrics::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -27,7 +33,11 @@ use crate::{
         inbound::{InboundLimits, Kept, NewInbound},
         parts::AppliedFacts,
     },
-    telemetry::metrics::{self, InboundResult, StatusResult},
+    telemetry::{
+        clock,
+        metrics::{self, InboundResult, StatusResult},
+        traces::Traces,
+    },
 };
 
 /// Limit on the facts that are queued or in a commit: about 100 ms of Redis and 8 MB. A message counts as several
@@ -99,9 +109,10 @@ impl Committer {
         id_retention: Duration,
         inbound: InboundLimits,
         follow_up: FollowUp,
+        traces: Traces,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, waiting) = mpsc::unbounded_channel();
-        let commits = Commits { store, clock, id_retention, inbound, follow_up, lag: metrics::webhook_lag() };
+        let commits = Commits { store, clock, id_retention, inbound, follow_up, traces, lag: metrics::webhook_lag() };
         (Self { requests, permits: Arc::new(Semaphore::new(WAITING_MAX as usize)) }, commits.run(waiting))
     }
 
@@ -212,6 +223,7 @@ struct Commits {
     id_retention: Duration,
     inbound: InboundLimits,
     follow_up: FollowUp,
+    traces: Traces,
     lag: Histogram,
 }
 
@@ -221,12 +233,13 @@ impl Commits {
             let mut batch = Batch::default();
             batch.take(request);
             gather(&mut batch, &mut waiting).await;
+            let began = clock::system_time();
             let committed = match self.keep(&batch.lines.groups).await {
                 Ok(kept) => self.commit(&batch.parts.groups).await.map(|committed| (committed, kept)),
                 Err(unavailable) => Err(unavailable),
             };
             match committed {
-                Ok((committed, kept)) => self.finish(batch, committed, &kept),
+                Ok((committed, kept)) => self.finish(batch, committed, &kept, began),
                 Err(unavailable) => fail(batch, &mut waiting, &unavailable),
             }
         }
@@ -272,7 +285,7 @@ impl Commits {
         Ok(results)
     }
 
-    fn finish(&self, batch: Batch, committed: Vec<Committed>, kept: &[KeptOfLine]) {
+    fn finish(&self, batch: Batch, committed: Vec<Committed>, kept: &[KeptOfLine], began: SystemTime) {
         for BatchedRequest { parts, messages, done, .. } in batch.requests {
             let failed = parts.iter().find_map(|&part| committed[part].as_ref().err().cloned());
             let not_kept = || messages.iter().find_map(|&place| not_kept(place, &batch.lines.groups, kept));
@@ -294,6 +307,11 @@ impl Commits {
             let Ok(AppliedFacts { applied, open }) = committed else { continue };
             for (fact, applied) in facts.iter().zip(applied) {
                 self.count(fact, *applied, now, &mut tally);
+                if applied.has_moved()
+                    && let Some(trace) = self.traces.of_recipient(*part, fact.row)
+                {
+                    trace.reported(fact, began);
+                }
             }
             if *open == 0 {
                 self.follow_up.complete_if_done(part.campaign);
@@ -312,7 +330,7 @@ impl Commits {
     }
 
     fn count(&self, fact: &Fact, applied: Applied, now: UnixMs, tally: &mut StatusTally) {
-        let moved = matches!(applied, Applied::Moved | Applied::Reopened);
+        let moved = applied.has_moved();
         if moved {
             self.lag.record(now.since(fact.at));
         }

@@ -88,6 +88,7 @@ use crate::{
     telemetry::{
         health::Health,
         metrics::{self, RefusalReason, WebhookKind, WebhookResult},
+        traces::Traces,
     },
 };
 
@@ -168,6 +169,8 @@ pub struct WebhookSettings {
     pub forwards: Vec<Forwards>,
     /// The messages with which people opt out.
     pub stop_words: Live<StopWords>,
+    /// Where the statuses of sampled recipients are recorded.
+    pub traces: Traces,
 }
 
 /// The state that the handlers share. Cheap to clone.
@@ -195,11 +198,20 @@ impl WebhookState {
         token_key: SharedTokenKey,
         settings: WebhookSettings,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let WebhookSettings { secrets, body_bytes_max, id_retention, inbound, lines, health, forwards, stop_words } =
-            settings;
+        let WebhookSettings {
+            secrets,
+            body_bytes_max,
+            id_retention,
+            inbound,
+            lines,
+            health,
+            forwards,
+            stop_words,
+            traces,
+        } = settings;
         let (follow_up, follow_ups) = FollowUp::new(store.clone(), clock.clone());
         let (committer, commits) =
-            Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, inbound, follow_up);
+            Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, inbound, follow_up, traces);
         let (finder, searches) = MessageFinder::new(store.clone(), clock.clone(), committer.clone());
         let (inbound_counter, counts) = InboundCounter::new(store.clone());
         let receiver = Receiver::new(store, clock, token_key, lines, committer, finder, inbound_counter)

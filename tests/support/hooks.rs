@@ -94,6 +94,7 @@ impl Hooks {
             forwards,
             stop_words: StopWords::new([("stop", SuppressionScope::Marketing), ("stop all", SuppressionScope::All)])
                 .into(),
+            traces: Default::default(),
         };
         let (state, task) = WebhookState::new(store.clone(), clock.clone(), key.clone(), settings);
         let task = tokio::spawn(task);

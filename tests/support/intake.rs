@@ -125,6 +125,7 @@ pub async fn intake_at(address: &Address) -> Intake {
         recipients_max: u64::from(u32::MAX),
         memory: MemoryGuard::new(1.0),
         contact_hours: Live::default(),
+        origin: Default::default(),
     }
 }
 

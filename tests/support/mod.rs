@@ -4,6 +4,7 @@
 
 pub mod alone;
 pub mod clock;
+pub mod collector;
 pub mod cutter;
 pub mod hooks;
 pub mod hostile;

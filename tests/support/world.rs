@@ -87,6 +87,7 @@ pub fn settings() -> DispatchSettings {
         id_retention: Duration::from_secs(3600),
         features: FEATURES,
         contact_hours: Live::default(),
+        traces: Default::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     config::ApiKey,
     graph::GraphClient,
     intake::{Intake, MemoryGuard, jobs},
+    telemetry::traces::Origin,
     templates::{self, UnpauseError},
 };
 
@@ -21,14 +22,15 @@ pub(super) fn start(
 ) -> Result<(Router, Deliveries), ServeError> {
     let config = context.config;
     let stopping = context.shutdown.stopping();
-    let jobs = jobs::read_jobs(intake(context), context.worker.clone(), stopping.clone(), config.dispatch.lease);
+    let jobs = intake(context, Origin::jobs(context.traces.clone()));
+    let jobs = jobs::read_jobs(jobs, context.worker.clone(), stopping.clone(), config.dispatch.lease);
     context.shutdown.core("jobs", jobs);
     let mut deliveries = Deliveries::new(context)?;
     deliveries.restart(deliveries.to(&config.subscribers)?);
     let router = api::router(ApiState {
         store: context.store.clone(),
         clock: context.clock.clone(),
-        intake: intake(context),
+        intake: intake(context, Origin::calls(context.traces.clone())),
         lines: context.configured.lines.clone(),
         businesses: context.configured.businesses.clone(),
         wabas: context.configured.wabas.clone(),
@@ -46,7 +48,7 @@ pub(super) fn start(
     Ok((router, deliveries))
 }
 
-fn intake(context: &Context<'_>) -> Intake {
+fn intake(context: &Context<'_>, origin: Origin) -> Intake {
     Intake {
         store: context.store.clone(),
         clock: context.clock.clone(),
@@ -56,6 +58,7 @@ fn intake(context: &Context<'_>) -> Intake {
         recipients_max: context.config.intake.recipients_max,
         memory: MemoryGuard::new(context.config.intake.memory_share_max),
         contact_hours: context.configured.contact_hours.clone(),
+        origin,
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts, metrics: &Metrics
             id_retention: context.config.id_retention,
             features: FEATURES,
             contact_hours: context.configured.contact_hours.clone(),
+            traces: context.traces.clone(),
         },
         graph: graph.clone(),
         token_key: context.token_key.clone(),

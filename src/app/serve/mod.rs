@@ -5,7 +5,8 @@
 //!
 //! Stop: `/readyz` returns 503; for `shutdown.drain` all work continues, so that load balancers notice; no new calls,
 //! jobs or claims are accepted; attempts in flight finish and are settled; leases are released; the process leaves the
-//! list of workers; the ops listener, which answers until then, stops; last, the private Redis stops.
+//! list of workers; the last spans are exported; the ops listener, which answers until then, stops; last, the private
+//! Redis stops.
 
 mod api;
 mod configured;
@@ -52,6 +53,10 @@ use crate::{
     telemetry::{
         health::{Health, NotReady},
         metrics::{self, HousekeepingMetrics, MetricsPage, OwnedLines},
+        traces::{
+            Traces,
+            export::{self, NoTracesClient, SpanExport},
+        },
     },
 };
 
@@ -100,6 +105,9 @@ pub enum ServeError {
     /// The certificate is missing or unusable.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// No client for the collector of traces can be made.
+    #[error(transparent)]
+    Traces(#[from] NoTracesClient),
     /// The private Redis could not be stopped.
     #[error("the private redis-server did not end: {0}")]
     Redis(io::Error),
@@ -133,6 +141,8 @@ pub struct Service {
     redis: Option<PrivateRedis>,
     stop_times: StopTimes,
     open: OpenAttempts,
+    health: Health,
+    spans: Option<SpanExport>,
 }
 
 /// Runs the roles of a process until a signal or a failure stops it. The file `ready_file` exists while the process
@@ -186,14 +196,18 @@ impl Service {
         }
         let shutdown = Shutdown::new(health.clone());
         let name = presence::name();
+        let worker = format!("{name}-{}-{:08x}", std::process::id(), rand::random::<u32>());
+        let export = config.traces.as_ref().map(|traces| export::start(traces, &worker)).transpose()?;
+        let (traces, spans) = export.unzip();
         let context = Context {
             config: &config,
             configured: Configured::of(&config),
-            worker: format!("{name}-{}-{:08x}", std::process::id(), rand::random::<u32>()),
+            worker,
             store: opened.store,
             clock: Arc::new(opened.clock),
             token_key: opened.token_key,
             health: health.clone(),
+            traces: traces.unwrap_or_default(),
             shutdown: &shutdown,
         };
         for outdated in config.contact_hours.outdated(context.clock.now()) {
@@ -226,7 +240,19 @@ impl Service {
         let drain = http.map_or(Duration::ZERO, |_| config.shutdown.drain);
         let stop_times = StopTimes { drain, grace: config.shutdown.grace };
         let worker = context.worker;
-        Ok(Self { worker, http, ops: ops.address, shutdown, ops_listener: ops, presence, redis, stop_times, open })
+        Ok(Self {
+            worker,
+            http,
+            ops: ops.address,
+            shutdown,
+            ops_listener: ops,
+            presence,
+            redis,
+            stop_times,
+            open,
+            health,
+            spans,
+        })
     }
 
     /// Begins the stop, as a signal would.
@@ -239,6 +265,9 @@ impl Service {
         let open = self.open.clone();
         let ended = self.shutdown.run(signals, self.stop_times, move || dispatch::open_attempts(&open)).await;
         self.presence.end().await;
+        if let (Some(spans), Some(deadline)) = (self.spans, self.health.stops_by()) {
+            spans.end(deadline.into()).await;
+        }
         self.ops_listener.end().await;
         if let Some(redis) = self.redis {
             redis.stop().await.map_err(ServeError::Redis)?;
@@ -257,6 +286,7 @@ struct Context<'a> {
     clock: Arc<Clock>,
     token_key: SharedTokenKey,
     health: Health,
+    traces: Traces,
     shutdown: &'a Shutdown,
 }
 

@@ -38,6 +38,7 @@ pub(super) fn start(context: &Context<'_>, secrets: watch::Receiver<WebhookSecre
         health: context.health.clone(),
         forwards: start_forwards(context)?,
         stop_words: context.configured.stop_words.clone(),
+        traces: context.traces.clone(),
     };
     let (store, clock, key) = (context.store.clone(), context.clock.clone(), context.token_key.clone());
     let (state, commits) = WebhookState::new(store, clock, key, settings);

@@ -1,5 +1,7 @@
 //! The label values of the series: enums, so that their number is bounded.
 
+use crate::domain::Outcome;
+
 /// Declares an enum whose variants are the values of a label.
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
@@ -230,6 +232,22 @@ label! {
     }
 }
 
+impl AttemptOutcome {
+    /// The label of `outcome`.
+    pub fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Accepted { held: false, .. } => Self::Accepted,
+            Outcome::Accepted { held: true, .. } => Self::Held,
+            Outcome::Throttled { .. } => Self::Throttled,
+            Outcome::Rerouted(_) | Outcome::Retry { .. } => Self::Retry,
+            Outcome::InDoubt(_) => Self::InDoubt,
+            // Counted as a failure, because only a campaign that asks for it sends the message again.
+            Outcome::Failed { .. } | Outcome::Withheld(_) => Self::Failed,
+            Outcome::Blocked { .. } => Self::Blocked,
+        }
+    }
+}
+
 label! {
     /// Why a line is stopped.
     LineStop {
@@ -243,6 +261,18 @@ label! {
         Unreachable = "unreachable",
         /// The day's share of the line's warm-up is spent.
         WarmUp = "warm_up",
+    }
+}
+
+label! {
+    /// The result of the export of a span.
+    SpanResult {
+        /// The collector has it.
+        Exported = "exported",
+        /// The collector did not answer, or refused it.
+        Failed = "failed",
+        /// It was dropped, because too many wait.
+        Dropped = "dropped",
     }
 }
 

@@ -212,7 +212,7 @@ impl LineSeries {
 impl LineMetrics {
     /// Counts an attempt that ended with `outcome` after `took`. An accepted message that Meta holds back is `held`.
     pub fn attempt(&self, outcome: &Outcome, took: Duration) {
-        let label = label(outcome);
+        let label = AttemptOutcome::of(outcome);
         self.series.attempts[label as usize].fetch_add(1, Ordering::Relaxed);
         self.series.durations.record(took);
         if let Some(cause) = outcome.cause() {
@@ -256,19 +256,6 @@ pub(super) fn start_at_zero() {
 
 fn attempt_error(outcome: AttemptOutcome, scope: ErrorScope, n: u64) {
     counter!(ATTEMPT_ERRORS, "outcome" => outcome.label(), "scope" => scope.name()).increment(n);
-}
-
-fn label(outcome: &Outcome) -> AttemptOutcome {
-    match outcome {
-        Outcome::Accepted { held: false, .. } => AttemptOutcome::Accepted,
-        Outcome::Accepted { held: true, .. } => AttemptOutcome::Held,
-        Outcome::Throttled { .. } => AttemptOutcome::Throttled,
-        Outcome::Rerouted(_) | Outcome::Retry { .. } => AttemptOutcome::Retry,
-        Outcome::InDoubt(_) => AttemptOutcome::InDoubt,
-        // Counted as a failure, because only a campaign that asks for it sends the message again.
-        Outcome::Failed { .. } | Outcome::Withheld(_) => AttemptOutcome::Failed,
-        Outcome::Blocked { .. } => AttemptOutcome::Blocked,
-    }
 }
 
 fn micros(sum: &AtomicU64) -> f64 {

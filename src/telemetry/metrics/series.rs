@@ -214,6 +214,9 @@ series! {
     Gauge REDIS_RISK = "pregon_redis_risk" "1 or 0" ["risk"]
         "1 for each setting of Redis that can lose campaigns; only from the worker that does the housekeeping. evicts: \
         maxmemory-policy is not noeviction; no_append_only_file: appendonly is off";
+    Counter SPANS = "pregon_spans_total" "spans" ["result"]
+        "Spans of traces by what became of them. failed or dropped rising: the collector at traces.endpoint is away, \
+        refuses them or is slow; sending goes on";
     Gauge READY = "pregon_ready" "1 or 0" []
         "1 while /readyz answers 200";
     Gauge NOT_READY = "pregon_not_ready" "1 or 0" ["reason"]

@@ -161,6 +161,7 @@ impl Api {
             recipients_max: RECIPIENTS_MAX,
             memory: MemoryGuard::new(1.0),
             contact_hours: Default::default(),
+            origin: Default::default(),
         };
         let mut keys = vec![ApiKey::new("test", &Secret::new(KEY))];
         keys.extend(

@@ -133,6 +133,7 @@ async fn a_retried_dead_letter_is_gone_once_its_job_has_been_applied() {
         memory: MemoryGuard::new(1.0),
         is_limited: false,
         contact_hours: Default::default(),
+        origin: Default::default(),
     };
     let stop = CancellationToken::new();
     let reader = tokio::spawn(read_jobs(intake, "w1".into(), stop.clone(), Duration::from_secs(10)));

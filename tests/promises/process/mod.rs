@@ -9,3 +9,4 @@ mod reload;
 mod reload_lines;
 mod restored;
 mod starting;
+mod traces;

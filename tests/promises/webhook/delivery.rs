@@ -115,7 +115,8 @@ async fn a_redis_restart_between_webhooks_fails_none_of_them() {
 /// A committer whose task the test runs itself, so that the test decides what is queued when the task starts.
 fn committer(hooks: &Hooks) -> (Committer, impl Future<Output = ()> + use<>) {
     let (follow_up, _) = FollowUp::new(hooks.store.clone(), hooks.clock.clone());
-    Committer::new(hooks.store.clone(), hooks.clock.clone(), hooks::ID_RETENTION, world::INBOUND, follow_up)
+    let (store, clock) = (hooks.store.clone(), hooks.clock.clone());
+    Committer::new(store, clock, hooks::ID_RETENTION, world::INBOUND, follow_up, Default::default())
 }
 
 fn sent(message: &Message) -> LocatedFact {

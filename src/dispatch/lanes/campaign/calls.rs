@@ -220,8 +220,9 @@ impl Calls {
         line: &LineState,
     ) -> LocalBoxFuture<'static, Reply> {
         let (store, recipients, screening) = (self.store.clone(), self.recipients.clone(), self.screening.clone());
-        let (line, lease) = (line.line.clone(), line.settings.lease);
+        let (line, lease, traces) = (line.line.clone(), line.settings.lease, line.settings.traces.clone());
         Box::pin(async move {
+            let asked_at = Instant::now();
             let prefetched = async {
                 if request.limit > 0 {
                     recipients.prefetch(&store, part).await;
@@ -243,8 +244,11 @@ impl Calls {
                         prepared.barred.push((claimed, Settled::Skipped { reason: SkipReason::Forgotten }));
                         continue;
                     };
+                    let trace = traces
+                        .of_recipient(part, claimed.row)
+                        .map(|trace| Box::new(trace.claimed(claimed.send, attempt, line.id.clone(), asked_at)));
                     let (part, plan) = (part.number, plan.clone());
-                    prepared.messages.push(Message { part, claimed, attempt, plan, chunk, index, to });
+                    prepared.messages.push(Message { part, claimed, attempt, plan, chunk, index, to, trace });
                 }
                 if rows.is_empty() {
                     return Ok(());

@@ -13,6 +13,7 @@ use crate::{
         client::{Edge, SendRequest},
     },
     redis::{chunk::Chunk, message_ids::RowRef},
+    telemetry::traces::ClaimTrace,
 };
 
 /// Initial capacity of a body: the usual length.
@@ -37,6 +38,8 @@ pub struct Message {
     pub index: u16,
     /// The recipient's number.
     pub to: Phone,
+    /// The trace of its claim, if its recipient is sampled.
+    pub trace: Option<Box<ClaimTrace>>,
 }
 
 impl Message {

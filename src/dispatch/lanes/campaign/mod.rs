@@ -51,13 +51,14 @@ use crate::{
     },
     graph::client::{Edge, SendRequest},
     redis::Store,
+    telemetry::traces::SendTrace,
 };
 
 /// Spread of refreshes after a broadcast: each line waits a random delay of up to this much per configured line.
 const REFRESH_SPREAD: Duration = Duration::from_millis(1);
 
 /// A claimed row of a part.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct CampaignUnit {
     part: PartId,
     claimed: ClaimedRow,
@@ -66,6 +67,8 @@ pub struct CampaignUnit {
     to: Phone,
     /// Whether its template is marketing and it was not sent through the Marketing Messages API.
     can_be_rerouted: bool,
+    /// The trace of the attempt, if its recipient is sampled.
+    trace: Option<Box<SendTrace>>,
 }
 
 #[derive(Clone, Copy)]
@@ -284,14 +287,15 @@ impl Lane for CampaignLane {
     }
 
     fn take(&mut self, now: Instant, line: &LineState) -> Option<(CampaignUnit, SendRequest)> {
-        let message = self.ready.pop_front()?;
+        let mut message = self.ready.pop_front()?;
         self.in_flight += 1;
         self.backlog.left(message.part().campaign, now);
+        let trace = message.trace.take().map(|claim| Box::new(claim.left(now)));
         let Message { claimed, attempt, .. } = message;
         let is_marketing = self.backlog.is_marketing(message.part().campaign);
         let edge = line.edge(is_marketing);
         let can_be_rerouted = is_marketing && edge == Edge::Messages;
-        let unit = CampaignUnit { part: message.part(), claimed, attempt, to: message.to, can_be_rerouted };
+        let unit = CampaignUnit { part: message.part(), claimed, attempt, to: message.to, can_be_rerouted, trace };
         Some((unit, message.request(edge, &self.token_key.get())))
     }
 

@@ -28,7 +28,10 @@ pub(super) struct PendingOutcomes {
 impl CampaignLane {
     /// Records the outcome of an attempt. Returns whether it paused the campaign.
     pub(super) fn attempt_ended(&mut self, unit: CampaignUnit, outcome: &Outcome, line: &LineState) -> bool {
-        let CampaignUnit { part, claimed, attempt, to, .. } = unit;
+        let CampaignUnit { part, claimed, attempt, to, trace, .. } = unit;
+        if let Some(trace) = trace {
+            trace.ended(outcome);
+        }
         let now = line.clock.now();
         if outcome.cause().is_some_and(|cause| policy::stops_marketing(cause.reason())) {
             self.background.push(self.calls.stop_marketing(to, &self.token_key.get(), line));

@@ -316,9 +316,10 @@ impl Wire {
                     if self.is_broken.load(Ordering::SeqCst) || server.write_all(&question[..n]).await.is_err() {
                         return;
                     }
-                    // Of all scripts, only the claim uses a part's key `:d` and not its key `:w`.
+                    // Of all scripts, only the claim has a part's key `:t` after its key `:d`.
                     let text = String::from_utf8_lossy(&question[..n]);
-                    let is_claim = text.contains(":d\r\n") && !text.contains(":w\r\n");
+                    let after_doubt = text.split_once(":d\r\n").and_then(|(_, rest)| rest.lines().nth(1));
+                    let is_claim = after_doubt.is_some_and(|key| key.ends_with(":t"));
                     if is_claim && self.drops_response() {
                         let _ = server.read(&mut answer).await;
                         self.is_broken.store(self.breaks_at_next_claim.load(Ordering::SeqCst), Ordering::SeqCst);

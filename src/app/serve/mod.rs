@@ -222,7 +222,7 @@ impl Service {
         let watch = redis::watch(context.store.clone(), context.clock.clone(), health.clone(), shutdown.stopping());
         shutdown.core("redis watch", watch);
         let (store, share_max) = (context.store.clone(), config.intake.memory_share_max);
-        shutdown.core("redis memory watch", memory::watch(store, share_max, health, shutdown.stopping()));
+        shutdown.core("redis memory watch", memory::watch(store, share_max, health.clone(), shutdown.stopping()));
         let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
         let configured = context.configured.clone();
         let reload = Reload { config: config.clone(), roles: roles.to_vec(), configured, live };

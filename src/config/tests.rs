@@ -93,6 +93,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
         "PREGON_APP_SECRET",
         "PREGON_APP_SECRET_PREVIOUS",
         "PREGON_TOKEN_2001",
+        "PREGON_OTLP_TOKEN",
     ];
     let webhook_secrets = ["PREGON_CRM_SECRET", "PREGON_CRM_SECRET_OLD"];
     let environment = secrets
@@ -109,6 +110,8 @@ fn the_commented_examples_in_the_defaults_are_valid() {
                 format!("webhook.{key} = {value}\n")
             }
             Some(("file", value)) => format!("[prices]\nfile = {value}\n"),
+            // `headers` follows.
+            Some(("endpoint", value)) => format!("[traces]\nendpoint = {value}\n"),
             Some((key @ ("api_keys" | "tls"), value)) => format!("http.{key} = {value}\n"),
             Some(("ca", value)) if value.contains("graph") => format!("graph.ca = {value}\n"),
             Some((key @ ("ca" | "client_certificate" | "client_key" | "start_timeout"), value)) => {
@@ -122,6 +125,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
     let config = read::config("example", &example, &HashMap::new(), surroundings).expect("the commented examples");
     assert_eq!(config.lines[0].name, "sales");
     assert!(config.http.tls.is_some());
+    assert!(config.traces.is_some_and(|traces| !traces.headers.is_empty()));
     assert!(config.contact_hours.by_name("co").is_some());
     assert_eq!(config.http.api_keys[0].scopes, [KeyScope::Read, KeyScope::Submit]);
     assert_eq!(config.subscribers[0].types(), [EventType::RecipientRead, EventType::RecipientFailed]);

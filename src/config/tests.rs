@@ -125,7 +125,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
     let config = read::config("example", &example, &HashMap::new(), surroundings).expect("the commented examples");
     assert_eq!(config.lines[0].name, "sales");
     assert!(config.http.tls.is_some());
-    assert!(config.traces.is_some_and(|traces| !traces.headers.is_empty()));
+    assert!(config.traces.as_ref().is_some_and(|traces| !traces.headers.is_empty()));
     assert!(config.contact_hours.by_name("co").is_some());
     assert_eq!(config.http.api_keys[0].scopes, [KeyScope::Read, KeyScope::Submit]);
     assert_eq!(config.subscribers[0].types(), [EventType::RecipientRead, EventType::RecipientFailed]);

@@ -104,7 +104,7 @@ impl Job {
     }
 }
 
-/// The field [`TRACEPARENT`] of a job; `None` if it is not a text.
+/// The field `traceparent` of a job; `None` if it is not a text.
 pub fn traceparent(job: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Traced {

@@ -119,7 +119,7 @@ impl StoreError {
     }
 
     /// Logs the sentence `what`, which failed. While Redis is away, everything fails: if a retry may succeed, the process
-    /// logs only one of these sentences every [`REPORT_EVERY`] as a warning.
+    /// logs only one of these sentences every `REPORT_EVERY` as a warning.
     pub fn report(&self, what: &str) {
         static REPORTED_AT: Mutex<Option<Instant>> = Mutex::new(None);
         let is_due = !self.is_transient() || {

@@ -64,7 +64,7 @@ async fn the_walkthrough_works_as_written() {
     fs::write(&scenario, ports.put(include_str!("../../config/sim/calm.toml"))).expect("a scenario");
     let sim = format!("pregon sim --config '{}' --listen 127.0.0.1:{} ", scenario.display(), ports.of("8081"));
     // Somebody who copies commands needs a minute for what takes seconds here.
-    let document = include_str!("../../docs/walkthrough.md").replace("9600", "1600").replace("9,600", "1,600");
+    let document = include_str!("../../docs/walkthrough.md").replace("9600", "2400").replace("9,600", "2,400");
     let document = ports.put(&document).replace("pregon sim ", &sim);
     let steps = steps(&document);
     assert!(steps.len() > 40, "{} steps", steps.len());

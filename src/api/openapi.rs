@@ -16,8 +16,8 @@ use axum::{
 };
 use serde_json::{Value, json};
 use utoipa::openapi::{
-    ComponentsBuilder, Info, OpenApi, PathItem, RefOr,
-    path::Operation,
+    ComponentsBuilder, Info, Object, OpenApi, PathItem, RefOr, Type,
+    path::{Operation, Parameter, ParameterBuilder, ParameterIn},
     response::Response,
     security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
@@ -69,6 +69,9 @@ pub(super) fn complete(api: &mut OpenApi) -> Calls {
         for (method, operation) in operations(item) {
             let scope = declared_scope(path, operation);
             let is_audited = scope != KeyScope::Read && !declares(operation, UNAUDITED);
+            if method != Method::GET {
+                operation.parameters.get_or_insert_default().push(RefOr::T(traceparent()));
+            }
             let id = operation.operation_id.clone().unwrap_or_default();
             calls.insert((method, path.clone()), Call { id, scope, is_audited });
             for (status, kinds) in problems::of(operation) {
@@ -154,6 +157,19 @@ fn problem_response(status: u16, kinds: &[&ProblemKind]) -> Response {
         ] } } },
     });
     serde_json::from_value(response).expect("a response of OpenAPI")
+}
+
+/// The header of a call that changes something.
+fn traceparent() -> Parameter {
+    ParameterBuilder::new()
+        .name("traceparent")
+        .parameter_in(ParameterIn::Header)
+        .description(Some(
+            "The caller's span, as W3C Trace Context defines it: the traces of recipients link to it. An invalid one is \
+             ignored.",
+        ))
+        .schema(Some(Object::with_type(Type::String)))
+        .build()
 }
 
 /// The routes of the document and of the page that shows it. They need no API key.

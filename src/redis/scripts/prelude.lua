@@ -326,14 +326,15 @@ end
 -- marks it, and a repeat of the outcome changes nothing.
 local BACK = 'back'
 local function go_back(m, codes, before, row, byte, due, second)
-  local state, code = state_before(due)
-  if not state then
+  local state = state_before(due)
+  local is_noted, code = not state
+  if is_noted then
     state, code = string.match(redis.call('HGET', before, row) or '', '^(%d+) (%d*)$')
     if not state then return false end
     state = tonumber(state)
     if code == '' then redis.call('HDEL', codes, row) else set_code(m, codes, row, code) end
   end
-  if due % 1 == 0 and state == STATE.unknown then
+  if is_noted and state == STATE.unknown then
     redis.call('HSET', before, row, BACK)
   else
     redis.call('HDEL', before, row)

@@ -55,9 +55,16 @@ local function settle(row, send, kind, code, time)
   -- row stays delivered or read.
   local can_restore = was ~= 0 and RANK[was] ~= RANK[STATE.cancelled] and RANK[was] < RANK[STATE.delivered]
   if newer(send, current) and can_restore and not m.retention_ended() then
-    local sent_before = claimable(was) and state_before(tonumber(redis.call('ZSCORE', retry, row) or 0))
-    if was == STATE.failed or was == STATE.refused then count_failure(m, codes, row, -1) end
-    if was == STATE.failed or was == STATE.refused or was == STATE.unknown then sent_before = was end
+    local sent_before
+    if claimable(was) then
+      sent_before = state_before(tonumber(redis.call('ZSCORE', retry, row) or 0))
+    elseif was == STATE.failed or was == STATE.refused then
+      sent_before = was
+      count_failure(m, codes, row, -1)
+    elseif RANK[was] >= RANK[STATE.unknown] then
+      -- Redis also lost why the message of an accepted or sent row was sent again.
+      sent_before = STATE.unknown
+    end
     if sent_before then note_before(before, codes, row, sent_before) end
     redis.call('ZREM', retry, row)
     redis.call('ZREM', doubt, row)

@@ -1,6 +1,9 @@
 //! Runs the model and the scripts through one history and compares them after each step.
 
-use std::{collections::HashMap, fmt::Debug};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Debug,
+};
 
 use pregon::{
     domain::{
@@ -71,6 +74,8 @@ struct Disk {
     journal_len: usize,
     /// The value of [`Drive::taken_over_early`] when the state was saved.
     taken_over_early: bool,
+    /// The value of [`Watch::retries_in_redis`] when the state was saved.
+    retries: BTreeMap<u16, u32>,
 }
 
 struct Drive<'a> {
@@ -124,6 +129,7 @@ pub async fn drive(
         model: model.clone(),
         journal_len: 0,
         taken_over_early: false,
+        retries: BTreeMap::new(),
     };
     let mut drive = Drive {
         history,
@@ -674,6 +680,7 @@ impl Drive<'_> {
             model: self.model.clone(),
             journal_len,
             taken_over_early: self.taken_over_early && self.must_replay(),
+            retries: self.watch.retries_in_redis.clone(),
         };
         Ok(())
     }
@@ -686,6 +693,7 @@ impl Drive<'_> {
         self.real.restore(&self.disk.dump).await.map_err(failed)?;
         self.model = self.disk.model.clone();
         self.watch.recipients_forgotten = self.model.forgotten;
+        self.watch.retries_in_redis = self.disk.retries.clone();
         self.taken_over_early |= self.disk.taken_over_early;
         self.replay_from = [Some(self.disk.journal_len.saturating_sub(before)); PROCESSES];
         self.figures.forgotten += 1;

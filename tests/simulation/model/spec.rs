@@ -126,8 +126,11 @@ impl Row {
 
     /// Restores a claim that Redis lost.
     fn was_claimed(&mut self, claim: u32) {
-        if matches!(self.state, State::Failed | State::Refused | State::Unknown) {
-            self.was(self.state);
+        match self.state {
+            State::Failed | State::Refused => self.was(self.state),
+            // Redis also lost why the message of an accepted or sent row was sent again.
+            State::Unknown | State::Accepted | State::Sent => self.was(State::Unknown),
+            _ => {}
         }
         self.is_claimed(claim);
     }

@@ -44,6 +44,9 @@ pub struct Watch {
     resent: BTreeSet<u16>,
     /// The last claim of each row when a retry of the campaign reopened it.
     retried: BTreeMap<u16, u32>,
+    /// As `retried`, without the retries that Redis lost. A part is opened for a retry once the retry is durable, but a
+    /// history may cancel an unfinished retry and open the part without that.
+    pub retries_in_redis: BTreeMap<u16, u32>,
     /// For each row, the last claim that was reported about, with its highest state, or `None` if Meta returned the
     /// message. Filled only if all reported facts are true.
     reported: BTreeMap<u16, (u32, Option<State>)>,
@@ -54,7 +57,7 @@ pub struct Watch {
 
 impl Watch {
     pub fn new(recipients: u64, before: View) -> Self {
-        let (hand_outs, negative, resent, retried, reported, received) = Default::default();
+        let (hand_outs, negative, resent, retried, retries_in_redis, reported, received) = Default::default();
         Self {
             recipients,
             before,
@@ -63,6 +66,7 @@ impl Watch {
             negative,
             resent,
             retried,
+            retries_in_redis,
             reported,
             received,
         }
@@ -169,6 +173,7 @@ impl Watch {
     /// Records that a retry of the campaign reopened a row, whose last claim was `claim`.
     pub fn retried(&mut self, row: u16, claim: u32) {
         self.retried.insert(row, claim);
+        self.retries_in_redis.insert(row, claim);
         self.reported.remove(&row);
     }
 
@@ -192,7 +197,7 @@ impl Watch {
     /// A row that a retry of the campaign sent again never counts as unsent: an earlier message of it was sent.
     pub fn retried_rows_count_as_sent(&self) -> Result<(), String> {
         for (row, state, number) in self.before.states() {
-            let is_claimed_again = self.retried.get(&row).is_some_and(|claim| send(*claim) != number);
+            let is_claimed_again = self.retries_in_redis.get(&row).is_some_and(|claim| send(*claim) != number);
             if is_claimed_again && matches!(state, State::Cancelled | State::Expired | State::Skipped) {
                 return Err(format!("row {row} is {state:?} after a retry, and was failed or unknown before"));
             }

@@ -49,8 +49,9 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
     let key = match shared.keys.admit(request.headers(), client, call.map(|call| call.scope)) {
         Ok(key) => key,
         Err(refusal) => {
-            metrics::api_call(result(&refusal));
-            let reason = result(&refusal).label();
+            let result = result(&refusal);
+            metrics::api_call(result);
+            let reason = result.label();
             match &refusal {
                 // Logged at debug level, because anyone can cause any number of these.
                 AuthError::NoKey | AuthError::RateLimited { .. } => {

@@ -44,7 +44,7 @@ use axum::{
     middleware,
 };
 use futures_util::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -126,7 +126,7 @@ pub struct ApiState {
     /// The configured subscribers, in configuration order.
     pub subscribers: Live<Arc<[Subscriber]>>,
     /// The API keys, as they are now.
-    pub keys: watch::Receiver<Arc<[ApiKey]>>,
+    pub keys: Live<Arc<[ApiKey]>>,
     /// Requests with an unknown key that each network may make per minute: `http.key_failures_per_minute`.
     pub key_failures_per_minute: NonZeroU32,
     /// Reads the templates from Meta now.

@@ -144,7 +144,7 @@ struct ListedLines {
     /// The WABAs with a new token. The holds that the old one has caused are lifted once no runner uses it.
     new_tokens: BTreeSet<WabaId>,
     /// What the signals are read for.
-    signalled: watch::Sender<Lines>,
+    signalled: Live<Lines>,
 }
 
 /// The number of messages of a line that Meta had accepted at an instant.
@@ -172,12 +172,12 @@ impl Worker {
         }
         let joined = Arc::new(Notify::new());
         let lines = self.lines.get();
-        let (signalled, signalled_rx) = watch::channel(lines.clone());
+        let signalled = Live::new(lines.clone());
         let watch = SignalWatch {
             worker: self.name.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
-            lines: signalled_rx,
+            lines: signalled.clone(),
             inbound: Arc::default(),
             signals,
         };
@@ -261,7 +261,7 @@ impl Worker {
         listed.new_tokens.extend(lines.wabas().into_iter().filter(has_new_token).map(|(waba, _)| waba.clone()));
         listed.lines = lines;
         // After the stops, because the signals of a line that is gone do not say any more that it is paused.
-        listed.signalled.send_replace(listed.lines.clone());
+        listed.signalled.set(listed.lines.clone());
     }
 
     /// Lifts the holds on tokens that have been replaced. Not before the runners with the old token have ended, because an
@@ -493,7 +493,7 @@ struct SignalWatch {
     worker: String,
     store: Store,
     clock: Arc<Clock>,
-    lines: watch::Receiver<Lines>,
+    lines: Live<Lines>,
     inbound: Arc<InboundRates>,
     signals: watch::Sender<Arc<RunnerSignals>>,
 }
@@ -523,7 +523,7 @@ impl SignalWatch {
                 Ok(pulse) => {
                     let unchanged = {
                         let signals = self.signals.borrow();
-                        signals.pulse == pulse && signals.lines.is_same(&self.lines.borrow())
+                        signals.pulse == pulse && signals.lines.is_same(&self.lines.get())
                     };
                     if !unchanged || read_at.is_none_or(|at| at.elapsed() > SIGNALS_EVERY) {
                         match self.update(pulse).await {
@@ -545,7 +545,7 @@ impl SignalWatch {
     /// Reads the signals and broadcasts them. Then confirms the pauses, if that is not done yet.
     async fn update(&self, pulse: u64) -> Result<(), StoreError> {
         let Self { worker, store, clock, inbound, signals, .. } = self;
-        let (lines, now) = (self.lines.borrow().clone(), clock.now());
+        let (lines, now) = (self.lines.get(), clock.now());
         let ids = lines.ids();
         let (controls, mut holds, stored, limits, rerouted) = tokio::try_join!(
             store.controls(&ids),

@@ -64,7 +64,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, watch},
+    sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
 use tracing::{error, info, warn};
@@ -154,7 +154,7 @@ impl WebhookSecrets {
 /// The configuration of the webhooks.
 pub struct WebhookSettings {
     /// The current secrets that prove that a request is from Meta.
-    pub secrets: watch::Receiver<WebhookSecrets>,
+    pub secrets: Live<Arc<WebhookSecrets>>,
     /// Limit on the size of a body.
     pub body_bytes_max: usize,
     /// How long message ids can be looked up.
@@ -178,7 +178,7 @@ pub struct WebhookSettings {
 pub struct WebhookState(Arc<Shared>);
 
 struct Shared {
-    secrets: watch::Receiver<WebhookSecrets>,
+    secrets: Live<Arc<WebhookSecrets>>,
     body_bytes_max: usize,
     /// One permit per byte of a body.
     body_permits: Semaphore,
@@ -252,7 +252,7 @@ async fn handshake(
     query: Result<Query<Handshake>, QueryRejection>,
 ) -> Response {
     let asked = query.map_or_else(|_| Handshake::default(), |Query(asked)| asked);
-    let is_known = SecretDigest::of(&asked.verify_token) == shared.secrets.borrow().verify_token;
+    let is_known = SecretDigest::of(&asked.verify_token) == shared.secrets.get().verify_token;
     if asked.mode == "subscribe" && is_known {
         metrics::webhook(WebhookKind::Handshake, WebhookResult::Taken, 1);
         return asked.challenge.into_response();
@@ -286,7 +286,7 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
         Ok(Err(status)) => return unread(WebhookResult::Refused, status),
         Err(_) => return unread(WebhookResult::Refused, StatusCode::REQUEST_TIMEOUT),
     };
-    if !shared.secrets.borrow().verifier.accepts(&signature, &body) {
+    if !shared.secrets.get().verifier.accepts(&signature, &body) {
         return unsigned(RefusalReason::WrongSignature);
     }
     shared.refusals.accepted();

@@ -10,8 +10,8 @@ use std::{
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pregon::{
     domain::{
-        CampaignId, ClaimedRow, LineId, OnDoubt, PartId, Secret, Settled, SharedTokenKey, State, SuppressionScope,
-        Token, TokenKey, UnixMs,
+        CampaignId, ClaimedRow, LineId, Live, OnDoubt, PartId, Secret, Settled, SharedTokenKey, State,
+        SuppressionScope, Token, TokenKey, UnixMs,
     },
     redis::{
         Store,
@@ -26,7 +26,7 @@ use pregon::{
 };
 use serde_json::{Value, json};
 use sha2::Sha256;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{redis::TestRedis, world};
@@ -85,7 +85,7 @@ impl Hooks {
         let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
         let key = store.token_key().await.expect("a key");
         let settings = WebhookSettings {
-            secrets: watch::channel(WebhookSecrets::new(&Secret::new(VERIFY_TOKEN), [&Secret::new(APP_SECRET)])).1,
+            secrets: Live::new(Arc::new(WebhookSecrets::new(&Secret::new(VERIFY_TOKEN), [&Secret::new(APP_SECRET)]))),
             body_bytes_max: BODY_BYTES_MAX,
             id_retention: ID_RETENTION,
             inbound: world::INBOUND,

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
-use tokio::sync::watch;
 
 use super::{Context, ServeError, deliveries::Deliveries};
 use crate::{
     api::{self, ApiState, SyncTemplates, UnpauseFailure, UnpauseTemplate},
-    config::ApiKey,
     graph::GraphClient,
     intake::{Intake, MemoryGuard, jobs},
     telemetry::traces::Origin,
@@ -16,10 +14,7 @@ use crate::{
 };
 
 /// Starts reading jobs and delivering events. Returns the routes of the API, and the deliveries.
-pub(super) fn start(
-    context: &Context<'_>,
-    keys: watch::Receiver<Arc<[ApiKey]>>,
-) -> Result<(Router, Deliveries), ServeError> {
+pub(super) fn start(context: &Context<'_>) -> Result<(Router, Deliveries), ServeError> {
     let config = context.config;
     let stopping = context.shutdown.stopping();
     let jobs = intake(context, Origin::jobs(context.traces.clone()));
@@ -37,7 +32,7 @@ pub(super) fn start(
         prices: context.configured.prices.clone(),
         lease: config.dispatch.lease,
         subscribers: context.configured.subscribers.clone(),
-        keys,
+        keys: context.configured.api_keys.clone(),
         key_failures_per_minute: config.http.key_failures_per_minute,
         sync_templates: sync_templates(context)?,
         unpause_template: unpause_template(context)?,

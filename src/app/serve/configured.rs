@@ -3,14 +3,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    config::{Config, LineConfig},
+    config::{ApiKey, Config, LineConfig},
     domain::{BusinessId, Line, Lines, Live, PriceList, WabaId},
     rules::{contact_hours::ContactHours, stop_words::StopWords},
     subscribers::Subscriber,
 };
 
 /// The beginnings of the keys that the fields of [`Configured`] come from.
-pub(super) const KEYS: [&str; 7] = [LINE, WABA, BUSINESS, CONTACT_HOURS, STOP_WORDS, PRICES, SUBSCRIBER];
+pub(super) const KEYS: [&str; 8] = [LINE, WABA, BUSINESS, CONTACT_HOURS, STOP_WORDS, PRICES, SUBSCRIBER, API_KEYS];
 const LINE: &str = "line[";
 const WABA: &str = "waba[";
 const BUSINESS: &str = "business[";
@@ -19,6 +19,7 @@ const STOP_WORDS: &str = "stop_words[";
 const PRICES: &str = "prices.";
 /// The beginning of the keys of subscribers.
 pub(super) const SUBSCRIBER: &str = "subscriber[";
+const API_KEYS: &str = "http.api_keys";
 
 /// Parts of the configuration, as they are now. Clones share them.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ pub(super) struct Configured {
     pub(super) stop_words: Live<StopWords>,
     pub(super) prices: Live<Option<Arc<PriceList>>>,
     pub(super) subscribers: Live<Arc<[Subscriber]>>,
+    pub(super) api_keys: Live<Arc<[ApiKey]>>,
 }
 
 impl Configured {
@@ -44,6 +46,7 @@ impl Configured {
             stop_words: config.stop_words.clone().into(),
             prices: config.prices.clone().into(),
             subscribers: Live::new(config.subscribers.clone().into()),
+            api_keys: Live::new(config.http.api_keys.clone().into()),
         }
     }
 
@@ -66,6 +69,9 @@ impl Configured {
         }
         if has_changed(&[SUBSCRIBER]) {
             self.subscribers.set(config.subscribers.clone().into());
+        }
+        if has_changed(&[API_KEYS]) {
+            self.api_keys.set(config.http.api_keys.clone().into());
         }
     }
 }

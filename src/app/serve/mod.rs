@@ -26,7 +26,6 @@ use axum::Router;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
 };
 use tracing::{info, warn};
 
@@ -41,7 +40,7 @@ use super::shutdown::{Shutdown, Signals, StopError, StopTimes};
 use crate::{
     config::{Config, ConfigError, Role},
     dispatch::worker::OpenAttempts,
-    domain::{SharedTokenKey, retry::BadRetryPolicy},
+    domain::{Live, SharedTokenKey, retry::BadRetryPolicy},
     endpoint::NoEndpointClient,
     graph::BadGraphConfig,
     http::tls::TlsError,
@@ -305,17 +304,15 @@ impl Context<'_> {
         let http = Http::bind(self.config, listener).await?;
         let mut router = Router::new();
         if roles.contains(&Role::Api) {
-            let (sender, keys) = watch::channel(self.config.http.api_keys.clone().into());
-            live.api_keys = Some(sender);
-            let (api, deliveries) = api::start(self, keys)?;
+            let (api, deliveries) = api::start(self)?;
             live.deliveries = Some(deliveries);
             router = router.merge(api);
         }
         if roles.contains(&Role::Webhook)
             && let Some(secrets) = webhook::secrets(self.config)
         {
-            let (sender, secrets) = watch::channel(secrets);
-            live.webhook_secrets = Some(sender);
+            let secrets = Live::new(secrets);
+            live.webhook_secrets = Some(secrets.clone());
             router = router.merge(webhook::start(self, secrets)?);
         }
         let address = http.address;

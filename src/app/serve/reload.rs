@@ -5,7 +5,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tokio::{signal::unix::Signal, sync::watch, task, time};
+use tokio::{signal::unix::Signal, task, time};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -15,7 +15,8 @@ use super::{
     webhook,
 };
 use crate::{
-    config::{ApiKey, Config, ConfigError, Role, Settings},
+    config::{Config, ConfigError, Role, Settings},
+    domain::Live,
     endpoint::NoEndpointClient,
     http::tls::{Certificate, Tls, TlsError},
     telemetry::logging::{self, BadLevel, RELOAD},
@@ -27,14 +28,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The beginnings of the keys that a reload can change, besides those of [`Configured`]. Further keys of `http.tls` can
 /// change if HTTPS is served already.
-const LIVE: [&str; 4] = ["http.api_keys", "webhook.verify_token", "webhook.app_secret", "log.level"];
+const LIVE: [&str; 3] = ["webhook.verify_token", "webhook.app_secret", "log.level"];
 const TLS: &str = "http.tls.";
 
 /// The parts of a running service that a reload replaces. Each exists only if a role of the process uses it.
 #[derive(Default)]
 pub(super) struct LiveParts {
-    pub(super) api_keys: Option<watch::Sender<Arc<[ApiKey]>>>,
-    pub(super) webhook_secrets: Option<watch::Sender<WebhookSecrets>>,
+    pub(super) webhook_secrets: Option<Live<Arc<WebhookSecrets>>>,
     pub(super) tls: Option<Tls>,
     pub(super) deliveries: Option<Deliveries>,
 }
@@ -121,11 +121,8 @@ impl Reload {
         if let Some((tls, certificate)) = certificate {
             tls.replace(certificate);
         }
-        if let Some(keys) = &self.live.api_keys {
-            keys.send_replace(config.http.api_keys.clone().into());
-        }
         if let Some((live, secrets)) = self.live.webhook_secrets.as_ref().zip(webhook::secrets(&config)) {
-            live.send_replace(secrets);
+            live.set(secrets);
         }
         self.configured.replace(&config, &changed);
         if let Some((live, deliveries)) = self.live.deliveries.as_mut().zip(deliveries) {

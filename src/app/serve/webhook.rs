@@ -1,14 +1,13 @@
 //! The role `webhook`: receives Meta's webhooks.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::sync::watch;
 
 use super::{Context, ServeError};
 use crate::{
     config::Config,
-    domain::RetryPolicy,
+    domain::{Live, RetryPolicy},
     webhook::{
         self, WebhookSecrets, WebhookSettings, WebhookState,
         forward::{ForwardSettings, Forwards},
@@ -27,7 +26,7 @@ const FORWARD_ATTEMPTS: u8 = 10;
 const FORWARD_BYTES_MAX: usize = 32 << 20;
 
 /// Starts the tasks that commit statuses and forward webhooks, and returns the route for Meta's requests.
-pub(super) fn start(context: &Context<'_>, secrets: watch::Receiver<WebhookSecrets>) -> Result<Router, ServeError> {
+pub(super) fn start(context: &Context<'_>, secrets: Live<Arc<WebhookSecrets>>) -> Result<Router, ServeError> {
     let config = context.config;
     let settings = WebhookSettings {
         secrets,
@@ -47,10 +46,10 @@ pub(super) fn start(context: &Context<'_>, secrets: watch::Receiver<WebhookSecre
 }
 
 /// The secrets with which webhooks are verified; `None` if `config` does not set them.
-pub(super) fn secrets(config: &Config) -> Option<WebhookSecrets> {
+pub(super) fn secrets(config: &Config) -> Option<Arc<WebhookSecrets>> {
     let webhook = &config.webhook;
     let app_secrets = [webhook.app_secret.as_ref()?].into_iter().chain(&webhook.app_secret_previous);
-    Some(WebhookSecrets::new(webhook.verify_token.as_ref()?, app_secrets))
+    Some(Arc::new(WebhookSecrets::new(webhook.verify_token.as_ref()?, app_secrets)))
 }
 
 /// Starts a task for each target, so that no target delays another.

@@ -11,18 +11,17 @@ use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use governor::clock::DefaultClock;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
-use tokio::sync::watch;
 
 use self::throttle::Throttle;
 use super::problem::Problem;
 use crate::{
     config::{ApiKey, KeyScope},
-    domain::SecretDigest,
+    domain::{Live, SecretDigest},
 };
 
 /// The configured API keys, which a reload can replace, and the throttle for unknown ones.
 pub struct ApiKeys {
-    keys: watch::Receiver<Arc<[ApiKey]>>,
+    keys: Live<Arc<[ApiKey]>>,
     throttle: Throttle,
 }
 
@@ -49,14 +48,14 @@ pub enum AuthError {
 
 impl ApiKeys {
     /// `failures_per_minute`: requests with an unknown key that each network may make per minute.
-    pub fn new(keys: watch::Receiver<Arc<[ApiKey]>>, failures_per_minute: NonZeroU32) -> Self {
+    pub fn new(keys: Live<Arc<[ApiKey]>>, failures_per_minute: NonZeroU32) -> Self {
         Self { keys, throttle: Throttle::new(failures_per_minute, DefaultClock::default()) }
     }
 
     /// Checks the key of a request from `client`, and returns it as configured. `scope` is the scope that the key
     /// needs.
     pub fn admit(&self, headers: &HeaderMap, client: IpAddr, scope: Option<KeyScope>) -> Result<ApiKey, AuthError> {
-        let keys = self.keys.borrow().clone();
+        let keys = self.keys.get();
         let found = find(&keys, bearer(headers).ok_or(AuthError::NoKey)?);
         self.throttle.check(client, found).map_err(|wait| AuthError::RateLimited { wait })?;
         let key = found.and_then(|index| keys.get(index)).ok_or(AuthError::UnknownKey)?;
@@ -117,7 +116,7 @@ mod tests {
 
     fn keys(of: &[(&str, &str)]) -> ApiKeys {
         let key = |(name, secret): &(&str, &str)| ApiKey::new(*name, &Secret::new(*secret));
-        ApiKeys::new(watch::channel(of.iter().map(key).collect()).1, NonZeroU32::MAX)
+        ApiKeys::new(Live::new(of.iter().map(key).collect()), NonZeroU32::MAX)
     }
 
     fn admit(keys: &ApiKeys, authorization: &str, scope: KeyScope) -> Result<String, AuthError> {

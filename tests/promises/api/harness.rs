@@ -24,7 +24,6 @@ use pregon::{
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::document;
@@ -182,7 +181,7 @@ impl Api {
             prices: Some(Arc::new(prices(clock.now()))).into(),
             lease: LEASE,
             subscribers: Live::new(subscribers.into()),
-            keys: watch::channel(keys.into()).1,
+            keys: Live::new(keys.into()),
             key_failures_per_minute: NonZeroU32::new(KEY_FAILURES_PER_MINUTE).expect("not 0"),
             sync_templates: Arc::new(move |lines| {
                 let synced = answers.lock().expect("no panic under the lock").clone();

@@ -48,6 +48,13 @@ pub(super) fn view(
     let (state, why, times) = (RecipientState::of(byte)?, details.reason, &details.times);
     let at = |seconds: u32| (seconds > 0).then(|| UnixMs(u64::from(seconds) * 1000));
     let entered = |state: RecipientState| times[usize::from(state.code())];
+    // A status can come before Meta's response, and then the acceptance is not in the history.
+    let of_status = [RecipientState::Sent, RecipientState::Delivered, RecipientState::Read, RecipientState::Failed];
+    let first_status = of_status.map(entered).into_iter().filter(|&at| at > 0).min();
+    let accepted = match entered(RecipientState::Accepted) {
+        0 => first_status.unwrap_or(0),
+        stored => stored,
+    };
     Some(RecipientView {
         to,
         state: state.name().into(),
@@ -56,7 +63,7 @@ pub(super) fn view(
         attempts: details.tries + u8::from(state.is_attempt()),
         line: line.clone(),
         times: Times {
-            accepted_at: at(entered(RecipientState::Accepted)),
+            accepted_at: at(accepted),
             sent_at: at(entered(RecipientState::Sent)),
             delivered_at: at(entered(RecipientState::Delivered)),
             read_at: at(entered(RecipientState::Read)),
@@ -268,6 +275,21 @@ mod tests {
         for bad in ["", "1", "1.", ".1", "1.65536", "-1.0", "1.2.3", "a.b"] {
             assert_eq!(bad.parse::<Cursor>(), Err(()), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_message_was_accepted_at_its_first_status_if_that_came_before_the_response() {
+        let accepted_at = |entered: &[(RecipientState, u32)]| {
+            let mut details = RowDetails { reason: None, tries: 0, times: [0; 16] };
+            entered.iter().for_each(|(state, at)| details.times[usize::from(state.code())] = *at);
+            let view =
+                view(None, &"3001".into(), RecipientState::Read.code() | 0x10, &details, None).expect("a recipient");
+            view.times.accepted_at.map(UnixMs::seconds)
+        };
+        let (delivered, read) = ((RecipientState::Delivered, 12), (RecipientState::Read, 15));
+        assert_eq!(accepted_at(&[delivered, read]), Some(12));
+        assert_eq!(accepted_at(&[(RecipientState::Accepted, 13), delivered, read]), Some(13));
+        assert_eq!(accepted_at(&[(RecipientState::Refused, 11)]), None, "Meta refused it");
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub type RecipientPage = Page<RecipientView>;
 /// When a recipient entered each state. The resolution is one second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Times {
-    /// Meta accepted the message.
+    /// Meta accepted the message, or its first status came before Meta's response.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub accepted_at: Option<UnixMs>,

@@ -193,7 +193,7 @@ impl Receiver {
                     {
                         for Preference { phone, stops, at } in &preferences.people {
                             let wish = if *stops { Wish::STOP_MARKETING } else { Wish::Resume };
-                            let (phone, at) = (*phone, at.unwrap_or(now));
+                            let (phone, at) = (*phone, past(*at, now));
                             wishes.add(business, Wished { phone, wish, at, message: None });
                         }
                         counts.used[index] = true;
@@ -202,7 +202,7 @@ impl Receiver {
                 WebhookChange::Template(change) => {
                     let waba = self.lines.waba(&entry.waba).await.map_err(|cause| Unavailable::because(&cause))?;
                     if let Some(waba) = waba {
-                        let at = entry.at.unwrap_or(now);
+                        let at = past(entry.at, now);
                         let applied = templates::apply(&self.store, &waba, change, at, now).await;
                         counts.used[index] = applied.map_err(|cause| Unavailable::because(&cause))?;
                     }
@@ -214,7 +214,7 @@ impl Receiver {
                 WebhookChange::Account(change) => {
                     let waba = self.lines.waba(&entry.waba).await.map_err(|cause| Unavailable::because(&cause))?;
                     if let Some(waba) = waba {
-                        let at = entry.at.unwrap_or(now);
+                        let at = past(entry.at, now);
                         let business = listed.of_waba(&waba).next().map(|line| &line.business);
                         let applied = account::apply(&self.store, &waba, business, change, at, now).await;
                         applied.map_err(|cause| Unavailable::because(&cause))?;
@@ -245,7 +245,7 @@ impl Receiver {
             if let (Some(business), Some(sender)) = (business(&item.line), item.sender) {
                 places.add_wrote(business, &item.line, sender.into(), item.at);
             }
-            Self::note_person(&listed, item, &messages, (&mut wishes, &mut withheld), now, &key);
+            Self::note_person(&listed, item, &messages, (&mut wishes, &mut withheld), &key);
         }
         let (mut facts, mut without_token) = (Vec::with_capacity(news.len()), Vec::new());
         for item in news {
@@ -264,7 +264,7 @@ impl Receiver {
         for (item, located) in facts.iter_mut().filter(|(item, _)| item.misses_number()) {
             let number = self.store.number(located.part, located.fact.row).await;
             item.name_person(number.map_err(|cause| Unavailable::because(&cause))?);
-            Self::note_person(&listed, item, &messages, (&mut wishes, &mut withheld), now, &key);
+            Self::note_person(&listed, item, &messages, (&mut wishes, &mut withheld), &key);
         }
         // Stored before the facts, because the facts can make a withheld message claimable: its next attempt must find
         // the person stored.
@@ -304,7 +304,6 @@ impl Receiver {
         item: &ReceivedNews<'_>,
         messages: &[LineMessage],
         (wishes, withheld): (&mut Wishes, &mut WithheldPeople),
-        now: UnixMs,
         key: &TokenKey,
     ) {
         let Some(business) = listed.business(&item.line) else { return };
@@ -313,8 +312,7 @@ impl Receiver {
             wishes.add(business, Wished { phone, wish, at: item.at, message });
         }
         if let Some(recipient) = item.recipient.filter(|_| WithheldPeople::is_concerned(item.news)) {
-            // A time in the future would extend the day without marketing.
-            withheld.add(business, recipient, item.at.min(now), key);
+            withheld.add(business, recipient, item.at, key);
         }
     }
 
@@ -442,7 +440,7 @@ impl Receiver {
                     token,
                     wamid: &status.wamid,
                     news,
-                    at: status.at.unwrap_or(now),
+                    at: past(status.at, now),
                     details: &status.details,
                     recipient: recipient(status),
                     message: None,
@@ -460,7 +458,7 @@ impl Receiver {
                 continue;
             }
             let message = (!only_with_token).then(|| {
-                self.inbound_counter.count(&line, inbound.at.unwrap_or(now), now);
+                self.inbound_counter.count(&line, past(inbound.at, now), now);
                 received.messages.push(LineMessage { line: line.clone(), message: new_inbound(inbound) });
                 counts.used[change] = true;
                 received.messages.len() - 1
@@ -472,7 +470,7 @@ impl Receiver {
                 token,
                 wamid: inbound.answers().map(Wamid::as_str).unwrap_or_default(),
                 news: News::Replied,
-                at: inbound.at.unwrap_or(now),
+                at: past(inbound.at, now),
                 details: "",
                 recipient: None,
                 message,
@@ -540,14 +538,14 @@ impl Receiver {
                         facts.push((item, located));
                     }
                     (SearchResult::NotFound, News::Failed(reason)) if may_appear => {
-                        parked.push(item.to_parked(Some(reason), now))
+                        parked.push(item.to_parked(Some(reason)))
                     }
-                    (SearchResult::Unfinished, News::Failed(reason)) => parked.push(item.to_parked(Some(reason), now)),
+                    (SearchResult::Unfinished, News::Failed(reason)) => parked.push(item.to_parked(Some(reason))),
                     // Only the campaign shows whether the tap is an opt-out, so Meta has to deliver the webhook again.
                     (SearchResult::Unfinished, News::Replied) if item.tapped.is_some() => {
                         return Err(Unavailable::unattributed_tap());
                     }
-                    (SearchResult::Unfinished, News::Replied) => parked.push(item.to_parked(None, now)),
+                    (SearchResult::Unfinished, News::Replied) => parked.push(item.to_parked(None)),
                     (SearchResult::NotFound, News::Replied) => {
                         unmatched.push(item);
                         continue;
@@ -647,16 +645,20 @@ impl ReceivedNews<'_> {
         LocatedFact { part, fact, details: self.details.into() }
     }
 
-    fn to_parked(&self, failure: Option<FailureReason>, now: UnixMs) -> Parked {
+    fn to_parked(&self, failure: Option<FailureReason>) -> Parked {
         Parked {
             line: self.line.clone(),
             wamid: Wamid::from(self.wamid),
             failure,
             details: self.details.to_owned(),
-            // A time in the future would extend the search for the message.
-            at: self.at.min(now),
+            at: self.at,
         }
     }
+}
+
+/// Meta's time of an event; now if Meta names none, or one in the future.
+fn past(at: Option<UnixMs>, now: UnixMs) -> UnixMs {
+    at.map_or(now, |at| at.min(now))
 }
 
 /// The counts of one webhook.

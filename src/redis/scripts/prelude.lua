@@ -298,6 +298,18 @@ local function store_wamids(m, wamids, blocks, lifetime)
   redis.call('PEXPIRE', wamids, lifetime)
 end
 
+-- Counts messages that Meta accepted, given by Unix second. Ten fields `r0` to `r9` of the part's hash have a second and
+-- its count each, which show the recent rate of the campaign. A second older than the one in its field is not counted.
+local function count_accepted(meta, by_second)
+  for second, n in pairs(by_second) do
+    local field = 'r' .. second % 10
+    local stamp, known = string.match(redis.call('HGET', meta, field) or '', '^(%d+):(%d+)$')
+    stamp = tonumber(stamp or 0)
+    if stamp == second then n = n + known end
+    if stamp <= second then redis.call('HSET', meta, field, second .. ':' .. n) end
+  end
+end
+
 -- Stores the error code of a row.
 local function set_code(m, codes, row, code)
   if not m.retention_ended() then redis.call('HSET', codes, row, code) end

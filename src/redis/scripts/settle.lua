@@ -39,9 +39,7 @@ local now, acceptances, entries, others, runs, claims = tonumber(ARGV[1]), ARGV[
 local second = math.floor(now / 1000)
 local m, accepted = moves(meta, state, history, sends, held, skips), 0
 
--- Acceptances are counted in ten slots of one second each, which show the recent rate of the campaign.
-local slot = 'r' .. (second % 10)
-local record = redis.call('HMGET', meta, 'gate', 'epoch', slot)
+local record = redis.call('HMGET', meta, 'gate', 'epoch')
 -- The campaign was deleted together with its parts.
 if not record[1] and redis.call('EXISTS', meta) == 0 then return { 0, 0, 0 } end
 local cancelled, completed = record[1] == 'cancelled', record[1] == 'completed'
@@ -83,12 +81,14 @@ local function settle(row, send, kind, code, time)
   if taken_over and was == STATE.in_flight and not is_restored and kind ~= 'A' then may_settle = false end
   if may_settle then
     if was ~= STATE.in_flight then redis.call('ZREM', doubt, row) end
-    if send > 1 or was ~= STATE.in_flight then clear_code(m, codes, row, was) end
+    local has_past = send > 1 or was ~= STATE.in_flight
+    if has_past then clear_code(m, codes, row, was) end
     if kind == 'W' then
-      kind = not completed and redis.call('SETBIT', withheld, row, 1) == 0 and 'R' or 'F'
+      local is_first = not completed and (m.retention_ended() or redis.call('SETBIT', withheld, row, 1) == 0)
+      kind = is_first and 'R' or 'F'
     end
     local ends_unsent = kind == 'S' or (cancelled or completed) and (kind == 'R' or kind == 'B')
-    if send > 1 and (kind == 'A' or kind == 'F') then redis.call('HDEL', before, row) end
+    if has_past and (kind == 'A' or kind == 'F') then redis.call('HDEL', before, row) end
     if ends_unsent and send > 1 and go_back(m, codes, before, row, byte, 0, second) then
       -- The row has ended.
     elseif kind == 'A' then
@@ -185,12 +185,8 @@ for pos = 1, #ARGV[10], 3 do
   m.hold(row, send, ARGV[1])
 end
 
-if accepted > 0 then
-  local stamp, n = string.match(record[3] or '', '^(%d+):(%d+)$')
-  if tonumber(stamp) ~= second then n = 0 end
-  m.set(slot, second .. ':' .. (tonumber(n) + accepted))
-end
 local open = m.commit()
+if accepted > 0 then count_accepted(meta, { [second] = accepted }) end
 store_ids(m, ids, acceptances, ARGV[2])
 store_wamids(m, wamids, { unpack(ARGV, 11) }, ARGV[2])
 return { open, taken_over and open > 0 and 1 or 0, #acceptances > 0 and m.has_ended() and 1 or 0 }

@@ -375,7 +375,8 @@ impl Drive<'_> {
                 (row, Some(hand_out.claim), hand_out.fate.status_for(news))
             }
         };
-        let message = named.then(|| wamid(row, claim.unwrap_or_else(|| self.model.rows[&row].claims)));
+        // A message id belongs to one claim, and an earlier fact of the same call can change which claim is the last.
+        let message = claim.filter(|_| named).map(|claim| wamid(row, claim));
         Some(Fact { row, claim, news, at: self.now, message })
     }
 
@@ -417,6 +418,7 @@ impl Drive<'_> {
     async fn record(&mut self, process: usize, entry: Entry, twice: bool) -> Checked {
         self.replay(process).await?;
         let is_ahead = self.is_ahead(&entry);
+        self.watch.unmade.extend(self.with_unmade_claims(&entry));
         self.write_entry(&entry).await?;
         if self.facts == Facts::True {
             self.remember(&entry);
@@ -438,13 +440,23 @@ impl Drive<'_> {
     /// call moved the row. A fact that names no claim is about the row's last claim, and other facts of the same call
     /// may give the row a later one.
     fn is_ahead(&self, entry: &Entry) -> bool {
-        let made = |row: &u16| self.model.rows.get(row).map_or(0, |row| row.claims);
         let is_ahead = match entry {
             Entry::Claimed { .. } => false,
-            Entry::Settled { outcomes, .. } => outcomes.iter().any(|(row, claim, _)| *claim > made(row)),
+            Entry::Settled { .. } => !self.with_unmade_claims(entry).is_empty(),
             Entry::Facts(facts) => facts.iter().any(|fact| fact.claim.is_none()),
         };
         self.facts == Facts::Any && is_ahead
+    }
+
+    /// The rows of which the entry names a claim that was never made.
+    fn with_unmade_claims(&self, entry: &Entry) -> Vec<u16> {
+        let is_unmade = |(row, claim): &(u16, u32)| *claim > self.model.rows.get(row).map_or(0, |row| row.claims);
+        let claims: Vec<(u16, u32)> = match entry {
+            Entry::Claimed { .. } => Vec::new(),
+            Entry::Settled { outcomes, .. } => outcomes.iter().map(|(row, claim, _)| (*row, *claim)).collect(),
+            Entry::Facts(facts) => facts.iter().filter_map(|fact| Some((fact.row, fact.claim?))).collect(),
+        };
+        claims.into_iter().filter(is_unmade).map(|(row, _)| row).collect()
     }
 
     fn remember(&mut self, entry: &Entry) {

@@ -386,8 +386,7 @@ impl Part {
                     row.becomes_because(State::Accepted, None);
                     row.is_answered();
                     row.claims = *claim;
-                    let slot = self.accepted.entry(now.seconds() % 10).or_default();
-                    *slot = (now.seconds(), if slot.0 == now.seconds() { slot.1 + 1 } else { 1 });
+                    count_accepted(&mut self.accepted, now);
                 }
                 // A row that a status has moved on is not held again.
                 let is_this = row.state == State::Accepted && row.claims == *claim;
@@ -400,6 +399,7 @@ impl Part {
                     other => other.clone(),
                 };
                 let is_withheld = matches!(settled, Settled::Withheld { .. });
+                let is_noted = is_withheld && !self.forgotten;
                 match &as_retry {
                     _ if row.state == State::Unknown && row.is_back => {}
                     // A row in flight belongs to the newest epoch.
@@ -415,7 +415,7 @@ impl Part {
                     Settled::Retry { .. } | Settled::Back { .. }
                         if (gate == Gate::Cancelled || gate == Gate::Completed && !is_withheld) && row.goes_back() =>
                     {
-                        row.withheld |= is_withheld;
+                        row.withheld |= is_noted;
                     }
                     // Any other may return to a lower rank.
                     Settled::Skipped { reason } => {
@@ -424,7 +424,7 @@ impl Part {
                     }
                     Settled::Retry { .. } | Settled::Back { .. } if gate == Gate::Cancelled => {
                         row.becomes_because(State::Cancelled, None);
-                        row.withheld |= is_withheld;
+                        row.withheld |= is_noted;
                     }
                     Settled::Retry { reason, .. } if gate == Gate::Completed => {
                         row.becomes_because(State::Refused, Some(*reason));
@@ -435,7 +435,7 @@ impl Part {
                         row.becomes_because(State::Retrying, Some(*reason));
                         row.attempts += 1;
                         row.due = Some(*at);
-                        row.withheld |= is_withheld;
+                        row.withheld |= is_noted;
                     }
                     Settled::Back { at } => {
                         row.becomes_because(if row.attempts > 0 { State::Retrying } else { State::Pending }, None);
@@ -510,6 +510,9 @@ impl Part {
             && !self.forgotten
         {
             self.ids.push((message.clone(), ClaimedRow { row: fact.row, send: send(claim) }));
+        }
+        if rank < State::Accepted.rank() {
+            count_accepted(&mut self.accepted, fact.at);
         }
         row.claims = claim.max(row.claims);
         row.why = why;
@@ -655,4 +658,13 @@ impl Part {
         come.sort();
         come.into_iter().map(|(.., number)| number).collect()
     }
+}
+
+/// Counts an accepted message, unless the slot of its second has a later one.
+fn count_accepted(accepted: &mut BTreeMap<u64, (u64, u64)>, at: UnixMs) {
+    let (second, n) = accepted.entry(at.seconds() % 10).or_default();
+    if *second < at.seconds() {
+        (*second, *n) = (at.seconds(), 0);
+    }
+    *n += u64::from(*second == at.seconds());
 }

@@ -38,6 +38,8 @@ pub struct Watch {
     /// The retention of the recipients has ended, so the rows' error codes are deleted.
     pub recipients_forgotten: bool,
     pub hand_outs: BTreeMap<u16, Vec<HandOut>>,
+    /// Rows with a fact about a claim that was never made.
+    pub unmade: BTreeSet<u16>,
     /// The last claim of each row that certainly sent nothing. The same is true of its earlier claims.
     negative: BTreeMap<u16, u32>,
     /// Rows that were sent again after a doubt.
@@ -57,12 +59,13 @@ pub struct Watch {
 
 impl Watch {
     pub fn new(recipients: u64, before: View) -> Self {
-        let (hand_outs, negative, resent, retried, retries_in_redis, reported, received) = Default::default();
+        let (hand_outs, unmade, negative, resent, retried, retries_in_redis, reported, received) = Default::default();
         Self {
             recipients,
             before,
             recipients_forgotten: false,
             hand_outs,
+            unmade,
             negative,
             resent,
             retried,
@@ -152,7 +155,8 @@ impl Watch {
 
     /// Checks a hand-out. The reported facts must say that no earlier message of the row arrived, unless the row is
     /// sent again after a doubt or by a retry of the campaign. A recipient who is reported to have a message gets no
-    /// other.
+    /// other. Rows with a fact about a claim that was never made are not checked: if Redis loses writes, such a fact hides
+    /// which claims were lost.
     pub fn hand_out(&mut self, row: u16, new: HandOut, only_true_facts: bool) -> Result<(), String> {
         if let Some(state) = self.received.get(&row) {
             return Err(format!("row {row} is handed out as {new:?}, and was reported as {state:?}"));
@@ -163,6 +167,7 @@ impl Watch {
         let unsent = |old: &HandOut| old.claim <= negative && (old.fate.is_negative() || !only_true_facts);
         if let Some(old) = before.iter().find(|old| !old.lost && !unsent(old) && old.claim > retried)
             && !self.resent.contains(&row)
+            && (only_true_facts || !self.unmade.contains(&row))
         {
             return Err(format!("row {row} is handed out as {new:?}, and may have been sent as {old:?}"));
         }

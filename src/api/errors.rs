@@ -2,12 +2,22 @@
 
 use axum::http::StatusCode;
 
-use crate::{http::problem::Problem, intake::IntakeError, redis::StoreError};
+use crate::{
+    http::problem::Problem,
+    intake::IntakeError,
+    redis::{StoreError, memory::FULL_REMEDY},
+};
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if !error.is_transient() {
             return Self::internal(&error.to_string());
+        }
+        if let StoreError::Full(_) = error {
+            error.report("a call failed: redis is full");
+            let detail =
+                format!("redis is full (maxmemory) and refused the change: {FULL_REMEDY}. Then repeat the call");
+            return Self::new(StatusCode::INSUFFICIENT_STORAGE, "redis-full", detail);
         }
         error.report("a call failed: redis is unavailable");
         Self::unavailable("unavailable", "redis is not available").with_unknown_outcome()

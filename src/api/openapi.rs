@@ -69,12 +69,13 @@ pub(super) fn complete(api: &mut OpenApi) -> Calls {
         for (method, operation) in operations(item) {
             let scope = declared_scope(path, operation);
             let is_audited = scope != KeyScope::Read && !declares(operation, UNAUDITED);
-            if method != Method::GET {
+            let reads = method == Method::GET;
+            if !reads {
                 operation.parameters.get_or_insert_default().push(RefOr::T(traceparent()));
             }
             let id = operation.operation_id.clone().unwrap_or_default();
             calls.insert((method, path.clone()), Call { id, scope, is_audited });
-            for (status, kinds) in problems::of(operation) {
+            for (status, kinds) in problems::of(operation, reads) {
                 let response = problem_response(status, &kinds);
                 operation.responses.responses.insert(status.to_string(), RefOr::T(response));
             }

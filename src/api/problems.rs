@@ -78,7 +78,7 @@ pub(super) const KINDS: [ProblemKind; 56] = [
     kind("pause-unconfirmed", 503, "the pause is stored, but `detail` names workers that have not confirmed it"),
     kind("timeout", 503, "the call took too long; if it changes something, the change may have been made"),
     kind("unavailable", 503, "Redis is unavailable; if the call changes something, the change may have been made"),
-    kind("redis-full", 507, "Redis has no room for more recipients; `detail` has the figures and the remedy"),
+    kind("redis-full", 507, "Redis has no room for more recipients, or is full; `detail` has the remedy"),
 ];
 
 /// Kinds that every call can have.
@@ -92,14 +92,17 @@ const OF_JSON: [&str; 6] =
 /// The extension in which a handler names its own kinds.
 const EXTENSION: &str = "x-problems";
 
-/// Every kind of `operation`, by status. Removes the extension from it.
+/// Every kind of `operation`, by status. `reads`: it changes nothing. Removes the extension from it.
 ///
 /// Panics: the operation names a kind that is not one of [`KINDS`].
-pub(super) fn of(operation: &mut Operation) -> BTreeMap<u16, Vec<&'static ProblemKind>> {
+pub(super) fn of(operation: &mut Operation, reads: bool) -> BTreeMap<u16, Vec<&'static ProblemKind>> {
     let own = operation.extensions.as_mut().and_then(|extensions| extensions.remove(EXTENSION)).unwrap_or_default();
     operation.extensions = None;
     let own: Vec<String> = serde_json::from_value(own).unwrap_or_default();
     let mut names: Vec<&str> = OF_EVERY_CALL.into_iter().chain(own.iter().map(String::as_str)).collect();
+    if !reads {
+        names.push("redis-full");
+    }
     for parameter in operation.parameters.iter().flatten() {
         let RefOr::T(parameter) = parameter else { continue };
         match (&parameter.parameter_in, parameter.name.as_str()) {

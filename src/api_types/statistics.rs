@@ -225,6 +225,8 @@ pub enum WaitReason {
     Redis,
     /// Redis restarted within the last `dispatch.lease`: other processes may not have repeated what it forgot.
     RedisRestarted,
+    /// Redis is full: nothing can be claimed or stored, so nothing is sent.
+    RedisFull,
     /// A reason of a newer server. No server of this version sends it.
     #[serde(other)]
     Other,
@@ -232,7 +234,7 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason that a server of this version sends.
-    pub const ALL: [WaitReason; 22] = [
+    pub const ALL: [WaitReason; 23] = [
         WaitReason::Schedule,
         WaitReason::Paused,
         WaitReason::AllPaused,
@@ -255,6 +257,7 @@ impl WaitReason {
         WaitReason::NewerRelease,
         WaitReason::Redis,
         WaitReason::RedisRestarted,
+        WaitReason::RedisFull,
     ];
 }
 

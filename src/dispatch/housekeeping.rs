@@ -334,8 +334,8 @@ impl Housekeeping {
         read.messaging_limits =
             limited.map(|(business, LimitedPlaces { limit, places })| (business, limit, places.used)).collect();
         (read.jobs_waiting, read.dead_letters) = self.store.job_counts().await?;
-        read.redis_memory = self.store.memory().await?.map(|memory| (memory.used, memory.max));
-        let risks = self.store.risks().await?;
+        let (memory, risks) = self.store.memory_and_risks().await?;
+        read.redis_memory = memory.map(|memory| (memory.used, memory.max));
         read.redis_risks = Risk::NAMES.map(|name| (name, risks.iter().any(|risk| risk.name() == name))).into();
         self.metrics.publish(read);
         Ok(())

@@ -3,7 +3,10 @@
 use crate::{
     domain::{CampaignId, CampaignState, EntryId, Language, UnixMs, WabaId, template::TemplateError},
     intake::rows::UploadError,
-    redis::{StoreError, memory::Memory},
+    redis::{
+        StoreError,
+        memory::{Memory, ROOM_REMEDY},
+    },
 };
 
 /// Why a submission, an upload or an action was rejected. The text is a sentence for people; [`IntakeError::kind`] is
@@ -134,8 +137,7 @@ pub enum IntakeError {
     /// Redis has no room for more recipients. Rows that were stored before stay: repeat the upload with the same id.
     #[error(
         "redis uses {memory} (maxmemory), more than the share of {share_max} up to which recipients are accepted \
-        (intake.memory_share_max): give redis more memory, delete campaigns that have ended, or lower retention, and repeat \
-        the call; sending goes on"
+        (intake.memory_share_max): {ROOM_REMEDY}, and repeat the call; sending goes on"
     )]
     RedisFull {
         /// The memory of the fullest master.
@@ -251,6 +253,7 @@ impl IntakeError {
             IntakeError::Interrupted(_) => "upload-interrupted",
             IntakeError::TooManyRecipients(_) | IntakeError::OverLimit { .. } => "too-many-recipients",
             IntakeError::RedisFull { .. } => "redis-full",
+            IntakeError::Store(StoreError::Full(_)) => "redis-full",
             IntakeError::Store(error) if error.is_transient() => "unavailable",
             IntakeError::Store(_) => "internal",
         }
@@ -285,12 +288,14 @@ mod tests {
             (StoreError::OutcomeUnknown(away()), true),
             (StoreError::NotApplied(away()), true),
             (StoreError::Login(away()), true),
+            (StoreError::Full("change"), true),
             (StoreError::Refused { operation: "GET", message: "WRONGTYPE".into() }, false),
             (StoreError::Corrupt { key: "k".into(), reason: "no state".into() }, false),
         ];
         for (error, transient) in errors {
             let error = IntakeError::Store(error);
-            assert_eq!((error.is_transient(), error.kind() == "unavailable"), (transient, transient), "{error:?}");
+            let says_so = ["unavailable", "redis-full"].contains(&error.kind());
+            assert_eq!((error.is_transient(), says_so), (transient, transient), "{error:?}");
         }
         assert!(IntakeError::Interrupted("the process stops".into()).is_transient());
         assert!(!IntakeError::UploadConflict.is_transient());

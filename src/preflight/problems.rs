@@ -7,7 +7,12 @@ use crate::{
         BusinessId, Campaign, FrequencyCap, LineId, PriceList, Template, UnixMs, listing::listed,
         template::TemplateError,
     },
-    redis::{installation::StoredTemplate, memory::Memory, places::LimitedPlaces, registry::UNLISTED_REMEDY},
+    redis::{
+        installation::StoredTemplate,
+        memory::{Memory, ROOM_REMEDY},
+        places::LimitedPlaces,
+        registry::UNLISTED_REMEDY,
+    },
     stats::Forecast,
 };
 
@@ -172,7 +177,8 @@ fn of_wait(Waiting { reason, line, until, text, .. }: &Waiting) -> Option<Prefli
         WaitReason::Token => ProblemCode::TokenHeld,
         WaitReason::NoWorker => ProblemCode::NoWorker,
         WaitReason::NewerRelease => ProblemCode::NewerRelease,
-        WaitReason::Redis | WaitReason::RedisRestarted | WaitReason::Other => return None,
+        // That Redis is full, or nearly so, is a problem of its own.
+        WaitReason::Redis | WaitReason::RedisRestarted | WaitReason::RedisFull | WaitReason::Other => return None,
     };
     let ends = until.is_some() || code == ProblemCode::LimitReached;
     Some(PreflightProblem { code, blocking: !ends, line: line.clone(), text: text.clone() })
@@ -213,10 +219,7 @@ fn rejected(rejects: &PreflightRejects) -> Option<PreflightProblem> {
 }
 
 fn redis_full(memory: Memory) -> PreflightProblem {
-    let text = format!(
-        "redis uses {memory} (maxmemory), and sending stops when it is full: give it more memory, delete campaigns \
-        that have ended, or lower retention"
-    );
+    let text = format!("redis uses {memory} (maxmemory), and sending stops when it is full: {ROOM_REMEDY}");
     warning(ProblemCode::RedisFull, text)
 }
 

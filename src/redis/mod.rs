@@ -68,6 +68,7 @@ use self::{
     feed::FeedLimits,
     fleet::{SendError, Servers},
     installation::Installation,
+    memory::{FULL_REMEDY, NewestReading},
 };
 pub use self::{fleet::Address, keys::RedisKeys, script::Script};
 use crate::{domain::UnixMs, telemetry::metrics};
@@ -81,9 +82,15 @@ pub enum StoreError {
     /// Redis did not answer in time: the change may have been made. Transient.
     #[error("redis is not available: {0}")]
     OutcomeUnknown(String),
-    /// Redis is unreachable, loading, failing over or full: nothing was changed. Transient.
+    /// Redis is unreachable, loading or failing over: nothing was changed. Transient.
     #[error("redis is not available: {0}")]
     NotApplied(String),
+    /// Redis has reached its `maxmemory` and refused this script or command: it changed nothing. Transient.
+    ///
+    /// Redis refuses the first write of a script, if it was full when the script began, and never a later one. So no
+    /// script stops in the middle.
+    #[error("redis is full (maxmemory) and refused {0}: {FULL_REMEDY}")]
+    Full(&'static str),
     /// Redis rejects the user and password: nothing was changed. Transient, because a password that is being rotated
     /// becomes valid later.
     #[error("redis does not accept the user and password of redis.url: {0}")]
@@ -115,7 +122,12 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 impl StoreError {
     /// Whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown(_) | Self::NotApplied(_) | Self::Login(_))
+        matches!(self, Self::OutcomeUnknown(_)) || self.is_not_applied()
+    }
+
+    /// Whether a retry may succeed, and nothing was changed.
+    pub fn is_not_applied(&self) -> bool {
+        matches!(self, Self::NotApplied(_) | Self::Full(_) | Self::Login(_))
     }
 
     /// Logs the sentence `what`, which failed. While Redis is away, everything fails: if a retry may succeed, the process
@@ -190,6 +202,7 @@ pub struct Store {
     /// If set, operations fail in any other incarnation.
     bound_to: Option<u64>,
     installation: Arc<Installation>,
+    memory_reading: Arc<NewestReading>,
     /// The limits of the event feed, if events are written.
     feed: Option<FeedLimits>,
     /// The keys of this installation.
@@ -215,6 +228,7 @@ impl Store {
             incarnations,
             bound_to: None,
             installation: Arc::default(),
+            memory_reading: Arc::default(),
             feed: None,
             keys: RedisKeys::new(&address.namespace),
         };
@@ -225,8 +239,13 @@ impl Store {
         // The first process of an installation writes `born` before any other key. So Redis is empty if `born` is
         // missing.
         let run_id = fleet::field(&info, "run_id");
-        let set = cmd("SET").arg(store.keys.first_incarnation()).arg(run_id).arg("NX").arg("GET").clone();
-        let first = store.query::<Option<String>>("SET born", &set).await?;
+        let key = store.keys.first_incarnation();
+        let mut first = store.query::<Option<String>>("GET born", cmd("GET").arg(&key)).await?;
+        // Writes only if needed, because a full Redis refuses writes.
+        if first.is_none() {
+            let set = cmd("SET").arg(&key).arg(run_id).arg("NX").arg("GET").clone();
+            first = store.query("SET born", &set).await?;
+        }
         let _ = store.installation.first_incarnation.set(first.clone().unwrap_or_else(|| run_id.to_owned()));
         // With several servers, `born` names the run of only one of them, and another server may have restarted or been
         // promoted since.
@@ -252,10 +271,8 @@ impl Store {
         for script in script::all() {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(&script.source);
         }
-        for value in self.send_to("SCRIPT LOAD", &pipeline, Reach::AllMasters).await? {
-            value.extract_error().map_err(|error| refused("SCRIPT LOAD", &error))?;
-        }
-        Ok(())
+        let loaded = self.send_to("SCRIPT LOAD", &pipeline, Reach::AllMasters).await?;
+        loaded.into_iter().try_for_each(|value| read::<Value>("SCRIPT LOAD", value).map(drop))
     }
 
     /// The time of Redis, which all workers use.
@@ -388,22 +405,20 @@ fn sending_failed(operation: &'static str, error: SendError) -> StoreError {
 }
 
 fn read<T: FromRedisValue>(operation: &'static str, value: Value) -> Result<T> {
-    let value = value.extract_error().map_err(|error| refused(operation, &error))?;
+    let value = value.extract_error().map_err(|error| reply_failed(operation, &error))?;
     T::from_redis_value(value)
         .map_err(|error| StoreError::Refused { operation, message: format!("unexpected answer: {error}") })
 }
 
-/// Whether a server returned an error that a retry can fix: the server is loading, failing over or full, or a slot
-/// moves.
+/// Whether a server returned an error that a retry can fix: the server is loading or failing over, or a slot moves.
 fn is_transient_error(error: &RedisError) -> bool {
-    const TRANSIENT: [&str; 12] = [
+    const TRANSIENT: [&str; 11] = [
         "LOADING",
         "BUSY",
         "TRYAGAIN",
         "CLUSTERDOWN",
         "MASTERDOWN",
         "READONLY",
-        "OOM",
         "MISCONF",
         "NOREPLICAS",
         "UNBLOCKED",
@@ -413,7 +428,26 @@ fn is_transient_error(error: &RedisError) -> bool {
     error.code().is_some_and(|code| TRANSIENT.contains(&code))
 }
 
+/// Whether a server refused a command, or the transaction that it was part of, because it has reached its `maxmemory`.
+fn is_full(error: &RedisError) -> bool {
+    let errors = error.clone().into_server_errors();
+    errors.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "OOM"))
+}
+
+/// The error of one command in a round trip that succeeded. Counts those that a retry can fix; the others are faults
+/// that are logged, or answers that the caller expects.
+fn reply_failed(operation: &'static str, error: &RedisError) -> StoreError {
+    let error = refused(operation, error);
+    if error.is_transient() {
+        metrics::redis_errors().increment(1);
+    }
+    error
+}
+
 fn refused(operation: &'static str, error: &RedisError) -> StoreError {
+    if is_full(error) {
+        return StoreError::Full(operation);
+    }
     if is_transient_error(error) {
         return StoreError::NotApplied(format!("{operation}: {error}"));
     }

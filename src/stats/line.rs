@@ -10,6 +10,7 @@ use crate::{
     domain::{BusinessId, Campaign, Hold, HoldScope, Line, LineId, Pause, Pauses, UnixMs},
     redis::{
         lines::{LeaseHolder, LineControl, LineReport},
+        memory::Memory,
         pages::Schedule,
         places::LimitedPlaces,
     },
@@ -234,6 +235,8 @@ pub struct GracePeriod {
 pub struct Stops {
     /// The grace period, if Redis has restarted.
     pub grace_period: Option<GracePeriod>,
+    /// The memory of Redis, if it is full.
+    pub full_redis: Option<Memory>,
     /// The holds in force, by scope.
     pub holds: HashMap<HoldScope, Hold>,
     /// The pauses of everything.

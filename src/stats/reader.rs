@@ -19,7 +19,10 @@ use super::{
 use crate::{
     api_types::{Statistics, Waiting},
     domain::{CampaignId, CampaignState, LineId, Lines, Live, PartId, State, UnixMs, template::Category},
-    redis::{Result, Store, campaigns::CampaignRecord, lines::LeaseHolder, pages::Schedule, parts::PartCounts},
+    redis::{
+        Result, Store, campaigns::CampaignRecord, lines::LeaseHolder, memory::Memory, pages::Schedule,
+        parts::PartCounts,
+    },
     rules::{contact_hours::ContactHours, windows::Windows},
 };
 
@@ -235,8 +238,12 @@ impl StatisticsReader {
 
     /// The holds, the pauses of everything and the messaging limits that stop lines at `now`.
     pub async fn stops(&self, now: UnixMs) -> Result<Stops> {
-        let (holds, stored, known) =
-            tokio::try_join!(self.store.holds(now), self.store.pauses(), self.store.messaging_limits())?;
+        let (holds, stored, known, memory) = tokio::try_join!(
+            self.store.holds(now),
+            self.store.pauses(),
+            self.store.messaging_limits(),
+            self.store.recent_memory()
+        )?;
         let limited = self.store.limited_businesses(&known, now).await?;
         let lines = self.lines.get();
         let businesses = lines.iter().map(|line| &line.business);
@@ -249,7 +256,8 @@ impl StatisticsReader {
                 until: eta::whole_second(began.after(self.grace_period)),
             }
         });
-        Ok(Stops { grace_period, holds, pauses: stored.pauses, limit_unknown, limited })
+        let full_redis = memory.filter(Memory::is_full);
+        Ok(Stops { grace_period, full_redis, holds, pauses: stored.pauses, limit_unknown, limited })
     }
 
     /// Snapshots of `lines`, in the same order.

@@ -12,7 +12,12 @@ use crate::{
         BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs,
         listing::listed, template::Category,
     },
-    redis::{campaigns::CampaignRecord, places::LimitedPlaces, registry::UNLISTED_REMEDY},
+    redis::{
+        campaigns::CampaignRecord,
+        memory::{FULL_REMEDY, Memory},
+        places::LimitedPlaces,
+        registry::UNLISTED_REMEDY,
+    },
     rules::windows::Closed,
 };
 
@@ -35,6 +40,7 @@ pub fn waiting_for(
         CampaignState::Running => {
             let mut campaign_wide: Vec<Waiting> =
                 stops.pauses.on(line.map(|line| &line.business)).iter().map(all_paused).collect();
+            campaign_wide.extend(stops.full_redis.map(redis_full));
             campaign_wide.extend(line.into_iter().flat_map(|line| campaign_holds(&record.campaign, line, stops)));
             campaign_wide.extend(line.and_then(|line| limit_spent(&line.business, stops)));
             campaign_wide.extend(all_closed(record, lines, now));
@@ -197,6 +203,11 @@ fn waits_in_grace_period(record: &CampaignRecord, business: Option<&BusinessId>,
 fn redis_restarted(GracePeriod { since, until }: GracePeriod) -> Waiting {
     let text = "redis restarted, and what it may have forgotten is written again first";
     Waiting { since: Some(since), until: Some(until), ..Waiting::new(WaitReason::RedisRestarted, text) }
+}
+
+fn redis_full(memory: Memory) -> Waiting {
+    let text = format!("redis uses {memory} (maxmemory) and refuses every write: {FULL_REMEDY}");
+    Waiting::new(WaitReason::RedisFull, text)
 }
 
 /// The most important reason of a line with work.

@@ -210,6 +210,7 @@ fn reason(reason: WaitReason) -> &'static str {
         WaitReason::NewerRelease => "it needs a worker of a newer release",
         WaitReason::Redis => "Redis does not answer",
         WaitReason::RedisRestarted => "Redis restarted, and what it may have forgotten is written again first",
+        WaitReason::RedisFull => "Redis is full, and refuses every write",
         WaitReason::Other => "it waits for a reason that this version of pregon does not know",
     }
 }
@@ -228,6 +229,7 @@ fn remedy(wait: &Waiting) -> Option<Cow<'static, str>> {
         WaitReason::PortfolioLimit => Some("`pregon business list` shows its limit"),
         WaitReason::NoWorker => Some("start one with `pregon serve`"),
         WaitReason::Redis => Some("nothing is sent until it is back"),
+        WaitReason::RedisFull => Some("give it more memory: full, it also refuses to delete campaigns"),
         WaitReason::Throttled => Some("if that lasts, lower its rate with `pregon line rate`"),
         WaitReason::Schedule
         | WaitReason::SendWindow

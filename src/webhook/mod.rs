@@ -24,6 +24,7 @@ pub mod account;
 pub mod apply;
 pub mod caps;
 pub mod directory;
+mod failures;
 pub mod faults;
 pub mod fields;
 pub mod find;
@@ -43,14 +44,7 @@ mod templates;
 mod wishes;
 mod withheld;
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -65,12 +59,13 @@ use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::{error, info, warn};
 
 use self::{
     apply::Committer,
+    failures::Failures,
     find::MessageFinder,
     follow_up::FollowUp,
     forward::Forwards,
@@ -185,8 +180,7 @@ struct Shared {
     receiver: Receiver,
     refusals: Refusals,
     forwards: Vec<Forwards>,
-    /// Whether the last webhook failed, so that an outage is logged once and not for each webhook.
-    is_failing: AtomicBool,
+    failures: Failures,
 }
 
 impl WebhookState {
@@ -220,13 +214,10 @@ impl WebhookState {
             tokio::join!(commits, searches, follow_ups, counts);
             Ok(())
         };
-        let is_failing = AtomicBool::new(false);
+        let failures = Failures::default();
         let body_permits = Semaphore::new(BODIES_BYTES_MAX);
         let refusals = Refusals::new(health);
-        (
-            Self(Arc::new(Shared { secrets, body_bytes_max, body_permits, receiver, refusals, forwards, is_failing })),
-            task,
-        )
+        (Self(Arc::new(Shared { secrets, body_bytes_max, body_permits, receiver, refusals, forwards, failures })), task)
     }
 }
 
@@ -315,13 +306,13 @@ impl Shared {
         };
         match self.receiver.process(&payload).await {
             Ok(()) => {
-                if self.is_failing.load(Ordering::Relaxed) && self.is_failing.swap(false, Ordering::Relaxed) {
+                if self.failures.succeeded(Instant::now()) {
                     info!("webhooks are processed again");
                 }
                 StatusCode::OK
             }
             Err(cause) => {
-                if !self.is_failing.swap(true, Ordering::Relaxed) {
+                if self.failures.failed(Instant::now()) {
                     warn!(%cause, "webhooks cannot be processed and are answered 503, so that meta delivers them again");
                 }
                 StatusCode::SERVICE_UNAVAILABLE

@@ -14,7 +14,7 @@ use crate::{
         Address, Result, Store, StoreError, check_version,
         data_version::{DataVersion, READS},
         durability::risks::Risk,
-        memory::Memory,
+        memory::{FULL_REMEDY, Memory, ROOM_REMEDY},
         registry::UNLISTED_REMEDY,
         spawn::SpawnError,
     },
@@ -79,6 +79,10 @@ async fn server(config: &Config, url: &str) -> Vec<Check> {
             let found = Check::ok("redis", format!("{}: version {version}, answers in {ms:.1} ms", config.url));
             let room = memory.map(|memory| room(memory, share_max));
             [found, durability(&info)].into_iter().chain(room).chain(of_data).collect()
+        }
+        // Redis answers, and refuses what a first process has to write.
+        Err(error @ StoreError::Full(_)) => {
+            vec![Check::failed(ROOM, format!("{}: {error}", config.url), FULL_REMEDY)]
         }
         Err(error) => vec![unusable(config, &error)],
     }
@@ -157,15 +161,21 @@ fn durability(info: &str) -> Check {
     Check::failed("redis keeps data", found.join("\n") + &warning, remedies.join("\n→ "))
 }
 
-/// Checks that recipients are not refused because Redis is nearly full.
+/// The name of the check whether Redis has room.
+const ROOM: &str = "redis has room";
+
+/// Checks that Redis is not full, and that recipients are not refused because it nearly is.
 fn room(memory: Memory, share_max: f64) -> Check {
     let found = format!("{memory} are used (maxmemory)");
+    if memory.is_full() {
+        return Check::failed(ROOM, format!("{found}: it is full, and refuses every write"), FULL_REMEDY);
+    }
     match memory.share() <= share_max {
-        true => Check::ok("redis has room", found),
+        true => Check::ok(ROOM, found),
         false => Check::failed(
-            "redis has room",
+            ROOM,
             format!("{found}: above {share_max} of it, recipients are refused (intake.memory_share_max)"),
-            "give Redis more memory, delete campaigns that have ended, or lower retention",
+            ROOM_REMEDY,
         ),
     }
 }

@@ -67,7 +67,7 @@ impl Opened {
         store.begin_feed().await?;
         let clock = Clock::start(&store).await?;
         let token_key = store.token_key().await?;
-        let risks = store.risks().await?;
+        let (_, risks) = store.memory_and_risks().await?;
         Ok(Self { store, clock, token_key, risks })
     }
 

@@ -18,7 +18,7 @@ use super::{
     Call, Reach, Result, Store, StoreError,
     deployment::DeploymentKind,
     fleet::{Durability, SendError},
-    is_transient_error, script, sending_failed,
+    reply_failed, script, sending_failed,
 };
 use crate::telemetry::metrics::{self, RedisOperation};
 
@@ -153,8 +153,12 @@ impl Store {
                 };
                 for error in answers.into_iter().filter_map(|answer| answer.extract_error().err()) {
                     // NOSCRIPT right after loading means that a transient error refused the load.
-                    if is_transient_error(&error) || error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) {
+                    if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) {
                         return Err(StoreError::NotApplied(format!("replaying: {error}")));
+                    }
+                    let error = reply_failed("replaying", &error);
+                    if error.is_transient() {
+                        return Err(error);
                     }
                     // The error is only logged: if a key is corrupt, the next claim of its part reports the same error.
                     warn!(%error, "redis refused a command of the replay");

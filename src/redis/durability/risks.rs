@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use deadpool_redis::redis::cmd;
-
-use crate::redis::{Result, Store, fleet::field};
+use crate::redis::fleet::field;
 
 /// A setting of Redis that can lose campaigns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,14 +53,6 @@ impl fmt::Display for Risk {
                 write!(f, "maxmemory-policy is {policy}: a full Redis would evict campaigns")
             }
         }
-    }
-}
-
-impl Store {
-    /// The risks in the settings of this Redis.
-    pub async fn risks(&self) -> Result<Vec<Risk>> {
-        let info: String = self.query("INFO", &cmd("INFO")).await?;
-        Ok(Risk::of(&info))
     }
 }
 

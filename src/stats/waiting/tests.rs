@@ -322,6 +322,7 @@ fn reasons_have_the_names_of_the_contract() {
         (WaitReason::NewerRelease, "newer_release"),
         (WaitReason::Redis, "redis"),
         (WaitReason::RedisRestarted, "redis_restarted"),
+        (WaitReason::RedisFull, "redis_full"),
         (WaitReason::Throttled, "throttled"),
     ];
     for (reason, name) in names {

@@ -205,7 +205,8 @@ series! {
         "From a command to its reply, by group of commands; its count is the number of round trips. Rising for all: \
         Redis or its network is slow; for one: its batches are large";
     Counter REDIS_ERRORS = "pregon_redis_errors_total" "commands" []
-        "Commands without a successful reply. Rising: Redis does not answer, and nothing is sent until it does";
+        "Commands without a successful reply. Rising: Redis does not answer or is full, and nothing is sent until that \
+        ends";
     Gauge REDIS_MEMORY = "pregon_redis_memory_bytes" "bytes" []
         "Memory that counts against the limit of Redis; of several servers the fullest; only from the worker that does \
         the housekeeping, and only with a limit. Near the limit: recipients are refused; at the limit nothing is sent";

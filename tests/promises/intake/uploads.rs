@@ -65,7 +65,8 @@ async fn an_upload_that_finds_redis_full_is_continued_when_there_is_room() {
     assert!(stored >= 2_048, "{stored} rows stay");
 
     world.redis.set_memory(0).await;
-    world.intake.memory = MemoryGuard::new(0.5);
+    let has_room = async || world.store().recent_memory().await.expect("redis").is_none();
+    support::until("the memory is read again", has_room).await;
     let text = sent.into_inner().expect("no panic under the lock");
     let result = world.upload(id, Some("u"), &text).await.expect("room");
     assert_eq!((result.accepted, result.rejected_count), (text.lines().count() as u64, 0));

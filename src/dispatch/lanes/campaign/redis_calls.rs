@@ -152,7 +152,7 @@ impl CampaignLane {
             }
             Reply::Claimed(part, Err(error)) => {
                 // Redis may have executed the claim.
-                if !matches!(error, StoreError::NotApplied(_) | StoreError::Login(_)) {
+                if !error.is_not_applied() {
                     self.unanswered_claim.get_or_insert(UnansweredClaim { part, number: self.claims });
                 }
                 // An error that a retry does not fix must not delay the stop.

@@ -6,14 +6,16 @@
 //! only this process holds open. When the system closes the pipe, the shell sends SIGTERM, and the server writes its
 //! file as in any stop.
 //! If the server dies: commands fail as in any outage of Redis. The next start loads what the server had written.
-//! Never: restarts the server, or touches a Redis that it did not start.
+//! `serve` starts it again ([`PrivateRedis::into_location`]).
+//! Never: restarts the server by itself, or touches a Redis that it did not start.
 
 use std::{
     ffi::OsString,
+    fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::{fs::DirBuilderExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -42,6 +44,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// within seconds if a thousand lines send, and a rewrite keeps a CPU busy.
 const AOF_REWRITE_MIN: &str = "512mb";
 
+/// The name of the server's log in its directory.
+const LOG: &str = "redis.log";
+
 /// The shell script that runs the server, as `sh -c SUPERVISOR sh PROGRAM ARGUMENT…`.
 ///
 /// Standard input is the pipe from this process: each line names a signal for the server, and the end of the pipe
@@ -62,11 +67,37 @@ exit "$status"
 /// A running redis-server. Dropping it sends SIGTERM without waiting for the end; [`PrivateRedis::stop`] waits.
 #[derive(Debug)]
 pub struct PrivateRedis {
+    location: Location,
     url: String,
     pid: u32,
     supervisor: Child,
     /// The pipe to the supervisor. Closing it stops the server.
     signals: ChildStdin,
+}
+
+/// Where a private Redis runs, and by which program. A server that is started there again has the same data and URL.
+#[derive(Clone, Debug)]
+pub struct Location {
+    program: String,
+    dir: PathBuf,
+    address: Address,
+}
+
+/// How a private Redis ended: `signal 9`, or `exit status: 1`.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    status: ExitStatus,
+    /// The signal that killed the server.
+    signal: Option<i32>,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.signal {
+            Some(signal) => write!(f, "signal {signal}"),
+            None => self.status.fmt(f),
+        }
+    }
 }
 
 /// Why a private Redis did not start.
@@ -131,43 +162,28 @@ impl PrivateRedis {
         // Only this user may read the directory, because the data include phone numbers.
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
         let dir = dir.canonicalize().map_err(io)?;
-        let log = Log::lock(&dir).await?;
-
         let address = Address::choose(&dir).map_err(io)?;
-        let mut supervisor = Command::new("sh")
-            .args(["-c", SUPERVISOR, "sh", program, "--dir"])
-            .arg(&dir)
-            .args(["--appendonly", "yes", "--auto-aof-rewrite-min-size", AOF_REWRITE_MIN])
-            .args(["--save", "", "--daemonize", "no", "--logfile", ""])
-            .args(address.arguments())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log.file)
-            // The server has its own process group, so that a Ctrl-C on the terminal does not reach it. This process
-            // stops the server after its own work is settled.
-            .process_group(0)
-            .spawn()
-            .map_err(io)?;
-        let (Some(signals), Some(output)) = (supervisor.stdin.take(), supervisor.stdout.take()) else {
-            unreachable!("both were piped above");
-        };
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line).await.map_err(io)?;
-        let Ok(pid) = line.trim().parse() else {
-            let status = supervisor.wait().await.map_err(io)?;
-            return Err(match status.code() {
-                Some(127) => SpawnError::Missing { program: program.to_owned() },
-                _ => SpawnError::Ended { status, last: last_line(&log.path), log: log.path },
-            });
-        };
-        let mut this = Self { url: address.url(), pid, supervisor, signals };
-        this.wait_until_ready(&dir, log.path).await?;
-        Ok(this)
+        Location { program: program.to_owned(), dir, address }.start().await
+    }
+
+    /// Waits until the server has ended, and returns how. Can be dropped and called again.
+    ///
+    /// Errors: waiting for the process failed.
+    pub async fn ended(&mut self) -> io::Result<Ended> {
+        let status = self.supervisor.wait().await?;
+        // The shell adds 128 to the number of the signal that killed the server.
+        let signal = status.code().map_or_else(|| status.signal(), |code| (code > 128).then_some(code - 128));
+        Ok(Ended { status, signal })
+    }
+
+    /// Where the server ran, to start it again after [`PrivateRedis::ended`].
+    pub fn into_location(self) -> Location {
+        self.location
     }
 
     /// Waits until the server answers PING, which it does once it has loaded its append-only file.
-    async fn wait_until_ready(&mut self, dir: &Path, log: PathBuf) -> Result<(), SpawnError> {
-        let io = |cause| SpawnError::Io { dir: dir.to_owned(), cause };
+    async fn wait_until_ready(&mut self, log: PathBuf) -> Result<(), SpawnError> {
+        let io = |cause| SpawnError::Io { dir: self.location.dir.clone(), cause };
         let mut deadline = Instant::now() + START_WAIT;
         loop {
             let cause = match ping(&self.url).await {
@@ -222,6 +238,56 @@ impl PrivateRedis {
     }
 }
 
+impl Location {
+    /// Starts a server on the data there and waits until it answers. The earlier one must have ended, or be stopping.
+    ///
+    /// Errors: [`SpawnError`]; no process is left behind.
+    pub async fn start(&self) -> Result<PrivateRedis, SpawnError> {
+        let io = |cause| SpawnError::Io { dir: self.dir.clone(), cause };
+        let log = Log::lock(&self.dir).await?;
+        let mut supervisor = Command::new("sh")
+            .args(["-c", SUPERVISOR, "sh", &self.program, "--dir"])
+            .arg(&self.dir)
+            .args(["--appendonly", "yes", "--auto-aof-rewrite-min-size", AOF_REWRITE_MIN])
+            .args(["--save", "", "--daemonize", "no", "--logfile", ""])
+            .args(self.address.arguments())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log.file)
+            // The server has its own process group, so that a Ctrl-C on the terminal does not reach it. This process
+            // stops the server after its own work is settled.
+            .process_group(0)
+            .spawn()
+            .map_err(io)?;
+        let (Some(signals), Some(output)) = (supervisor.stdin.take(), supervisor.stdout.take()) else {
+            unreachable!("both were piped above");
+        };
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).await.map_err(io)?;
+        let Ok(pid) = line.trim().parse() else {
+            let status = supervisor.wait().await.map_err(io)?;
+            return Err(match status.code() {
+                Some(127) => SpawnError::Missing { program: self.program.clone() },
+                _ => SpawnError::Ended { status, last: last_line(&log.path), log: log.path },
+            });
+        };
+        let url = self.address.url();
+        let mut server = PrivateRedis { location: self.clone(), url, pid, supervisor, signals };
+        server.wait_until_ready(log.path).await?;
+        Ok(server)
+    }
+
+    /// Path of the log of the server.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join(LOG)
+    }
+
+    /// The last line of the log of the server.
+    pub fn last_line(&self) -> String {
+        last_line(&self.log())
+    }
+}
+
 /// `redis.log`, open and locked. The lock belongs to the open file, which the shell and the server inherit. So it is
 /// released when the last of these processes has ended.
 struct Log {
@@ -232,7 +298,7 @@ struct Log {
 impl Log {
     async fn lock(dir: &Path) -> Result<Self, SpawnError> {
         let io = |cause| SpawnError::Io { dir: dir.to_owned(), cause };
-        let path = dir.join("redis.log");
+        let path = dir.join(LOG);
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
         let deadline = Instant::now() + LOCK_WAIT;
         loop {
@@ -249,6 +315,7 @@ impl Log {
 }
 
 /// Where the server listens.
+#[derive(Clone, Debug)]
 enum Address {
     Socket(PathBuf),
     Port(u16),

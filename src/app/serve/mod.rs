@@ -15,6 +15,7 @@ mod dispatch;
 mod listeners;
 mod memory;
 mod presence;
+mod private_redis;
 mod ready;
 mod redis;
 mod reload;
@@ -33,6 +34,7 @@ use self::{
     configured::Configured,
     listeners::{Http, Ops},
     presence::Presence,
+    private_redis::Keeper,
     ready::{Ready, ReadyFile},
     reload::{LiveParts, Reload},
 };
@@ -44,11 +46,7 @@ use crate::{
     endpoint::NoEndpointClient,
     graph::BadGraphConfig,
     http::tls::TlsError,
-    redis::{
-        Store, StoreError,
-        clock::Clock,
-        spawn::{PrivateRedis, SpawnError},
-    },
+    redis::{Store, StoreError, clock::Clock, spawn::SpawnError},
     telemetry::{
         health::{Health, NotReady},
         metrics::{self, HousekeepingMetrics, MetricsPage, OwnedLines},
@@ -137,7 +135,7 @@ pub struct Service {
     shutdown: Shutdown,
     ops_listener: Ops,
     presence: Presence,
-    redis: Option<PrivateRedis>,
+    redis: Option<Keeper>,
     stop_times: StopTimes,
     open: OpenAttempts,
     health: Health,
@@ -195,6 +193,7 @@ impl Service {
         }
         let shutdown = Shutdown::new(health.clone());
         let name = presence::name();
+        let redis = redis.map(|server| Keeper::start(server, shutdown.stopping()));
         let worker = format!("{name}-{}-{:08x}", std::process::id(), rand::random::<u32>());
         let export = config.traces.as_ref().map(|traces| export::start(traces, &worker)).transpose()?;
         let (traces, spans) = export.unzip();
@@ -269,7 +268,7 @@ impl Service {
         }
         self.ops_listener.end().await;
         if let Some(redis) = self.redis {
-            redis.stop().await.map_err(ServeError::Redis)?;
+            redis.end().await.map_err(ServeError::Redis)?;
         }
         Ok(ended?)
     }

@@ -1,0 +1,101 @@
+//! Keeps the private Redis of `redis.url = "spawn:DIR"` running: starts it again when it has died, and stops it last.
+//!
+//! If the server dies: the process goes on as in any outage of Redis, and replays its last writes into the new server.
+//! If this process dies: the server stops too ([`crate::redis::spawn`]).
+//! Never: starts the server again once the stop of the process has begun.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{error, info, warn};
+
+use crate::redis::spawn::{Location, PrivateRedis};
+
+/// Wait before the first start. It doubles with each death or failed start in a row.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// Upper limit of the wait.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A server that has run for this long did not die at its start: the waits begin anew.
+const STEADY_AFTER: Duration = Duration::from_secs(60);
+
+/// The task that keeps the server running. Dropping this stops the server too, without waiting for its end.
+pub(super) struct Keeper {
+    stop: DropGuard,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Keeper {
+    /// Keeps `server` running. Does not start it again after `stopping`.
+    pub(super) fn start(server: PrivateRedis, stopping: CancellationToken) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(keep(server, stopping, stop.clone()));
+        Self { stop: stop.drop_guard(), task }
+    }
+
+    /// Stops the server cleanly.
+    ///
+    /// Errors: waiting for its process failed.
+    pub(super) async fn end(self) -> io::Result<()> {
+        drop(self.stop);
+        self.task.await?
+    }
+}
+
+async fn keep(mut server: PrivateRedis, stopping: CancellationToken, stop: CancellationToken) -> io::Result<()> {
+    let mut failures = 0;
+    loop {
+        let began = Instant::now();
+        let ended = tokio::select! {
+            ended = server.ended() => ended?,
+            () = stop.cancelled() => return server.stop().await,
+        };
+        let (died_at, location) = (Instant::now(), server.into_location());
+        if died_at - began >= STEADY_AFTER {
+            failures = 0;
+        }
+        let (log, last_line) = (location.log(), location.last_line());
+        error!(%ended, log = %log.display(), last_line, "the private redis-server died");
+        let Some(started) = stopping.run_until_cancelled(start_again(&location, &mut failures)).await else {
+            return Ok(());
+        };
+        server = started;
+        let away_ms = died_at.elapsed().as_millis() as u64;
+        info!(away_ms, pid = server.pid(), "the private redis-server runs again");
+    }
+}
+
+/// Starts the server after a wait, until that succeeds.
+async fn start_again(location: &Location, failures: &mut u32) -> PrivateRedis {
+    loop {
+        sleep(backoff(*failures)).await;
+        *failures += 1;
+        match location.start().await {
+            Ok(server) => return server,
+            Err(error) => {
+                let retry_ms = backoff(*failures).as_millis() as u64;
+                warn!(%error, retry_ms, "the private redis-server could not be started again");
+            }
+        }
+    }
+}
+
+fn backoff(failures: u32) -> Duration {
+    BACKOFF_FIRST.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_up_to_half_a_minute() {
+        assert_eq!(
+            [0, 1, 2, 8, 9, 40].map(|failures| backoff(failures).as_millis()),
+            [100, 200, 400, 25_600, 30_000, 30_000]
+        );
+    }
+}

@@ -182,10 +182,17 @@ impl Shutdown {
     }
 
     /// Waits for the stop to begin, then up to `times.grace` for every task to end. Logs the open work, as returned by
-    /// `open` (`4 attempts: ar-01 x3, ar-02 x1`), every 5 s, and what was open at first when the stop ends.
+    /// `open` (`4 attempts: ar-01 x3, ar-02 x1`), every 5 s, and what was open at first when the stop ends. If work is
+    /// left, `redis_fails` says why Redis stores nothing now, if that is so.
     ///
     /// Errors: the stop was not clean. The first task that failed takes precedence over a late or forced stop.
-    pub async fn run(self, mut signals: Signals, times: StopTimes, open: impl Fn() -> String) -> Result<(), StopError> {
+    pub async fn run(
+        self,
+        mut signals: Signals,
+        times: StopTimes,
+        open: impl Fn() -> String,
+        redis_fails: impl AsyncFnOnce() -> Option<String>,
+    ) -> Result<(), StopError> {
         let StopTimes { drain, grace } = times;
         tokio::select! {
             Some(signal) = signals.0.recv() => {
@@ -220,7 +227,24 @@ impl Shutdown {
         let took_ms = began.elapsed().as_millis() as u64;
         match &ended {
             Ok(()) => info!(was_open, took_ms, "stopped"),
-            Err(_) => error!(was_open, took_ms, open = open(), tasks = self.running(), "stopped with open work"),
+            Err(_) => {
+                let (open, tasks) = (open(), self.running());
+                match redis_fails().await {
+                    Some(error) => error!(
+                        was_open,
+                        took_ms,
+                        open,
+                        tasks,
+                        error,
+                        "stopped with open work that redis did not store: the next owner of each line, also this \
+                         process after a restart, puts its messages in doubt, and their statuses settle them"
+                    ),
+                    None => error!(
+                        was_open,
+                        took_ms, open, tasks, "stopped with open work: the next owner of each line takes it over"
+                    ),
+                }
+            }
         }
         match self.shared().failure.take() {
             Some((name, why)) => Err(StopError::Task { name, why }),
@@ -299,7 +323,7 @@ mod tests {
                 "2 attempts".to_owned()
             }
         };
-        let ended = tokio::spawn(shutdown.clone().run(Signals(receiver), times, open));
+        let ended = tokio::spawn(shutdown.clone().run(Signals(receiver), times, open, async || None));
         Process { shutdown, health, signals, reports, ended }
     }
 
@@ -453,6 +477,7 @@ mod tests {
         let shutdown = Shutdown::new(Health::starting(&[]));
         shutdown.core("demo", obedient(shutdown.stopping(), Duration::ZERO));
         shutdown.stop();
-        assert_eq!(shutdown.run(Signals::none(), StopTimes { drain: DRAIN, grace: GRACE }, String::new).await, Ok(()));
+        let times = StopTimes { drain: DRAIN, grace: GRACE };
+        assert_eq!(shutdown.run(Signals::none(), times, String::new, async || None).await, Ok(()));
     }
 }

@@ -69,8 +69,17 @@ pub enum WorkerError {
     NoThread(String),
 }
 
-/// The number of attempts in flight on each line, for the progress log of a shutdown.
-pub type OpenAttempts = Arc<Mutex<BTreeMap<LineId, usize>>>;
+/// The work that a stop waits for on each line, for the log of a shutdown.
+pub type OpenWork = Arc<Mutex<BTreeMap<LineId, OpenOnLine>>>;
+
+/// The work that a stop waits for on a line.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOnLine {
+    /// Attempts in flight.
+    pub attempts: usize,
+    /// Outcomes that are not stored yet.
+    pub outcomes: usize,
+}
 
 /// What a worker needs.
 pub struct Worker {
@@ -92,8 +101,8 @@ pub struct Worker {
     pub threads: usize,
     /// Where the worker reports whether it is ready.
     pub health: Health,
-    /// Where the worker reports its attempts in flight.
-    pub open: OpenAttempts,
+    /// Where the worker reports its open work.
+    pub open: OpenWork,
     /// The series of the lines that it serves.
     pub metrics: OwnedLines,
 }
@@ -203,8 +212,11 @@ impl Worker {
         loop {
             let stopping = stop.is_cancelled();
             let finished = take_finished(&mut running)?;
-            *self.open.lock().unwrap_or_else(PoisonError::into_inner) =
-                running.iter().map(|(id, line)| (id.clone(), line.status().in_flight)).collect();
+            let open = |(id, line): (&LineId, &RunningLine)| {
+                let status = line.status();
+                (id.clone(), OpenOnLine { attempts: status.in_flight, outcomes: status.unstored })
+            };
+            *self.open.lock().unwrap_or_else(PoisonError::into_inner) = running.iter().map(open).collect();
             self.follow_lines(&mut listed, &mut leases, &running);
             let mut turn = leases.tick(finished, stopping, Instant::now());
             let pause = loop {
@@ -556,7 +568,7 @@ impl SignalWatch {
         )?;
         for (scope, hold) in rules::holds::implied(&holds, &lines, now) {
             if store.hold_if_new(&scope, &hold, hold.since).await? {
-                warn!(%scope, reason = hold.reason, "held back");
+                warn!(%scope, reason = hold.reason, until = hold.until.map(display), "held back");
                 holds.insert(scope, hold);
             }
         }

@@ -23,6 +23,15 @@ pub fn backoff(failures: u32) -> Duration {
     limit.mul_f64(rand::random())
 }
 
+/// Why a worker lost a duty.
+#[derive(Clone, Copy)]
+enum Loss {
+    /// Redis did not answer, so the lease could not be renewed in time.
+    Outage,
+    /// Redis answered: the lease had ended, because this worker was late, or another one has it.
+    Lease,
+}
+
 impl Store {
     /// Runs `work` whenever this worker has the lease on `duty`, until `stop` is cancelled. `work` has to return soon
     /// after `stop`. If the lease can't be renewed in time, its future is dropped, at any await point.
@@ -47,7 +56,11 @@ impl Store {
                             // The lease is checked first, so that a worker which was suspended until after the end of
                             // its lease does not go on.
                             biased;
-                            () = self.keep_lease(&target, worker, *epoch, lease, asked_at) => warn!(duty, "duty lost"),
+                            loss = self.keep_lease(&target, worker, *epoch, lease, asked_at) => match loss {
+                                // That Redis was away is logged for the whole process.
+                                Loss::Outage => info!(duty, "duty lost while redis was away"),
+                                Loss::Lease => warn!(duty, "duty lost"),
+                            },
                             () = work() => self.release_duty(duty, worker, *epoch).await,
                         }
                     }
@@ -72,7 +85,16 @@ impl Store {
     }
 
     /// Renews a lease that was requested at `asked_at`. Returns when the lease is lost or ends.
-    async fn keep_lease(&self, target: &LeaseTarget, worker: &str, epoch: u64, lease: Duration, asked_at: Instant) {
+    async fn keep_lease(
+        &self,
+        target: &LeaseTarget,
+        worker: &str,
+        epoch: u64,
+        lease: Duration,
+        asked_at: Instant,
+    ) -> Loss {
+        // Until the first renewal fails.
+        let mut loss = Loss::Lease;
         let mut end = asked_at + lease;
         let mut next = asked_at + lease / 3;
         loop {
@@ -80,10 +102,11 @@ impl Store {
             let asked_at = Instant::now();
             let targets = [(target.clone(), Some(epoch))];
             match timeout_at(end, self.acquire(&targets, worker, lease)).await {
-                Ok(Ok(epochs)) if epochs == [Some(epoch)] => end = asked_at + lease,
+                Ok(Ok(epochs)) if epochs == [Some(epoch)] => (end, loss) = (asked_at + lease, Loss::Lease),
                 // Redis may be back before the lease ends.
-                Ok(Err(_)) if asked_at < end => {}
-                Ok(_) | Err(_) => return,
+                Ok(Err(_)) if asked_at < end => loss = Loss::Outage,
+                Err(_) if asked_at < end => return Loss::Outage,
+                Ok(_) | Err(_) => return loss,
             }
             next = asked_at + lease / 3;
         }

@@ -10,9 +10,9 @@ use crate::{
         allowances::AllowanceReader,
         housekeeping::Housekeeping,
         indexing::Indexing,
-        worker::{OpenAttempts, Worker},
+        worker::{OpenOnLine, OpenWork, Worker},
     },
-    domain::{RetryPolicy, campaign::FEATURES},
+    domain::{LineId, RetryPolicy, campaign::FEATURES},
     feed::Feed,
     graph::GraphClient,
     telemetry::metrics::MetricsPage,
@@ -21,8 +21,8 @@ use crate::{
 /// The factor by which the upper limit of the wait grows from one retry to the next.
 const RETRY_MULTIPLIER: f64 = 3.0;
 
-/// Starts the tasks of the role, which publish to `metrics`. The worker counts its attempts in flight in `open`.
-pub(super) fn start(context: &Context<'_>, open: OpenAttempts, metrics: &MetricsPage) -> Result<(), ServeError> {
+/// Starts the tasks of the role, which publish to `metrics`. The worker reports its open work in `open`.
+pub(super) fn start(context: &Context<'_>, open: OpenWork, metrics: &MetricsPage) -> Result<(), ServeError> {
     let dispatch = &context.config.dispatch;
     let graph = context.config.graph.client();
     let retry =
@@ -98,12 +98,42 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts, metrics: &Metrics
     Ok(())
 }
 
-/// The attempts in flight, as a stop logs them: `4 attempts: 3001 x3, 3002 x1`.
-pub(super) fn open_attempts(open: &OpenAttempts) -> String {
+/// The open work, as a stop logs it: `4 attempts: 3001 x3, 3002 x1; 1 outcome to store: 3001 x1`.
+pub(super) fn open_work(open: &OpenWork) -> String {
     let open = open.lock().unwrap_or_else(PoisonError::into_inner);
-    let lines: Vec<String> = open.iter().filter(|(_, n)| **n > 0).map(|(line, n)| format!("{line} x{n}")).collect();
-    if lines.is_empty() {
-        return "0 attempts".to_owned();
+    let of = |count: fn(&OpenOnLine) -> usize| open.iter().map(move |(line, open)| (line, count(open)));
+    let attempts = counted(["attempt", "attempts"], of(|open| open.attempts));
+    match of(|open| open.outcomes).all(|(_, n)| n == 0) {
+        true => attempts,
+        false => attempts + "; " + &counted(["outcome to store", "outcomes to store"], of(|open| open.outcomes)),
     }
-    format!("{} attempts: {}", open.values().sum::<usize>(), lines.join(", "))
+}
+
+/// `4 attempts: 3001 x3, 3002 x1`, with a noun in singular and plural.
+fn counted<'l>([one, many]: [&str; 2], by_line: impl Iterator<Item = (&'l LineId, usize)>) -> String {
+    let by_line: Vec<_> = by_line.filter(|(_, n)| *n > 0).collect();
+    let total = by_line.iter().map(|(_, n)| n).sum::<usize>();
+    let lines: Vec<String> = by_line.iter().map(|(line, n)| format!("{line} x{n}")).collect();
+    let what = format!("{total} {}", if total == 1 { one } else { many });
+    if lines.is_empty() { what } else { format!("{what}: {}", lines.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn open_work_is_counted_by_line_in_good_english() {
+        let text = |lines: &[(&str, usize, usize)]| {
+            let lines = lines.iter().map(|&(id, attempts, outcomes)| (id.into(), OpenOnLine { attempts, outcomes }));
+            open_work(&OpenWork::new(lines.collect::<BTreeMap<LineId, _>>().into()))
+        };
+        assert_eq!(text(&[]), "0 attempts");
+        assert_eq!(text(&[("3001", 3, 0), ("3002", 1, 0)]), "4 attempts: 3001 x3, 3002 x1");
+        assert_eq!(text(&[("3001", 0, 0), ("3002", 1, 0)]), "1 attempt: 3002 x1");
+        assert_eq!(text(&[("3001", 0, 57), ("3002", 0, 1)]), "0 attempts; 58 outcomes to store: 3001 x57, 3002 x1");
+        assert_eq!(text(&[("3001", 1, 1)]), "1 attempt: 3001 x1; 1 outcome to store: 3001 x1");
+    }
 }

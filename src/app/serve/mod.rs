@@ -41,7 +41,7 @@ use self::{
 use super::shutdown::{Shutdown, Signals, StopError, StopTimes};
 use crate::{
     config::{Config, ConfigError, Role},
-    dispatch::worker::OpenAttempts,
+    dispatch::worker::OpenWork,
     domain::{Live, SharedTokenKey, retry::BadRetryPolicy},
     endpoint::NoEndpointClient,
     graph::BadGraphConfig,
@@ -137,7 +137,8 @@ pub struct Service {
     presence: Presence,
     redis: Option<Keeper>,
     stop_times: StopTimes,
-    open: OpenAttempts,
+    open: OpenWork,
+    store: Store,
     health: Health,
     spans: Option<SpanExport>,
 }
@@ -192,8 +193,8 @@ impl Service {
             warn!(remedy = risk.remedy(), "redis can lose data: {risk}");
         }
         let shutdown = Shutdown::new(health.clone());
-        let name = presence::name();
         let redis = redis.map(|server| Keeper::start(server, shutdown.stopping()));
+        let name = presence::name();
         let worker = format!("{name}-{}-{:08x}", std::process::id(), rand::random::<u32>());
         let export = config.traces.as_ref().map(|traces| export::start(traces, &worker)).transpose()?;
         let (traces, spans) = export.unzip();
@@ -212,7 +213,7 @@ impl Service {
             warn!("{outdated}");
         }
         let (http, live) = context.start_http(roles, http).await?;
-        let open = OpenAttempts::default();
+        let open = OpenWork::default();
         if dispatching {
             dispatch::start(&context, open.clone(), &page)?;
         }
@@ -237,7 +238,7 @@ impl Service {
         // Without a listener for requests, there is no load balancer to wait for.
         let drain = http.map_or(Duration::ZERO, |_| config.shutdown.drain);
         let stop_times = StopTimes { drain, grace: config.shutdown.grace };
-        let worker = context.worker;
+        let (worker, store) = (context.worker, context.store);
         Ok(Self {
             worker,
             http,
@@ -248,6 +249,7 @@ impl Service {
             redis,
             stop_times,
             open,
+            store,
             health,
             spans,
         })
@@ -260,8 +262,9 @@ impl Service {
 
     /// Waits for a signal, for [`Service::stop`] or for the failure of a core task, and then for the end of the stop.
     pub async fn wait(self, signals: Signals) -> Result<(), ServeError> {
-        let open = self.open.clone();
-        let ended = self.shutdown.run(signals, self.stop_times, move || dispatch::open_attempts(&open)).await;
+        let (open, store) = (self.open, self.store);
+        let redis_fails = async move || redis::failure(&store).await;
+        let ended = self.shutdown.run(signals, self.stop_times, || dispatch::open_work(&open), redis_fails).await;
         self.presence.end().await;
         if let (Some(spans), Some(deadline)) = (self.spans, self.health.stops_by()) {
             spans.end(deadline.into()).await;

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -13,12 +14,18 @@ use super::ServeError;
 use crate::{
     config::{RedisConfig, RedisUrl},
     domain::SharedTokenKey,
-    redis::{Address, Store, StoreError, clock::Clock, durability::risks::Risk, feed::FeedLimits, spawn::PrivateRedis},
+    redis::{
+        Address, Store, StoreError, clock::Clock, durability::risks::Risk, feed::FeedLimits, memory::Memory,
+        spawn::PrivateRedis,
+    },
     telemetry::health::{Health, NotReady},
 };
 
 /// How often a process checks whether Redis answers.
 const REDIS_WATCH: Duration = Duration::from_millis(500);
+
+/// How long a stop that was not clean waits for Redis, to say whether it answers.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Connection attempts at start for each warning in the log: at most one warning every 10 s.
 const WAITS_PER_WARNING: u32 = 20;
@@ -95,6 +102,15 @@ impl Opened {
                 opened => return Ok(opened?),
             }
         }
+    }
+}
+
+/// Why Redis stores nothing now; `None` if it does, as far as can be told.
+pub(super) async fn failure(store: &Store) -> Option<String> {
+    match timeout(PROBE_TIMEOUT, store.memory()).await {
+        Ok(Ok(memory)) => Some(format!("redis is full ({})", memory.filter(Memory::is_full)?)),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("redis does not answer within {PROBE_TIMEOUT:?}")),
     }
 }
 

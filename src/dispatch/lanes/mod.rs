@@ -47,6 +47,9 @@ pub trait Lane {
     /// Whether a stopping line may end: no message is claimed, and no call is open.
     fn is_done(&self) -> bool;
 
+    /// The number of outcomes that are not stored yet.
+    fn unstored(&self) -> usize;
+
     /// The number of claimed messages that wait to be sent.
     fn ready(&self) -> usize;
 

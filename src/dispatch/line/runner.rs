@@ -24,7 +24,7 @@ use futures_util::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{field::display, info, warn};
 
 use super::{
     consequence::{Consequence, consequence},
@@ -104,6 +104,8 @@ pub struct LineStatus {
     pub throttled: bool,
     /// Attempts in flight.
     pub in_flight: usize,
+    /// Outcomes that are not stored yet.
+    pub unstored: usize,
     /// Messages claimed and not yet sent.
     pub ready: usize,
     /// Messages that Meta has accepted since the runner started.
@@ -637,12 +639,17 @@ impl<L: Lane> Runner<L> {
         if !self.state.add_hold(scope.clone(), hold.clone(), Instant::now()) {
             return;
         }
-        warn!(line.id = %self.state.line.id, %scope, code = code.map(|code| code.0), reason = details, "held back");
-        let store = self.store.clone();
+        let (store, line) = (self.store.clone(), self.state.line.id.clone());
         self.background.push(Box::pin(async move {
-            // If this fails, the next attempt gets the same answer from Meta and stores the hold then.
-            if let Err(error) = store.hold_at_least(&scope, &hold).await {
-                warn!(%scope, %error, "the hold could not be stored");
+            match store.hold_at_least(&scope, &hold).await {
+                Ok(true) => {
+                    let (code, until) = (hold.code.map(|code| code.0), hold.until.map(display));
+                    warn!(line.id = %line, %scope, code, reason = hold.reason, until, "held back");
+                }
+                // Another line or process got the same answer from Meta before.
+                Ok(false) => {}
+                // The next attempt gets the same answer from Meta and stores the hold then.
+                Err(error) => warn!(%scope, %error, "the hold could not be stored"),
             }
         }));
     }
@@ -728,6 +735,7 @@ impl<L: Lane> Runner<L> {
             rate: self.state.rate(),
             throttled,
             in_flight,
+            unstored: self.lane.unstored(),
             ready,
             accepted: self.accepted,
             unreachable: self.state.is_unreachable(),

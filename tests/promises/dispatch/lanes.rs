@@ -62,6 +62,10 @@ impl Lane for Notes {
         self.in_flight == 0
     }
 
+    fn unstored(&self) -> usize {
+        0
+    }
+
     fn ready(&self) -> usize {
         self.ready.len()
     }
@@ -152,6 +156,10 @@ impl<A: Lane, B: Lane> Lane for Ahead<A, B> {
 
     fn is_done(&self) -> bool {
         self.0.is_done() && self.1.is_done()
+    }
+
+    fn unstored(&self) -> usize {
+        self.0.unstored() + self.1.unstored()
     }
 
     fn ready(&self) -> usize {

@@ -75,10 +75,67 @@ async fn an_outage_of_redis_has_a_line_at_its_begin_and_one_at_its_end() {
     let (lost, found) = (lines(&server, "redis does not answer"), lines(&server, "redis answers again"));
     assert_eq!((lost.len(), found.len()), (1, 1), "{lost:?} {found:?}");
     assert!(found[0]["away_ms"].is_number(), "{found:?}");
+    let duties = lines(&server, "duty lost");
+    assert!(duties.iter().all(|line| line["level"] == "INFO"), "they follow from the outage: {duties:?}");
     let log = server.log();
     // None for each of the twenty lines.
     let others = log.lines().filter(|line| line.contains("\"WARN\"") && line.contains("redis")).count();
     assert!(others < 12, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_without_redis_says_what_is_not_stored_and_what_settles_it() {
+    let mut redis = TestRedis::start().await;
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(500) }, seed());
+    let installation = Installation::new(&redis, &meta.url(), &[("3001", 80.0)], "");
+    let installation = installation.replaced("grace = \"20s\"", "grace = \"5s\"");
+    let mut server = installation.serve("all", "api,dispatch").await;
+    server.api().campaign(&["3001"], FIRST..FIRST + 1_000, json!({})).await;
+    until("it sends", async || meta.requests() > 40).await;
+    redis.stop().await;
+    logged(&server, "redis does not answer").await;
+    server.signal("TERM");
+    assert!(!server.ended().await.success(), "open work is left");
+    let stopped = lines(&server, "stopped with open work that redis did not store");
+    assert_eq!(stopped.len(), 1, "{}", server.log());
+    let open = stopped[0]["open"].as_str().expect("a text");
+    assert!(open.starts_with("0 attempts; ") && open.contains(" to store: 3001 x"), "{open}");
+    assert!(
+        stopped[0]["error"].as_str().is_some_and(|error| error.starts_with("redis is not available")),
+        "{stopped:?}"
+    );
+}
+
+/// Refuses the access token.
+struct NoToken;
+
+impl Conduct for NoToken {
+    fn send(&mut self, _: Sent, _: &Courier) -> Reply {
+        Reply::of(refused(401, 190), Duration::from_millis(2))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_many_lines_run_into_is_logged_once() {
+    let redis = TestRedis::start().await;
+    let meta = Meta::start(NoToken, seed());
+    let names: Vec<String> = (3001..3021).map(|n: u32| n.to_string()).collect();
+    let of_line: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 20.0)).collect();
+    let installation = Installation::new(&redis, &meta.url(), &of_line, "");
+    let (first, second) =
+        tokio::join!(installation.serve("first", "api,dispatch"), installation.serve("second", "dispatch"));
+    let ids: Vec<&str> = names.iter().map(String::as_str).collect();
+    let id = first.api().campaign(&ids, FIRST..FIRST + 2_000, json!({})).await;
+    until("the campaign waits for a token", async || {
+        let campaign = first.api().get(&format!("campaigns/{id}")).await;
+        campaign["statistics"]["waiting_for"][0]["reason"] == "token"
+            && campaign["statistics"]["by_state"]["in_flight"] == 0
+    })
+    .await;
+    assert!(meta.requests() > 1, "several messages are refused");
+    let held = [lines(&first, "held back"), lines(&second, "held back")].concat();
+    assert_eq!(held.len(), 1, "{held:?}");
+    assert_eq!((&held[0]["scope"], &held[0]["code"]), (&json!("token:2001"), &json!(190)), "{held:?}");
 }
 
 /// Throttles a line while told to; otherwise does not answer, or accepts.

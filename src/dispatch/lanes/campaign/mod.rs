@@ -93,6 +93,8 @@ pub struct CampaignLane {
     /// The open call to Redis, if it is not a settlement.
     call: Option<LocalBoxFuture<'static, Reply>>,
     settling: Option<LocalBoxFuture<'static, Settlement>>,
+    /// The number of outcomes in the open settlement.
+    n_settling: usize,
     /// Calls to Redis whose results the lane does not need. It waits for them only before it ends.
     background: FuturesUnordered<LocalBoxFuture<'static, ()>>,
     /// Parts without open recipients, which are to be removed from the work of the line.
@@ -139,6 +141,7 @@ impl CampaignLane {
             withheld: Vec::new(),
             call: None,
             settling: None,
+            n_settling: 0,
             background: FuturesUnordered::new(),
             finished: HashSet::new(),
             finish_at: None,
@@ -224,6 +227,7 @@ impl Lane for CampaignLane {
             && let Some(outcomes) = self.outcomes_to_settle(now, line)
         {
             let of_people = self.take_of_people();
+            self.n_settling = outcomes.iter().map(|(_, outcomes)| outcomes.len()).sum();
             self.settling = Some(self.calls.settle(outcomes, of_people, line));
             let ended = self.places.take_ended();
             if !ended.is_empty() {
@@ -240,7 +244,7 @@ impl Lane for CampaignLane {
             applied = Poll::Ready(());
         }
         if let Some(Poll::Ready(settlement)) = self.settling.as_mut().map(|settling| settling.poll_unpin(cx)) {
-            self.settling = None;
+            (self.settling, self.n_settling) = (None, 0);
             self.apply_settlement(settlement, line);
             applied = Poll::Ready(());
         }
@@ -264,6 +268,10 @@ impl Lane for CampaignLane {
             && self.outcomes.is_empty()
             && self.unanswered_claim.is_none()
             && self.background.is_empty()
+    }
+
+    fn unstored(&self) -> usize {
+        self.n_settling + self.queued_outcomes()
     }
 
     fn ready(&self) -> usize {

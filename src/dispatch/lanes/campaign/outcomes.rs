@@ -149,12 +149,17 @@ impl CampaignLane {
         &mut self.outcomes.entry(part).or_insert_with(begin).outcomes
     }
 
+    /// The number of queued outcomes.
+    pub(super) fn queued_outcomes(&self) -> usize {
+        self.outcomes.values().map(|pending| pending.outcomes.len()).sum()
+    }
+
     /// The outcomes to settle now, if any are due.
     pub(super) fn outcomes_to_settle(&mut self, now: Instant, line: &LineState) -> Option<OutcomesByPart> {
         if self.outcomes.is_empty() {
             return None;
         }
-        let many = self.outcomes.values().map(|pending| pending.outcomes.len()).sum::<usize>() >= batch::ROWS_MAX;
+        let many = self.queued_outcomes() >= batch::ROWS_MAX;
         let last = self.ready.is_empty() && self.in_flight == 0;
         let all = many || last || line.clearance.is_stopping();
         // Each part has its own window: the rows of a small part, claimed together, are settled together, and not

@@ -104,8 +104,8 @@ struct OwnedLine {
 /// The request whose response is awaited, and what the response needs.
 enum Awaited {
     Nothing,
-    /// The leases to release after the current one.
-    Release(Vec<(LineId, u64)>),
+    /// The line whose lease is released, and the leases to release after it.
+    Release(LineId, Vec<(LineId, u64)>),
     Renewal {
         requested_at: Instant,
     },
@@ -196,9 +196,14 @@ impl LeaseKeeper {
     /// Applies the response to the last request; `None` if it failed or timed out.
     pub fn response(&mut self, response: Option<LeaseResponse>, now: Instant, rng: &mut impl Rng) -> LeaseTurn {
         let next = match (mem::replace(&mut self.awaited, Awaited::Nothing), response) {
-            (Awaited::Release(ended), Some(LeaseResponse::Done)) => self.release(ended, now),
+            (Awaited::Release(line, ended), Some(LeaseResponse::Done)) => {
+                if !self.lines.contains(&line) {
+                    info!(line.id = %line, "line released: the configuration does not list it any more");
+                }
+                self.release(ended, now)
+            }
             // The other leases expire.
-            (Awaited::Release(_), None) => self.renew(now),
+            (Awaited::Release(..), None) => self.renew(now),
             (Awaited::Renewal { requested_at }, Some(LeaseResponse::Epochs(epochs))) => {
                 self.renewed(requested_at, &epochs);
                 self.after_renewal(now)
@@ -236,7 +241,9 @@ impl LeaseKeeper {
 
     fn release(&mut self, mut ended: Vec<(LineId, u64)>, now: Instant) -> LeaseStep {
         match ended.pop() {
-            Some((line, epoch)) => self.request(Awaited::Release(ended), LeaseRequest::Release(line, epoch)),
+            Some((line, epoch)) => {
+                self.request(Awaited::Release(line.clone(), ended), LeaseRequest::Release(line, epoch))
+            }
             None => self.renew(now),
         }
     }

@@ -25,8 +25,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::series::{
     ACCOUNT_EVENTS, API_CALLS, BUILD_INFO, DELIVERIES, DELIVERY_LAG, DOUBTS_ENDED, FEED_EVENTS, FEED_LAG, FORWARDS,
     FORWARDS_WAITING, HTTP_CONNECTIONS, INBOUND, JOBS, LAST_WEBHOOK, LEASES, META_ERRORS, RECIPIENTS, RECOUNTS,
-    REDIS_ERRORS, REDIS_OPERATION_DURATION, SPANS, STATUSES, SUBSCRIBER_DISABLED, WEBHOOK_LAG, WEBHOOKS,
-    WEBHOOKS_REFUSED,
+    REDIS_ERRORS, REDIS_OPERATION_DURATION, RELOAD_SUCCESSFUL, RELOADED, SPANS, STATUSES, SUBSCRIBER_DISABLED,
+    WEBHOOK_LAG, WEBHOOKS, WEBHOOKS_REFUSED,
 };
 pub use self::{
     duties::DutyGauge,
@@ -235,6 +235,17 @@ fn code_label(code: Option<MetaCode>) -> String {
 /// Counts `n` changes of a webhook, or a webhook that was not parsed.
 pub fn webhook(kind: WebhookKind, result: WebhookResult, n: u64) {
     counter!(WEBHOOKS, "kind" => kind.label(), "result" => result.label()).increment(n);
+}
+
+/// Records that the configuration was loaded at `now`.
+pub fn config_loaded(now: UnixMs) {
+    gauge!(RELOAD_SUCCESSFUL).set(1.0);
+    gauge!(RELOADED).set(now.0 as f64 / 1_000.0);
+}
+
+/// Records that a reload was refused.
+pub fn reload_refused() {
+    gauge!(RELOAD_SUCCESSFUL).set(0.0);
 }
 
 /// Records that a webhook took effect at `now`.

@@ -21,7 +21,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<(Router, Deliveries), Serve
     let jobs = jobs::read_jobs(jobs, context.worker.clone(), stopping.clone(), config.dispatch.lease);
     context.shutdown.core("jobs", jobs);
     let mut deliveries = Deliveries::new(context)?;
-    deliveries.restart(deliveries.to(&config.subscribers)?);
+    deliveries.change(deliveries.to(&config.subscribers, &[])?, &config.subscribers);
     let router = api::router(ApiState {
         store: context.store.clone(),
         clock: context.clock.clone(),

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, ServeError};
+use super::{Context, ServeError, configured::SUBSCRIBER};
 use crate::{
     app::shutdown::Shutdown,
     domain::{RetryPolicy, SubscriberId},
@@ -62,20 +62,31 @@ impl Deliveries {
         })
     }
 
-    /// Deliveries to `subscribers`, which have not started.
-    pub(super) fn to(&self, subscribers: &[Subscriber]) -> Result<Vec<(SubscriberId, Delivery)>, NoEndpointClient> {
+    /// Deliveries, which have not started, to those of `subscribers` that have none or of which a key has `changed`.
+    pub(super) fn to(
+        &self,
+        subscribers: &[Subscriber],
+        changed: &[String],
+    ) -> Result<Vec<(SubscriberId, Delivery)>, NoEndpointClient> {
+        let is_new = |subscriber: &&Subscriber| {
+            let key = format!("{SUBSCRIBER}{}]", subscriber.id);
+            !self.running.contains_key(&subscriber.id) || changed.iter().any(|changed| changed.starts_with(&key))
+        };
         let delivery = |subscriber: &Subscriber| {
             let (store, clock, worker) = (self.store.clone(), self.clock.clone(), self.worker.clone());
             let delivery = Delivery::new(subscriber.clone(), store, clock, worker, self.settings.clone())?;
             Ok((subscriber.id.clone(), delivery))
         };
-        subscribers.iter().map(delivery).collect()
+        subscribers.iter().filter(is_new).map(delivery).collect()
     }
 
-    /// Starts `deliveries` in place of those that run. Each begins when the one to the same subscriber has ended, which
-    /// waits for its attempt in progress, so that no event is delivered twice.
-    pub(super) fn restart(&mut self, deliveries: Vec<(SubscriberId, Delivery)>) {
-        let mut before = std::mem::take(&mut self.running);
+    /// Starts `deliveries`, and stops those that run in their place and those to nobody of `subscribers`. A delivery
+    /// begins when the one to the same subscriber has ended, which waits for its attempt in progress, so that no event
+    /// is delivered twice.
+    pub(super) fn change(&mut self, deliveries: Vec<(SubscriberId, Delivery)>, subscribers: &[Subscriber]) {
+        let is_replaced = |id: &SubscriberId| deliveries.iter().any(|(replaced, _)| replaced == id);
+        let is_gone = |id: &SubscriberId| !subscribers.iter().any(|subscriber| subscriber.id == *id);
+        let mut before: HashMap<_, _> = self.running.extract_if(|id, _| is_replaced(id) || is_gone(id)).collect();
         before.values().for_each(|running| running.stop.cancel());
         for (id, delivery) in deliveries {
             let before = before.remove(&id);

@@ -9,6 +9,7 @@
 //! Redis stops.
 
 mod api;
+mod changes;
 mod configured;
 mod deliveries;
 mod dispatch;

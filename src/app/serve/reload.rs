@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::{
+    changes,
     configured::{self, Configured},
     deliveries::Deliveries,
     webhook,
@@ -19,7 +20,11 @@ use crate::{
     domain::Live,
     endpoint::NoEndpointClient,
     http::tls::{Certificate, Tls, TlsError},
-    telemetry::logging::{self, BadLevel, RELOAD},
+    telemetry::{
+        clock,
+        logging::{self, BadLevel, RELOAD},
+        metrics,
+    },
     webhook::WebhookSecrets,
 };
 
@@ -65,6 +70,7 @@ enum ReloadError {
 impl Reload {
     /// Reloads at each signal on `hangups` and when a file has changed, until `stop` is cancelled.
     pub(super) async fn run(mut self, mut hangups: Signal, stop: CancellationToken) -> Result<(), Infallible> {
+        metrics::config_loaded(clock::now());
         // The files as they were last seen, so that a problem in them is reported once.
         let mut seen = Ok(self.config.settings.clone());
         loop {
@@ -91,15 +97,18 @@ impl Reload {
     fn reload(&mut self, loaded: Result<Config, ConfigError>) {
         match loaded.map_err(ReloadError::from).and_then(|config| self.apply(config)) {
             Ok(changed) => {
-                let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
+                metrics::config_loaded(clock::now());
                 info!(target: RELOAD, changed, config = %self.config.settings, "configuration reloaded");
             }
-            Err(error) => error!(target: RELOAD, %error, "configuration not reloaded; everything stays as it was"),
+            Err(error) => {
+                metrics::reload_refused();
+                error!(target: RELOAD, %error, "configuration not reloaded; everything stays as it was");
+            }
         }
     }
 
-    /// Applies `config`. Returns the keys that have changed.
-    fn apply(&mut self, config: Config) -> Result<Vec<String>, ReloadError> {
+    /// Applies `config`. Returns what has changed, in words.
+    fn apply(&mut self, config: Config) -> Result<String, ReloadError> {
         let changed = Settings::changed(&self.config.settings, &config.settings);
         config.check_roles(&self.roles)?;
         let fixed: Vec<String> = changed.iter().filter(|key| !self.is_live(key, &config)).cloned().collect();
@@ -110,7 +119,7 @@ impl Reload {
         let certificate = tls.map(|(tls, files)| Ok::<_, TlsError>((tls, Certificate::read(files)?))).transpose()?;
         let deliveries = match &self.live.deliveries {
             Some(deliveries) if configured::begins_with(&changed, &[configured::SUBSCRIBER]) => {
-                Some(deliveries.to(&config.subscribers)?)
+                Some(deliveries.to(&config.subscribers, &changed)?)
             }
             _ => None,
         };
@@ -126,14 +135,18 @@ impl Reload {
         }
         self.configured.replace(&config, &changed);
         if let Some((live, deliveries)) = self.live.deliveries.as_mut().zip(deliveries) {
-            live.restart(deliveries);
+            live.change(deliveries, &config.subscribers);
         }
+        let described = changes::describe(&self.config, &config, &changed);
         self.config = config;
-        Ok(changed)
+        Ok(described)
     }
 
     fn is_live(&self, key: &str, config: &Config) -> bool {
         let serves_tls = self.live.tls.is_some() && config.http.tls.is_some();
-        LIVE.iter().chain(&configured::KEYS).any(|live| key.starts_with(live)) || key.starts_with(TLS) && serves_tls
+        // The order of a list matters to none of the keys that need a restart.
+        key.ends_with("[]")
+            || LIVE.iter().chain(&configured::KEYS).any(|live| key.starts_with(live))
+            || key.starts_with(TLS) && serves_tls
     }
 }

@@ -225,6 +225,11 @@ series! {
     Gauge STOP_GRACE_LEFT = "pregon_stop_grace_left_seconds" "seconds" []
         "What is left of shutdown.grace; only while the process stops. At 0: the process ends, and the open work goes \
         to the next owners of its lines";
+    Gauge RELOAD_SUCCESSFUL = "pregon_config_last_reload_successful" "1 or 0" []
+        "1 after the start and after a reload; 0 while the configuration file differs from what runs, because the last \
+        reload was refused. The log says why, and which keys need a restart";
+    Gauge RELOADED = "pregon_config_last_reload_success_timestamp_seconds" "Unix time" []
+        "When the process last loaded its configuration, at its start or by a reload";
     Gauge BUILD_INFO = "pregon_build_info" "1" ["version"]
         "Always 1; the label has the version";
 }

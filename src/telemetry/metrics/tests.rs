@@ -48,6 +48,7 @@ fn whole_page(lines: u32) -> String {
         // Every code that there may be.
         (0..200_000).for_each(|code| meta_error(Some(MetaCode(code))));
         webhook_taken(UnixMs(1_780_000_000_000));
+        config_loaded(UnixMs(1_780_000_000_000));
         ForwardMetrics::new("analytics").set_waiting(0);
         let lags: Vec<DutyGauge> = (0..64).map(feed_lag).collect();
         lags.iter().for_each(|lag| lag.set(0.0));

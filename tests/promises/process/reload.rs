@@ -12,6 +12,9 @@ use crate::support::{
     server::{Installation, KEY, Server, surroundings},
 };
 
+const SUCCESSFUL: &str = "pregon_config_last_reload_successful";
+const RELOADED: &str = "pregon_config_last_reload_success_timestamp_seconds";
+
 /// A process whose configuration and app secret are files.
 struct Reloadable {
     server: Server,
@@ -40,6 +43,13 @@ impl Reloadable {
         request.send().await.expect("an answer").status().as_u16()
     }
 
+    /// The value of a series without labels.
+    async fn value(&self, series: &str) -> f64 {
+        let (_, page) = self.server.ops("metrics").await;
+        let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.expect(series).parse().expect("a number")
+    }
+
     async fn status_signed_with(&self, secret: &str) -> u16 {
         let body = json!({"object": "whatsapp_business_account", "entry": []}).to_string();
         let signature = signature_with(secret, body.as_bytes());
@@ -66,9 +76,8 @@ async fn sighup_takes_over_keys_secrets_and_the_log_level() {
     process.server.logged(1, r#""level":"DEBUG""#).await;
     let log = process.server.log();
     let reloaded = log.lines().find(|line| line.contains("configuration reloaded")).expect("its line");
-    for key in ["http.api_keys[0].name", "http.api_keys[0].secret.file", "log.level"] {
-        assert!(reloaded.contains(key), "{key}: {reloaded}");
-    }
+    let changed = "API keys added: office; API keys removed: test; log.level";
+    assert!(reloaded.contains(changed), "{changed}: {reloaded}");
     assert!(!log.contains("key-of-the-office"), "{log}");
 }
 
@@ -98,12 +107,19 @@ async fn two_app_secrets_are_valid_during_a_rotation_and_no_webhook_is_refused()
 async fn a_configuration_with_a_problem_or_a_key_that_needs_a_restart_changes_nothing() {
     let (redis, secrets) = (TestRedis::start().await, tempfile::tempdir().expect("a directory"));
     let process = Reloadable::start(&redis, &secrets).await;
-    process.edit(r#"name = "test""#, r#"name = "other", scopes = ["operate"]"#);
+    let started = process.value(RELOADED).await;
+    assert_eq!(process.value(SUCCESSFUL).await, 1.0);
     process.edit("redis.url", "redis.pool = 3\nredis.url");
+    process.edit(r#"name = "test""#, r#"name = "other", scopes = ["operate"]"#);
+    let forward = "[[webhook.forward]]\nid = \"crm\"\nurl = \"https://crm.example/meta\"\n";
+    process.edit("[log]", &format!("{forward}[log]"));
     process.server.signal("HUP");
-    process.server.logged(1, "these keys need a restart: redis.pool").await;
+    let keys = "these keys need a restart: redis.pool, webhook.forward[crm].id, webhook.forward[crm].url";
+    process.server.logged(1, keys).await;
     assert_eq!(process.status_with(KEY).await, 200, "the key still has the scope read");
+    assert_eq!((process.value(SUCCESSFUL).await, process.value(RELOADED).await), (0.0, started));
 
+    process.edit(forward, "");
     process.edit("redis.pool = 3", "redis.timeout = \"1h\"\nredis.foo = 1");
     process.server.signal("HUP");
     process.server.logged(1, "redis.foo is not a key").await;
@@ -114,4 +130,6 @@ async fn a_configuration_with_a_problem_or_a_key_that_needs_a_restart_changes_no
     process.server.signal("HUP");
     process.server.logged(1, "configuration reloaded").await;
     assert_eq!(process.status_with(KEY).await, 403, "the key has the scope operate only");
+    assert_eq!(process.value(SUCCESSFUL).await, 1.0);
+    assert!(process.value(RELOADED).await > started, "the time of the reload");
 }

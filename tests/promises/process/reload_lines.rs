@@ -80,6 +80,8 @@ async fn a_removed_line_ends_its_attempts_and_its_lease_and_the_others_go_on() {
     let removed = Installation::line("3002", 100.0);
     installation.edit("worker", &removed, "");
     reload(&worker, 1).await;
+    worker.logged(1, "lines removed: 3002").await;
+    worker.logged(1, "line released: the configuration does not list it any more").await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     until("the lease is released", async || store.owners(&["3002".into()]).await.expect("redis") == [None]).await;
     let states = api.get(&format!("campaigns/{stops}")).await["statistics"]["by_state"].clone();
@@ -194,6 +196,7 @@ async fn a_rate_changes_without_a_stop_and_a_bad_line_changes_nothing() {
 
     installation.edit("worker", &bad, "");
     reload(&worker, 1).await;
+    worker.logged(1, "lines changed: 3001 (messages_per_second 20 → 100)").await;
     until("the line has its new rate", async || rate().await == Some(100.0)).await;
     api.wait_for_state(&id, "completed", TIMEOUT).await;
     assert_sent_once(&meta, 600);

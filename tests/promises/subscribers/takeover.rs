@@ -113,22 +113,35 @@ async fn a_reload_adds_and_removes_subscribers_while_events_flow() {
         })
         .await;
     };
+    let deliverer = async || {
+        let crm = store.subscribers(&[&"crm".into()]).await.expect("redis").remove(0);
+        crm.expect("it has begun").deliverer
+    };
     begun(1).await;
     tell("a").await;
     let in_flight = crm.next().await;
+    let before = deliverer().await;
     installation.edit("worker", &of_crm, &format!("{of_crm}{of_audit}"));
     worker.signal("HUP");
     worker.logged(1, "configuration reloaded").await;
     begun(2).await;
+    assert_eq!(deliverer().await, before, "the delivery to a subscriber that has not changed goes on");
+
+    let changed = format!("{of_crm}disable_after = \"1h\"\n");
+    installation.edit("worker", &of_crm, &changed);
+    worker.signal("HUP");
+    worker.logged(1, "subscribers changed: crm (disable_after)").await;
     // The delivery that was in flight ends first, and is not repeated.
     in_flight.answer(200);
     tell("b").await;
     assert_eq!(crm.accept_until("b").await, ["b"]);
     assert_eq!(audit.accept_until("b").await, ["b"]);
 
-    installation.edit("worker", &of_crm, "");
+    assert_ne!(deliverer().await, before, "the changed subscriber has a new delivery");
+
+    installation.edit("worker", &changed, "");
     worker.signal("HUP");
-    worker.logged(2, "configuration reloaded").await;
+    worker.logged(3, "configuration reloaded").await;
     begun(1).await;
     tell("c").await;
     assert_eq!(audit.accept_until("c").await, ["c"]);

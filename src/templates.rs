@@ -32,8 +32,13 @@ pub const LIST_LAG_MAX: Duration = Duration::from_secs(30);
 /// Campaigns that are compared with the lists in one round trip.
 const CAMPAIGNS_AT_ONCE: usize = 256;
 
-/// The start of the reason of every hold that was set because of Meta's template list.
-const LISTED_REASON_PREFIX: &str = "meta lists it as ";
+/// The start of the reason of every hold that was set because of Meta's template list. Older releases wrote it with a
+/// small letter.
+const LISTED_REASON_PREFIX: &str = "Meta lists it as ";
+
+fn is_of_list(reason: &str) -> bool {
+    reason.get(..LISTED_REASON_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(LISTED_REASON_PREFIX))
+}
 
 /// Why a template sync failed.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +168,7 @@ pub async fn sync(
                 store.hold_if_new(&scope, &hold, listed_at).await?;
             }
             // The reason names the remedy for the status, which may have changed, for example from PENDING to REJECTED.
-            (false, Some(hold)) if hold.reason.starts_with(LISTED_REASON_PREFIX) => {
+            (false, Some(hold)) if is_of_list(&hold.reason) => {
                 let reason = format!("{LISTED_REASON_PREFIX}{}", template.status_text());
                 if reason != hold.reason {
                     store.reword_hold(&scope, &reason).await?;
@@ -213,7 +218,7 @@ pub enum UnpauseError {
         language: Language,
     },
     /// Meta lists the template with another status.
-    #[error("template {name} is not paused: meta lists it as {status}")]
+    #[error("template {name} is not paused: Meta lists it as {status}")]
     NotPaused {
         /// Name and language.
         name: String,
@@ -221,7 +226,7 @@ pub enum UnpauseError {
         status: String,
     },
     /// Meta did not lift the pause, for this reason.
-    #[error("meta does not lift the pause: {0}")]
+    #[error("Meta does not lift the pause: {0}")]
     Refused(String),
     /// Meta did not answer, or returned an error.
     #[error(transparent)]

@@ -133,7 +133,7 @@ pub(super) async fn sync(State(shared): SharedState, access: Access, audit: Audi
         }
     }
     if !problems.is_empty() {
-        let detail = "the templates of some wabas could not be read from meta; those read before stay in use";
+        let detail = "the templates of some wabas could not be read from Meta; those read before stay in use";
         let problem = Problem::new(StatusCode::BAD_GATEWAY, "sync-failed", detail);
         return Err(problem.with_problems(problems));
     }

@@ -90,10 +90,19 @@ pub struct LineView {
     #[serde(default)]
     #[schema(required)]
     pub pauses: Vec<PauseView>,
+    /// Why Meta can't be reached, while it can't; otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub unreachable: Option<String>,
     /// What arrives instead of Meta's responses, while sending is stopped because of it; otherwise absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub path_broken: Option<String>,
+    /// Since when Meta can't be reached, the path to Meta is broken, Meta throttles the line, or the messages of this
+    /// day of its warm-up are sent; otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub since: Option<UnixMs>,
     /// When the next day of the line's warm-up begins, while the messages of this day are sent; otherwise absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -92,7 +92,7 @@ impl AllowanceReader {
                 if let Err(error) = &answer
                     && claimed
                 {
-                    warn!(waba.id = %waba, %error, "what meta allows on the lines of the WABA could not be read");
+                    warn!(waba.id = %waba, %error, "what Meta allows on the lines of the WABA could not be read");
                 }
                 self.learn(lines, waba, &answer, began).await?;
             }
@@ -160,7 +160,7 @@ impl AllowanceReader {
             (None, Some(_)) => return Ok(()),
             (Some(limit), _) => limit,
             (None, None) => {
-                warn!(business.id = %business, "meta reports no messaging limit for the business: it counts as unlimited");
+                warn!(business.id = %business, "Meta reports no messaging limit for the business: it counts as unlimited");
                 MessagingLimit::Unlimited
             }
         };
@@ -197,9 +197,9 @@ fn report(lines: &Lines, line: &LineId, allowance: LineAllowance) {
     match configured.filter(|configured| *configured > allowed) {
         Some(configured) => warn!(
             line.id = %line, allowed, configured,
-            "meta allows less on the line than its messages_per_second: lower it, or remove it so that the line follows meta"
+            "Meta allows less on the line than its messages_per_second: lower it, or remove it so that the line follows Meta"
         ),
-        None => info!(line.id = %line, allowed, "what meta allows on the line"),
+        None => info!(line.id = %line, allowed, "what Meta allows on the line"),
     }
 }
 

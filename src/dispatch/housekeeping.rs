@@ -485,7 +485,7 @@ impl Housekeeping {
             match self.graph.line(&line.id, &line.token).await {
                 Ok(info) if is_blocked(&scope, &hold, &info, now) => {}
                 Ok(_) => {
-                    info!(scope = %scope, "hold lifted: meta answers again");
+                    info!(scope = %scope, "hold lifted: Meta answers again");
                     self.store.unhold(&scope).await?;
                 }
                 Err(error) => warn!(scope = %scope, %error, "the hold stays: the probe failed"),

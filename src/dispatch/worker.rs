@@ -133,7 +133,7 @@ impl Trouble {
     fn of(status: &LineStatus) -> Option<Self> {
         match status {
             LineStatus { path_broken: Some(_), .. } => Some(Self::PathBroken),
-            LineStatus { unreachable: true, .. } => Some(Self::Unreachable),
+            LineStatus { unreachable: Some(_), .. } => Some(Self::Unreachable),
             LineStatus { warm_up_until: Some(_), .. } => Some(Self::WarmUp),
             LineStatus { throttled: true, .. } => Some(Self::Throttled),
             _ => None,
@@ -382,15 +382,17 @@ impl Worker {
             let count = AcceptedCount { accepted: status.accepted, at: Instant::now() };
             let before = std::mem::replace(&mut line.reported, count);
             let trouble = Trouble::of(&status);
+            let outage = status.path_broken.as_ref().or(status.unreachable.as_ref());
             if line.trouble.map(|(trouble, _)| trouble) != trouble {
-                line.trouble = trouble.map(|trouble| (trouble, at));
+                line.trouble = trouble.map(|trouble| (trouble, outage.map_or(at, |outage| outage.since)));
             }
             let report = LineReport {
                 worker: self.name.clone(),
                 rate: status.rate,
                 throttled: status.throttled,
-                unreachable: status.unreachable,
-                path_broken: status.path_broken,
+                unreachable: status.unreachable.is_some(),
+                unreachable_because: status.unreachable.map(|outage| outage.cause),
+                path_broken: status.path_broken.map(|outage| outage.cause),
                 since: line.trouble.map(|(_, since)| since),
                 warm_up_until: status.warm_up_until,
                 in_flight: status.in_flight,

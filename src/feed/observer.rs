@@ -236,7 +236,7 @@ fn line_state(now: &LineSnapshot) -> &'static str {
         Some(Stop::Paused) => "paused",
         Some(Stop::Held(..)) => "held",
         Some(Stop::NoWorker | Stop::Unlisted) => "no_worker",
-        Some(Stop::Unreachable) => "unreachable",
+        Some(Stop::Unreachable(_)) => "unreachable",
         Some(Stop::PathBroken(_)) => "path_broken",
         Some(Stop::WarmUp(_)) => "warm_up",
         None if now.report.as_ref().is_some_and(|report| report.throttled) => "throttled",

@@ -268,7 +268,7 @@ impl fmt::Display for Subject {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GraphError {
     /// No response, or only a part of one. A retry may succeed.
-    #[error("{what}: meta is not reachable: {reason}; check graph.base_url, DNS and outbound network access")]
+    #[error("{what}: Meta is not reachable: {reason}; check graph.base_url, DNS and outbound network access")]
     Unreachable {
         /// What was requested.
         what: Subject,
@@ -276,7 +276,7 @@ pub enum GraphError {
         reason: String,
     },
     /// Meta returned an error: about the token, the id or a rate limit.
-    #[error("{what}: meta refused: code {code} ({}): {details}", policy::rule(*code).map_or("unknown", |rule| rule.title))]
+    #[error("{what}: Meta refused: code {code} ({}): {details}", policy::rule(*code).map_or("unknown", |rule| rule.title))]
     Refused {
         /// What was requested.
         what: Subject,
@@ -286,7 +286,7 @@ pub enum GraphError {
         details: String,
     },
     /// The response is not Meta's.
-    #[error("{what}: the response is not meta's: {reason}; check graph.base_url and graph.version")]
+    #[error("{what}: the response is not Meta's: {reason}; check graph.base_url and graph.version")]
     NotMeta {
         /// What was requested.
         what: Subject,

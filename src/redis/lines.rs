@@ -58,6 +58,9 @@ pub struct LineReport {
     pub throttled: bool,
     /// Whether Meta is unreachable.
     pub unreachable: bool,
+    /// Why Meta is unreachable, if it is. Older versions do not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable_because: Option<String>,
     /// What arrives instead of Meta's responses, while the path to Meta is broken. Older versions do not report it.
     #[serde(default)]
     pub path_broken: Option<String>,

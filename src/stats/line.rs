@@ -65,8 +65,8 @@ pub enum Stop<'a> {
     Silent(Silence),
     /// No worker has the line's lease, and none will take it, because no live worker lists the line.
     Unlisted,
-    /// The owner can't reach Meta.
-    Unreachable,
+    /// The owner can't reach Meta. The text says why; empty if that is not known.
+    Unreachable(&'a str),
     /// The path to Meta is broken. The text describes what comes instead of Meta's responses.
     PathBroken(&'a str),
     /// The messaging limit of the business is not known yet.
@@ -90,7 +90,8 @@ impl LineSnapshot {
         } else {
             let report = self.report.as_ref()?;
             let broken = report.path_broken.as_deref().map(Stop::PathBroken);
-            let unreachable = report.unreachable.then_some(Stop::Unreachable);
+            let because = report.unreachable_because.as_deref().unwrap_or_default();
+            let unreachable = report.unreachable.then_some(Stop::Unreachable(because));
             let limit_unknown = self.limit_unknown.then_some(Stop::LimitUnknown);
             broken.or(unreachable).or(limit_unknown).or(report.warm_up_until.map(Stop::WarmUp))
         }
@@ -108,7 +109,7 @@ impl LineSnapshot {
                 Stop::Paused
                 | Stop::NoWorker
                 | Stop::Unlisted
-                | Stop::Unreachable
+                | Stop::Unreachable(_)
                 | Stop::PathBroken(_)
                 | Stop::LimitUnknown
                 // Unknown, because the shares of the next days may be too small for all messages that are left.
@@ -265,6 +266,7 @@ pub(crate) mod tests {
             rate,
             throttled: false,
             unreachable: false,
+            unreachable_because: None,
             path_broken: None,
             since: None,
             warm_up_until: None,

@@ -180,7 +180,7 @@ fn stopped_by(scope: &HoldScope) -> Option<(WaitReason, String)> {
             Some((WaitReason::TemplatePaused, format!("utility templates of waba {waba} are held")))
         }
         HoldScope::Business(business) => Some((WaitReason::BusinessBlocked, format!("business {business} is held"))),
-        HoldScope::Platform => Some((WaitReason::Platform, "meta has an outage".to_owned())),
+        HoldScope::Platform => Some((WaitReason::Platform, "Meta has an outage".to_owned())),
         HoldScope::Token(waba) => Some((WaitReason::Token, format!("the access token of waba {waba} is held"))),
         HoldScope::Waba(waba) => Some((WaitReason::LineBlocked, format!("waba {waba} is held"))),
         // Messages to a held country fail instead of waiting.
@@ -233,16 +233,19 @@ fn on_line(record: &CampaignRecord, work: &LineWork, grace_period: Option<GraceP
             let text = format!("no process lists line {line}: {UNLISTED_REMEDY}");
             Waiting { since: at.served_at, ..Waiting::new(WaitReason::NoWorker, text) }
         }
-        Some(Stop::Unreachable) => Waiting {
-            since: report.and_then(|report| report.since),
-            ..Waiting::new(WaitReason::BackingOff, format!("meta can't be reached from line {line}"))
-        },
+        Some(Stop::Unreachable(cause)) => {
+            let cause = if cause.is_empty() { String::new() } else { format!(": {cause}") };
+            Waiting {
+                since: report.and_then(|report| report.since),
+                ..Waiting::new(WaitReason::BackingOff, format!("Meta can't be reached{cause}"))
+            }
+        }
         Some(Stop::PathBroken(cause)) => Waiting {
             since: report.and_then(|report| report.since),
-            ..Waiting::new(WaitReason::PathBroken, format!("the path to meta is broken: {cause}"))
+            ..Waiting::new(WaitReason::PathBroken, format!("the path to Meta is broken: {cause}"))
         },
         Some(Stop::LimitUnknown) => {
-            let text = format!("meta has not said yet how many people the business of line {line} may message");
+            let text = format!("Meta has not said yet how many people the business of line {line} may message");
             Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::PortfolioLimit, text) }
         }
         Some(Stop::WarmUp(until)) => {
@@ -274,7 +277,7 @@ fn on_line(record: &CampaignRecord, work: &LineWork, grace_period: Option<GraceP
         None => {
             let (reason, text) = match work.pending {
                 0 => (WaitReason::BackingOff, "messages that could not be sent wait for their next attempt"),
-                _ => (WaitReason::PairSpacing, "meta requires more time between messages to the same people"),
+                _ => (WaitReason::PairSpacing, "Meta requires more time between messages to the same people"),
             };
             Waiting { until: work.schedule.next_due, ..Waiting::new(reason, text) }
         }
@@ -296,7 +299,7 @@ fn rate_text(work: &LineWork) -> String {
     let line = &work.line;
     match work.now.rate() {
         Some(rate) if is_throttled(work) => {
-            format!("meta throttles line {line}: it may send {} a second now", tenth(rate))
+            format!("Meta throttles line {line}: it may send {} a second now", tenth(rate))
         }
         Some(rate) => format!("line {line} may send {} a second", tenth(rate)),
         None => format!("the worker of line {line} has not reported its rate yet"),

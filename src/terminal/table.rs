@@ -165,9 +165,10 @@ pub fn line(line: &LineView) -> String {
         ("name", line.name.clone()),
         ("number", line.display.clone()),
         ("state", line_state(line)),
+        ("because", because(line)),
         ("rate", format!("{}{configured}", rate(line.messages_per_second))),
         ("rate source", line.rate_source.to_string()),
-        ("meta allows", line.allowance.map(rate).unwrap_or_default()),
+        ("Meta allows", line.allowance.map(rate).unwrap_or_default()),
         ("campaigns may send", line.allowed_now.map(rate).unwrap_or_default()),
         ("accepted", rate(line.accepted_per_second)),
         ("in flight", words::count(line.in_flight)),
@@ -182,6 +183,13 @@ pub fn line(line: &LineView) -> String {
         text += &format!("\n\n{}", holds(&line.holds.iter().collect::<Vec<_>>()));
     }
     text
+}
+
+/// Why a line does not get through to Meta, and since when; empty if it does.
+fn because(line: &LineView) -> String {
+    let Some(cause) = line.path_broken.as_ref().or(line.unreachable.as_ref()) else { return String::new() };
+    let since = line.since.map(|at| format!(" (since {})", words::time(at))).unwrap_or_default();
+    words::printable(cause) + &since
 }
 
 /// A table of businesses.
@@ -519,7 +527,7 @@ mod tests {
     fn a_line_is_shown_with_its_holds() {
         let text = line(&held_line());
         assert!(text.contains("rate         20/s (configured: 80/s)"), "{text}");
-        assert!(text.contains("meta allows  1000/s") && !text.contains("warm-up"), "{text}");
+        assert!(text.contains("Meta allows  1000/s") && !text.contains("warm-up"), "{text}");
         assert!(text.contains("the token expired") && text.contains("operator"), "{text}");
         assert!(!text.contains("worker     "), "no worker has its lease: {text}");
     }

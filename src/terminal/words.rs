@@ -6,7 +6,7 @@ use indicatif::HumanCount;
 use jiff::{SignedDuration, Unit};
 
 use crate::{
-    api_types::{HoldView, PauseView, Statistics, WaitReason, Waiting},
+    api_types::{HoldView, LineView, PauseView, Statistics, WaitReason, Waiting},
     domain::{FailureReason, Lifter, SuppressionScope, UnixMs},
 };
 
@@ -20,6 +20,8 @@ pub fn suppressed_messages(scope: SuppressionScope) -> &'static str {
 
 /// Lines that a sentence lists by id.
 const LINES_NAMED_MAX: usize = 4;
+/// Causes of the same reason that get a sentence each.
+const CAUSES_NAMED_MAX: usize = 3;
 /// Failure codes that a progress line lists.
 const CODES_NAMED_MAX: usize = 3;
 
@@ -124,23 +126,49 @@ pub fn pause(PauseView { business, since }: &PauseView) -> String {
     format!("all sending{of} is paused since {}", time(*since))
 }
 
-/// Why work waits: a sentence for each reason, with its remedy. Lines with the same reason share a sentence.
+/// Why work waits: a sentence for each reason, with its remedy. Lines with the same reason share a sentence. If the text
+/// of a reason has a cause, those with the same cause do; of more than [`CAUSES_NAMED_MAX`], the others share one.
 pub fn waiting_for(waits: &[Waiting]) -> Vec<String> {
     let mut groups: Vec<Vec<&Waiting>> = Vec::new();
     for wait in waits {
-        let alike = |other: &Waiting| other.reason == wait.reason && other.line.is_some() && wait.line.is_some();
-        match groups.iter_mut().find(|group| alike(group[0])) {
-            Some(group) => group.push(wait),
+        let alike =
+            |group: &Vec<&Waiting>| group[0].reason == wait.reason && group[0].line.is_some() && wait.line.is_some();
+        let n_alike = groups.iter().filter(|group| alike(group)).count();
+        let is_full = !has_cause(wait.reason) || n_alike > CAUSES_NAMED_MAX;
+        let same = groups.iter().position(|group| alike(group) && group[0].text == wait.text);
+        match same.or_else(|| groups.iter().rposition(alike).filter(|_| is_full)) {
+            Some(at) => groups[at].push(wait),
             None => groups.push(vec![wait]),
         }
     }
     groups.iter().map(|group| sentence(group)).collect()
 }
 
+/// Why a line does not get through to Meta, as a reason to wait; `None` if it does.
+pub fn outage(line: &LineView) -> Option<Waiting> {
+    let broken = line.path_broken.as_ref().map(|cause| (WaitReason::PathBroken, reason(WaitReason::PathBroken), cause));
+    let unreachable = line.unreachable.as_ref().map(|cause| (WaitReason::BackingOff, "Meta can't be reached", cause));
+    let (reason, what, cause) = broken.or(unreachable)?;
+    let wait = Waiting::new(reason, format!("{what}: {cause}"));
+    Some(Waiting { line: Some(line.id.clone()), since: line.since, ..wait })
+}
+
+/// Whether the server's text has a cause and does not name the line.
+fn has_cause(reason: WaitReason) -> bool {
+    matches!(reason, WaitReason::PathBroken | WaitReason::BackingOff)
+}
+
 fn sentence(group: &[&Waiting]) -> String {
     let first = group[0];
     // The server's text for one line is more specific than the text here. For several lines, the text here is shorter.
     let what = match group {
+        [wait, others @ ..]
+            if has_cause(wait.reason)
+                && !wait.text.is_empty()
+                && others.iter().all(|other| other.text == wait.text) =>
+        {
+            wait.text.clone() + &lines(group)
+        }
         [wait] if !wait.text.is_empty() => wait.text.clone(),
         _ => reason(first.reason).to_owned() + &lines(group),
     };
@@ -230,6 +258,7 @@ fn remedy(wait: &Waiting) -> Option<Cow<'static, str>> {
         WaitReason::NoWorker => Some("start one with `pregon serve`"),
         WaitReason::Redis => Some("nothing is sent until it is back"),
         WaitReason::RedisFull => Some("give it more memory: full, it also refuses to delete campaigns"),
+        WaitReason::PathBroken => Some("check the network, the proxy and https://metastatus.com"),
         WaitReason::Throttled => Some("if that lasts, lower its rate with `pregon line rate`"),
         WaitReason::Schedule
         | WaitReason::SendWindow
@@ -239,7 +268,6 @@ fn remedy(wait: &Waiting) -> Option<Cow<'static, str>> {
         | WaitReason::WarmUp
         | WaitReason::PairSpacing
         | WaitReason::BackingOff
-        | WaitReason::PathBroken
         | WaitReason::Platform
         | WaitReason::NewerRelease
         | WaitReason::RedisRestarted
@@ -326,7 +354,7 @@ mod tests {
             wait("paused", None, "it was stopped by an error: parameters do not match"),
             wait("paused", Some("3001"), "line 3001 is paused"),
             wait("full_moon", Some("3001"), ""),
-            wait("throttled", Some("3004"), "meta throttles line 3004: it may send 36 a second now"),
+            wait("throttled", Some("3004"), "Meta throttles line 3004: it may send 36 a second now"),
             Waiting { until, ..wait("send_window", None, "messages leave only from 09:00 to 20:00 (America/Bogota)") },
             wait("all_paused", None, "an operator paused all sending"),
             Waiting {
@@ -355,6 +383,32 @@ mod tests {
         let many: Vec<_> = ["1", "2", "3", "4", "5", "6"].map(|line| wait("line_rate", Some(line), "x")).into();
         assert_eq!(waiting_for(&many), ["It sends as fast as the rate allows, on lines 1, 2, 3, 4 and 2 more."]);
         assert!(waiting_for(&[]).is_empty());
+    }
+
+    #[test]
+    fn lines_share_a_sentence_for_each_cause_of_an_outage() {
+        let line = |at: usize| (3_000 + at).to_string();
+        let broken = |at, cause: &str| {
+            let text = format!("the path to Meta is broken: {cause}");
+            Waiting { since: Some(UnixMs(1_000 * at as u64)), ..wait("path_broken", Some(&line(at)), &text) }
+        };
+        let waits = [broken(2, "HTTP 503"), broken(1, "HTTP 503"), broken(3, "timeout")];
+        let remedy = "; check the network, the proxy and https://metastatus.com.";
+        assert_eq!(
+            waiting_for(&waits),
+            [
+                format!(
+                    "The path to Meta is broken: HTTP 503, on lines 3002, 3001 (since 1970-01-01T00:00:01Z){remedy}"
+                ),
+                format!("The path to Meta is broken: timeout, on line 3003 (since 1970-01-01T00:00:03Z){remedy}"),
+            ]
+        );
+        let many: Vec<_> = (1..=9).map(|at| broken(at, &format!("HTTP 503 with {at} bytes"))).collect();
+        let sentences = waiting_for(&many);
+        let others = "The path to Meta is broken, on lines 3004, 3005, 3006, 3007 and 2 more (since";
+        assert!(sentences.len() == 4 && sentences[3].starts_with(others), "{sentences:?}");
+        let unreachable = wait("backing_off", Some("3001"), "Meta can't be reached: connection refused");
+        assert_eq!(waiting_for(&[unreachable]), ["Meta can't be reached: connection refused, on line 3001."]);
     }
 
     #[test]

@@ -123,7 +123,7 @@ async fn set_messaging_limit(store: &Store, business: &BusinessId, limit: Messag
     if known.is_some_and(|known| known.limit == limit || known.since.seconds() > at.seconds()) {
         return Ok(());
     }
-    info!(business.id = %business, %limit, "messaging limit changed by meta");
+    info!(business.id = %business, %limit, "messaging limit changed by Meta");
     store.set_messaging_limit(business, KnownLimit { limit, since: at }).await
 }
 
@@ -136,12 +136,12 @@ async fn hold(
     at: UnixMs,
 ) -> Result<()> {
     let separator = if change.reason.is_empty() { "" } else { ": " };
-    let reason = format!("meta says {}{separator}{}", change.event, change.reason);
+    let reason = format!("Meta says {}{separator}{}", change.event, change.reason);
     // `since` is Meta's time of the change, so that an older reinstatement does not lift the hold.
     let hold = Hold { code: Some(code), reason, since: at, until: until.map(|until| until.after(END_MARGIN)) };
     // A refused send may have set the hold first, without an end.
     if store.hold_or_end(&scope, &hold, at).await? {
-        warn!(scope = %scope, reason = hold.reason, "account held by meta");
+        warn!(scope = %scope, reason = hold.reason, "account held by Meta");
     }
     Ok(())
 }
@@ -151,7 +151,7 @@ async fn lift(store: &Store, scope: HoldScope, codes: &[MetaCode], at: UnixMs, n
     match store.holds(now).await?.get(&scope) {
         Some(hold) if !hold.code.is_some_and(|code| codes.contains(&code)) || hold.since > at => Ok(()),
         _ => {
-            info!(scope = %scope, "account hold lifted by meta");
+            info!(scope = %scope, "account hold lifted by Meta");
             store.unhold(&scope).await.map(drop)
         }
     }

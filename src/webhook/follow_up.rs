@@ -76,7 +76,7 @@ impl FollowUpTask {
                 }
             }
             if let Err(error) = self.store_error_texts(texts).await {
-                warn!(%error, "meta's error texts could not be stored");
+                warn!(%error, "Meta's error texts could not be stored");
             }
             if let Err(error) = self.complete(campaigns.into_iter().collect()).await {
                 warn!(%error, "campaigns could not be completed; the housekeeping does so later");

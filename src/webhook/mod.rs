@@ -313,7 +313,7 @@ impl Shared {
             }
             Err(cause) => {
                 if self.failures.failed(Instant::now()) {
-                    warn!(%cause, "webhooks cannot be processed and are answered 503, so that meta delivers them again");
+                    warn!(%cause, "webhooks cannot be processed and are answered 503, so that Meta delivers them again");
                 }
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -43,7 +43,7 @@ pub struct Entry<'a> {
 
 /// The body is not a JSON object.
 #[derive(Debug, thiserror::Error)]
-#[error("not a webhook of meta: {0}")]
+#[error("not a webhook of Meta: {0}")]
 pub struct NotAPayload(String);
 
 impl<'a> Payload<'a> {

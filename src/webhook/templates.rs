@@ -57,16 +57,16 @@ pub(super) async fn apply(
     match effect(&change.event, &change.title) {
         Effect::Lift => {
             if store.unhold_before(&scope, latest).await? {
-                info!(scope = %scope, event = %change.event, "template hold lifted by meta");
+                info!(scope = %scope, event = %change.event, "template hold lifted by Meta");
             }
         }
         Effect::Hold { code, lasts } => {
             let separator = if change.reason.is_empty() { "" } else { ": " };
-            let reason = format!("meta says {}{separator}{}", change.event, change.reason);
+            let reason = format!("Meta says {}{separator}{}", change.event, change.reason);
             let until = lasts.map(|lasts| at.after(lasts + PAUSE_MARGIN));
             let hold = Hold { code, reason, since: at, until };
             if hold.is_active(now) && store.hold_unless_lifted(&scope, &hold, latest).await? {
-                warn!(scope = %scope, reason = hold.reason, "template held by meta");
+                warn!(scope = %scope, reason = hold.reason, "template held by Meta");
             }
         }
         Effect::None => return Ok(false),

@@ -80,7 +80,10 @@ async fn ask_line(graph: &GraphClient, line: &LineConfig, token: &Secret) -> Che
                 "check that {id} is a phone_number_id of waba {waba}, and that its access_token is valid and may use \
                  whatsapp_business_management and whatsapp_business_messaging"
             );
-            Check::failed(name, error.to_string(), remedy(waba, &error, refused))
+            // The name of the check is the subject of the error.
+            let text = error.to_string();
+            let text = text.strip_prefix(&format!("{name}: ")).unwrap_or(&text).to_owned();
+            Check::failed(name, text, remedy(waba, &error, refused))
         }
     }
 }

@@ -29,7 +29,7 @@ impl LineLog {
         }
         warn!(
             line.id = %line, n = self.doubts, cause,
-            "messages are in doubt: they were written, and no answer of meta came"
+            "messages are in doubt: they were written, and no answer of Meta came"
         );
         (self.doubts, self.doubts_logged_at) = (0, Some(now));
     }
@@ -41,7 +41,7 @@ impl LineLog {
         }
         self.is_throttled = is_throttled;
         if is_throttled {
-            warn!(line.id = %line, rate, "meta throttles the line: its rate is cut");
+            warn!(line.id = %line, rate, "Meta throttles the line: its rate is cut");
         } else {
             info!(line.id = %line, rate, "the line has its full rate again");
         }

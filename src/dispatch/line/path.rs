@@ -33,6 +33,10 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// The first and the longest pause before a probe, so that a short outage costs little time, and a long one few calls.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15 * 60));
 
+/// A line with messages to send uses a probe's answer well within this time. Later the line has nothing to send, and
+/// whether the path is still broken is not known.
+const UNUSED: Duration = Duration::from_secs(60);
+
 /// The health of the path to Meta, as one line sees it.
 #[derive(Default)]
 pub struct PathHealth {
@@ -79,9 +83,12 @@ impl PathHealth {
         self.outage.as_ref().is_some_and(|outage| matches!(outage.phase, Phase::Stopped { .. }))
     }
 
-    /// While the line is stopped: what came instead of an answer.
-    pub fn stopped_by(&self) -> Option<&str> {
-        self.outage.as_ref().filter(|_| self.is_stopped()).map(|outage| outage.cause.as_str())
+    /// While the path is broken: what came instead of an answer. A probe's answer does not repair the path, because a
+    /// path may answer probes alone.
+    pub fn broken_by(&self, now: Instant) -> Option<&str> {
+        let Outage { cause, phase, .. } = self.outage.as_ref()?;
+        let is_unused = matches!(phase, Phase::Trial(from) if self.sole_attempt.is_none() && now - *from >= UNUSED);
+        (!is_unused).then_some(cause)
     }
 
     /// Records that an attempt begins.
@@ -257,7 +264,7 @@ mod tests {
     fn a_streak_of_unanswered_attempts_stops_the_line() {
         let (mut path, start) = (PathHealth::default(), Instant::now());
         let (sent, stopped) = lose_all(&mut path, start);
-        assert_eq!((sent, path.is_stopped(), path.stopped_by()), (STREAK, true, Some(CAUSE)));
+        assert_eq!((sent, path.is_stopped(), path.broken_by(stopped)), (STREAK, true, Some(CAUSE)));
         assert_eq!(path.probe_at(), Some(stopped + SECOND), "a short outage costs little");
     }
 
@@ -272,7 +279,7 @@ mod tests {
         }
         lose_all(&mut path, now);
         assert!(path.answered(now), "a message that was in flight is answered after all");
-        assert!(path.may_send() && path.stopped_by().is_none());
+        assert!(path.may_send() && path.broken_by(now).is_none());
     }
 
     #[test]
@@ -291,12 +298,14 @@ mod tests {
         let (_, stopped) = lose_all(&mut path, start);
         let probed = stopped + SECOND;
         assert!(path.apply_probe(result(probed, true), probed, 0.0));
-        assert!(path.may_send() && path.stopped_by().is_none());
+        assert!(path.may_send() && path.broken_by(probed) == Some(CAUSE), "no message has been answered");
+        assert_eq!(path.broken_by(probed + UNUSED), None, "there is nothing to send");
         path.began(probed);
+        assert_eq!(path.broken_by(probed + UNUSED), Some(CAUSE), "the trial message is not answered");
         assert!(!path.may_send());
         assert_eq!(path.unanswered(start, probed, CAUSE, 0.0), None, "it has hung since before the stop");
         assert!(!path.may_send() && !path.is_stopped());
-        assert!(path.answered(probed + LATENCY));
+        assert!(path.answered(probed + LATENCY) && path.broken_by(probed + LATENCY).is_none());
         for _ in 0..100 {
             assert!(path.may_send());
             path.began(probed + LATENCY);

@@ -24,14 +24,14 @@ use futures_util::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{field::display, info, warn};
+use tracing::{debug, field::display, info, warn};
 
 use super::{
     consequence::{Consequence, consequence},
     log::LineLog,
     path::ProbeResult,
     slots::Slots,
-    state::LineState,
+    state::{LineState, MetaOutage},
     warm_up::{WarmUp, WarmUpGrant},
 };
 use crate::{
@@ -110,10 +110,10 @@ pub struct LineStatus {
     pub ready: usize,
     /// Messages that Meta has accepted since the runner started.
     pub accepted: u64,
-    /// Meta cannot be reached.
-    pub unreachable: bool,
+    /// While Meta cannot be reached: why.
+    pub unreachable: Option<MetaOutage>,
     /// While the path to Meta is broken: what comes instead of Meta's answers.
-    pub path_broken: Option<String>,
+    pub path_broken: Option<MetaOutage>,
     /// When the next day of the warm-up begins, while the share of this day is spent.
     pub warm_up_until: Option<UnixMs>,
 }
@@ -560,22 +560,21 @@ impl<L: Lane> Runner<L> {
 
     /// Updates the health of the path to Meta by an outcome. If the path is broken, gives all messages back.
     fn update_path(&mut self, outcome: &Outcome, began: Instant, now: Instant) {
-        let (line, path) = (&self.state.line.id, &mut self.state.path);
         match outcome.cause() {
             None | Some(Cause::Meta { .. }) => {
-                if path.answered(now) {
-                    info!(line.id = %line, "meta answers messages again");
+                if self.state.path_answered(now) {
+                    info!(line.id = %self.state.line.id, "Meta answers messages again");
                     self.lane.wake();
                 }
             }
-            Some(Cause::Unreachable(_)) => path.not_written(began),
+            Some(Cause::Unreachable(_)) => self.state.path.not_written(began),
             Some(Cause::Unanswered(cause)) => {
-                if let Some(pause) = path.unanswered(began, now, cause, rand::random()) {
+                if let Some(pause) = self.state.path_unanswered(began, now, cause) {
                     warn!(
-                        line.id = %line,
+                        line.id = %self.state.line.id,
                         cause,
                         pause_ms = pause.as_millis() as u64,
-                        "the path to meta is broken: the line sends nothing until meta answers; \
+                        "the path to Meta is broken: the line sends nothing until Meta answers; \
                          look at the proxy and the network, and at Meta's status page"
                     );
                     self.give_back_all();
@@ -594,7 +593,7 @@ impl<L: Lane> Runner<L> {
         if let Some(result) = probe.result()
             && self.state.path.apply_probe(result, now, rand::random())
         {
-            info!(line.id = %line.id, "meta answers again: one message is sent before the others");
+            debug!(line.id = %line.id, "Meta answered a probe: trying one message before the others");
             self.lane.wake();
         }
         if self.state.path.probe_at().is_some_and(|at| now >= at)
@@ -613,8 +612,8 @@ impl<L: Lane> Runner<L> {
     }
 
     fn unreachable(&mut self, now: Instant, cause: &str) {
-        let Some(pause) = self.state.unreachable(now) else { return };
-        warn!(line.id = %self.state.line.id, pause_ms = pause.as_millis() as u64, cause, "meta cannot be reached");
+        let Some(pause) = self.state.not_reached(now, cause) else { return };
+        warn!(line.id = %self.state.line.id, pause_ms = pause.as_millis() as u64, cause, "Meta cannot be reached");
         self.give_back_all();
     }
 
@@ -622,7 +621,7 @@ impl<L: Lane> Runner<L> {
     fn reroute(&mut self) {
         let Some(until) = self.state.reroute() else { return };
         let (store, waba) = (self.store.clone(), self.state.line.waba.clone());
-        warn!(waba.id = %waba, "meta takes marketing of this waba only through the marketing messages api: it is sent \
+        warn!(waba.id = %waba, "Meta takes marketing of this waba only through the marketing messages api: it is sent \
             through it from now on; set waba.marketing_api");
         self.background.push(Box::pin(async move {
             // If this fails, other lines get the same answer from Meta and store it then.
@@ -738,8 +737,8 @@ impl<L: Lane> Runner<L> {
             unstored: self.lane.unstored(),
             ready,
             accepted: self.accepted,
-            unreachable: self.state.is_unreachable(),
-            path_broken: self.state.path.stopped_by().map(str::to_owned),
+            unreachable: self.state.unreachable(now).cloned(),
+            path_broken: self.state.path_broken(now),
             warm_up_until: self.state.warm_up_spent_until(),
         };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;

@@ -25,8 +25,31 @@ use crate::{
     telemetry::metrics::LineStop,
 };
 
+/// A line that cannot reach Meta and has messages to send tries again within this time after its pause, even if each
+/// attempt to connect takes its whole timeout. Later the line has nothing to send, and whether Meta can be reached is
+/// not known.
+const UNTRIED: Duration = Duration::from_secs(60);
+
 /// The first and the longest pause of the line while Meta is unreachable.
 const UNREACHABLE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// Why a line does not get through to Meta.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetaOutage {
+    /// The error, or what came instead of Meta's answer.
+    pub cause: String,
+    /// When it began.
+    pub since: UnixMs,
+}
+
+/// Meta could not be reached by the last attempt.
+struct Unreachable {
+    outage: MetaOutage,
+    /// Pauses in a row.
+    pauses: u32,
+    /// The end of the last pause.
+    paused_until: Instant,
+}
 
 /// The state of one line.
 pub struct LineState {
@@ -49,10 +72,10 @@ pub struct LineState {
     /// to this line has set it.
     rerouted_until: Option<UnixMs>,
     signals: watch::Receiver<Arc<RunnerSignals>>,
-    /// Pauses in a row because Meta was unreachable.
-    pauses: u32,
-    /// The end of the line's last pause because Meta was unreachable. `None` if the last attempt reached Meta.
-    paused_until: Option<Instant>,
+    /// Since when the path to Meta is broken, if it is.
+    broken_since: Option<UnixMs>,
+    /// `None` if the last attempt reached Meta.
+    unreachable: Option<Unreachable>,
 }
 
 impl LineState {
@@ -79,8 +102,8 @@ impl LineState {
             path: PathHealth::default(),
             warm_up,
             signals,
-            pauses: 0,
-            paused_until: None,
+            broken_since: None,
+            unreachable: None,
         }
     }
 
@@ -134,20 +157,41 @@ impl LineState {
         match stop {
             LineStop::Paused => self.holds.line_paused(&self.signals.borrow()),
             LineStop::Held => self.holds.line_held(&self.signals.borrow(), clock).map(Some),
-            LineStop::PathBroken => self.path.is_stopped().then_some(None),
-            LineStop::Unreachable => self.paused_until(now).map(|_| None),
+            LineStop::PathBroken => self.path_broken(now).map(|outage| Some(outage.since)),
+            LineStop::Unreachable => self.unreachable(now).map(|outage| Some(outage.since)),
             LineStop::WarmUp => self.warm_up_spent_until().map(|_| None),
         }
     }
 
     /// The end of the line's pause because Meta is unreachable, if it has not passed.
     pub fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.paused_until.filter(|until| now < *until)
+        self.unreachable.as_ref().map(|unreachable| unreachable.paused_until).filter(|until| now < *until)
     }
 
-    /// Whether the last attempt did not reach Meta.
-    pub fn is_unreachable(&self) -> bool {
-        self.paused_until.is_some()
+    /// Why Meta cannot be reached, from the first attempt that failed until one that succeeds.
+    pub fn unreachable(&self, now: Instant) -> Option<&MetaOutage> {
+        let Unreachable { outage, paused_until, .. } = self.unreachable.as_ref()?;
+        (now < *paused_until + UNTRIED).then_some(outage)
+    }
+
+    /// Why the path to Meta is broken, from its first stop until Meta answers a message.
+    pub fn path_broken(&self, now: Instant) -> Option<MetaOutage> {
+        let cause = self.path.broken_by(now)?.to_owned();
+        Some(MetaOutage { cause, since: self.broken_since? })
+    }
+
+    /// Records that Meta answered an attempt. Returns whether that ends an outage of the path.
+    pub fn path_answered(&mut self, now: Instant) -> bool {
+        self.broken_since = None;
+        self.path.answered(now)
+    }
+
+    /// Records that the attempt that began at `began` was unanswered, because of `cause`. If that stops the line,
+    /// returns the pause before the next probe.
+    pub fn path_unanswered(&mut self, began: Instant, now: Instant, cause: &str) -> Option<Duration> {
+        let pause = self.path.unanswered(began, now, cause, rand::random())?;
+        self.broken_since.get_or_insert_with(|| self.clock.now());
+        Some(pause)
     }
 
     /// Whether a scope is held at `now`.
@@ -208,21 +252,26 @@ impl LineState {
         self.clearance.set_rate(rate, now);
     }
 
-    /// Records that Meta was unreachable. Returns the pause, or `None` if the line pauses already.
-    pub fn unreachable(&mut self, now: Instant) -> Option<Duration> {
+    /// Records that Meta was unreachable, because of `cause`. Returns the pause, or `None` if the line pauses already.
+    pub fn not_reached(&mut self, now: Instant, cause: &str) -> Option<Duration> {
         if self.paused_until(now).is_some() {
             return None; // The attempt was in flight together with the one that started the pause.
         }
         let (first, longest) = UNREACHABLE_PAUSE;
-        let pause = (first * 2u32.saturating_pow(self.pauses.min(16))).min(longest);
-        self.pauses = self.pauses.saturating_add(1);
-        self.paused_until = Some(now + pause);
+        let pauses = self.unreachable.as_ref().map_or(0, |unreachable| unreachable.pauses);
+        let pause = (first * 2u32.saturating_pow(pauses.min(16))).min(longest);
+        let since = self.unreachable(now).map_or_else(|| self.clock.now(), |outage| outage.since);
+        self.unreachable = Some(Unreachable {
+            outage: MetaOutage { cause: cause.to_owned(), since },
+            pauses: pauses.saturating_add(1),
+            paused_until: now + pause,
+        });
         Some(pause)
     }
 
     /// Records that an attempt reached Meta.
     pub fn reached(&mut self) {
-        (self.pauses, self.paused_until) = (0, None);
+        self.unreachable = None;
     }
 }
 

@@ -218,18 +218,23 @@ fn each_line_with_work_has_one_reason() {
     assert_eq!(on_line(work("3001", 5, 0, held)), (WaitReason::LineBlocked, Some(LATER), Some(MetaCode(131_031))));
     assert_eq!(on_line(work("3001", 5, 0, LineSnapshot::default())), (WaitReason::NoWorker, None, None));
     let mut unreachable = sending(72.0);
-    unreachable.report.as_mut().expect("a report").unreachable = true;
-    assert_eq!(on_line(work("3001", 0, 5, unreachable)), (WaitReason::BackingOff, None, None));
+    let report = unreachable.report.as_mut().expect("a report");
+    (report.unreachable, report.unreachable_because) = (true, Some("connection refused".to_owned()));
+    assert_eq!(on_line(work("3001", 0, 5, unreachable.clone())), (WaitReason::BackingOff, None, None));
     let mut broken = sending(72.0);
     broken.report.as_mut().expect("a report").path_broken = Some("HTTP 503 with 312 bytes".to_owned());
     assert_eq!(on_line(work("3001", 5, 0, broken.clone())), (WaitReason::PathBroken, None, None));
     let mut warming_up = sending(72.0);
     warming_up.report.as_mut().expect("a report").warm_up_until = Some(LATER);
     assert_eq!(on_line(work("3001", 5, 0, warming_up)), (WaitReason::WarmUp, Some(LATER), None));
-    let text =
-        &waiting_for(&record(CampaignState::Running), None, &Stops::default(), &[work("3001", 5, 0, broken)], NOW)[0]
-            .text;
-    assert_eq!(text, "the path to meta is broken: HTTP 503 with 312 bytes");
+    for (now, expected) in [
+        (unreachable, "Meta can't be reached: connection refused"),
+        (broken, "the path to Meta is broken: HTTP 503 with 312 bytes"),
+    ] {
+        let lines = [work("3001", 5, 0, now)];
+        let waits = waiting_for(&record(CampaignState::Running), None, &Stops::default(), &lines, NOW);
+        assert_eq!(waits[0].text, expected);
+    }
 
     let lines = [
         work("3001", 5, 0, sending(72.0)),

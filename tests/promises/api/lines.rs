@@ -28,6 +28,7 @@ impl Api {
             rate,
             throttled: false,
             unreachable: false,
+            unreachable_because: None,
             path_broken: None,
             since: None,
             warm_up_until: None,

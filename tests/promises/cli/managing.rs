@@ -242,15 +242,17 @@ async fn everything_is_paused_and_resumed() {
     assert_eq!(bodies, [json!({}), json!({ "business": "1001" }), json!({})]);
 }
 
+/// The line 3001, at `rate`.
+fn line(rate: f64, state: &str) -> Value {
+    json!({
+        "id": "3001", "waba": "2001", "name": "sales", "display": "+54 9 11 5555 0001", "state": state,
+        "messages_per_second": rate, "configured": 80.0, "allowed_now": 72.0, "owner": "w1", "in_flight": 3,
+        "accepted_per_second": 71.9, "throttled": false, "paused": false, "holds": [], "backlog": 1200,
+    })
+}
+
 #[tokio::test]
 async fn lines_are_listed_and_changed() {
-    let line = |rate: f64, state: &str| {
-        json!({
-            "id": "3001", "waba": "2001", "name": "sales", "display": "+54 9 11 5555 0001", "state": state,
-            "messages_per_second": rate, "configured": 80.0, "allowed_now": 72.0, "owner": "w1", "in_flight": 3,
-            "accepted_per_second": 71.9, "throttled": false, "paused": false, "holds": [], "backlog": 1200,
-        })
-    };
     let server = Server::start([
         ("GET /v1/lines", Answer::Json(200, json!({ "lines": [line(80.0, "sending")], "next": null }))),
         ("GET /v1/lines/3001", Answer::Json(200, line(80.0, "sending"))),
@@ -306,17 +308,21 @@ async fn businesses_are_listed_with_what_is_left_of_their_limits() {
 async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
     let page = |id: &str, next: Option<&str>| Answer::Json(200, json!({ "holds": [hold(id)], "next": next }));
     let template = "template:2001/spring_sale/es_AR";
+    let mut broken = line(80.0, "path_broken");
+    (broken["path_broken"], broken["since"]) = (json!("HTTP 503"), json!("2026-11-22T17:00:00Z"));
     let lifted = |id: &str, changed| Answer::Json(200, json!({ "id": id, "changed": changed }));
     let server = Server::start([
         ("GET /v1/holds", page("line:3001", Some("line:3001"))),
         ("GET /v1/holds?cursor=line%3A3001", page(template, None)),
+        ("GET /v1/lines", Answer::Json(200, json!({ "lines": [broken], "next": null }))),
         ("POST /v1/holds/line:3001/lift", lifted("line:3001", true)),
         ("POST /v1/holds/template:2001%2Fspring_sale%2Fes_AR/lift", lifted(template, false)),
     ])
     .await;
     let ran = server.run(&["hold", "list"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    for text in ["line:3001", template, "131048", "restricted", "probe, operator"] {
+    let outage = "The path to Meta is broken: HTTP 503, on line 3001 (since 2026-11-22T17:00:00Z)";
+    for text in ["line:3001", template, "131048", "restricted", "probe, operator", outage] {
         assert!(ran.out.contains(text), "{text}: {ran:?}");
     }
     assert_eq!(

@@ -185,3 +185,31 @@ async fn a_path_without_responses_gets_few_messages() {
     let lost = u64::from(lost);
     assert_eq!((of(State::Unknown), of(State::Accepted)), (lost, 300 - lost));
 }
+
+#[tokio::test]
+async fn an_unreachable_meta_is_reported_with_the_error_from_the_first_attempt_on() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let id = world::campaign(&store, &["3001"], 300, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    world::know_messaging_limits(&store, &["1001"]).await;
+    let lines = [world::line("3001", 100.0)];
+    let worker = TestWorker::start("w1", &redis, "http://127.0.0.1:9", &lines, world::settings()).await;
+    let report = async || store.reports(&["3001".into()]).await.expect("redis").remove(0);
+    let is_unreachable = async || report().await.is_some_and(|report| report.unreachable);
+    support::until("Meta is unreachable", is_unreachable).await;
+    let first = report().await.expect("a report");
+    let because = first.unreachable_because.as_deref().expect("an error");
+    assert!(because.to_lowercase().contains("connection refused"), "{because}");
+    let mut at = first.at;
+    // The pauses between the attempts are half a second, one, two, and four.
+    while at.since(first.at) < Duration::from_secs(4) {
+        let report = report().await.expect("a report");
+        assert_eq!((report.unreachable, report.since), (true, first.since));
+        let stopped = "pregon_lines_stopped{reason=\"unreachable\"} 1";
+        assert!(worker.metrics().lines().any(|line| line == stopped), "{}", worker.metrics());
+        at = report.at;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    worker.stop().await;
+}

@@ -179,7 +179,7 @@ async fn a_failed_read_is_classified_by_its_cause() {
     let line = LineId::from("3001");
     let refusing = Server::answering(http("401 Unauthorized", fixture!("error_without_data.json"))).await;
     let error = refusing.client().line(&line, &token()).await.expect_err("refused");
-    let refused = "line 3001: meta refused: code 190 (Access token expired or invalid): Error validating access token";
+    let refused = "line 3001: Meta refused: code 190 (Access token expired or invalid): Error validating access token";
     assert_eq!(error.to_string(), refused);
 
     for (status, body) in [("502 Bad Gateway", "<html>"), ("200 OK", "<html>"), ("200 OK", "{}"), ("302 Found", "")] {
@@ -214,5 +214,5 @@ async fn an_unpause_returns_what_meta_says() {
     }
     let refused = Server::answering(http("400 Bad Request", r#"{"error":{"code":100,"message":"too early"}}"#)).await;
     let error = refused.client().unpause_template("9001", &token()).await.expect_err("a refusal");
-    assert!(error.to_string().starts_with("template 9001: meta refused: code 100"), "{error}");
+    assert!(error.to_string().starts_with("template 9001: Meta refused: code 100"), "{error}");
 }

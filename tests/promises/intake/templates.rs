@@ -143,8 +143,8 @@ async fn a_template_hold_names_metas_status_and_a_remedy() {
     let scope = HoldScope::Template { waba: "2001".into(), name: "order_update".into(), language: "es_AR".into() };
     let now = store.time().await.expect("redis");
     for (status, message) in [
-        ("PENDING", "meta lists it as PENDING, under review by Meta: wait until it is approved"),
-        ("REJECTED", "meta lists it as REJECTED by Meta (INVALID_FORMAT): edit it in WhatsApp Manager"),
+        ("PENDING", "Meta lists it as PENDING, under review by Meta: wait until it is approved"),
+        ("REJECTED", "Meta lists it as REJECTED by Meta (INVALID_FORMAT): edit it in WhatsApp Manager"),
     ] {
         let mut template = item("positional");
         template["status"] = json!(status);

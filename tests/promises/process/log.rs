@@ -166,7 +166,7 @@ async fn throttling_and_doubts_of_a_line_are_logged_once() {
     let installation = Installation::new(&redis, &meta.url(), &[("3001", 200.0)], "");
     let server = installation.serve("all", "api,dispatch").await;
     server.api().campaign(&["3001"], FIRST..FIRST + 20_000, json!({})).await;
-    logged(&server, "meta throttles the line").await;
+    logged(&server, "Meta throttles the line").await;
     throttles.store(false, Ordering::Relaxed);
     logged(&server, "the line has its full rate again").await;
     is_silent.store(true, Ordering::Relaxed);
@@ -176,10 +176,62 @@ async fn throttling_and_doubts_of_a_line_are_logged_once() {
         page.lines().any(|line| line.strip_prefix(of_line).is_some_and(|n| n.parse::<f64>().expect("a number") > 10.0))
     };
     until("some are in doubt", in_doubt).await;
-    for message in ["meta throttles the line", "the line has its full rate again", "messages are in doubt"] {
+    for message in ["Meta throttles the line", "the line has its full rate again", "messages are in doubt"] {
         let found = lines(&server, message);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0]["line.id"], "3001");
     }
     assert!(!server.log().contains("Some("), "{}", server.log());
+}
+
+/// Meta behind a proxy that answers messages itself while `is_broken`, and lets reads through.
+struct ReadsOnly {
+    is_broken: Arc<AtomicBool>,
+}
+
+impl Conduct for ReadsOnly {
+    fn send(&mut self, sent: Sent, _: &Courier) -> Reply {
+        let answer = match self.is_broken.load(Ordering::Relaxed) {
+            true => Answer::Html(503),
+            false => accepted(&sent.to, &wamid(&sent.to, 1)),
+        };
+        Reply::of(answer, Duration::from_millis(2))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_path_is_told_from_its_beginning_until_a_message_is_answered() {
+    let (redis, is_broken) = (TestRedis::start().await, Arc::new(AtomicBool::new(true)));
+    let meta = Meta::start(ReadsOnly { is_broken: is_broken.clone() }, seed());
+    let installation = Installation::new(&redis, &meta.url(), &[("3001", 100.0)], "");
+    // A new owner of the line would begin anew.
+    let installation = installation.replaced("lease = \"3s\"", "lease = \"30s\"");
+    let server = installation.serve("all", "api,dispatch").await;
+    let api = server.api();
+    let id = api.campaign(&["3001"], FIRST..FIRST + 100, json!({})).await;
+    let waiting = async || api.get(&format!("campaigns/{id}")).await["statistics"]["waiting_for"][0].clone();
+    let held = async || {
+        let page = server.ops("metrics").await.1;
+        let held = page.lines().find_map(|line| line.strip_prefix("pregon_held_seconds{line=\"3001\"} "));
+        held.expect("the series").parse::<f64>().expect("a number")
+    };
+    until("the campaign waits for the path", async || waiting().await["reason"] == "path_broken").await;
+    let (first, tried) = (waiting().await, meta.requests());
+    let text = first["text"].as_str().expect("a text");
+    assert!(text.starts_with("the path to Meta is broken: HTTP 503 with "), "{text}");
+    let mut before = held().await;
+    // Each time Meta answers a probe, and the proxy the message that follows.
+    while meta.requests() < tried + 3 {
+        let (waiting, held) = (waiting().await, held().await);
+        assert_eq!((&waiting["reason"], &waiting["since"]), (&first["reason"], &first["since"]), "{waiting}");
+        assert!(held >= before, "{held} after {before}");
+        before = held;
+    }
+    let line = api.get("lines/3001").await;
+    assert_eq!((&line["state"], &line["since"]), (&json!("path_broken"), &first["since"]), "{line}");
+    assert_eq!(lines(&server, "Meta answers"), Vec::<Value>::new());
+
+    is_broken.store(false, Ordering::Relaxed);
+    until("the line is as before", async || api.get("lines/3001").await["since"].is_null()).await;
+    assert_eq!((held().await, lines(&server, "Meta answers messages again").len()), (0.0, 1));
 }

@@ -363,6 +363,7 @@ async fn lines_and_holds(recorder: &mut Recorder) {
         rate: 80.0,
         throttled: false,
         unreachable: false,
+        unreachable_because: None,
         path_broken: None,
         since: None,
         warm_up_until: None,

@@ -225,7 +225,7 @@ async fn a_pause_for_quality_ends_by_itself() {
     let id = stage.campaign().await;
     stage.control("template", json!({"status": "PAUSED", "for": "4s"})).await;
     // A refused message (132015) may hold the template before the webhook does.
-    let by_webhook = |hold: &Value| hold["reason"].as_str().is_some_and(|reason| reason.starts_with("meta says"));
+    let by_webhook = |hold: &Value| hold["reason"].as_str().is_some_and(|reason| reason.starts_with("Meta says"));
     let hold = stage.wait_for_hold(TEMPLATE, by_webhook).await;
     let at = |field: &str| UnixMs::parse(hold[field].as_str().expect("a time")).expect("a time");
     assert_eq!(at("until").since(at("since")), Duration::from_secs(3 * 3_600 + 60), "{hold}");

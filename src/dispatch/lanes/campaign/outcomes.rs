@@ -78,7 +78,7 @@ impl CampaignLane {
         let (store, reason, details) = (self.calls.store.clone(), cause.reason(), cause.details().to_owned());
         self.background.push(Box::pin(async move {
             if let Err(error) = store.note_details(part, reason, &details).await {
-                warn!(part = %part, code = reason.code().map(|code| code.0), %error, "the error text of meta could not be stored");
+                warn!(part = %part, code = reason.code().map(|code| code.0), %error, "the error text of Meta could not be stored");
             }
         }));
     }

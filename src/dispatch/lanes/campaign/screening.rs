@@ -187,7 +187,7 @@ impl Filter {
                 }
             }
             info!(business.id = %business, suppressed, withheld, bytes = people.num_bits() / 8, "suppressed people, and \
-                people from whom meta withholds marketing, loaded");
+                people from whom Meta withholds marketing, loaded");
             self.people = Some(people);
         }
         self.position = position;

@@ -219,6 +219,8 @@ pub enum WaitReason {
     Token,
     /// No worker serves the line.
     NoWorker,
+    /// No worker will serve the line, because no process lists it.
+    LineUnlisted,
     /// The worker of the line lacks a feature that the campaign requires: its release is too old.
     NewerRelease,
     /// Redis does not answer: the counts are the last ones that were read.
@@ -254,6 +256,7 @@ impl WaitReason {
         WaitReason::Platform,
         WaitReason::Token,
         WaitReason::NoWorker,
+        WaitReason::LineUnlisted,
         WaitReason::NewerRelease,
         WaitReason::Redis,
         WaitReason::RedisRestarted,
@@ -286,6 +289,11 @@ pub struct Waiting {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub business: Option<BusinessId>,
+    /// How many other running campaigns have messages left on the line and share its rate, at most a second old; absent
+    /// for a reason other than `line_rate` and `throttled`, and if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub other_campaigns: Option<usize>,
     /// A sentence for people.
     #[serde(default)]
     #[schema(required)]
@@ -295,6 +303,15 @@ pub struct Waiting {
 impl Waiting {
     /// A reason about the whole campaign, without a beginning, an end or a code.
     pub fn new(reason: WaitReason, text: impl Into<String>) -> Self {
-        Self { reason, line: None, since: None, until: None, code: None, business: None, text: text.into() }
+        Self {
+            reason,
+            line: None,
+            since: None,
+            until: None,
+            code: None,
+            business: None,
+            other_campaigns: None,
+            text: text.into(),
+        }
     }
 }

@@ -53,7 +53,9 @@ pub fn of(facts: &Facts<'_>) -> Vec<PreflightProblem> {
     let is_listed_as_held = template.iter().any(|problem| problem.code == ProblemCode::TemplateNotApproved);
     problems.extend(template);
     problems.extend(facts.unknown_lines.iter().map(line_not_configured));
-    let waits = facts.forecast.waiting_for.iter().filter_map(of_wait);
+    let is_unknown = |wait: &Waiting| facts.unknown_lines.iter().any(|line| wait.line.as_ref() == Some(line));
+    let is_said = |wait: &Waiting| wait.reason == WaitReason::LineUnlisted && is_unknown(wait);
+    let waits = facts.forecast.waiting_for.iter().filter(|wait| !is_said(wait)).filter_map(of_wait);
     problems.extend(waits.filter(|problem| !(is_listed_as_held && problem.code == ProblemCode::TemplateHeld)));
     problems.extend(limit(facts));
     problems.extend(idle_cap(facts));
@@ -176,6 +178,7 @@ fn of_wait(Waiting { reason, line, until, text, .. }: &Waiting) -> Option<Prefli
         WaitReason::Platform => ProblemCode::PlatformHeld,
         WaitReason::Token => ProblemCode::TokenHeld,
         WaitReason::NoWorker => ProblemCode::NoWorker,
+        WaitReason::LineUnlisted => ProblemCode::LineNotConfigured,
         WaitReason::NewerRelease => ProblemCode::NewerRelease,
         // That Redis is full, or nearly so, is a problem of its own.
         WaitReason::Redis | WaitReason::RedisRestarted | WaitReason::RedisFull | WaitReason::Other => return None,

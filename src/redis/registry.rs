@@ -17,7 +17,8 @@ use super::{Result, Store, data_version, pauses::obedience_of};
 use crate::domain::{CampaignId, CampaignState, Line, LineId, OnDoubt, PartId, State, UnixMs, WabaId};
 
 /// What an operator can do about a line that has work and is listed by no worker.
-pub const UNLISTED_REMEDY: &str = "list the line again ([[line]]) until its campaigns have ended, or cancel them";
+pub const UNLISTED_REMEDY: &str =
+    "list the line again ([[line]]) until its campaigns have ended, or cancel these campaigns";
 
 /// A part with open recipients.
 #[derive(Clone, Debug)]

@@ -179,6 +179,11 @@ impl LineWork {
         self.pending + self.retrying
     }
 
+    /// How many other running campaigns have messages left on the line; `None` if there are none.
+    pub fn other_campaigns(&self) -> Option<usize> {
+        Some(self.others.iter().filter(|other| other.work > 0).count()).filter(|n| *n > 0)
+    }
+
     /// The campaign's share of the line, with this priority.
     pub fn ours(&self, weight: u8) -> LineShare {
         LineShare { work: self.to_send(), weight }

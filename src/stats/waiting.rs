@@ -84,13 +84,13 @@ pub fn would_wait_for(
 
 fn scheduled(record: &CampaignRecord) -> Waiting {
     let start_at = record.campaign.start_at;
-    let text = start_at.map_or("it starts now".to_owned(), |at| format!("it starts at {at}"));
+    let text = start_at.map_or("the campaign starts now".to_owned(), |at| format!("the campaign starts at {at}"));
     Waiting { since: Some(record.changed_at), until: start_at, ..Waiting::new(WaitReason::Schedule, text) }
 }
 
 fn paused(record: &CampaignRecord) -> Waiting {
     let (code, text) = match &record.reason {
-        Some(reason) => (reason.code, format!("it was stopped by an error: {}", reason.details)),
+        Some(reason) => (reason.code, format!("an error paused the campaign: {}", reason.details)),
         None => (None, "the campaign is paused".to_owned()),
     };
     Waiting { since: Some(record.changed_at), code, ..Waiting::new(WaitReason::Paused, text) }
@@ -226,12 +226,14 @@ fn on_line(record: &CampaignRecord, work: &LineWork, grace_period: Option<GraceP
             ..Waiting::new(WaitReason::NoWorker, format!("no worker serves line {line}"))
         },
         Some(Stop::Silent(Silence { since, until })) => {
-            let text = format!("the worker of line {line} does not answer: another one takes the line over");
+            let text = format!(
+                "the worker of line {line} does not answer: another worker takes the line over when the lease has ended"
+            );
             Waiting { since: Some(since), until: Some(until), ..Waiting::new(WaitReason::NoWorker, text) }
         }
         Some(Stop::Unlisted) => {
             let text = format!("no process lists line {line}: {UNLISTED_REMEDY}");
-            Waiting { since: at.served_at, ..Waiting::new(WaitReason::NoWorker, text) }
+            Waiting { since: at.served_at, ..Waiting::new(WaitReason::LineUnlisted, text) }
         }
         Some(Stop::Unreachable(cause)) => {
             let cause = if cause.is_empty() { String::new() } else { format!(": {cause}") };
@@ -260,6 +262,7 @@ fn on_line(record: &CampaignRecord, work: &LineWork, grace_period: Option<GraceP
         }
         None if let Some(closed) = work.closings(now).and_then(|closings| closed(record, &closings)) => closed,
         None if let Some(period) = grace_period.filter(|_| !work.sends_in_grace_period) => redis_restarted(period),
+            other_campaigns: work.other_campaigns(),
         None if is_throttled(work) => Waiting {
             since: report.and_then(|report| report.since),
             ..Waiting::new(WaitReason::Throttled, rate_text(work))
@@ -272,7 +275,11 @@ fn on_line(record: &CampaignRecord, work: &LineWork, grace_period: Option<GraceP
                     format!("the campaign sends at most {rate} a second on line {line}"),
                 )
             },
-            None => Waiting { since: Some(record.changed_at), ..Waiting::new(WaitReason::LineRate, rate_text(work)) },
+            None => Waiting {
+                since: Some(record.changed_at),
+                other_campaigns: work.other_campaigns(),
+                ..Waiting::new(WaitReason::LineRate, rate_text(work))
+            },
         },
         None => {
             let (reason, text) = match work.pending {
@@ -295,13 +302,18 @@ fn is_throttled(work: &LineWork) -> bool {
     work.now.report.as_ref().is_some_and(|report| report.throttled)
 }
 
+    let shared = match work.other_campaigns() {
+        None => String::new(),
+        Some(1) => ", which this campaign shares with another campaign".to_owned(),
+        Some(n) => format!(", which this campaign shares with {n} other campaigns"),
+    };
 fn rate_text(work: &LineWork) -> String {
     let line = &work.line;
     match work.now.rate() {
         Some(rate) if is_throttled(work) => {
-            format!("Meta throttles line {line}: it may send {} a second now", tenth(rate))
+            format!("Meta throttles line {line}, which may send {} a second now{shared}", tenth(rate))
         }
-        Some(rate) => format!("line {line} may send {} a second", tenth(rate)),
+        Some(rate) => format!("line {line} may send {} a second{shared}", tenth(rate)),
         None => format!("the worker of line {line} has not reported its rate yet"),
     }
 }

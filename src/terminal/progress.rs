@@ -150,7 +150,7 @@ mod tests {
             plain(&half_way(), UnixMs(0)),
             "800 of 2,000 · 40.0 % · 79.6/s · 15s left \
              | attempted 800 · accepted 700 · sent 700 · delivered 700 · read 700 · replied 3 \
-             | pending 1,200 · failed 100 | It sends as fast as the rate allows, on line 3001."
+             | pending 1,200 · failed 100 | On line 3001: the campaign sends as fast as the rate allows."
         );
         assert_eq!(
             plain(&Statistics::default(), UnixMs(0)),

@@ -417,7 +417,7 @@ mod tests {
 
  79.6 messages per second, 12m 5s left
 
- It sends as fast as the rate allows, on lines 3001, 3002.";
+ On lines 3001, 3002: the campaign sends as fast as the rate allows.";
         assert_eq!(format!("\n{text}"), wanted);
     }
 

@@ -262,7 +262,7 @@ mod tests {
 ─────────────────────────────────────────────────────────────────────────────────────────
  01JD8Z2V3W4X5Y6Z7A8B9C0D00  the name of a campaign t…  running  50.0 %  71.9/s  9s left
 
- the name of a campaign t…: No worker serves it, on line 3002; start one with `pregon serve`.";
+ the name of a campaign t…: On line 3002: no worker serves the line; start a worker with `pregon serve`.";
         assert_eq!(format!("\n{}", reading(2, 1).text(usize::MAX, "q ends")), wanted);
         let text = reading(0, 0).text(24, "the connection broke");
         assert!(text.contains("to send · the connection broke\n"), "{text}");

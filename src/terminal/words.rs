@@ -131,8 +131,13 @@ pub fn pause(PauseView { business, since }: &PauseView) -> String {
 pub fn waiting_for(waits: &[Waiting]) -> Vec<String> {
     let mut groups: Vec<Vec<&Waiting>> = Vec::new();
     for wait in waits {
-        let alike =
-            |group: &Vec<&Waiting>| group[0].reason == wait.reason && group[0].line.is_some() && wait.line.is_some();
+        // A wait that ends by itself has another remedy than one that does not.
+        let alike = |group: &Vec<&Waiting>| {
+            group[0].reason == wait.reason
+                && group[0].line.is_some()
+                && wait.line.is_some()
+                && group[0].until.is_some() == wait.until.is_some()
+        };
         let n_alike = groups.iter().filter(|group| alike(group)).count();
         let is_full = !has_cause(wait.reason) || n_alike > CAUSES_NAMED_MAX;
         let same = groups.iter().position(|group| alike(group) && group[0].text == wait.text);
@@ -167,15 +172,15 @@ fn sentence(group: &[&Waiting]) -> String {
                 && !wait.text.is_empty()
                 && others.iter().all(|other| other.text == wait.text) =>
         {
-            wait.text.clone() + &lines(group)
+            lines(group) + &wait.text
         }
         [wait] if !wait.text.is_empty() => wait.text.clone(),
-        _ => reason(first.reason).to_owned() + &lines(group),
+        _ => lines(group) + reason(first.reason) + &shared(group),
     };
     let mut letters = what.chars();
     let capital = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
     let times = times(first.reason, group);
-    let remedy = remedy(first).map(|remedy| format!("; {remedy}")).unwrap_or_default();
+    let remedy = remedy(group).map(|remedy| format!("; {remedy}")).unwrap_or_default();
     format!("{capital}{}{times}{remedy}.", letters.as_str())
 }
 
@@ -216,50 +221,59 @@ pub fn end_of_hold(hold: &HoldView) -> String {
 
 fn reason(reason: WaitReason) -> &'static str {
     match reason {
-        WaitReason::Schedule => "it waits for its start time",
-        WaitReason::Paused => "it is paused",
+        WaitReason::Schedule => "the campaign waits for its start time",
+        WaitReason::Paused => "sending is paused",
         WaitReason::AllPaused => "all sending is paused",
-        WaitReason::SendWindow => "its send window is closed",
-        WaitReason::ContactHours => "the contact hours of its recipients are closed",
-        WaitReason::LineRate => "it sends as fast as the rate allows",
-        WaitReason::Throttled => "Meta throttles it",
-        WaitReason::CampaignRate => "it sends as fast as the rate of the campaign allows",
-        WaitReason::WarmUp => "it has sent its messages of this day of the warm-up",
+        WaitReason::SendWindow => "the send window is closed",
+        WaitReason::ContactHours => "the contact hours of the recipients are closed",
+        WaitReason::LineRate => "the campaign sends as fast as the rate allows",
+        WaitReason::Throttled => "the campaign sends as fast as Meta allows now",
+        WaitReason::CampaignRate => "the campaign sends as fast as its own rate allows",
+        WaitReason::WarmUp => "the line is warming up, and has sent its messages of this day",
         WaitReason::PairSpacing => "recipients who just got a message have to wait for the next one",
         WaitReason::BackingOff => "messages that could not be sent wait for their next attempt",
         WaitReason::PathBroken => "the path to Meta is broken",
         WaitReason::TemplatePaused => "the template is paused",
-        WaitReason::LineBlocked => "Meta blocks it",
-        WaitReason::BusinessBlocked => "its business is held",
-        WaitReason::PortfolioLimit => "the messaging limit of its business is used up",
+        WaitReason::LineBlocked => "Meta blocks the line",
+        WaitReason::BusinessBlocked => "the business is held",
+        WaitReason::PortfolioLimit => "the messaging limit of the business is used up",
         WaitReason::Platform => "Meta has an outage",
         WaitReason::Token => "Meta refuses the access token",
-        WaitReason::NoWorker => "no worker serves it",
-        WaitReason::NewerRelease => "it needs a worker of a newer release",
+        WaitReason::NoWorker => "no worker serves the line",
+        WaitReason::LineUnlisted => "no process lists the line",
+        WaitReason::NewerRelease => "the worker has to be of a newer release",
         WaitReason::Redis => "Redis does not answer",
         WaitReason::RedisRestarted => "Redis restarted, and what it may have forgotten is written again first",
         WaitReason::RedisFull => "Redis is full, and refuses every write",
-        WaitReason::Other => "it waits for a reason that this version of pregon does not know",
+        WaitReason::Other => "the campaign waits for a reason that this version of pregon does not know",
     }
 }
 
-fn remedy(wait: &Waiting) -> Option<Cow<'static, str>> {
-    let remedy = match wait.reason {
+/// What ends the wait of a group, as far as its text does not say so.
+fn remedy(group: &[&Waiting]) -> Option<Cow<'static, str>> {
+    let Waiting { reason, line, until, business, .. } = group[0];
+    let remedy = match reason {
         WaitReason::AllPaused => {
-            let business = wait.business.as_ref().map(|business| format!(" --business {business}"));
-            return Some(format!("`pregon resume{}` resumes it", business.unwrap_or_default()).into());
+            let business = business.as_ref().map(|business| format!(" --business {business}"));
+            return Some(format!("`pregon resume{}` resumes sending", business.unwrap_or_default()).into());
         }
-        WaitReason::Paused if wait.line.is_some() => Some("`pregon line resume` resumes it"),
-        WaitReason::Paused => Some("`pregon campaign resume` resumes it"),
-        WaitReason::BusinessBlocked => Some("see WhatsApp Manager for the reason; `pregon hold lift` lifts it"),
-        WaitReason::TemplatePaused | WaitReason::LineBlocked => Some("see WhatsApp Manager for the reason"),
-        WaitReason::Token => Some("put a valid one into the configuration"),
-        WaitReason::PortfolioLimit => Some("`pregon business list` shows its limit"),
-        WaitReason::NoWorker => Some("start one with `pregon serve`"),
-        WaitReason::Redis => Some("nothing is sent until it is back"),
-        WaitReason::RedisFull => Some("give it more memory: full, it also refuses to delete campaigns"),
-        WaitReason::PathBroken => Some("check the network, the proxy and https://metastatus.com"),
-        WaitReason::Throttled => Some("if that lasts, lower its rate with `pregon line rate`"),
+        WaitReason::Paused if let Some(line) = line => {
+            let id = if group.len() == 1 { line.as_str() } else { "ID" };
+            return Some(format!("`pregon line resume {id}` resumes the line").into());
+        }
+        WaitReason::Paused => "`pregon campaign resume` resumes the campaign",
+        WaitReason::BusinessBlocked => "see WhatsApp Manager for the reason; `pregon hold lift` lifts the hold",
+        WaitReason::TemplatePaused | WaitReason::LineBlocked => "see WhatsApp Manager for the reason",
+        WaitReason::Token => "put a valid token into the configuration",
+        WaitReason::PortfolioLimit => "`pregon business list` shows the limit",
+        WaitReason::NoWorker if until.is_some() => "if no other worker runs, start one with `pregon serve`",
+        WaitReason::NoWorker => "start a worker with `pregon serve`",
+        // The text for a single line has the remedy.
+        WaitReason::LineUnlisted if group.len() > 1 => "list the lines again ([[line]]), or cancel the campaign",
+        WaitReason::Redis => "nothing is sent until Redis is back",
+        WaitReason::RedisFull => "give Redis more memory: full, it also refuses to delete campaigns",
+        WaitReason::PathBroken => "check the network, the proxy and https://metastatus.com",
+        WaitReason::Throttled => "if that lasts, lower the rate of the line with `pregon line rate`",
         WaitReason::Schedule
         | WaitReason::SendWindow
         | WaitReason::ContactHours
@@ -269,22 +283,31 @@ fn remedy(wait: &Waiting) -> Option<Cow<'static, str>> {
         | WaitReason::PairSpacing
         | WaitReason::BackingOff
         | WaitReason::Platform
+        | WaitReason::LineUnlisted
         | WaitReason::NewerRelease
         | WaitReason::RedisRestarted
-        | WaitReason::Other => None,
+        | WaitReason::Other => return None,
     };
-    remedy.map(Cow::from)
+    Some(remedy.into())
 }
 
-/// `, on lines 3001, 3002 and 5 more`
+/// `on lines 3001, 3002 and 5 more: `
 fn lines(group: &[&Waiting]) -> String {
     let lines: Vec<_> = group.iter().filter_map(|wait| wait.line.as_ref()).map(|line| line.as_str()).collect();
     let named = lines[..lines.len().min(LINES_NAMED_MAX)].join(", ");
     match lines.len() {
         0 => String::new(),
-        1 => format!(", on line {named}"),
-        n if n <= LINES_NAMED_MAX => format!(", on lines {named}"),
-        n => format!(", on lines {named} and {} more", n - LINES_NAMED_MAX),
+        1 => format!("on line {named}: "),
+        n if n <= LINES_NAMED_MAX => format!("on lines {named}: "),
+        n => format!("on lines {named} and {} more: ", n - LINES_NAMED_MAX),
+    }
+}
+
+/// The maximum number of other campaigns on a line of the group; empty if there are none.
+fn shared(group: &[&Waiting]) -> String {
+    match group.iter().filter_map(|wait| wait.other_campaigns).max() {
+        None => String::new(),
+        Some(n) => format!(", together with up to {}", counted(n as u64, "other campaign")),
     }
 }
 
@@ -348,13 +371,18 @@ mod tests {
                 until,
                 ..wait("line_blocked", Some("3009"), "line 3009 is held: restricted")
             },
-            wait("line_rate", Some("3002"), "line 3002 may send 72 a second"),
+            Waiting {
+                other_campaigns: Some(2),
+                ..wait("line_rate", Some("3002"), "line 3002 may send 72 a second, which this campaign shares with …")
+            },
             wait("no_worker", Some("3003"), "no worker serves line 3003"),
-            Waiting { until, ..wait("schedule", None, "it starts at 1970-01-01T00:00:01Z") },
-            wait("paused", None, "it was stopped by an error: parameters do not match"),
+            Waiting { until, ..wait("no_worker", Some("3005"), "the worker of line 3005 does not answer") },
+            wait("line_unlisted", Some("3006"), "no process lists line 3006: list the line again ([[line]])"),
+            Waiting { until, ..wait("schedule", None, "the campaign starts at 1970-01-01T00:00:01Z") },
+            wait("paused", None, "an error paused the campaign: parameters do not match"),
             wait("paused", Some("3001"), "line 3001 is paused"),
             wait("full_moon", Some("3001"), ""),
-            wait("throttled", Some("3004"), "Meta throttles line 3004: it may send 36 a second now"),
+            wait("throttled", Some("3004"), "Meta throttles line 3004, which may send 36 a second now"),
             Waiting { until, ..wait("send_window", None, "messages leave only from 09:00 to 20:00 (America/Bogota)") },
             wait("all_paused", None, "an operator paused all sending"),
             Waiting {
@@ -365,23 +393,33 @@ mod tests {
         assert_eq!(
             waiting_for(&waits),
             [
-                "It sends as fast as the rate allows, on lines 3001, 3002.",
+                "On lines 3001, 3002: the campaign sends as fast as the rate allows, together with up to 2 other \
+                 campaigns.",
                 "Line 3009 is held: restricted (since 1970-01-01T00:00:00Z, until 1970-01-01T00:00:01Z); see WhatsApp \
                  Manager for the reason.",
-                "No worker serves line 3003; start one with `pregon serve`.",
-                "It starts at 1970-01-01T00:00:01Z.",
-                "It was stopped by an error: parameters do not match; `pregon campaign resume` resumes it.",
-                "Line 3001 is paused; `pregon line resume` resumes it.",
-                "It waits for a reason that this version of pregon does not know, on line 3001.",
-                "Meta throttles line 3004: it may send 36 a second now; if that lasts, lower its rate with \
-                 `pregon line rate`.",
+                "No worker serves line 3003; start a worker with `pregon serve`.",
+                "The worker of line 3005 does not answer (until 1970-01-01T00:00:01Z); if no other worker runs, start \
+                 one with `pregon serve`.",
+                "No process lists line 3006: list the line again ([[line]]).",
+                "The campaign starts at 1970-01-01T00:00:01Z.",
+                "An error paused the campaign: parameters do not match; `pregon campaign resume` resumes the campaign.",
+                "Line 3001 is paused; `pregon line resume 3001` resumes the line.",
+                "On line 3001: the campaign waits for a reason that this version of pregon does not know.",
+                "Meta throttles line 3004, which may send 36 a second now; if that lasts, lower the rate of the line \
+                 with `pregon line rate`.",
                 "Messages leave only from 09:00 to 20:00 (America/Bogota); sending goes on at 1970-01-01T00:00:01Z.",
-                "An operator paused all sending; `pregon resume` resumes it.",
-                "An operator paused all sending of business 1001; `pregon resume --business 1001` resumes it.",
+                "An operator paused all sending; `pregon resume` resumes sending.",
+                "An operator paused all sending of business 1001; `pregon resume --business 1001` resumes sending.",
             ]
         );
         let many: Vec<_> = ["1", "2", "3", "4", "5", "6"].map(|line| wait("line_rate", Some(line), "x")).into();
-        assert_eq!(waiting_for(&many), ["It sends as fast as the rate allows, on lines 1, 2, 3, 4 and 2 more."]);
+        assert_eq!(
+            waiting_for(&many),
+            ["On lines 1, 2, 3, 4 and 2 more: the campaign sends as fast as the rate allows."]
+        );
+        let unlisted: Vec<_> = ["1", "2"].map(|line| wait("line_unlisted", Some(line), "x")).into();
+        let text = "On lines 1, 2: no process lists the line; list the lines again ([[line]]), or cancel the campaign.";
+        assert_eq!(waiting_for(&unlisted), [text]);
         assert!(waiting_for(&[]).is_empty());
     }
 
@@ -398,17 +436,17 @@ mod tests {
             waiting_for(&waits),
             [
                 format!(
-                    "The path to Meta is broken: HTTP 503, on lines 3002, 3001 (since 1970-01-01T00:00:01Z){remedy}"
+                    "On lines 3002, 3001: the path to Meta is broken: HTTP 503 (since 1970-01-01T00:00:01Z){remedy}"
                 ),
-                format!("The path to Meta is broken: timeout, on line 3003 (since 1970-01-01T00:00:03Z){remedy}"),
+                format!("On line 3003: the path to Meta is broken: timeout (since 1970-01-01T00:00:03Z){remedy}"),
             ]
         );
         let many: Vec<_> = (1..=9).map(|at| broken(at, &format!("HTTP 503 with {at} bytes"))).collect();
         let sentences = waiting_for(&many);
-        let others = "The path to Meta is broken, on lines 3004, 3005, 3006, 3007 and 2 more (since";
+        let others = "On lines 3004, 3005, 3006, 3007 and 2 more: the path to Meta is broken (since";
         assert!(sentences.len() == 4 && sentences[3].starts_with(others), "{sentences:?}");
         let unreachable = wait("backing_off", Some("3001"), "Meta can't be reached: connection refused");
-        assert_eq!(waiting_for(&[unreachable]), ["Meta can't be reached: connection refused, on line 3001."]);
+        assert_eq!(waiting_for(&[unreachable]), ["On line 3001: Meta can't be reached: connection refused."]);
     }
 
     #[test]

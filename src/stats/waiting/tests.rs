@@ -11,9 +11,12 @@ use crate::{
         hours::{Holidays, Hours},
         windows::Windows,
     },
-    stats::line::{
-        LineSnapshot,
-        tests::{hold, sending},
+    stats::{
+        line::{
+            LineSnapshot,
+            tests::{hold, sending},
+        },
+        share::LineShare,
     },
 };
 
@@ -246,6 +249,51 @@ fn each_line_with_work_has_one_reason() {
 }
 
 #[test]
+fn a_line_without_a_worker_has_the_remedy_that_fits() {
+    let waiting = |now: LineSnapshot| {
+        let work = work("3001", 5, 0, now);
+        let waiting = waiting_for(&record(CampaignState::Running), None, &Stops::default(), &[work], NOW).remove(0);
+        (waiting.reason, waiting.until, waiting.text)
+    };
+    let unserved = LineSnapshot::default();
+    assert_eq!(waiting(unserved.clone()), (WaitReason::NoWorker, None, "no worker serves line 3001".into()));
+    let (reason, until, text) = waiting(LineSnapshot { unlisted: true, ..unserved });
+    assert_eq!((reason, until), (WaitReason::LineUnlisted, None));
+    assert!(text.starts_with("no process lists line 3001: list the line again"), "{text}");
+    let silence = Some(Silence { since: NOW, until: LATER });
+    let (reason, until, text) = waiting(LineSnapshot { silence, ..sending(72.0) });
+    assert_eq!((reason, until), (WaitReason::NoWorker, Some(LATER)));
+    assert!(text.contains("another worker takes the line over"), "{text}");
+}
+
+#[test]
+fn a_line_at_its_rate_says_how_many_campaigns_share_it() {
+    let waiting = |others: &[u64], throttled: bool| {
+        let others = others.iter().map(|work| LineShare { work: *work, weight: 5 }).collect();
+        let mut work = LineWork { others, ..work("3001", 5, 0, sending(72.0)) };
+        work.now.report.as_mut().expect("a report").throttled = throttled;
+        let waiting = waiting_for(&record(CampaignState::Running), None, &Stops::default(), &[work], NOW).remove(0);
+        (waiting.other_campaigns, waiting.text)
+    };
+    let alone = "line 3001 may send 72 a second";
+    assert_eq!(waiting(&[], false), (None, alone.into()));
+    assert_eq!(waiting(&[0], false), (None, alone.into()), "the other campaign has nothing left to send");
+    assert_eq!(
+        waiting(&[9, 0], false),
+        (Some(1), format!("{alone}, which this campaign shares with another campaign"))
+    );
+    assert_eq!(
+        waiting(&[9, 9], false),
+        (Some(2), format!("{alone}, which this campaign shares with 2 other campaigns"))
+    );
+    let (others, text) = waiting(&[9], true);
+    assert_eq!(
+        (others, text.ends_with("a second now, which this campaign shares with another campaign")),
+        (Some(1), true)
+    );
+}
+
+#[test]
 fn work_that_is_not_due_waits_for_its_time() {
     let later = |rows| Schedule { rows, next_due: Some(LATER), last_due: Some(LATER) };
     let backing_off = LineWork { schedule: later(5), ..work("3001", 0, 5, sending(72.0)) };
@@ -324,6 +372,7 @@ fn reasons_have_the_names_of_the_contract() {
         (WaitReason::LineBlocked, "line_blocked"),
         (WaitReason::Token, "token"),
         (WaitReason::NoWorker, "no_worker"),
+        (WaitReason::LineUnlisted, "line_unlisted"),
         (WaitReason::NewerRelease, "newer_release"),
         (WaitReason::Redis, "redis"),
         (WaitReason::RedisRestarted, "redis_restarted"),

@@ -121,6 +121,10 @@ async fn what_stops_the_lines_of_a_campaign_is_a_problem() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001"], 20).await;
     assert_eq!(codes(&api.preflight(id).await).0, ["no_worker"].into());
+    let (now, lives_until) = (api.now(), api.now().after(HOUR));
+    api.store.register_lines("w0", &[world::line("3002", 10.0)], lives_until).await.expect("registered");
+    api.store.worker_heartbeat("w0", now, lives_until).await.expect("alive");
+    assert_eq!(codes(&api.preflight(id).await).0, ["line_not_configured"].into(), "no process lists it");
     api.assign_line("3001", "w1", 10.0).await;
     api.post("/v1/lines/3001/pause").await;
     let preflight = api.preflight(id).await;

@@ -172,19 +172,20 @@ async fn work_on_an_unlisted_line_is_reported_and_can_be_cancelled() {
     world::launch(&store, id).await;
     let record = store.campaign(id).await.expect("redis").expect("it");
     let lines = Live::<Lines>::from_iter([line(OTHER, 80.0)]);
-    let wait_text = async |now: UnixMs| {
+    let waits = async |now: UnixMs| {
         let statistics =
             StatisticsReader::new(store.clone(), lines.clone()).statistics(&record, now).await.expect("statistics");
         let [waiting] = &statistics.waiting_for[..] else { panic!("{:?}", statistics.waiting_for) };
-        assert_eq!((waiting.reason, waiting.line.as_ref().map(LineId::as_str)), (WaitReason::NoWorker, Some(OTHER)));
-        waiting.text.clone()
+        assert_eq!(waiting.line.as_ref().map(LineId::as_str), Some(OTHER));
+        (waiting.reason, waiting.text.clone())
     };
     let now = store.time().await.expect("redis");
-    assert_eq!(wait_text(now).await, "no worker serves line 3009");
+    assert_eq!(waits(now).await, (WaitReason::NoWorker, "no worker serves line 3009".to_owned()));
     let lives_until = now.after(Duration::from_secs(60));
     store.register_lines("w1", &[line("3001", 80.0)], lives_until).await.expect("registered");
     store.worker_heartbeat("w1", now, lives_until).await.expect("alive");
-    let text = wait_text(now).await;
+    let (reason, text) = waits(now).await;
+    assert_eq!(reason, WaitReason::LineUnlisted);
     assert!(text.starts_with("no process lists line 3009: list the line again"), "{text}");
 
     let change = store.change_campaign(id, &[CampaignState::Running], CampaignState::Cancelled, now, None).await;

@@ -93,7 +93,7 @@ async fn a_removed_line_ends_its_attempts_and_its_lease_and_the_others_go_on() {
     until("the campaign waits for the line", async || {
         let waiting = waiting().await;
         let text = waiting["text"].as_str().unwrap_or_default();
-        waiting["reason"] == "no_worker" && text.starts_with("no process lists line 3002")
+        waiting["reason"] == "line_unlisted" && text.starts_with("no process lists line 3002")
     })
     .await;
     api.wait_for_state(&stays, "completed", TIMEOUT).await;

@@ -47,6 +47,7 @@ pub(super) async fn list(
         BusinessView {
             id: id.clone(),
             limit,
+            limit_known: known.contains_key(id),
             used_24h: places.map(|places| places.used),
             remaining: places.map(|places| places.left),
             frees_at: places.and_then(|places| places.frees_at),

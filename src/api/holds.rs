@@ -1,5 +1,7 @@
 //! Holds: list them, and lift one by hand.
 
+use std::collections::HashSet;
+
 use axum::{Json, extract::State};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -17,7 +19,8 @@ pub(super) fn hold_view(scope: &HoldScope, hold: Hold, business: Option<&Busines
     let lifted_by = rules::holds::lifters(scope, &hold);
     let Hold { code, reason, since, until } = hold;
     let business = business.filter(|_| *scope != HoldScope::Platform).cloned();
-    HoldView { id: scope.to_string(), scope: scope.to_string(), business, code, reason, since, until, lifted_by }
+    let (id, scope) = (scope.to_string(), scope.to_string());
+    HoldView { id, scope, business, code, reason, since, until, lifted_by, campaigns: None }
 }
 
 /// The query parameters of the list of holds.
@@ -52,12 +55,17 @@ pub(super) async fn list(
 ) -> Result<Json<HoldPage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let after = page::non_empty(params.cursor.as_deref());
+    let now = shared.now();
+    let holds = shared.state.store.holds(now).await?;
+    let stopped = shared.reader.stopped_by(&holds, &shared.lines(&access), now).await?;
     let mut rows: Vec<HoldView> = Vec::new();
-    for (scope, hold) in shared.state.store.holds(shared.now()).await? {
+    for (scope, hold) in holds {
         let business = shared.business_of(&scope);
         let is_asked_for = params.business.is_none() || business == params.business;
         if is_asked_for && access.sees_hold(&scope, business.as_ref()) {
-            rows.push(hold_view(&scope, hold, business.as_ref()));
+            let campaigns = stopped.get(&scope).map_or(0, HashSet::len);
+            let campaigns = Some(campaigns).filter(|_| !matches!(scope, HoldScope::Country { .. }));
+            rows.push(HoldView { campaigns, ..hold_view(&scope, hold, business.as_ref()) });
         }
     }
     rows.sort_unstable_by(|a, b| a.id.cmp(&b.id));

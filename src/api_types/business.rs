@@ -13,9 +13,13 @@ pub struct BusinessView {
     /// The id of the portfolio.
     pub id: BusinessId,
     /// To how many people its lines may open conversations in 24 hours; null if Meta reports no limit, or was not asked
-    /// yet. Then the next three are null too.
+    /// yet. Then the three fields about its use are null too.
     #[schema(required)]
     pub limit: Option<u32>,
+    /// Whether Meta has said what the limit is, or that there is none.
+    #[serde(default)]
+    #[schema(required)]
+    pub limit_known: bool,
     /// How many people count towards the limit now: people who got a message from Pregón within 24 hours, and people
     /// with a message in flight. People who wrote to the line in the 24 hours before the message do not count.
     #[schema(required)]

@@ -39,6 +39,11 @@ pub struct HoldView {
     #[serde(default)]
     #[schema(required)]
     pub lifted_by: Vec<Lifter>,
+    /// How many running campaigns with messages left it stops, at most a second old. Only in the list of holds, and
+    /// absent for a country, whose recipients fail instead of waiting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub campaigns: Option<usize>,
 }
 
 impl Listed for HoldView {

@@ -22,7 +22,7 @@ use super::{template_reads::TemplateReads, unlisted::UnlistedLines};
 use crate::{
     domain::{
         BusinessId, Campaign, CampaignId, CampaignState, Hold, HoldScope, Late, LineId, Lines, Live, PartId, Secret,
-        State, Template, UnixMs, WabaId, campaign::PauseReason,
+        State, UnixMs, WabaId, campaign::PauseReason,
     },
     graph::{LineInfo, SendHealth, client::GraphClient},
     redis::{
@@ -288,9 +288,7 @@ impl Housekeeping {
     fn scopes_of(&self, campaign: &Campaign) -> Vec<HoldScope> {
         let lines = self.lines.get();
         let Some(line) = lines.first_of(&campaign.lines) else { return Vec::new() };
-        let Template { name, language, category, .. } = &campaign.template;
-        let template = HoldScope::of_template(&line.waba, name, language);
-        [template].into_iter().chain(HoldScope::of_category(&line.waba, category)).collect()
+        HoldScope::of_campaign(&line.waba, &campaign.template)
     }
 
     /// Finishes the deletion of a campaign, if the process that began it has died.

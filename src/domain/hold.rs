@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    BusinessId, CallingCode, ErrorScope, Language, Line, LineId, Lines, MetaCode, UnixMs, WabaId, template::Category,
+    BusinessId, CallingCode, ErrorScope, Language, Line, LineId, Lines, MetaCode, Template, UnixMs, WabaId,
+    template::Category,
 };
 
 /// The scope of a hold.
@@ -88,6 +89,13 @@ impl HoldScope {
             Category::Utility => Some(HoldScope::Utility(waba.clone())),
             Category::Marketing | Category::Authentication | Category::Other(_) => None,
         }
+    }
+
+    /// The scopes that stop a campaign with this template on all of its lines, without stopping the lines: the
+    /// template, then its category.
+    pub fn of_campaign(waba: &WabaId, template: &Template) -> Vec<HoldScope> {
+        let Template { name, language, category, .. } = template;
+        [Self::of_template(waba, name, language)].into_iter().chain(Self::of_category(waba, category)).collect()
     }
 
     /// What an error with the scope `blamed` holds. `None` if the error holds nothing, or if what it holds is not

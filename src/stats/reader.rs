@@ -5,7 +5,7 @@
 //! them grows with the work of the whole installation.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api_types::{Statistics, Waiting},
-    domain::{CampaignId, CampaignState, LineId, Lines, Live, PartId, State, UnixMs, template::Category},
+    domain::{CampaignId, CampaignState, HoldScope, LineId, Lines, Live, PartId, State, UnixMs, template::Category},
     redis::{
         Result, Store, campaigns::CampaignRecord, lines::LeaseHolder, memory::Memory, pages::Schedule,
         parts::PartCounts,
@@ -41,6 +41,8 @@ pub struct LineLoad {
     pub open: u64,
     /// The messages left to send, and the campaign's priority.
     pub share: LineShare,
+    /// The scopes whose holds stop the campaign on all of its lines: [`HoldScope::of_campaign`].
+    pub template: Arc<[HoldScope]>,
 }
 
 /// A forecast for a campaign that would be launched or resumed.
@@ -320,8 +322,30 @@ impl StatisticsReader {
         Ok(loads)
     }
 
+    /// The running campaigns with messages left on `lines` that each of `holds` stops, at most a second old.
+    pub async fn stopped_by<T>(
+        &self,
+        holds: &HashMap<HoldScope, T>,
+        lines: &Lines,
+        now: UnixMs,
+    ) -> Result<HashMap<HoldScope, HashSet<CampaignId>>> {
+        let loads = self.loads(now).await?;
+        let mut stopped: HashMap<HoldScope, HashSet<CampaignId>> = HashMap::new();
+        for line in lines.iter() {
+            let with_work = loads.get(&line.id).into_iter().flatten().filter(|load| load.share.work > 0);
+            for load in with_work {
+                let scopes = HoldScope::of_line(line).into_iter().chain(load.template.iter().cloned());
+                for scope in scopes.filter(|scope| holds.contains_key(scope)) {
+                    stopped.entry(scope).or_default().insert(load.campaign);
+                }
+            }
+        }
+        Ok(stopped)
+    }
+
     async fn read_loads(&self) -> Result<Loads> {
-        let lines = self.lines.get().ids();
+        let configured = self.lines.get();
+        let lines = configured.ids();
         let work = self.store.work_of(&lines).await?;
         let work: Vec<(&LineId, PartId)> =
             lines.iter().zip(&work).flat_map(|(line, parts)| parts.iter().map(move |&part| (line, part))).collect();
@@ -330,14 +354,23 @@ impl StatisticsReader {
             parts.iter().map(|part| part.campaign).collect::<BTreeSet<_>>().into_iter().collect();
         let (records, counts) = tokio::try_join!(self.store.campaigns(&campaigns), self.store.part_counts(&parts))?;
         let running = records.iter().flatten().filter(|record| record.state == CampaignState::Running);
-        let priorities: HashMap<CampaignId, u8> =
-            running.map(|record| (record.campaign.id, record.campaign.priority)).collect();
+        let campaigns: HashMap<CampaignId, (u8, Arc<[HoldScope]>)> = running
+            .map(|CampaignRecord { campaign, .. }| {
+                let line = configured.first_of(&campaign.lines);
+                let template = line.map_or(Vec::new(), |line| HoldScope::of_campaign(&line.waba, &campaign.template));
+                (campaign.id, (campaign.priority, template.into()))
+            })
+            .collect();
         let mut loads: HashMap<LineId, BTreeMap<CampaignId, LineLoad>> = HashMap::new();
         for ((line, part), counts) in work.into_iter().zip(&counts) {
-            let Some(&weight) = priorities.get(&part.campaign) else { continue };
+            let Some((weight, template)) = campaigns.get(&part.campaign) else { continue };
             let load = loads.entry(line.clone()).or_default().entry(part.campaign);
-            let load =
-                load.or_insert(LineLoad { campaign: part.campaign, open: 0, share: LineShare { work: 0, weight } });
+            let load = load.or_insert_with(|| LineLoad {
+                campaign: part.campaign,
+                open: 0,
+                share: LineShare { work: 0, weight: *weight },
+                template: template.clone(),
+            });
             let tally = StateCounts::of(std::slice::from_ref(counts));
             load.open += tally.open();
             load.share.work += tally.to_send();

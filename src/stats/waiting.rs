@@ -3,14 +3,14 @@
 //! A reason that stops the whole campaign is listed alone: while a template is paused, the state of a line does not
 //! matter. Otherwise each line with work left has one reason.
 
-use std::{collections::BTreeSet, iter};
+use std::collections::BTreeSet;
 
 use super::line::{Closing, GracePeriod, LineWork, Silence, Stop, Stops, ceiling};
 use crate::{
     api_types::{WaitReason, Waiting},
     domain::{
-        BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs,
-        listing::listed, template::Category,
+        BusinessId, Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, UnixMs, listing::listed,
+        template::Category,
     },
     redis::{
         campaigns::CampaignRecord,
@@ -111,10 +111,8 @@ fn all_paused(pause: &Pause) -> Waiting {
 /// The holds that stop the whole campaign: on its template, then on the scopes that its lines share, the widest first.
 /// `line` is one of its lines.
 fn campaign_holds(campaign: &Campaign, line: &Line, stops: &Stops) -> Vec<Waiting> {
-    let Template { name, language, category, .. } = &campaign.template;
-    let template = HoldScope::of_template(&line.waba, name, language);
-    let category = HoldScope::of_category(&line.waba, category);
-    let scopes = iter::once(template).chain(category).chain(HoldScope::of_line(line).into_iter().rev());
+    let of_campaign = HoldScope::of_campaign(&line.waba, &campaign.template);
+    let scopes = of_campaign.into_iter().chain(HoldScope::of_line(line).into_iter().rev());
     let held = scopes.filter_map(|scope| {
         let hold = stops.holds.get(&scope)?;
         let (reason, what) = stopped_by(&scope)?;
@@ -262,9 +260,9 @@ fn on_line(record: &CampaignRecord, work: &LineWork, grace_period: Option<GraceP
         }
         None if let Some(closed) = work.closings(now).and_then(|closings| closed(record, &closings)) => closed,
         None if let Some(period) = grace_period.filter(|_| !work.sends_in_grace_period) => redis_restarted(period),
-            other_campaigns: work.other_campaigns(),
         None if is_throttled(work) => Waiting {
             since: report.and_then(|report| report.since),
+            other_campaigns: work.other_campaigns(),
             ..Waiting::new(WaitReason::Throttled, rate_text(work))
         },
         None if work.is_due(now) => match own_rate(record, work) {
@@ -302,13 +300,13 @@ fn is_throttled(work: &LineWork) -> bool {
     work.now.report.as_ref().is_some_and(|report| report.throttled)
 }
 
+fn rate_text(work: &LineWork) -> String {
+    let line = &work.line;
     let shared = match work.other_campaigns() {
         None => String::new(),
         Some(1) => ", which this campaign shares with another campaign".to_owned(),
         Some(n) => format!(", which this campaign shares with {n} other campaigns"),
     };
-fn rate_text(work: &LineWork) -> String {
-    let line = &work.line;
     match work.now.rate() {
         Some(rate) if is_throttled(work) => {
             format!("Meta throttles line {line}, which may send {} a second now{shared}", tenth(rate))

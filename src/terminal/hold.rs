@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::{CommandError, arguments::HoldArguments, each::each, out, pages::all_pages, table, words};
-use crate::client::Client;
+use crate::{api_types::HoldView, client::Client, domain::HoldScope};
 
-/// Prints all holds; for people also which lines do not get through to Meta, which is no hold and stops a line as one
-/// does.
+/// Prints all holds. Those on templates that no running campaign needs are only named. For people also which lines do not
+/// get through to Meta, which is no hold and stops a line as one does.
 pub async fn list(client: &Client, json: bool) -> Result<(), CommandError> {
     let holds = all_pages(async |cursor| client.holds(cursor.as_deref()).await).await?;
     if json {
@@ -14,8 +14,22 @@ pub async fn list(client: &Client, json: bool) -> Result<(), CommandError> {
     }
     let lines = all_pages(async |cursor| client.lines(cursor.as_deref()).await).await?;
     let outages: Vec<_> = lines.iter().filter_map(|line| words::outage(line)).collect();
-    let outages = words::waiting_for(&outages).into_iter().map(|outage| format!("\n\n{}", words::printable(&outage)));
-    Ok(out::line(&(table::holds(&holds) + &outages.collect::<String>()))?)
+    let (idle, others): (Vec<_>, Vec<_>) = holds.into_iter().partition(|hold| is_idle_template(hold));
+    out::line(&table::holds(&others))?;
+    if !idle.is_empty() {
+        let ids = table::named(idle.iter().map(|hold| words::printable(&hold.id)));
+        out::line(&format!("\nHeld too, but needed by no running campaign: {ids}. `pregon template show` says why."))?;
+    }
+    for outage in words::waiting_for(&outages) {
+        out::line(&format!("\n{}", words::printable(&outage)))?;
+    }
+    Ok(())
+}
+
+/// Whether the hold is on a template that no running campaign needs. Pregón holds every template that Meta lists as
+/// rejected or paused.
+fn is_idle_template(hold: &HoldView) -> bool {
+    hold.campaigns == Some(0) && matches!(hold.scope.parse(), Ok(HoldScope::Template { .. }))
 }
 
 /// Lifts holds, one by one. A failure does not affect the others.

@@ -201,14 +201,23 @@ pub fn businesses<B: Deref<Target = BusinessView>>(businesses: &[B]) -> String {
         [
             business.id.to_string(),
             wabas.join(", "),
-            count(business.limit.map(u64::from)),
+            limit(business),
             count(business.used_24h),
             count(business.remaining),
             business.frees_at.map(words::time).unwrap_or_default(),
             held,
         ]
     };
-    table(["=id", "wabas", ">limit", ">used", ">left", "=next place at", "held because"], businesses.iter().map(row))
+    let header = ["=id", "wabas", ">limit", ">used", ">places left", "=next place at", "held because"];
+    table(header, businesses.iter().map(row))
+}
+
+fn limit(business: &BusinessView) -> String {
+    match business.limit {
+        Some(limit) => words::count(limit.into()),
+        None if business.limit_known => "no limit".to_owned(),
+        None => "not known yet".to_owned(),
+    }
 }
 
 /// A table of holds.
@@ -271,7 +280,7 @@ pub fn workers<W: Deref<Target = WorkerView>>(workers: &[W]) -> String {
 }
 
 /// `3001, 3002, 3003, 3004 and 7 more`
-fn named(all: impl ExactSizeIterator<Item = String>) -> String {
+pub fn named(all: impl ExactSizeIterator<Item = String>) -> String {
     let more = all.len().saturating_sub(NAMED_MAX);
     let named: Vec<String> = all.take(NAMED_MAX).collect();
     named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }

@@ -11,7 +11,10 @@ use super::harness::Api;
 #[tokio::test]
 async fn a_business_shows_its_limit_and_what_is_left_of_it() {
     let api = Api::start().await;
-    let unlimited = |id: &str, wabas: &[&str]| json!({ "id": id, "limit": null, "used_24h": null, "remaining": null, "frees_at": null, "wabas": wabas, "holds": [] });
+    let unlimited = |id: &str, wabas: &[&str]| {
+        json!({ "id": id, "limit": null, "limit_known": true, "used_24h": null, "remaining": null, "frees_at": null,
+            "wabas": wabas, "holds": [] })
+    };
     let page = api.read("/v1/businesses").await;
     let wabas = |n: usize| -> Vec<&str> {
         let list = page["businesses"][n]["wabas"].as_array().expect("a list");
@@ -37,8 +40,8 @@ async fn a_business_shows_its_limit_and_what_is_left_of_it() {
     let page = api.read("/v1/businesses?limit=1&cursor=1001").await;
     let limited = &page["businesses"][0];
     assert_eq!(
-        (&limited["limit"], &limited["used_24h"], &limited["remaining"], &page["next"]),
-        (&json!(250), &json!(3), &json!(247), &Value::Null)
+        (&limited["limit"], &limited["limit_known"], &limited["used_24h"], &limited["remaining"], &page["next"]),
+        (&json!(250), &json!(true), &json!(3), &json!(247), &Value::Null)
     );
     assert_eq!(limited["holds"][0]["id"], "business:1002");
     assert!(limited["frees_at"].is_string(), "{limited}");

@@ -5,6 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::harness::{Api, answer};
+use crate::support::until;
 
 const OTHER: &str = "1002";
 
@@ -59,6 +60,37 @@ async fn every_hold_is_listed_with_its_reason_and_what_lifts_it() {
     }
     assert_eq!(paged, all);
     assert_eq!(ids(&api.read("/v1/holds?business=1001").await), ["line:3001", "template:2001/spring_sale/es_AR"]);
+}
+
+#[tokio::test]
+async fn a_hold_is_listed_with_the_number_of_campaigns_it_stops() {
+    let api = Api::start().await;
+    hold_some(&api).await;
+    api.hold(&HoldScope::Country { waba: "2001".into(), code: "54".parse().expect("a code") }, None).await;
+    let order_update = HoldScope::of_template(&"2001".into(), "order_update", &"es_AR".into());
+    api.hold(&order_update, None).await;
+    api.launched("first", &["3001", "3002"], 10).await;
+    api.launched("second", &["3002"], 10).await;
+    api.draft("third", &["3001"], 10).await;
+    let wanted = [
+        ("business:1002", Some(0)),
+        ("country:2001/54", None),
+        ("line:3001", Some(1)),
+        ("platform:meta", Some(2)),
+        ("template:2001/order_update/es_AR", Some(2)),
+        ("template:2001/spring_sale/es_AR", Some(0)),
+        ("waba:2002", Some(0)),
+        ("waba:2999", Some(0)),
+    ];
+    until("the campaigns are counted", async || {
+        let page = api.read("/v1/holds").await;
+        let holds = page["holds"].as_array().expect("a list").iter();
+        let stopped = holds.map(|hold| (hold["id"].as_str().expect("an id"), hold["campaigns"].as_u64()));
+        stopped.collect::<Vec<_>>() == wanted
+    })
+    .await;
+    let seen = api.get_of(OTHER, "/v1/holds").await;
+    assert_eq!((&seen["holds"][1]["id"], &seen["holds"][1]["campaigns"]), (&json!("platform:meta"), &json!(0)));
 }
 
 #[tokio::test]

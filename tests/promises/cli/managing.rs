@@ -280,28 +280,31 @@ async fn lines_are_listed_and_changed() {
 
 fn hold(id: &str) -> Value {
     json!({ "id": id, "scope": id, "business": "1001", "code": 131_048, "reason": "restricted",
-            "since": "2026-11-22T17:40:00Z", "until": null, "lifted_by": ["probe", "person"] })
+            "since": "2026-11-22T17:40:00Z", "until": null, "lifted_by": ["probe", "person"], "campaigns": 2 })
 }
 
 #[tokio::test]
 async fn businesses_are_listed_with_what_is_left_of_their_limits() {
-    let limited = json!({ "id": "1001", "limit": 2000, "used_24h": 1900, "remaining": 100,
+    let limited = json!({ "id": "1001", "limit": 2000, "limit_known": true, "used_24h": 1900, "remaining": 100,
         "frees_at": "2026-11-22T17:40:00Z", "wabas": ["2001", "2002"], "holds": [hold("business:1001")] });
-    let unlimited = json!({ "id": "1002", "limit": null, "used_24h": null, "remaining": null, "frees_at": null,
-        "wabas": ["2003"], "holds": [] });
-    let page = |row: &Value, next: Option<&str>| Answer::Json(200, json!({ "businesses": [row], "next": next }));
+    let without = |id: &str, known: bool| {
+        json!({ "id": id, "limit": null, "limit_known": known, "used_24h": null, "remaining": null, "frees_at": null,
+            "wabas": ["2003"], "holds": [] })
+    };
+    let (unlimited, unasked) = (without("1002", true), without("1003", false));
+    let page = |rows: &[&Value], next: Option<&str>| Answer::Json(200, json!({ "businesses": rows, "next": next }));
     let server = Server::start([
-        ("GET /v1/businesses", page(&limited, Some("1001"))),
-        ("GET /v1/businesses?cursor=1001", page(&unlimited, None)),
+        ("GET /v1/businesses", page(&[&limited], Some("1001"))),
+        ("GET /v1/businesses?cursor=1001", page(&[&unlimited, &unasked], None)),
     ])
     .await;
     let ran = server.run(&["business", "list"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    for text in ["1001", "2001, 2002", "2,000", "1,900", "100", "restricted", "1002"] {
+    for text in ["1001", "2001, 2002", "2,000", "1,900", "100", "restricted", "no limit", "not known yet"] {
         assert!(ran.out.contains(text), "{text}: {ran:?}");
     }
     let listed = server.run(&["business", "list", "--json"]).await.json();
-    assert_eq!(listed, [json!({ "businesses": [limited, unlimited] })]);
+    assert_eq!(listed, [json!({ "businesses": [limited, unlimited, unasked] })]);
 }
 
 #[tokio::test]
@@ -313,7 +316,7 @@ async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
     let lifted = |id: &str, changed| Answer::Json(200, json!({ "id": id, "changed": changed }));
     let server = Server::start([
         ("GET /v1/holds", page("line:3001", Some("line:3001"))),
-        ("GET /v1/holds?cursor=line%3A3001", page(template, None)),
+        ("GET /v1/holds?cursor=line%3A3001", last),
         ("GET /v1/lines", Answer::Json(200, json!({ "lines": [broken], "next": null }))),
         ("POST /v1/holds/line:3001/lift", lifted("line:3001", true)),
         ("POST /v1/holds/template:2001%2Fspring_sale%2Fes_AR/lift", lifted(template, false)),
@@ -327,9 +330,12 @@ async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
     }
     assert_eq!(
         server.run(&["hold", "list", "--json"]).await.json(),
-        [json!({ "holds": [hold("line:3001"), hold(template)] })]
+        [json!({ "holds": [hold("line:3001"), idle_line, hold(template), idle] })]
     );
     let ran = server.run(&["hold", "lift", "line:3001", template, "line:9"]).await;
+    let (mut idle, mut idle_line) = (hold("template:2001/free_money/es_AR"), hold("line:3002"));
+    (idle["campaigns"], idle_line["campaigns"]) = (0.into(), 0.into());
+    let last = Answer::Json(200, json!({ "holds": [idle_line, hold(template), idle], "next": null }));
     assert_eq!(ran.code, 1, "an unknown hold does not keep the others: {ran:?}");
     assert_eq!(ran.out, format!("the hold line:3001 is lifted\n{template} is not held\n"));
     assert!(ran.err.contains("hold line:9: "), "{ran:?}");

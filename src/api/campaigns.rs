@@ -37,7 +37,7 @@ const SCANNED_MAX: usize = 10_000;
 const STATES_AT_ONCE: usize = 1_000;
 
 fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView {
-    let CampaignRecord { campaign, state, reason, started_at, ended_at, .. } = record;
+    let CampaignRecord { campaign, state, reason, started_at, ended_at, retry, .. } = record;
     CampaignView {
         id: campaign.id,
         external_id: campaign.external_id,
@@ -63,6 +63,7 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
         created_at: Some(campaign.created_at),
         started_at,
         ended_at,
+        retried: retry.is_some(),
         statistics,
     }
 }

@@ -279,6 +279,10 @@ pub struct CampaignView {
     /// When the campaign became completed or cancelled.
     #[schema(required)]
     pub ended_at: Option<UnixMs>,
+    /// Whether the campaign has been sent again to some of its recipients since it was first completed.
+    #[serde(default)]
+    #[schema(required)]
+    pub retried: bool,
     /// The results so far. A list omits them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

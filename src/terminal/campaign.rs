@@ -25,6 +25,10 @@ use crate::{
     telemetry::clock,
 };
 
+/// What it means that a campaign was cancelled while it was sent again.
+const CANCELLED_RETRY: &str = ": recipients who got no new message are failed or unknown, as before the retry; the \
+    campaign cannot be retried once more";
+
 /// Prints the campaigns in `state`, newest first, at most `limit`.
 pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, json: bool) -> Result<(), CommandError> {
     let (campaigns, cut) = first_rows(limit, async |next| client.campaigns(state, next.as_deref()).await).await?;
@@ -89,7 +93,12 @@ pub async fn change(
     let call = async |name: &CampaignName| client.change_campaign(find::campaign(client, name).await?, action).await;
     each("campaign ", &campaigns.ids, call, |name, campaign| match campaigns.output.json {
         true => out::json(&campaign),
-        false => out::line(&format!("campaign {name} “{}” is {}", campaign.name, campaign.state.predicate())),
+        false => {
+            // A campaign that was completed can be cancelled only during a retry.
+            let ended_retry = campaign.retried && campaign.state == CampaignState::Cancelled;
+            let consequence = if ended_retry { CANCELLED_RETRY } else { "" };
+            out::line(&format!("campaign {name} “{}” is {}{consequence}", campaign.name, campaign.state.predicate()))
+        }
     })
     .await
 }

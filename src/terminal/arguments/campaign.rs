@@ -16,6 +16,12 @@ use crate::domain::{
     campaign::{OptOutButton, RetriedState},
 };
 
+/// Below the options of `pregon campaign cancel`.
+const CANCEL_HELP: &str = "\
+`pregon campaign pause` stops campaigns for a while instead. If a campaign is
+cancelled during a retry, recipients who got no new message are failed or
+unknown, as before the retry, and the campaign cannot be retried once more.";
+
 /// `pregon campaign …`
 #[derive(Subcommand, Debug)]
 pub enum CampaignCommand {
@@ -66,6 +72,7 @@ pub enum CampaignCommand {
     /// Resume paused campaigns
     Resume(CampaignArguments),
     /// Cancel campaigns: send nothing more, for good
+    #[command(after_help = CANCEL_HELP)]
     Cancel(CampaignArguments),
     /// Send a completed campaign again to recipients whose message failed, with the same values
     Retry(RetryOptions),

@@ -55,6 +55,22 @@ async fn one_campaign_that_cannot_be_paused_does_not_stop_the_others() {
 }
 
 #[tokio::test]
+async fn a_cancelled_retry_says_what_became_of_its_recipients() {
+    let call = format!("POST /v1/campaigns/{ID}/cancel");
+    let mut retried = campaign("cancelled", statistics(1));
+    retried["retried"] = true.into();
+    let server = Server::start([
+        (&*call, Answer::Json(200, campaign("cancelled", statistics(1)))),
+        (&*call, Answer::Json(200, retried)),
+    ])
+    .await;
+    let cancelled = format!("campaign {ID} “spring sale” is cancelled");
+    assert_eq!(server.run(&["campaign", "cancel", ID]).await.out, format!("{cancelled}\n"));
+    let ran = server.run(&["campaign", "cancel", ID]).await;
+    assert!(ran.out.starts_with(&format!("{cancelled}: recipients who got no new message are failed")), "{ran:?}");
+}
+
+#[tokio::test]
 async fn a_campaign_is_changed_in_the_values_that_are_named() {
     let call = format!("PATCH /v1/campaigns/{ID}");
     let server = Server::start([(&call, Answer::Json(200, campaign("scheduled", statistics(1))))]).await;

@@ -13,7 +13,7 @@ use std::{convert::Infallible, time::Duration};
 
 use ::metrics::Gauge;
 use axum::{
-    Json, Router,
+    Router,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -70,7 +70,9 @@ async fn healthz(State(health): State<Health>) -> Response {
 async fn readyz(State(health): State<Health>) -> Response {
     let reasons = health.reasons();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready: reasons.is_empty(), reasons, warnings: health.warnings() })).into_response()
+    let readiness = Readiness { ready: reasons.is_empty(), reasons, warnings: health.warnings() };
+    let json = serde_json::to_string(&readiness).expect("it has only words and a flag");
+    (status, [(header::CONTENT_TYPE, "application/json")], json + "\n").into_response()
 }
 
 async fn metrics_page(State(metrics): State<MetricsPage>) -> Response {
@@ -118,7 +120,10 @@ mod tests {
     #[tokio::test]
     async fn a_process_is_ready_once_it_has_no_reasons_left() {
         let ops = Ops::start(&[NotReady::Redis, NotReady::Leases]).await;
-        assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["redis","leases"]}"#.into()));
+        assert_eq!(
+            ops.get("/readyz").await,
+            (503, concat!(r#"{"ready":false,"reasons":["redis","leases"]}"#, "\n").into())
+        );
         let (_, page) = ops.get("/metrics").await;
         for series in
             ["pregon_ready 0", "pregon_not_ready{reason=\"redis\"} 1", "pregon_not_ready{reason=\"failed\"} 0"]
@@ -126,21 +131,21 @@ mod tests {
             assert!(page.lines().any(|line| line == series), "{series} is not in:\n{page}");
         }
         ops.health.clear(NotReady::Redis);
-        assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["leases"]}"#.into()));
+        assert_eq!(ops.get("/readyz").await, (503, concat!(r#"{"ready":false,"reasons":["leases"]}"#, "\n").into()));
         ops.health.clear(NotReady::Leases);
-        assert_eq!(ops.get("/readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.into()));
+        assert_eq!(ops.get("/readyz").await, (200, concat!(r#"{"ready":true,"reasons":[]}"#, "\n").into()));
         ops.health.set(NotReady::Stopping);
-        assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["stopping"]}"#.into()));
+        assert_eq!(ops.get("/readyz").await, (503, concat!(r#"{"ready":false,"reasons":["stopping"]}"#, "\n").into()));
     }
 
     #[tokio::test]
     async fn a_warning_does_not_change_readiness() {
         let ops = Ops::start(&[]).await;
         ops.health.warn(Warning::WebhooksRefused);
-        let shown = r#"{"ready":true,"reasons":[],"warnings":["webhooks_refused"]}"#;
+        let shown = concat!(r#"{"ready":true,"reasons":[],"warnings":["webhooks_refused"]}"#, "\n");
         assert_eq!(ops.get("/readyz").await, (200, shown.into()));
         ops.health.clear_warning(Warning::WebhooksRefused);
-        assert_eq!(ops.get("/readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.into()));
+        assert_eq!(ops.get("/readyz").await, (200, concat!(r#"{"ready":true,"reasons":[]}"#, "\n").into()));
     }
 
     #[tokio::test]

@@ -39,7 +39,11 @@ pub async fn change(
     let call = async |id: &LineId| client.change_line(id, action).await;
     each("line ", &lines.ids, call, |id, line| match lines.output.json {
         true => out::json(&line),
-        false => out::line(&format!("line {id} {} is {}", line.name, table::line_state(&line))),
+        false => {
+            let name = Some(table::line_name(&line)).filter(|name| !name.is_empty());
+            let name = name.map(|name| format!(" “{name}”")).unwrap_or_default();
+            out::line(&format!("line {id}{name} is {}", table::line_state(&line)))
+        }
     })
     .await
 }

@@ -40,9 +40,9 @@ fn fields(preflight: &Preflight) -> String {
     table::fields([
         ("state", preflight.state.to_string()),
         ("recipients", words::count(preflight.recipients)),
-        ("left", words::count(preflight.left)),
-        ("skipped", skips.collect::<Vec<_>>().join(", ")),
-        ("to send", count(preflight.to_send)),
+        ("not sent yet", words::count(preflight.left)),
+        ("would be skipped", skips.collect::<Vec<_>>().join(", ")),
+        ("would be sent", count(preflight.to_send)),
         ("rejected", rejected(&preflight.rejects)),
         (
             "template",
@@ -63,7 +63,7 @@ fn fields(preflight: &Preflight) -> String {
 fn line(line: &LineView) -> [String; 5] {
     let allowed = line.allowed_now.map(table::rate);
     let rate = allowed.unwrap_or_else(|| format!("up to {}", table::rate(line.messages_per_second)));
-    let (id, name, state) = (line.id.to_string(), line.name.clone(), table::line_state(line));
+    let (id, name, state) = (line.id.to_string(), table::line_name(line), table::line_state(line));
     [id, name, state, rate, words::count(line.backlog)]
 }
 

@@ -145,8 +145,8 @@ pub fn lines<L: Deref<Target = LineView>>(lines: &[L]) -> String {
     let row = |line: &L| {
         [
             line.id.to_string(),
-            line.name.clone(),
-            line.display.clone(),
+            line_name(line),
+            unless_id(line, &line.display),
             line_state(line),
             rate(line.messages_per_second),
             rate(line.accepted_per_second),
@@ -162,8 +162,8 @@ pub fn line(line: &LineView) -> String {
     let configured = configured.map(|value| format!(" (configured: {})", rate(value))).unwrap_or_default();
     let mut text = fields([
         ("id", line.id.to_string()),
-        ("name", line.name.clone()),
-        ("number", line.display.clone()),
+        ("name", line_name(line)),
+        ("number", unless_id(line, &line.display)),
         ("state", line_state(line)),
         ("because", because(line)),
         ("rate", format!("{}{configured}", rate(line.messages_per_second))),
@@ -284,6 +284,16 @@ pub fn named(all: impl ExactSizeIterator<Item = String>) -> String {
     let more = all.len().saturating_sub(NAMED_MAX);
     let named: Vec<String> = all.take(NAMED_MAX).collect();
     named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
+/// The name of a line; empty if the configuration has none, so that the id stands for it.
+pub fn line_name(line: &LineView) -> String {
+    unless_id(line, &line.name)
+}
+
+/// The text, unless it only repeats the id of the line.
+fn unless_id(line: &LineView, text: &str) -> String {
+    if text == line.id.as_str() { String::new() } else { text.to_owned() }
 }
 
 /// The state of a line, in words.

@@ -154,7 +154,7 @@ fn lines(lines: &[Known<LineView>], shown: usize) -> String {
     let row = |line: &&Known<LineView>| {
         [
             line.id.to_string(),
-            name(&line.name),
+            name(&table::line_name(line)),
             table::line_state(line),
             table::rate(line.messages_per_second),
             table::rate(line.accepted_per_second),

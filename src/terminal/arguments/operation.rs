@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     Output, ServerArguments,
-    values::{CampaignName, TemplateId, business_id, entry_id, event_type, line_id, number, rate, template_id},
+    values::{CampaignName, TemplateId, business_id, entry_id, event_type, line_id, line_rate, number, template_id},
 };
 use crate::domain::{BusinessId, EntryId, EventType, LineId};
 
@@ -128,15 +128,15 @@ pub enum LineCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Set the rate of a line
+    /// Set the rate of a line, or reset it with --default
     Rate {
         /// The line's phone_number_id
         #[arg(value_parser = line_id)]
         id: LineId,
         /// Messages per second, 0.01 to 1000000
-        #[arg(value_name = "N", required_unless_present = "default", value_parser = rate)]
+        #[arg(value_name = "N", required_unless_present = "default", value_parser = line_rate)]
         messages_per_second: Option<f64>,
-        /// Reset to the configured rate
+        /// Reset to the configured rate, or without one to what Meta allows
         #[arg(long, conflicts_with = "messages_per_second")]
         default: bool,
         #[command(flatten)]

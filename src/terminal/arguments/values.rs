@@ -140,9 +140,12 @@ pub(super) fn rate_or_none(text: &str) -> Result<Setting<f64>, String> {
 
 pub(super) fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate));
-    rate.ok_or_else(|| {
-        format!("not a number from {LINE_RATE_MIN} to {LINE_RATE_MAX}; `pregon line pause` stops a line")
-    })
+    rate.ok_or_else(|| format!("not a number from {LINE_RATE_MIN} to {LINE_RATE_MAX}"))
+}
+
+pub(super) fn line_rate(text: &str) -> Result<f64, String> {
+    let remedies = "--default in its place resets the rate, and `pregon line pause` stops the line";
+    rate(text).map_err(|wrong| format!("{wrong}; {remedies}"))
 }
 
 pub(super) fn statuses(text: &str) -> Result<f64, String> {
@@ -264,9 +267,10 @@ mod tests {
             assert!(rate(good).is_ok(), "{good}");
         }
         for bad in ["0", "-1", "1e-11", "1000001", "inf", "NaN", "fast"] {
-            let error = "not a number from 0.01 to 1000000; `pregon line pause` stops a line";
-            assert_eq!(rate(bad), Err(error.to_owned()), "{bad}");
+            assert_eq!(rate(bad), Err("not a number from 0.01 to 1000000".to_owned()), "{bad}");
         }
+        let error = line_rate("none").expect_err("not a number");
+        assert!(error.contains("--default") && error.contains("pregon line pause"), "{error}");
     }
 
     #[test]

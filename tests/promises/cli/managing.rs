@@ -110,8 +110,8 @@ async fn a_preflight_is_shown_as_text_or_as_complete_json() {
     assert_eq!(ran.code, 0, "{ran:?}");
     for part in [
         &format!("Campaign {ID} is not ready.\n problem: line 3001 is held: locked\n warning: 3 rows were rejected"),
-        "skipped     suppressed 12",
-        "to send     1,188",
+        "would be skipped  suppressed 12",
+        "would be sent     1,188",
         "business 1001: 2,000 people in 24 hours, 1,500 more now",
         "not_e164             3",
         "71.28 by the prices of 2026-10-01",
@@ -285,8 +285,10 @@ async fn lines_are_listed_and_changed() {
     let ran = server.run(&["line", "rate", "3001", "20"]).await;
     assert!(ran.code == 0 && ran.out.contains("20/s (configured: 80/s)"), "{ran:?}");
     assert_eq!(server.run(&["line", "rate", "3001", "--default"]).await.code, 0);
-    assert_eq!(server.run(&["line", "pause", "3001"]).await.out, "line 3001 sales is paused\n");
-    assert_eq!(server.run(&["line", "resume", "3001"]).await.out, "line 3001 sales is sending\n");
+    assert_eq!(server.run(&["line", "pause", "3001"]).await.out, "line 3001 “sales” is paused\n");
+    assert_eq!(server.run(&["line", "resume", "3001"]).await.out, "line 3001 “sales” is sending\n");
+    let ran = server.run(&["line", "rate", "3001", "none"]).await;
+    assert!(ran.code == 2 && ran.err.contains("--default"), "{ran:?}");
     let rates = server.calls().into_iter().filter(|call| call.target.starts_with("PATCH")).map(|call| call.json());
     assert_eq!(
         rates.collect::<Vec<_>>(),

@@ -33,7 +33,7 @@ async fn a_nearly_full_redis_takes_no_recipients_and_sends_those_it_has() {
     let api = server.api();
     let named = json!({"external_id": "spring"});
     let id = api.draft(&["3001"], 5_491_100_000_000..5_491_100_000_050, named).await;
-    assert_eq!(server.ops("readyz").await.1, r#"{"ready":true,"reasons":[]}"#);
+    assert_eq!(server.ops("readyz").await.1, concat!(r#"{"ready":true,"reasons":[]}"#, "\n"));
     redis.fill_to(0.7).await;
     until("the metrics show the memory", async || {
         let (_, page) = server.ops("metrics").await;
@@ -44,7 +44,8 @@ async fn a_nearly_full_redis_takes_no_recipients_and_sends_those_it_has() {
     })
     .await;
     until("readiness warns", async || {
-        server.ops("readyz").await == (200, r#"{"ready":true,"reasons":[],"warnings":["redis_full"]}"#.to_owned())
+        server.ops("readyz").await
+            == (200, concat!(r#"{"ready":true,"reasons":[],"warnings":["redis_full"]}"#, "\n").to_owned())
     })
     .await;
     let preflight = api.get(&format!("campaigns/{id}/preflight")).await;

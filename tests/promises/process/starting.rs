@@ -50,12 +50,12 @@ async fn serve_waits_for_an_unreachable_redis_and_is_live() {
         until("it waits", async || server.log().contains("waiting for redis")).await;
     }
     assert_eq!(waiting.ops("healthz").await, (200, "ok\n".to_owned()));
-    assert_eq!(waiting.ops("readyz").await, (503, r#"{"ready":false,"reasons":["redis"]}"#.to_owned()));
+    assert_eq!(waiting.ops("readyz").await, (503, concat!(r#"{"ready":false,"reasons":["redis"]}"#, "\n").to_owned()));
     stopped.signal("TERM");
     assert!(stopped.ended().await.success(), "{}", stopped.log());
     redis.restart().await;
     until("it serves", async || waiting.serves()).await;
-    assert_eq!(waiting.ops("readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.to_owned()));
+    assert_eq!(waiting.ops("readyz").await, (200, concat!(r#"{"ready":true,"reasons":[]}"#, "\n").to_owned()));
     waiting.signal("TERM");
     assert!(waiting.ended().await.success());
 }
@@ -79,7 +79,7 @@ async fn a_stopping_process_is_not_ready_while_it_still_answers() {
     let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
     let mut server = installation.serve_with("worker", "api", &[("PREGON__SHUTDOWN__DRAIN", "5m")]).await;
     server.signal("TERM");
-    let stopping = (503, r#"{"ready":false,"reasons":["stopping"]}"#.to_owned());
+    let stopping = (503, concat!(r#"{"ready":false,"reasons":["stopping"]}"#, "\n").to_owned());
     until("it is not ready", async || server.ops("readyz").await == stopping).await;
     server.api().get("lines").await;
     // A second signal ends the drain, and the process still stops cleanly.

@@ -91,13 +91,18 @@ pub(super) fn campaign_not_found(id: impl fmt::Display) -> Problem {
 
 /// 404 for the hold `id`: it is no scope, or the caller may not see it.
 pub(super) fn hold_not_found(id: &str) -> Problem {
-    let detail = format!("there is no hold {id}: GET /v1/holds lists them; encode a slash in an id as %2F");
+    let detail = format!(
+        "there is no hold {id}: `pregon hold list` and GET /v1/holds list the holds; encode a slash in an id as %2F"
+    );
     Problem::not_found("hold-not-found", detail)
 }
 
 /// 404 for a template: it does not exist, or the caller may not see its WABA.
 pub(super) fn template_not_found(waba: &WabaId, name: &str, language: &Language) -> Problem {
-    let detail = format!("there is no template {name} in {language} of WABA {waba}: GET /v1/templates lists them");
+    let detail = format!(
+        "there is no template {name} in {language} of WABA {waba}: `pregon template list` and GET /v1/templates list \
+        the templates"
+    );
     Problem::not_found("template-not-found", detail)
 }
 
@@ -136,7 +141,10 @@ impl Shared {
         let visible = || businesses.iter().filter(|business| access.allows(Some(business)));
         if let Some(name) = page::non_empty(named) {
             return visible().find(|business| business.as_str() == name).cloned().ok_or_else(|| {
-                let detail = format!("there is no business {name} in the configuration: GET /v1/businesses lists them");
+                let detail = format!(
+                    "there is no business {name} in the configuration: `pregon business list` and GET /v1/businesses \
+                    list the businesses"
+                );
                 Problem::not_found("business-not-found", detail)
             });
         }

@@ -152,14 +152,14 @@ fn bad_certificate(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-/// The detail of a problem, or its title if it has none, and each of its faults. A detail that only repeats the faults
-/// is left out.
+/// The detail of a problem, or its title if it has none, and each of its faults. The detail of the kind `invalid` only
+/// repeats the faults, and is left out.
 fn sentence(problem: &ProblemBody) -> String {
     let ProblemBody { title, detail, problems, .. } = problem;
     let what = match problems.as_slice() {
-        [fault] if fault == detail => return detail.clone(),
+        [fault] if problem.is("invalid") => return fault.clone(),
         [] if detail.is_empty() => title.clone(),
-        faults if detail.is_empty() || faults.len() > 1 && faults.join("; ") == *detail => {
+        faults if detail.is_empty() || problem.is("invalid") && !faults.is_empty() => {
             format!("{title}: {} problems", faults.len())
         }
         _ => detail.clone(),
@@ -182,11 +182,11 @@ mod tests {
 
     #[test]
     fn a_problem_is_shown_with_a_line_for_each_fault() {
-        let body = r#"{"type":"/problems/invalid","title":"invalid campaign","status":422,"detail":"the campaign has 2 faults",
-            "problems":["line 9 is not configured","priority is 11, at most 10"]}"#;
+        let body = r#"{"type":"urn:pregon:problem:sync-failed","title":"sync failed","status":502,
+            "detail":"some wabas could not be read","problems":["waba 2001: no answer","waba 2002: no answer"]}"#;
         assert_eq!(
-            message(422, body),
-            "the campaign has 2 faults\n  line 9 is not configured\n  priority is 11, at most 10 (HTTP 422)"
+            message(502, body),
+            "some wabas could not be read\n  waba 2001: no answer\n  waba 2002: no answer (HTTP 502)"
         );
         assert_eq!(message(404, r#"{"title":"no such campaign","status":404}"#), "no such campaign (HTTP 404)");
     }
@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn a_fault_is_shown_once() {
         let body = |detail: &str, faults: &str| {
-            message(422, &format!(r#"{{"title":"invalid","detail":"{detail}","problems":[{faults}]}}"#))
+            let kind = "urn:pregon:problem:invalid";
+            message(422, &format!(r#"{{"type":"{kind}","title":"invalid","detail":"{detail}","problems":[{faults}]}}"#))
         };
         assert_eq!(
             body("line 9 is not configured", r#""line 9 is not configured""#),

@@ -157,7 +157,7 @@ pub enum TemplateProblem {
     /// The WABA has no such template.
     #[error(
         "WABA {waba} has no template {name} in {language}{}: check the name and the language, or, if it is new at Meta, \
-        read the templates again (POST /v1/templates/sync)", meant(.similar)
+        read the templates again (`pregon template sync`, or POST /v1/templates/sync)", meant(.similar)
     )]
     Missing {
         /// The WABA that was searched.
@@ -171,8 +171,8 @@ pub enum TemplateProblem {
     },
     /// The templates of this WABA were never read from Meta: sync them, then repeat the call.
     #[error(
-        "the templates of WABA {0} have not been read from Meta yet: read them (POST /v1/templates/sync), then try again; \
-        if that fails, the log says why"
+        "the templates of WABA {0} have not been read from Meta yet: read them (`pregon template sync`, or POST \
+        /v1/templates/sync), then try again; if that fails, the log says why"
     )]
     NotSynced(WabaId),
     /// Meta does not allow sending the template now. The text contains its status and what to do.

@@ -111,8 +111,8 @@ fn expiry(Facts { campaign, forecast, now, .. }: &Facts<'_>) -> Option<Preflight
 fn template(Facts { campaign, listed, .. }: &Facts<'_>) -> Vec<PreflightProblem> {
     let listed = match listed {
         StoredTemplate::NotSynced => {
-            let text =
-                "the templates of its WABA have not been read from Meta yet: read them (POST /v1/templates/sync)";
+            let text = "the templates of its WABA have not been read from Meta yet: read them (`pregon template sync`, \
+                or POST /v1/templates/sync)";
             return vec![blocking(ProblemCode::TemplatesNotSynced, text)];
         }
         StoredTemplate::Missing => None,

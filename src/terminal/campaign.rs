@@ -91,7 +91,7 @@ pub async fn change(
     action: ControlAction,
 ) -> Result<(), CommandError> {
     let call = async |name: &CampaignName| client.change_campaign(find::campaign(client, name).await?, action).await;
-    each("campaign ", &campaigns.ids, call, |name, campaign| match campaigns.output.json {
+    each(&campaigns.ids, call, |name, campaign| match campaigns.output.json {
         true => out::json(&campaign),
         false => {
             // A campaign that was completed can be cancelled only during a retry.
@@ -122,7 +122,7 @@ pub async fn delete(client: &Client, campaigns: &arguments::CampaignArguments) -
         let id = find::campaign(client, name).await?;
         client.delete_campaign(id).await.map(|()| id)
     };
-    each("campaign ", &campaigns.ids, call, |name, id| match campaigns.output.json {
+    each(&campaigns.ids, call, |name, id| match campaigns.output.json {
         true => out::json(&json!({ "id": id, "deleted": true })),
         false => out::line(&format!("campaign {name} is deleted")),
     })

@@ -35,7 +35,7 @@ fn is_idle_template(hold: &HoldView) -> bool {
 /// Lifts holds, one by one. A failure does not affect the others.
 pub async fn lift(client: &Client, holds: &HoldArguments) -> Result<(), CommandError> {
     let call = async |id: &String| client.lift_hold(id).await;
-    each("hold ", &holds.ids, call, |id, lifted| match lifted.changed {
+    each(&holds.ids, call, |id, lifted| match lifted.changed {
         _ if holds.output.json => out::json(&lifted),
         true => out::line(&format!("the hold {id} is lifted")),
         false => out::line(&format!("{id} is not held")),

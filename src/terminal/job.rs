@@ -27,7 +27,7 @@ pub async fn show(client: &Client, id: EntryId, json: bool) -> Result<(), Comman
 /// Retries the jobs of dead letters, one by one. A failure does not affect the others.
 pub async fn retry(client: &Client, letters: &arguments::DeadLetterArguments) -> Result<(), CommandError> {
     let call = async |id: &EntryId| client.retry_dead_job(*id).await;
-    each("dead letter ", &letters.ids, call, |id, retried| match letters.output.json {
+    each(&letters.ids, call, |id, retried| match letters.output.json {
         true => out::json(&retried),
         false => out::line(&format!(
             "dead letter {id} is being retried; if it fails again, it becomes dead letter {}",
@@ -40,7 +40,7 @@ pub async fn retry(client: &Client, letters: &arguments::DeadLetterArguments) ->
 /// Deletes dead letters, one by one. A failure does not affect the others.
 pub async fn delete(client: &Client, letters: &arguments::DeadLetterArguments) -> Result<(), CommandError> {
     let call = async |id: &EntryId| client.delete_dead_job(*id).await;
-    each("dead letter ", &letters.ids, call, |id, ()| match letters.output.json {
+    each(&letters.ids, call, |id, ()| match letters.output.json {
         true => out::json(&json!({ "id": id, "deleted": true })),
         false => out::line(&format!("dead letter {id} is deleted")),
     })

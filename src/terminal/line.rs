@@ -37,7 +37,7 @@ pub async fn change(
     action: ControlAction,
 ) -> Result<(), CommandError> {
     let call = async |id: &LineId| client.change_line(id, action).await;
-    each("line ", &lines.ids, call, |id, line| match lines.output.json {
+    each(&lines.ids, call, |id, line| match lines.output.json {
         true => out::json(&line),
         false => {
             let name = Some(table::line_name(&line)).filter(|name| !name.is_empty());

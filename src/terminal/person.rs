@@ -6,7 +6,7 @@ use crate::{api_types::ForgottenView, client::Client, domain::Phone};
 /// Forgets people, one by one. A failure does not affect the others.
 pub async fn forget(client: &Client, phones: &[Phone], json: bool) -> Result<(), CommandError> {
     let call = async |phone: &Phone| client.forget(*phone).await;
-    each("", phones, call, |phone, removed| match json {
+    each(phones, call, |phone, removed| match json {
         true => out::json(&removed),
         false => out::line(&forgotten(*phone, &removed)),
     })

@@ -1,6 +1,6 @@
 //! The preflight of a campaign, for people.
 
-use super::{remedy::with_commands, table, words};
+use super::{table, words};
 use crate::api_types::{
     CostRow, LineView, Preflight, PreflightBudget, PreflightCost, PreflightProblem, PreflightRejects,
 };
@@ -25,7 +25,7 @@ fn verdict(preflight: &Preflight) -> String {
     let mut text = format!("Campaign {} is {verdict}.", preflight.campaign);
     for PreflightProblem { blocking, text: problem, .. } in &preflight.problems {
         let kind = if *blocking { "problem" } else { "warning" };
-        text += &format!("\n {kind}: {}", words::printable(&with_commands(problem)));
+        text += &format!("\n {kind}: {}", words::printable(problem));
     }
     text
 }

@@ -1,5 +1,4 @@
-//! Remedies for errors of the API, for people at a command line. The API's own texts name API calls; these name
-//! commands.
+//! Remedies for errors of the API, for people at a command line, where the API's own text names none.
 
 use crate::client::ClientError;
 
@@ -9,17 +8,8 @@ pub(super) fn with_remedy(error: &ClientError) -> String {
         ClientError::Refused { problem, .. } => problem.kind().and_then(of),
         _ => None,
     };
-    let text = with_commands(&error.to_string());
+    let text = error.to_string();
     remedy.map_or_else(|| text.clone(), |remedy| format!("{text}\n{remedy}"))
-}
-
-/// A text of the API without the call that lists what there is, which the remedy names as a command, and with the
-/// command in place of the call that reads templates.
-pub(super) fn with_commands(text: &str) -> String {
-    let text = text.replace("POST /v1/templates/sync", "`pregon template sync`");
-    let Some((before, call)) = text.split_once(": GET /v1/") else { return text };
-    let status = call.rfind(" (HTTP ").map_or("", |at| &call[at..]);
-    format!("{before}{status}")
 }
 
 /// The remedy for a problem of this kind; `None` if its detail contains one, or if no command can cause it.
@@ -28,11 +18,9 @@ fn of(kind: &str) -> Option<&'static str> {
         "forbidden" => "Use a key that may do this: PREGON_API_KEY or --api-key, one of `http.api_keys` of the server.",
         "campaign-not-found" => "`pregon campaign list` shows the campaigns; an external id works in place of an id.",
         "line-not-found" => "`pregon line list` shows the lines.",
-        "business-not-found" => "`pregon business list` shows the businesses.",
         "business-missing" => "Name one with --business.",
-        "hold-not-found" => "`pregon hold list` shows the holds.",
         "dead-letter-not-found" => "`pregon job list` shows the dead letters.",
-        "template-not-found" | "template-missing" => "`pregon template list` shows the templates.",
+        "template-missing" => "`pregon template list` shows the templates.",
         "template-not-paused" => "`pregon template show` shows its status.",
         "suppression-not-found" => "`pregon suppression list` shows the suppressions.",
         "recipient-not-found" => "`pregon campaign recipients` lists the recipients.",
@@ -72,8 +60,10 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail contains the remedy, or which no command can cause.
-    const WITHOUT: [&str; 17] = [
+    const WITHOUT: [&str; 20] = [
         "body-too-large",
+        "business-not-found",
+        "hold-not-found",
         "invalid",
         "invalid-phone",
         "invalid-query",
@@ -85,20 +75,13 @@ mod tests {
         "sync-failed",
         "template-changed",
         "template-not-approved",
+        "template-not-found",
         "template-unsupported",
         "unauthorized",
         "unsupported-encoding",
         "unsupported-media-type",
         "upload-unreadable",
     ];
-
-    #[test]
-    fn a_call_of_the_api_is_shown_as_a_command() {
-        let lists = "there is no hold line:9: GET /v1/holds lists them; encode a slash in an id as %2F (HTTP 404)";
-        assert_eq!(with_commands(lists), "there is no hold line:9 (HTTP 404)");
-        let sync = "read the templates again (POST /v1/templates/sync) (HTTP 422)";
-        assert_eq!(with_commands(sync), "read the templates again (`pregon template sync`) (HTTP 422)");
-    }
 
     #[test]
     fn every_problem_of_the_api_has_a_remedy() {

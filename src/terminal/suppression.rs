@@ -43,7 +43,7 @@ async fn add(client: &Client, people: &AddArguments) -> Result<(), CommandError>
     let business = people.business.business.clone();
     let new = NewSuppression { business, scope: people.scope, reason: people.reason.unwrap_or_default() };
     let call = async |phone: &Phone| client.suppress(*phone, &new).await;
-    each("", &people.phones, call, |phone, stored| match people.output.json {
+    each(&people.phones, call, |phone, stored| match people.output.json {
         true => out::json(&stored),
         false => out::line(&suppressed(*phone, &stored)),
     })
@@ -53,7 +53,7 @@ async fn add(client: &Client, people: &AddArguments) -> Result<(), CommandError>
 /// Ends suppressions, one by one. A failure does not affect the others.
 async fn remove(client: &Client, people: &PhoneArguments) -> Result<(), CommandError> {
     let call = async |phone: &Phone| client.unsuppress(*phone, people.business.business.as_ref()).await;
-    each("", &people.phones, call, |phone, ()| match people.output.json {
+    each(&people.phones, call, |phone, ()| match people.output.json {
         true => out::json(&json!({ "phone": phone, "removed": true })),
         false => out::line(&format!("{phone} gets messages again")),
     })

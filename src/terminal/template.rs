@@ -42,7 +42,7 @@ pub async fn sync(client: &Client, json: bool) -> Result<(), CommandError> {
 /// Asks Meta to lift the pause of templates, one by one. A failure does not affect the others.
 pub async fn unpause(client: &Client, templates: &TemplateArguments) -> Result<(), CommandError> {
     let call = async |id: &TemplateId| client.unpause_template(&id.waba, &id.name, &id.language).await;
-    each("template ", &templates.ids, call, |id, unpaused| match templates.output.json {
+    each(&templates.ids, call, |id, unpaused| match templates.output.json {
         true => out::json(&unpaused),
         false => out::line(&format!("Meta has lifted the pause of {id}")),
     })

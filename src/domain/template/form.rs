@@ -137,7 +137,8 @@ pub enum TemplateError {
     /// Meta no longer lists the template.
     #[error(
         "template {template} is no longer in Meta's list: cancel this campaign, and submit its recipients as a new one with \
-        another template; or make it again at Meta, and read the templates again (POST /v1/templates/sync)"
+        another template; or make it again at Meta, and read the templates again (`pregon template sync`, or POST \
+        /v1/templates/sync)"
     )]
     Gone {
         /// Name and language.
@@ -157,7 +158,7 @@ pub enum TemplateError {
     /// A positional template has a placeholder that is not a number.
     #[error(
         "template {template} has the placeholder {placeholder}, but Meta lists its parameters as numbered: read the \
-        templates again (POST /v1/templates/sync), or edit it in WhatsApp Manager"
+        templates again (`pregon template sync`, or POST /v1/templates/sync), or edit it in WhatsApp Manager"
     )]
     NotANumber {
         /// Name and language.

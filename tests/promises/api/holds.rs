@@ -105,7 +105,7 @@ async fn a_lifted_hold_is_gone_and_lifting_it_again_changes_nothing() {
     for bad in ["lines:3001", "template:2001", "country:2001%2Fx", "x"] {
         let answer = api.post(&format!("/v1/holds/{bad}/lift")).await;
         let detail = answer.problem(404, "hold-not-found");
-        assert!(detail.contains("GET /v1/holds lists them"), "{bad}: {detail}");
+        assert!(detail.contains("GET /v1/holds list the holds"), "{bad}: {detail}");
     }
 }
 

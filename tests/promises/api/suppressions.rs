@@ -93,7 +93,10 @@ async fn a_call_about_suppressions_that_is_wrong_says_what_to_do() {
     }
     let unknown = api.suppress("+5491155550001", &json!({ "business": "9", "scope": "all" })).await;
     let detail = unknown.problem(404, "business-not-found");
-    assert_eq!(detail, "there is no business 9 in the configuration: GET /v1/businesses lists them");
+    assert_eq!(
+        detail,
+        "there is no business 9 in the configuration: `pregon business list` and GET /v1/businesses list the businesses"
+    );
     let all = json!({ "business": "1001", "scope": "all" });
     api.suppress("+54x", &all).await.problem(400, "invalid-phone");
     for body in [json!({}), json!({ "business": "1001" }), json!({ "business": "1001", "scope": "some" })] {

@@ -54,7 +54,7 @@ async fn a_problem_of_the_api_is_printed_with_a_remedy() {
     let server = Server::start([
         ("GET /v1/lines/9", refused(404, "line-not-found", "there is no line 9 in the configuration")),
         (&campaign, refused(404, "campaign-not-found", "there is no such campaign")),
-        ("POST /v1/holds/line:9/lift", refused(404, "hold-not-found", "there is no hold line:9")),
+        ("DELETE /v1/jobs/dead/9-0", refused(404, "dead-letter-not-found", "there is no dead letter 9-0")),
     ])
     .await;
     let ran = server.run(&["line", "show", "9"]).await;
@@ -62,8 +62,9 @@ async fn a_problem_of_the_api_is_printed_with_a_remedy() {
     assert_eq!((ran.code, ran.err), (1, format!("pregon: {text}")));
     let ran = server.run(&["campaign", "show", ID]).await;
     assert!(ran.code == 1 && ran.err.contains("\n`pregon campaign list` shows the campaigns"), "{ran:?}");
-    let ran = server.run(&["hold", "lift", "line:9"]).await;
-    assert!(ran.code == 1 && ran.err.ends_with("\n`pregon hold list` shows the holds.\n"), "one of several: {ran:?}");
+    let ran = server.run(&["job", "delete", "9-0"]).await;
+    let text = "there is no dead letter 9-0 (HTTP 404)\n`pregon job list` shows the dead letters.\n";
+    assert_eq!((ran.code, ran.err), (1, format!("pregon: {text}")), "the only one is not named again");
     let ran = server.run(&["job", "show", "9"]).await;
     assert!(ran.code == 2 && ran.err.contains("`pregon job list` shows"), "{ran:?}");
 }

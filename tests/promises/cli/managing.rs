@@ -45,7 +45,7 @@ async fn one_campaign_that_cannot_be_paused_does_not_stop_the_others() {
     let ran = server.run(&["campaign", "pause", other, ID]).await;
     assert_eq!(ran.code, 1);
     assert_eq!(ran.out, format!("campaign {ID} “spring sale” is paused\n"));
-    assert_eq!(ran.err, format!("pregon: campaign {other}: it is completed (HTTP 409)\n"));
+    assert_eq!(ran.err, format!("pregon: {other}: it is completed (HTTP 409)\n"));
     for (verb, state) in [("resume", "running"), ("cancel", "cancelled")] {
         let call = format!("POST /v1/campaigns/{ID}/{verb}");
         let server = Server::start([(&call, Answer::Json(200, campaign(state, statistics(1))))]).await;
@@ -148,7 +148,7 @@ async fn campaigns_are_deleted_individually() {
     let server = Server::start([(&refused, problem(409, "it has started")), (&deleted, empty)]).await;
     let ran = server.run(&["campaign", "delete", other, ID]).await;
     assert_eq!((ran.code, ran.out), (1, format!("campaign {ID} is deleted\n")));
-    assert_eq!(ran.err, format!("pregon: campaign {other}: it has started (HTTP 409)\n"));
+    assert_eq!(ran.err, format!("pregon: {other}: it has started (HTTP 409)\n"));
     let ran = server.run(&["campaign", "delete", "--json", ID]).await;
     assert_eq!((ran.code, ran.json()), (0, vec![json!({ "id": ID, "deleted": true })]));
 }
@@ -222,7 +222,7 @@ async fn dead_letters_are_retried_and_deleted_individually() {
         ("DELETE /v1/jobs/dead/9-0", Answer::Text("text/plain", String::new(), false)),
     ])
     .await;
-    let missing = "pregon: there is no dead letter 8-0 (HTTP 404)\n";
+    let missing = "pregon: 8-0: there is no dead letter 8-0 (HTTP 404)\n";
     let ran = server.run(&["job", "retry", "8-0", "9-0"]).await;
     let wanted = "dead letter 9-0 is being retried; if it fails again, it becomes dead letter 12-0\n";
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (1, wanted, missing));
@@ -331,6 +331,9 @@ async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
     let template = "template:2001/spring_sale/es_AR";
     let mut broken = line(80.0, "path_broken");
     (broken["path_broken"], broken["since"]) = (json!("HTTP 503"), json!("2026-11-22T17:00:00Z"));
+    let (mut idle, mut idle_line) = (hold("template:2001/free_money/es_AR"), hold("line:3002"));
+    (idle["campaigns"], idle_line["campaigns"]) = (0.into(), 0.into());
+    let last = Answer::Json(200, json!({ "holds": [idle_line, hold(template), idle], "next": null }));
     let lifted = |id: &str, changed| Answer::Json(200, json!({ "id": id, "changed": changed }));
     let server = Server::start([
         ("GET /v1/holds", page("line:3001", Some("line:3001"))),
@@ -342,7 +345,7 @@ async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
     .await;
     let ran = server.run(&["hold", "list"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    let outage = "The path to Meta is broken: HTTP 503, on line 3001 (since 2026-11-22T17:00:00Z)";
+    let outage = "On line 3001: the path to Meta is broken: HTTP 503 (since 2026-11-22T17:00:00Z)";
     for text in ["line:3001", template, "131048", "restricted", "probe, operator", outage] {
         assert!(ran.out.contains(text), "{text}: {ran:?}");
     }
@@ -350,13 +353,13 @@ async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
         server.run(&["hold", "list", "--json"]).await.json(),
         [json!({ "holds": [hold("line:3001"), idle_line, hold(template), idle] })]
     );
+    let (rows, named) = ran.out.split_once("\n\nHeld too, ").expect("a sentence");
+    assert!(rows.contains("line:3002") && !rows.contains("free_money"), "{ran:?}");
+    assert!(named.starts_with("but needed by no running campaign: template:2001/free_money/es_AR. "), "{ran:?}");
     let ran = server.run(&["hold", "lift", "line:3001", template, "line:9"]).await;
-    let (mut idle, mut idle_line) = (hold("template:2001/free_money/es_AR"), hold("line:3002"));
-    (idle["campaigns"], idle_line["campaigns"]) = (0.into(), 0.into());
-    let last = Answer::Json(200, json!({ "holds": [idle_line, hold(template), idle], "next": null }));
     assert_eq!(ran.code, 1, "an unknown hold does not keep the others: {ran:?}");
     assert_eq!(ran.out, format!("the hold line:3001 is lifted\n{template} is not held\n"));
-    assert!(ran.err.contains("hold line:9: "), "{ran:?}");
+    assert!(ran.err.contains("pregon: line:9: "), "{ran:?}");
 }
 
 #[tokio::test]
@@ -434,7 +437,7 @@ async fn templates_are_unpaused_one_by_one() {
     let ran = server.run(&["template", "unpause", "2001/autumn_sale/es_AR", "template:2001/spring_sale/es_AR"]).await;
     assert_eq!(ran.code, 1, "a refusal does not keep the others: {ran:?}");
     assert_eq!(ran.out, "Meta has lifted the pause of 2001/spring_sale/es_AR\n");
-    assert!(ran.err.contains("template 2001/autumn_sale/es_AR: ") && ran.err.contains("too early"), "{ran:?}");
+    assert!(ran.err.contains("pregon: 2001/autumn_sale/es_AR: ") && ran.err.contains("too early"), "{ran:?}");
     assert_eq!(server.run(&["template", "unpause", "2001/spring_sale/es_AR", "--json"]).await.json(), [unpaused]);
     assert_eq!(server.run(&["template", "unpause", "spring_sale"]).await.code, 2);
 }

@@ -642,7 +642,7 @@ async fn a_template_problem_names_a_remedy() {
     let world = World::start().await;
     let error = world.intake.submit(new_campaign("order_update/en_US", json!({}))).await.expect_err("missing");
     let text = "WABA 2001 has no template order_update in en_US; similar ones are order_update (es_AR): check the name and \
-        the language, or, if it is new at Meta, read the templates again (POST /v1/templates/sync)";
+        the language, or, if it is new at Meta, read the templates again (`pregon template sync`, or POST /v1/templates/sync)";
     assert_eq!(error.to_string(), text);
     for (wanted, similar) in [("Order-Updates/es_AR", &["order_update (es_AR)"][..]), ("nobody_knows/es_AR", &[])] {
         let error = world.intake.submit(new_campaign(wanted, json!({}))).await.expect_err("missing");

@@ -220,20 +220,37 @@ fn records(field: &[u8; 2], value: &[u8]) -> Vec<(PersonHash, Suppression)> {
     value.chunks_exact(RECORD_BYTES).filter_map(person).collect()
 }
 
-const SCOPES: [SuppressionScope; 2] = [SuppressionScope::Marketing, SuppressionScope::All];
-const REASONS: [SuppressionReason; 4] =
-    [SuppressionReason::OptOut, SuppressionReason::Complaint, SuppressionReason::Register, SuppressionReason::Other];
-const SOURCES: [SuppressionSource; 5] = [
-    SuppressionSource::Api,
-    SuppressionSource::Import,
-    SuppressionSource::StopWord,
-    SuppressionSource::Button,
-    SuppressionSource::Meta,
-];
+// The numbers that are stored. They never change.
 
-/// The index of `value` in a list of all values. The index is what is stored.
-fn position<T: PartialEq>(values: &[T], value: &T) -> u8 {
-    values.iter().position(|known| known == value).unwrap_or(0) as u8
+fn number_of_scope(scope: SuppressionScope) -> u8 {
+    match scope {
+        SuppressionScope::Marketing => 0,
+        SuppressionScope::All => 1,
+    }
+}
+
+fn number_of_reason(reason: SuppressionReason) -> u8 {
+    match reason {
+        SuppressionReason::OptOut => 0,
+        SuppressionReason::Complaint => 1,
+        SuppressionReason::Register => 2,
+        SuppressionReason::Other => 3,
+    }
+}
+
+fn number_of_source(source: SuppressionSource) -> u8 {
+    match source {
+        SuppressionSource::Api => 0,
+        SuppressionSource::Import => 1,
+        SuppressionSource::StopWord => 2,
+        SuppressionSource::Button => 3,
+        SuppressionSource::Meta => 4,
+    }
+}
+
+/// The value among `all` that `number` stands for; `None` if a newer release wrote it.
+fn numbered<T: Copy>(all: &[T], number_of: impl Fn(T) -> u8, number: u8) -> Option<T> {
+    all.iter().copied().find(|value| number_of(*value) == number)
 }
 
 /// A person as the script reads it.
@@ -244,9 +261,8 @@ fn pack(PersonHash(hash): PersonHash, entry: &Suppression) -> [u8; 20] {
     packed[..8].copy_from_slice(&hash.to_be_bytes());
     packed[8..15].copy_from_slice(&phone[..7]);
     packed[15..19].copy_from_slice(&since);
-    packed[19] = position(&SCOPES, &entry.scope) << 7
-        | position(&REASONS, &entry.reason) << 4
-        | position(&SOURCES, &entry.source);
+    packed[19] =
+        number_of_scope(entry.scope) << 7 | number_of_reason(entry.reason) << 4 | number_of_source(entry.source);
     packed
 }
 
@@ -260,9 +276,9 @@ fn unpack(record: &[u8]) -> Option<Suppression> {
     digits[..7].copy_from_slice(phone);
     Some(Suppression {
         phone: Phone::from_digits(u64::from_le_bytes(digits)),
-        scope: SCOPES[usize::from(flags >> 7)],
-        reason: *REASONS.get(usize::from(flags >> 4 & 0b111))?,
-        source: *SOURCES.get(usize::from(flags & 0b1111))?,
+        scope: numbered(&SuppressionScope::ALL, number_of_scope, flags >> 7)?,
+        reason: numbered(&SuppressionReason::ALL, number_of_reason, flags >> 4 & 0b111)?,
+        source: numbered(&SuppressionSource::ALL, number_of_source, flags & 0b1111)?,
         since: UnixMs(u64::from(u32::from_le_bytes(*since)) * 1_000),
     })
 }
@@ -273,9 +289,9 @@ mod tests {
 
     #[test]
     fn every_entry_survives_packing() {
-        for scope in SCOPES {
-            for reason in REASONS {
-                for source in SOURCES {
+        for scope in SuppressionScope::ALL {
+            for reason in SuppressionReason::ALL {
+                for source in SuppressionSource::ALL {
                     for phone in [None, Phone::from_digits(999_999_999_999_999)] {
                         let entry = Suppression { phone, scope, reason, source, since: UnixMs(1_795_300_000_000) };
                         let packed = pack(PersonHash(u64::MAX - 7), &entry);

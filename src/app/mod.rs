@@ -6,7 +6,9 @@ pub mod serve;
 pub mod shutdown;
 pub mod size;
 
-use std::{error::Error as _, net::SocketAddr};
+use std::error::Error as _;
+
+use reqwest::Url;
 
 use self::{serve::ServeError, shutdown::Signals};
 use crate::{
@@ -32,7 +34,7 @@ use crate::{
 pub async fn run(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Serve(options) => run_service(options).await,
-        Command::Sim(SimOptions { config, listen }) => simulate(&config, listen).await,
+        Command::Sim(options) => simulate(&options).await,
         Command::Demo(DemoOptions { recipients, output }) => demo::run(recipients, output.json).await,
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
         Command::Event { server, command } => run_event(&server.client()?, command).await,
@@ -140,10 +142,10 @@ async fn change_all(all: AllArguments, action: ControlAction) -> Result<(), Comm
     pause::change(&server.client()?, business.as_ref(), action, output.json).await
 }
 
-async fn simulate(scenario: &str, listen: SocketAddr) -> Result<(), CommandError> {
+async fn simulate(SimOptions { config, listen, webhook }: &SimOptions) -> Result<(), CommandError> {
     let log = LogConfig { format: LogFormat::Auto, level: "info".into() };
     logging::init(&log).map_err(|error| CommandError::Failed(error.to_string()))?;
-    sim::run(scenario, &listen.to_string()).await.map_err(|error| {
+    sim::run(config, webhook.as_ref().map(Url::as_str), &listen.to_string()).await.map_err(|error| {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         match &error {
             SimError::Scenario(error) => CommandError::Usage(error.to_string()),

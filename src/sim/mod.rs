@@ -208,13 +208,13 @@ impl Sim {
 
 /// Runs the simulator until SIGINT or SIGTERM: the implementation of `pregon sim`.
 ///
-/// `scenario`: a name (`calm`, `rough`, `outage`, `week`) or the path of a TOML file. Prints one line with the address,
-/// the scenario and the seed once it listens.
+/// `scenario`: a name (`calm`, `rough`, `outage`, `week`) or the path of a TOML file. `webhook`: a URL in place of
+/// those of the scenario. Prints one line with the address, the scenario and the seed once it listens.
 ///
 /// Errors: as [`Sim::start`]; [`SimError::Read`] if the file cannot be read; [`SimError::Listen`] if the address
 /// cannot be bound; [`SimError::Signal`] if signal handlers cannot be installed.
-pub async fn run(scenario: &str, listen: &str) -> Result<(), SimError> {
-    let played = match Scenario::named(scenario) {
+pub async fn run(scenario: &str, webhook: Option<&str>, listen: &str) -> Result<(), SimError> {
+    let mut played = match Scenario::named(scenario) {
         Err(ScenarioError::Unknown(_)) if Path::new(scenario).exists() => {
             let text =
                 tokio::fs::read_to_string(scenario).await.map_err(|error| SimError::Read(scenario.into(), error))?;
@@ -222,6 +222,9 @@ pub async fn run(scenario: &str, listen: &str) -> Result<(), SimError> {
         }
         named => named,
     }?;
+    if let Some(url) = webhook {
+        played.send_webhooks_to(url);
+    }
     let seed = played.seed;
     let mut terminate = signal(SignalKind::terminate()).map_err(SimError::Signal)?;
     let listener = TcpListener::bind(listen).await.map_err(|error| SimError::Listen(listen.into(), error))?;

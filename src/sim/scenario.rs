@@ -221,6 +221,13 @@ impl Scenario {
         toml::from_str(text).map_err(|error| ScenarioError::Toml(Box::new(error)))
     }
 
+    /// Sends the webhooks of every WABA that has one to `url`.
+    pub fn send_webhooks_to(&mut self, url: &str) {
+        for webhook in self.wabas.iter_mut().filter_map(|waba| waba.webhook.as_mut()) {
+            url.clone_into(&mut webhook.url);
+        }
+    }
+
     /// Returns a built-in scenario: `calm`, `rough`, `outage` or `week`.
     ///
     /// Errors: [`ScenarioError::Unknown`] for any other name.
@@ -312,4 +319,53 @@ pub enum ScenarioError {
     /// The scenario is invalid: all problems, one per line.
     #[error("the scenario is invalid:\n{}", .0.join("\n"))]
     Problems(Vec<String>),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The keys of a scenario, without those of a template's components and of tables that map codes.
+    fn keys(value: &toml::Value, found: &mut BTreeSet<String>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (key, value) in table.iter().filter(|(key, _)| key.parse::<u32>().is_err()) {
+                    found.insert(key.clone());
+                    if key != "components" {
+                        keys(value, found);
+                    }
+                }
+            }
+            toml::Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn calm_explains_every_key_of_the_scenarios() {
+        let calm = include_str!("../../config/sim/calm.toml");
+        let explained: BTreeSet<&str> =
+            calm.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).collect();
+        for scenario in [
+            include_str!("../../config/sim/rough.toml"),
+            include_str!("../../config/sim/outage.toml"),
+            include_str!("../../config/sim/week.toml"),
+        ] {
+            let mut found = BTreeSet::new();
+            keys(&toml::from_str(scenario).expect("TOML"), &mut found);
+            for key in found {
+                assert!(explained.contains(key.as_str()), "{key} is in a scenario, and not explained in calm.toml");
+            }
+        }
+    }
+
+    #[test]
+    fn webhooks_can_be_sent_to_another_url() {
+        let mut scenario = Scenario::named("calm").expect("it comes with the program");
+        scenario.send_webhooks_to("http://127.0.0.1:9/x");
+        let webhooks: Vec<_> = scenario.wabas.iter().map(|waba| waba.webhook.as_ref().map(|to| &*to.url)).collect();
+        assert_eq!(webhooks, [Some("http://127.0.0.1:9/x")]);
+    }
 }

@@ -16,7 +16,7 @@ mod document;
 mod recording;
 mod shell;
 
-use std::{fs, net::TcpListener, sync::Arc};
+use std::{net::TcpListener, sync::Arc};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -60,9 +60,9 @@ impl Ports {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_walkthrough_works_as_written() {
     let (dir, ports) = (tempfile::tempdir().expect("a directory"), Ports::free());
-    let scenario = dir.path().join("calm.toml");
-    fs::write(&scenario, ports.put(include_str!("../../config/sim/calm.toml"))).expect("a scenario");
-    let sim = format!("pregon sim --config '{}' --listen 127.0.0.1:{} ", scenario.display(), ports.of("8081"));
+    // The options that the document names for other ports.
+    let (listen, webhook) = (ports.of("8081"), ports.of("8080"));
+    let sim = format!("pregon sim --listen 127.0.0.1:{listen} --webhook http://127.0.0.1:{webhook}/webhooks/meta ");
     // Somebody who copies commands needs a minute for what takes seconds here.
     let document = include_str!("../../docs/walkthrough.md").replace("9600", "2400").replace("9,600", "2,400");
     let document = ports.put(&document).replace("pregon sim ", &sim);

@@ -79,13 +79,7 @@ async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool
     let config = config(dir, &base_url, &scenario, &key)?;
     let listener = TcpListener::bind(config.http.listen).await?;
     let webhook_url = format!("http://{}/webhooks/meta", listener.local_addr()?);
-    for waba in &mut scenario.wabas {
-        waba.webhook
-            .as_mut()
-            .ok_or_else(|| CommandError::Failed("scenario rough has no webhook".into()))?
-            .url
-            .clone_from(&webhook_url);
-    }
+    scenario.send_webhooks_to(&webhook_url);
     let rates: Vec<(LineId, u32)> =
         scenario.lines.iter().map(|line| (line.id.as_str().into(), line.messages_per_second)).collect();
     let lines: Vec<LineId> = rates.iter().map(|(line, _)| line.clone()).collect();

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
+use reqwest::Url;
 
 use super::{
     Output,
@@ -76,6 +77,10 @@ pub struct SimOptions {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
     pub listen: SocketAddr,
+    /// Where to send the webhooks [default: the URL in the scenario, in the built-in ones
+    /// http://127.0.0.1:8080/webhooks/meta]
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<Url>,
 }
 
 /// `pregon demo …`

@@ -65,7 +65,7 @@ pub enum CampaignCommand {
     },
     /// Send a campaign's message to a few test numbers, with the values of its first recipients
     Test(TestOptions),
-    /// Change the times, the priority or the rate of a campaign that has not ended
+    /// Change the times, priority, rate or send window of a campaign that has not ended
     Change(ChangeOptions),
     /// Pause campaigns: send nothing more until they are resumed
     Pause(CampaignArguments),
@@ -74,7 +74,7 @@ pub enum CampaignCommand {
     /// Cancel campaigns: send nothing more, for good
     #[command(after_help = CANCEL_HELP)]
     Cancel(CampaignArguments),
-    /// Send a completed campaign again to recipients whose message failed, with the same values
+    /// Send a completed campaign again to recipients who did not get the message, with the same values
     Retry(RetryOptions),
     /// Delete drafts and ended campaigns, with all their data and statistics
     Delete(CampaignArguments),
@@ -131,11 +131,11 @@ pub struct ChangeOptions {
 pub struct RetryOptions {
     /// The campaign: its id, or your external id
     pub id: CampaignName,
-    /// Send again to recipients in these states: failed, unknown, or both separated by a comma. An unknown recipient
-    /// may already have the message
+    /// Send again to recipients in these states: failed, unknown, or failed,unknown. An unknown recipient may already
+    /// have the message
     #[arg(long, value_name = "STATES", value_delimiter = ',', required = true, value_parser = retried_state())]
     pub states: Vec<RetriedState>,
-    /// Only recipients that failed with one of these error codes, such as 131042
+    /// Only recipients that failed with one of these error codes, such as 131042,131026
     #[arg(long, value_name = "CODES", value_delimiter = ',')]
     pub codes: Vec<u32>,
     /// Your own id for the retry; repeating the command with the same id sends nothing twice
@@ -156,7 +156,7 @@ pub struct ChangedValues {
     /// Stop sending at this time, or `none` to remove the limit; recipients without a message by then expire
     #[arg(long, value_name = "TIME", value_parser = time_or_none)]
     pub expires_at: Option<Setting<UnixMs>>,
-    /// Weight by which campaigns share a line, 1 to 10
+    /// The campaign's share of a line that several campaigns use, 1 to 10
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
     pub priority: Option<u8>,
     /// Maximum messages per second over all lines, or `none` to remove the limit
@@ -203,7 +203,7 @@ pub struct SubmitOptions {
     /// Stop sending at this time; recipients without a message by then expire
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub expires_at: Option<UnixMs>,
-    /// Weight by which campaigns share a line, 1 to 10 [server's default: 5]
+    /// The campaign's share of a line that several campaigns use, 1 to 10 [server's default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
     pub priority: Option<u8>,
     /// Maximum messages per second over all lines [default: as many as the lines may send]
@@ -263,7 +263,7 @@ pub struct UploadOptions {
     /// CSV columns to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,
-    /// Exit with 1 if more rows were rejected [default: only if no row was accepted]
+    /// Exit with 1 if more rows than this were rejected [default: only if no row was accepted]
     #[arg(long, value_name = "N", value_parser = number(0..=u64::MAX))]
     pub max_rejected: Option<u64>,
     #[command(flatten)]

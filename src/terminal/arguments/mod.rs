@@ -106,7 +106,7 @@ pub enum Command {
         #[command(subcommand)]
         command: TemplateCommand,
     },
-    /// Show the messaging limits of businesses, and what is used
+    /// Show the messaging limits of businesses, and how much is used
     Business {
         #[command(flatten)]
         server: ServerArguments,

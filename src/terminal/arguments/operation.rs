@@ -37,8 +37,8 @@ pub struct TailOptions {
     /// Only events of this campaign: its id, or your external id
     #[arg(long, value_name = "ID")]
     pub campaign: Option<CampaignName>,
-    /// Start after this position, which Ctrl-C prints; 0 starts with the oldest event that is kept [default: only new
-    /// events]
+    /// Start after this position, which the command prints when Ctrl-C ends it; 0 starts with the oldest event that is
+    /// kept [default: only new events]
     #[arg(long, value_name = "POSITION")]
     pub after: Option<String>,
     #[command(flatten)]

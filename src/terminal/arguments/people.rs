@@ -109,16 +109,16 @@ pub struct ImportOptions {
     pub file: PathBuf,
     #[command(flatten)]
     pub business: BusinessArgument,
-    /// The scope of rows without one: marketing, or all
+    /// The messages to stop, for rows without a scope: marketing, or all
     #[arg(long, value_parser = suppression_scope())]
     pub scope: Option<SuppressionScope>,
-    /// The reason of rows without one [server's default: opt_out]
+    /// Why, for rows without a reason [server's default: opt_out]
     #[arg(long, value_parser = suppression_reason())]
     pub reason: Option<SuppressionReason>,
     /// CSV columns to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,
-    /// Exit with 1 if more rows were rejected: the person in a rejected row still gets messages
+    /// Exit with 1 if more rows than this were rejected: the person in a rejected row still gets messages
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = number(0..=u64::MAX))]
     pub max_rejected: u64,
     #[command(flatten)]

@@ -236,7 +236,7 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason that a server of this version sends.
-    pub const ALL: [WaitReason; 23] = [
+    pub const ALL: [WaitReason; 24] = [
         WaitReason::Schedule,
         WaitReason::Paused,
         WaitReason::AllPaused,

@@ -227,7 +227,7 @@ impl Lane for CampaignLane {
             && let Some(outcomes) = self.outcomes_to_settle(now, line)
         {
             let of_people = self.take_of_people();
-            self.n_settling = outcomes.iter().map(|(_, outcomes)| outcomes.len()).sum();
+            self.n_settling = outcomes.values().map(|outcomes| outcomes.len()).sum();
             self.settling = Some(self.calls.settle(outcomes, of_people, line));
             let ended = self.places.take_ended();
             if !ended.is_empty() {

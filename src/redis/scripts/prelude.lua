@@ -63,7 +63,7 @@ local PAGE = 256
 
 local function moves(meta, state, history, sends, held, skips)
   local self, pages, changed, rows, sorted = {}, {}, {}, {}, true
-  local moved, delta, fields, log = {}, {}, {}, {}
+  local moved, delta, fields, log, accepted = {}, {}, {}, {}, {}
   local retention_ended, gate, erased
   local to_hold, hold_at = {}
 
@@ -144,6 +144,12 @@ local function moves(meta, state, history, sends, held, skips)
     end
   end
 
+  -- Counts `n` messages that Meta accepted at `second` (Unix time). Ten fields, `r0` to `r9`, have a second and its count
+  -- each, which show the recent rate of the campaign. A second older than the one in its field is not counted.
+  function self.count_accepted(second, n)
+    accepted[second] = (accepted[second] or 0) + n
+  end
+
   -- Appends entries to the history.
   function self.log(entries)
     log[#log + 1] = entries
@@ -202,12 +208,16 @@ local function moves(meta, state, history, sends, held, skips)
     for field, n in pairs(delta) do
       if n ~= 0 and not IS_OPEN[field] then names[#names + 1] = field end
     end
-    local counters = #names
-    names[counters + 1], names[counters + 2], names[counters + 3] = 'forgotten', 'gate', 'erased'
-    names[counters + 4] = held and 'held'
+    local counters, seconds = #names, {}
+    for second in pairs(accepted) do seconds[#seconds + 1] = second end
+    table.sort(seconds)
+    for _, second in ipairs(seconds) do names[#names + 1] = 'r' .. second % 10 end
+    local n = #names
+    names[n + 1], names[n + 2], names[n + 3] = 'forgotten', 'gate', 'erased'
+    names[n + 4] = held and 'held'
     local values = redis.call('HMGET', meta, unpack(names))
-    retention_ended, gate, erased = values[counters + 1] ~= false, values[counters + 2], values[counters + 3]
-    local n_held = tonumber(values[counters + 4] or 0)
+    retention_ended, gate, erased = values[n + 1] ~= false, values[n + 2], values[n + 3]
+    local n_held = tonumber(values[n + 4] or 0)
     if (n_held > 0 or #to_hold > 0) and not retention_ended then write_held(n_held) end
     if #log > 0 and not retention_ended then redis.call('RPUSH', history, table.concat(log)) end
     for i = 1, counters do
@@ -215,6 +225,12 @@ local function moves(meta, state, history, sends, held, skips)
       local n = (tonumber(value) or 0) + delta[field]
       if IS_OPEN[field] then open = open + n end
       if delta[field] ~= 0 then self.set(field, n) end
+    end
+    for i, second in ipairs(seconds) do
+      local stamp, known = string.match(values[counters + i] or '', '^(%d+):(%d+)$')
+      stamp = tonumber(stamp or 0)
+      local n = accepted[second] + (stamp == second and known or 0)
+      if stamp <= second then self.set(names[counters + i], second .. ':' .. n) end
     end
     if #fields > 0 then redis.call('HSET', meta, unpack(fields)) end
     return open
@@ -296,18 +312,6 @@ local function store_wamids(m, wamids, blocks, lifetime)
   end
   redis.call('HSET', wamids, unpack(blocks))
   redis.call('PEXPIRE', wamids, lifetime)
-end
-
--- Counts messages that Meta accepted, given by Unix second. Ten fields `r0` to `r9` of the part's hash have a second and
--- its count each, which show the recent rate of the campaign. A second older than the one in its field is not counted.
-local function count_accepted(meta, by_second)
-  for second, n in pairs(by_second) do
-    local field = 'r' .. second % 10
-    local stamp, known = string.match(redis.call('HGET', meta, field) or '', '^(%d+):(%d+)$')
-    stamp = tonumber(stamp or 0)
-    if stamp == second then n = n + known end
-    if stamp <= second then redis.call('HSET', meta, field, second .. ':' .. n) end
-  end
 end
 
 -- Stores the error code of a row.

@@ -185,8 +185,8 @@ for pos = 1, #ARGV[10], 3 do
   m.hold(row, send, ARGV[1])
 end
 
+if accepted > 0 then m.count_accepted(second, accepted) end
 local open = m.commit()
-if accepted > 0 then count_accepted(meta, { [second] = accepted }) end
 store_ids(m, ids, acceptances, ARGV[2])
 store_wamids(m, wamids, { unpack(ARGV, 11) }, ARGV[2])
 return { open, taken_over and open > 0 and 1 or 0, #acceptances > 0 and m.has_ended() and 1 or 0 }

@@ -27,7 +27,7 @@ local meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wam
   unpack(KEYS)
 local facts, known_ids, BLOCK, RETURNED, WITHHELD = ARGV[2], ARGV[3], tonumber(ARGV[4]), 14, STATE.skipped
 local m, new_ids, applied, results = moves(meta, state, history, sends, held, skips), {}, 0, {}
-local new_wamids, id_end, accepted = {}, 0, {}
+local new_wamids, id_end = {}, 0
 
 for pos = 1, #facts, 14 do
   local row, send, to, code, at, length = struct.unpack('<I2BBI4I4I2', facts, pos)
@@ -61,7 +61,7 @@ for pos = 1, #facts, 14 do
   elseif reopens and rank <= RANK[STATE.sent] or not reopens and RANK[to] > rank then
     -- This status came before the response to our request, or instead of it. Its message id is stored, because a later
     -- status may identify the message by nothing else.
-    if rank < RANK[STATE.accepted] then accepted[at] = (accepted[at] or 0) + 1 end
+    if rank < RANK[STATE.accepted] then m.count_accepted(at, 1) end
     if rank < RANK[STATE.accepted] and length > 0 then
       local id_start, block, of_send = id_end - length + 1, math.floor(row / BLOCK), send ~= 0 and send or current
       local fingerprint, whole = string.sub(known_ids, id_start, id_start + 7), string.sub(known_ids, id_start + 8, id_end)
@@ -100,7 +100,6 @@ for pos = 1, #facts, 14 do
   results[#results + 1] = result
 end
 local open = m.commit()
-count_accepted(meta, accepted)
 store_ids(m, ids, table.concat(new_ids), ARGV[1])
 local blocks = {}
 for block, added in pairs(new_wamids) do

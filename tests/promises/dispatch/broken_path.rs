@@ -194,7 +194,9 @@ async fn an_unreachable_meta_is_reported_with_the_error_from_the_first_attempt_o
     world::launch(&store, id).await;
     world::know_messaging_limits(&store, &["1001"]).await;
     let lines = [world::line("3001", 100.0)];
-    let worker = TestWorker::start("w1", &redis, "http://127.0.0.1:9", &lines, world::settings()).await;
+    // A new owner of the line would begin anew.
+    let settings = DispatchSettings { lease: Duration::from_secs(60), ..world::settings() };
+    let worker = TestWorker::start("w1", &redis, "http://127.0.0.1:9", &lines, settings).await;
     let report = async || store.reports(&["3001".into()]).await.expect("redis").remove(0);
     let is_unreachable = async || report().await.is_some_and(|report| report.unreachable);
     support::until("Meta is unreachable", is_unreachable).await;

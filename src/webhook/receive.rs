@@ -193,7 +193,7 @@ impl Receiver {
                     {
                         for Preference { phone, stops, at } in &preferences.people {
                             let wish = if *stops { Wish::STOP_MARKETING } else { Wish::Resume };
-                            let (phone, at) = (*phone, past(*at, now));
+                            let (phone, at) = (*phone, at.unwrap_or(now));
                             wishes.add(business, Wished { phone, wish, at, message: None });
                         }
                         counts.used[index] = true;
@@ -202,7 +202,7 @@ impl Receiver {
                 WebhookChange::Template(change) => {
                     let waba = self.lines.waba(&entry.waba).await.map_err(|cause| Unavailable::because(&cause))?;
                     if let Some(waba) = waba {
-                        let at = past(entry.at, now);
+                        let at = entry.at.unwrap_or(now);
                         let applied = templates::apply(&self.store, &waba, change, at, now).await;
                         counts.used[index] = applied.map_err(|cause| Unavailable::because(&cause))?;
                     }
@@ -214,7 +214,7 @@ impl Receiver {
                 WebhookChange::Account(change) => {
                     let waba = self.lines.waba(&entry.waba).await.map_err(|cause| Unavailable::because(&cause))?;
                     if let Some(waba) = waba {
-                        let at = past(entry.at, now);
+                        let at = entry.at.unwrap_or(now);
                         let business = listed.of_waba(&waba).next().map(|line| &line.business);
                         let applied = account::apply(&self.store, &waba, business, change, at, now).await;
                         applied.map_err(|cause| Unavailable::because(&cause))?;
@@ -440,7 +440,8 @@ impl Receiver {
                     token,
                     wamid: &status.wamid,
                     news,
-                    at: past(status.at, now),
+                    // A time in the future would extend what counts from it, such as a day without marketing.
+                    at: status.at.unwrap_or(now).min(now),
                     details: &status.details,
                     recipient: recipient(status),
                     message: None,
@@ -458,7 +459,7 @@ impl Receiver {
                 continue;
             }
             let message = (!only_with_token).then(|| {
-                self.inbound_counter.count(&line, past(inbound.at, now), now);
+                self.inbound_counter.count(&line, inbound.at.unwrap_or(now), now);
                 received.messages.push(LineMessage { line: line.clone(), message: new_inbound(inbound) });
                 counts.used[change] = true;
                 received.messages.len() - 1
@@ -470,7 +471,7 @@ impl Receiver {
                 token,
                 wamid: inbound.answers().map(Wamid::as_str).unwrap_or_default(),
                 news: News::Replied,
-                at: past(inbound.at, now),
+                at: inbound.at.unwrap_or(now),
                 details: "",
                 recipient: None,
                 message,
@@ -538,14 +539,14 @@ impl Receiver {
                         facts.push((item, located));
                     }
                     (SearchResult::NotFound, News::Failed(reason)) if may_appear => {
-                        parked.push(item.to_parked(Some(reason)))
+                        parked.push(item.to_parked(Some(reason), now))
                     }
-                    (SearchResult::Unfinished, News::Failed(reason)) => parked.push(item.to_parked(Some(reason))),
+                    (SearchResult::Unfinished, News::Failed(reason)) => parked.push(item.to_parked(Some(reason), now)),
                     // Only the campaign shows whether the tap is an opt-out, so Meta has to deliver the webhook again.
                     (SearchResult::Unfinished, News::Replied) if item.tapped.is_some() => {
                         return Err(Unavailable::unattributed_tap());
                     }
-                    (SearchResult::Unfinished, News::Replied) => parked.push(item.to_parked(None)),
+                    (SearchResult::Unfinished, News::Replied) => parked.push(item.to_parked(None, now)),
                     (SearchResult::NotFound, News::Replied) => {
                         unmatched.push(item);
                         continue;
@@ -645,20 +646,16 @@ impl ReceivedNews<'_> {
         LocatedFact { part, fact, details: self.details.into() }
     }
 
-    fn to_parked(&self, failure: Option<FailureReason>) -> Parked {
+    fn to_parked(&self, failure: Option<FailureReason>, now: UnixMs) -> Parked {
         Parked {
             line: self.line.clone(),
             wamid: Wamid::from(self.wamid),
             failure,
             details: self.details.to_owned(),
-            at: self.at,
+            // A time in the future would extend the search for the message.
+            at: self.at.min(now),
         }
     }
-}
-
-/// Meta's time of an event; now if Meta names none, or one in the future.
-fn past(at: Option<UnixMs>, now: UnixMs) -> UnixMs {
-    at.map_or(now, |at| at.min(now))
 }
 
 /// The counts of one webhook.

@@ -64,7 +64,7 @@ pub(super) async fn apply(
             let separator = if change.reason.is_empty() { "" } else { ": " };
             let reason = format!("Meta says {}{separator}{}", change.event, change.reason);
             let until = lasts.map(|lasts| at.after(lasts + PAUSE_MARGIN));
-            let hold = Hold { code, reason, since: at, until };
+            let hold = Hold { code, reason, since: at.min(now), until };
             if hold.is_active(now) && store.hold_unless_lifted(&scope, &hold, latest).await? {
                 warn!(scope = %scope, reason = hold.reason, "template held by Meta");
             }

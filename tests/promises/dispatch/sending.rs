@@ -217,7 +217,7 @@ async fn a_claim_not_applied_is_distinguished_from_an_unknown_outcome() {
 
     send_command("CONFIG SET maxmemory 1").await;
     let full = store.claim(part, &wish()).await.expect_err("redis is full");
-    assert!(matches!(full, StoreError::NotApplied(_)), "{full:?}");
+    assert!(matches!(full, StoreError::Full(_)), "{full:?}");
     send_command("CONFIG SET maxmemory 0").await;
 
     // Longer than the Redis timeout.

@@ -26,6 +26,7 @@ RUN mkdir -p src benches loadtest/src \
 RUN cargo build --profile dist --locked --bin pregon
 
 COPY config config
+COPY .sqlx .sqlx
 COPY src src
 # Make the sources newer than the build of the empty files.
 RUN touch src/lib.rs src/main.rs \

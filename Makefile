@@ -14,7 +14,7 @@ FUZZED ?= 5
 # For `make week`: about how many messages to send.
 SENDS ?= 2000000
 
-.PHONY: help build test check test-valkey torture week schemathesis pressure demo fuzz instructions redis examples-tools valkey deny fmt lint \
+.PHONY: help build test check test-valkey torture week schemathesis pressure demo fuzz instructions redis postgres queries examples-tools valkey deny fmt lint \
 	packages package-check pictures
 
 help: ## Show this list
@@ -26,7 +26,7 @@ build: ## Build the program: target/release/pregon
 # Most tests wait for a server more than they compute: with twice as many threads as cores, the binary `promises` takes
 # half the time.
 test: export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
-test: redis examples-tools deny package-check ## Check licences, format, lints and docs, and run every test
+test: redis postgres examples-tools deny package-check ## Check licences, format, lints and docs, and run every test
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
@@ -143,6 +143,15 @@ valkey: ## Install Valkey into target/valkey, without changing the system
 # newer, or Valkey 7.2 or newer.
 redis: ## Install redis-server if it is missing (brew, apt-get, dnf or apk)
 	@sh tests/install.sh redis-server
+
+# As with Redis, only the programs have to be installed: PostgreSQL 14 or newer. A server of the system is left alone.
+postgres: ## Install PostgreSQL if it is missing (brew, apt-get, dnf or apk)
+	@sh tests/install.sh postgres
+
+# The compiler checks each query against .sqlx, so that a build needs no database. Run this after a change of a query
+# or a migration.
+queries: postgres ## Describe the queries of src/postgres again: .sqlx
+	CARGO="$(CARGO)" sh tests/queries.sh
 
 # The versions of TypeScript's compiler, the types of Node.js and the Python packages are pinned. They are installed
 # into target/examples, not into the system.

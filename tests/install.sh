@@ -1,7 +1,9 @@
 #!/bin/sh
 # Installs programs that are missing. `install.sh PROGRAM…` uses brew, apt-get, dnf or apk, the first one that is there,
-# and needs root for all but brew. It does nothing if every program is on PATH.
+# and needs root for all but brew. It does nothing if every program is on PATH. PostgreSQL's need not be: Debian keeps them
+# in a directory for each version.
 set -eu
+for bin in /usr/lib/postgresql/*/bin; do PATH="$PATH:$bin"; done
 
 missing=
 for program in "$@"; do
@@ -28,18 +30,23 @@ packages() {
 
 if command -v brew >/dev/null; then
     echo "installing by brew:$missing"
-    brew install $(packages npm=node pip3=python python3=python redis-server=redis redis-cli=redis)
+    brew install $(packages postgres=postgresql npm=node pip3=python python3=python redis-server=redis redis-cli=redis)
 elif command -v apt-get >/dev/null; then
     echo "installing by apt-get:$missing"
     as_root apt-get update -q
+    # Otherwise the package creates a cluster and starts it. Tests have servers of their own.
+    case "$missing" in *postgres*)
+        as_root sh -c 'mkdir -p /etc/postgresql-common && cd /etc/postgresql-common &&
+            { [ -e createcluster.conf ] || echo "create_main_cluster = false" >createcluster.conf; }' ;;
+    esac
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
-        $(packages node=nodejs pip3=python3-pip redis-cli=redis-tools)
+        $(packages postgres=postgresql node=nodejs pip3=python3-pip redis-cli=redis-tools)
 elif command -v dnf >/dev/null; then
     echo "installing by dnf:$missing"
-    as_root dnf install -y $(packages node=nodejs pip3=python3-pip redis-server=redis redis-cli=redis)
+    as_root dnf install -y $(packages postgres=postgresql-server node=nodejs pip3=python3-pip redis-server=redis redis-cli=redis)
 elif command -v apk >/dev/null; then
     echo "installing by apk:$missing"
-    as_root apk add $(packages node=nodejs pip3=py3-pip redis-server=redis redis-cli=redis)
+    as_root apk add $(packages postgres=postgresql node=nodejs pip3=py3-pip redis-server=redis redis-cli=redis)
 else
     echo "missing:$missing, and there is no brew, apt-get, dnf or apk: install them yourself" >&2
     exit 1

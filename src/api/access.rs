@@ -50,6 +50,11 @@ impl Access {
         self.businesses.as_ref().is_none_or(|own| business.is_some_and(|business| own.contains(business)))
     }
 
+    /// The businesses that the key is limited to; `None`: it is not.
+    pub(super) fn names(&self) -> Option<Vec<String>> {
+        self.businesses.as_ref().map(|own| own.iter().map(ToString::to_string).collect())
+    }
+
     /// Whether the caller may see a pause. That of everything stops its lines too.
     pub(super) fn sees(&self, scope: &PauseScope) -> bool {
         match scope {

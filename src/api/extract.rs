@@ -84,6 +84,11 @@ pub(super) struct PhonePath(
     #[param(value_type = String, pattern = "^\\+?[1-9][0-9]{6,14}$", example = "+5491155550001")] pub(super) Phone,
 );
 
+/// The id of a chat in the path. The handler looks the chat up among those that the caller may see.
+#[derive(IntoParams)]
+#[into_params(names("chat"), parameter_in = Path)]
+pub(super) struct ChatPath(#[param(example = "204")] pub(super) String);
+
 /// A JSON object as the body.
 pub(super) struct JsonBody<T>(pub(super) T);
 
@@ -169,6 +174,15 @@ impl FromRequestParts<Arc<Shared>> for RecipientPath {
         let path = Path::<(String, String)>::from_request_parts(parts, shared).await;
         let Path((id, phone)) = path.map_err(|error| no_route(&error))?;
         Ok(Self(campaign_id(&id, parts, shared).await?, phone))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ChatPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
+        Ok(Self(id))
     }
 }
 

@@ -12,6 +12,7 @@ mod access;
 mod audit;
 mod businesses;
 mod campaigns;
+mod chats;
 mod csv;
 mod docs_page;
 mod errors;
@@ -58,6 +59,7 @@ use crate::{
         problem::{Problem, Result},
     },
     intake::Intake,
+    postgres::Database,
     redis::{Store, StoreError, campaigns::CampaignRecord, clock::Clock},
     stats::StatisticsReader,
     subscribers::Subscriber,
@@ -109,6 +111,8 @@ pub enum UnpauseFailure {
 pub struct ApiState {
     /// Redis.
     pub store: Store,
+    /// PostgreSQL, if there is one: `database.url`.
+    pub database: Option<Database>,
     /// Redis server time.
     pub clock: Arc<Clock>,
     /// Creates and changes campaigns, and stores uploads.
@@ -221,6 +225,10 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(subscribers::enable))
         .routes(routes!(suppressions::one, suppressions::put, suppressions::delete))
         .routes(routes!(people::forget))
+        .routes(routes!(chats::list))
+        .routes(routes!(chats::one))
+        .routes(routes!(chats::messages))
+        .routes(routes!(chats::contact))
         .layer(DefaultBodyLimit::max(state.body_bytes_max))
         .layer(middleware::from_fn(move |request, next| guard::with_timeout(limit, request, next)))
 }

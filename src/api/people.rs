@@ -12,8 +12,8 @@ use crate::{
 
 /// Forget a person.
 ///
-/// Removes the number, the values and the messages of the person from all campaigns of all businesses. The statistics
-/// stay. Messages that are not sent yet are skipped, and suppressions of the person stay in force. When the response
+/// Removes the number, the values and the messages of the person from all campaigns and chats of all businesses. The
+/// statistics stay. Messages that are not sent yet are skipped, and suppressions of the person stay in force. When the response
 /// arrives, all of this is durable, and no further message to the person is claimed. Requests already in flight are
 /// still sent. The call can be repeated; if it fails, a worker finishes it. The key must not be limited to
 /// `businesses`.
@@ -38,8 +38,22 @@ pub(super) async fn forget(
     let store = &shared.state.store;
     let around = store.surroundings(&shared.state.lines.get(), &shared.state.businesses.get()).await?;
     let forgotten = store.forget(phone.into(), &around, shared.now()).await?;
+    // After Redis, from which the messages would otherwise be read again.
+    let chat_messages = match &shared.state.database {
+        Some(database) => database.forget(&shared.state.businesses.get(), phone.into()).await?,
+        None => 0,
+    };
     let Forgotten { campaigns, recipients, skipped, messages, events, suppressions, suppressed_numbers, dead_letters } =
         forgotten;
-    audit.changed(recipients + messages + events + suppressed_numbers > 0);
-    Ok(Json(ForgottenView { campaigns, recipients, skipped, messages, events, suppressions, dead_letters }))
+    audit.changed(recipients + messages + chat_messages + events + suppressed_numbers > 0);
+    Ok(Json(ForgottenView {
+        campaigns,
+        recipients,
+        skipped,
+        messages,
+        chat_messages,
+        events,
+        suppressions,
+        dead_letters,
+    }))
 }

@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 56] = [
+pub(super) const KINDS: [ProblemKind; 59] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
@@ -37,6 +37,8 @@ pub(super) const KINDS: [ProblemKind; 56] = [
     kind("forbidden", 403, "the key lacks the scope of this call, or is limited to other businesses"),
     kind("business-not-found", 404, "there is no such business in the configuration, or the key is limited to others"),
     kind("campaign-not-found", 404, "there is no such campaign"),
+    kind("chat-not-found", 404, "there is no such chat"),
+    kind("contact-not-found", 404, "the business has no contact with this number"),
     kind("dead-letter-not-found", 404, "there is no such dead letter"),
     kind("hold-not-found", 404, "this is not the id of a hold"),
     kind("line-not-found", 404, "there is no such line in the configuration"),
@@ -51,6 +53,7 @@ pub(super) const KINDS: [ProblemKind; 56] = [
     kind("campaign-expired", 409, "the `expires_at` of the campaign has passed"),
     kind("campaign-state", 409, "the state of the campaign does not allow the call"),
     kind("feed-disabled", 409, "no events are written: `feed.enabled` is false"),
+    kind("no-database", 409, "the server has no database for chats: `database.url` is not set"),
     kind("recipients-forgotten", 409, "the recipients were deleted at the end of their retention"),
     kind("retry-conflict", 409, "the `external_id` belongs to a retry of other recipients"),
     kind("template-not-paused", 409, "Meta has not paused the template; `detail` has its status"),
@@ -108,6 +111,7 @@ pub(super) fn of(operation: &mut Operation, reads: bool) -> BTreeMap<u16, Vec<&'
         match (&parameter.parameter_in, parameter.name.as_str()) {
             (ParameterIn::Query, _) => names.push("invalid-query"),
             (ParameterIn::Path, "campaign") => names.extend(["campaign-not-found", "not-found"]),
+            (ParameterIn::Path, "chat") => names.extend(["chat-not-found", "not-found"]),
             (ParameterIn::Path, "dead_letter") => names.extend(["dead-letter-not-found", "not-found"]),
             (ParameterIn::Path, "hold") => names.extend(["hold-not-found", "not-found"]),
             (ParameterIn::Path, "line") => names.extend(["line-not-found", "not-found"]),

@@ -9,6 +9,7 @@
 
 mod business;
 mod campaign;
+mod chat;
 mod hold;
 mod job;
 mod line;
@@ -32,6 +33,7 @@ pub use self::{
         CampaignChange, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign, NewRetry, NewTest,
         StateEvent, TemplateName,
     },
+    chat::{ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView},
     hold::{HoldPage, HoldView, LiftedHold},
     job::{DeadJobPage, DeadJobView, RetriedJob},
     line::{LINE_STATES, LineChange, LinePage, LineView, RATE_SOURCES},

@@ -17,6 +17,10 @@ pub struct ForgottenView {
     pub skipped: u64,
     /// Messages from the person.
     pub messages: u64,
+    /// Messages in chats of the person.
+    #[serde(default)]
+    #[schema(required)]
+    pub chat_messages: u64,
     /// Events about the person.
     pub events: u64,
     /// The businesses that suppress the person. They still do.

@@ -4,6 +4,7 @@
 
 mod meta;
 mod ports;
+mod postgres;
 mod redis;
 
 use serde::Serialize;
@@ -69,8 +70,13 @@ pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), CommandErr
     };
     checks.extend(certificate(&config, &options.roles));
     checks.extend(contact_hours(&config, clock::now()));
-    let found = tokio::join!(redis::check(&config), lines, ports::check(&config, &options.roles));
-    checks.extend([found.0, found.1, found.2].concat());
+    let found = tokio::join!(
+        redis::check(&config),
+        postgres::check(&config, &options.roles),
+        lines,
+        ports::check(&config, &options.roles)
+    );
+    checks.extend([found.0, found.1, found.2, found.3].concat());
 
     let failed = checks.iter().filter(|check| !check.ok).count();
     match json {

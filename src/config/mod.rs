@@ -8,6 +8,7 @@
 //! Never: writes a secret into a log, an error or `Debug`; reads anything after loading.
 
 mod contact_hours;
+mod database_url;
 mod endpoint;
 mod prices;
 mod read;
@@ -26,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+pub use database_url::DatabaseUrl;
 use reader::Surroundings;
 pub use redis_url::RedisUrl;
 pub use settings::Settings;
@@ -52,6 +54,8 @@ pub struct Config {
     pub id_retention: Duration,
     /// `[redis]`
     pub redis: RedisConfig,
+    /// `[database]`; `None` if it has no `url`.
+    pub database: Option<DatabaseConfig>,
     /// `[graph]`
     pub graph: GraphConfig,
     /// `[http]`
@@ -119,6 +123,17 @@ pub struct RedisConfig {
     pub timeout: Duration,
     /// Maximum number of pooled connections to each server, at least 1.
     pub pool: usize,
+}
+
+/// `[database]`
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// The PostgreSQL to use.
+    pub url: DatabaseUrl,
+    /// Maximum number of connections, at least 1.
+    pub pool: u32,
+    /// The timeout of a connection attempt and of a statement.
+    pub timeout: Duration,
 }
 
 /// `[graph]`
@@ -211,6 +226,10 @@ pub enum KeyScope {
     /// Pause, resume and cancel campaigns; set, pause and resume lines; pause and resume everything; sync templates;
     /// deliver events again and enable subscribers.
     Operate,
+    /// Read contacts.
+    Contacts,
+    /// Read chats and their messages.
+    Chats,
 }
 
 impl fmt::Display for KeyScope {
@@ -221,7 +240,8 @@ impl fmt::Display for KeyScope {
 
 impl KeyScope {
     /// All scopes.
-    pub const ALL: [KeyScope; 3] = [KeyScope::Read, KeyScope::Submit, KeyScope::Operate];
+    pub const ALL: [KeyScope; 5] =
+        [KeyScope::Read, KeyScope::Submit, KeyScope::Operate, KeyScope::Contacts, KeyScope::Chats];
 
     /// The name of the scope in the configuration.
     pub fn name(self) -> &'static str {
@@ -229,6 +249,8 @@ impl KeyScope {
             KeyScope::Read => "read",
             KeyScope::Submit => "submit",
             KeyScope::Operate => "operate",
+            KeyScope::Contacts => "contacts",
+            KeyScope::Chats => "chats",
         }
     }
 }
@@ -364,6 +386,8 @@ pub enum Role {
     Webhook,
     /// Sending to Meta on the lines that the process leases.
     Dispatch,
+    /// What people write becomes contacts and chats.
+    Engage,
 }
 
 impl Role {
@@ -373,6 +397,7 @@ impl Role {
             Role::Api => "api",
             Role::Webhook => "webhook",
             Role::Dispatch => "dispatch",
+            Role::Engage => "engage",
         }
     }
 }
@@ -458,6 +483,11 @@ impl Config {
             self.webhook.app_secret.is_some(),
             "webhook.app_secret is needed for the role webhook: the one in Meta's app dashboard under App settings, Basic, as \
              { env = \"PREGON_APP_SECRET\" }",
+        );
+        need(
+            Role::Engage,
+            self.database.is_some(),
+            "database.url is needed for the role engage: postgres://USER@HOST/DATABASE, or spawn:DIR for a private server",
         );
         need(
             Role::Dispatch,

@@ -2,8 +2,10 @@
 
 use std::{
     collections::HashSet,
+    fmt::Display,
     num::{NonZeroU16, NonZeroU32},
     path::PathBuf,
+    str::FromStr,
     sync::Arc,
 };
 
@@ -12,9 +14,9 @@ use reqwest::header::{HeaderName, HeaderValue};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
-    KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, Source, TlsConfig, WabaConfig,
-    WebhookConfig, contact_hours, endpoint, prices,
+    ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DatabaseConfig, DatabaseUrl, DispatchConfig, GraphConfig,
+    HttpConfig, IntakeConfig, KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig,
+    Source, TlsConfig, WabaConfig, WebhookConfig, contact_hours, endpoint, prices,
     reader::{Environment, Findings, PREFIX, Section, Surroundings, is_plain},
     settings::Settings,
     subscriber,
@@ -77,6 +79,7 @@ fn root(mut root: Section<'_>) -> Config {
         retention: root.duration("retention", "1h..3650d"),
         id_retention: root.duration("id_retention", "1h..90d"),
         redis: redis(root.section("redis")),
+        database: database(root.section("database")),
         graph: graph(root.section("graph")),
         http: http(root.section("http")),
         ops: ops(root.section("ops")),
@@ -104,7 +107,7 @@ fn root(mut root: Section<'_>) -> Config {
 
 fn redis(mut section: Section<'_>) -> RedisConfig {
     let config = RedisConfig {
-        url: redis_url(&mut section),
+        url: server_url(&mut section, RedisUrl::has_password).unwrap_or_else(|| RedisUrl::Spawn(PathBuf::new())),
         certificates: certificates(&mut section),
         namespace: section
             .parsed("namespace", "1 to 32 of a-z, 0-9, - and _", |text| is_plain(text, 32).then(|| text.to_owned()))
@@ -125,8 +128,19 @@ fn certificates(section: &mut Section<'_>) -> Certificates {
     Certificates { ca, client: certificate.zip(key) }
 }
 
-/// Reads `redis.url`. A URL with a password is a secret: in the file it must be a reference to a variable or a file.
-fn redis_url(section: &mut Section<'_>) -> RedisUrl {
+fn database(mut section: Section<'_>) -> Option<DatabaseConfig> {
+    let url = section.has("url").then(|| server_url(&mut section, DatabaseUrl::has_password));
+    // Known, even if it is missing.
+    section.text("url");
+    let (pool, timeout) = (section.integer("pool", 1..=256), section.duration("timeout", "100ms..60s"));
+    section.finish();
+    url.map(|url| DatabaseConfig { url: url.unwrap_or_else(|| DatabaseUrl::Spawn(PathBuf::new())), pool, timeout })
+}
+
+/// Reads the key `url` of a server. A URL with a password is a secret: in the file it must be a reference to a variable
+/// or a file. `None` if there is a problem.
+fn server_url<U: FromStr<Err: Display>>(section: &mut Section<'_>, has_password: fn(&U) -> bool) -> Option<U> {
+    let variable = section.variable("url");
     let (is_table, by_environment) = section.kind_of("url");
     let text = match is_table {
         true => section.secret("url").map(|secret| secret.expose().to_owned()),
@@ -136,25 +150,26 @@ fn redis_url(section: &mut Section<'_>) -> RedisUrl {
     // exempt, because it may contain a blank.
     let may_be_secret = text.as_ref().filter(|text| by_environment && !text.starts_with("spawn:"));
     if let Some(flaw) = may_be_secret.and_then(|text| Secret::new(text).flaw()) {
-        section.problem("url", format!("(from PREGON__REDIS__URL) {flaw}"));
-        return RedisUrl::Spawn(PathBuf::new());
+        section.problem("url", format!("(from {variable}) {flaw}"));
+        return None;
     }
-    match text.map(|text| text.parse::<RedisUrl>()) {
-        Some(Ok(url)) => {
-            if url.has_password() && !is_table && !by_environment {
+    match text?.parse::<U>() {
+        Ok(url) => {
+            if has_password(&url) && !is_table && !by_environment {
                 section.problem(
                     "url",
-                    "holds a password, which must not be written in this file: \
-                     use { env = \"NAME\" }, { file = \"PATH\" } or PREGON__REDIS__URL",
+                    format!(
+                        "holds a password, which must not be written in this file: \
+                         use {{ env = \"NAME\" }}, {{ file = \"PATH\" }} or {variable}"
+                    ),
                 );
             }
-            url
+            Some(url)
         }
-        Some(Err(error)) => {
+        Err(error) => {
             section.problem("url", error.to_string());
-            RedisUrl::Spawn(PathBuf::new())
+            None
         }
-        None => RedisUrl::Spawn(PathBuf::new()),
     }
 }
 

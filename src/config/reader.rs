@@ -96,6 +96,11 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// The environment variable that sets a key of this table.
+    pub(super) fn variable(&self, key: &str) -> String {
+        variable_of(&self.name(key))
+    }
+
     /// Records a problem with a key of this table.
     pub(super) fn problem(&self, key: &str, text: impl Into<String>) {
         self.findings.add(self.name(key), text);
@@ -155,7 +160,7 @@ impl<'a> Section<'a> {
     pub(super) fn required(&mut self, key: &'static str) -> String {
         let text = self.text(key).filter(|text| !text.is_empty());
         text.unwrap_or_else(|| {
-            let variable = variable_of(&self.name(key));
+            let variable = self.variable(key);
             self.problem(key, format!("must be given, in the file or as the environment variable {variable}"));
             String::new()
         })

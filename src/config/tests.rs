@@ -110,6 +110,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
                 format!("webhook.{key} = {value}\n")
             }
             Some(("file", value)) => format!("[prices]\nfile = {value}\n"),
+            Some(("url", value)) if value.contains("postgres") => format!("database.url = {value}\n"),
             // `headers` follows.
             Some(("endpoint", value)) => format!("[traces]\nendpoint = {value}\n"),
             Some((key @ ("api_keys" | "tls"), value)) => format!("http.{key} = {value}\n"),
@@ -213,7 +214,7 @@ fn all_problems_are_reported_together() {
          dispatch.threads (1.5) must be a whole number, 1..64\n  \
          dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
          pair_spacing, templates_every, late_after, retry\n  \
-         colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, inbound, stop_words, contact_hours, feed, subscriber, \
+         colour is not a key; the keys here are retention, id_retention, redis, database, graph, http, ops, webhook, inbound, stop_words, contact_hours, feed, subscriber, \
          intake, prices, business, waba, line, dispatch, shutdown, log, traces\n  \
          line[0].waba (2009) is the id of no [[waba]]: list that one, or correct the id"
     );
@@ -407,7 +408,7 @@ fn the_scopes_of_an_api_key_are_read_from_a_list_or_text() {
     for (bad, shown) in [("[]", ""), ("[\"read\", \"admin\"]", "read, admin"), ("3", ""), ("\"\"", "")] {
         assert_eq!(
             scopes(bad).expect_err("a problem").problems,
-            [format!("http.api_keys[0].scopes ({shown}) must be a list of read, submit, operate")]
+            [format!("http.api_keys[0].scopes ({shown}) must be a list of read, submit, operate, contacts, chats")]
         );
     }
 }

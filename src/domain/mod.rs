@@ -1,6 +1,7 @@
 //! Types and rules of the domain. Pure: no I/O, no clock and no randomness; callers pass the time.
 
 pub mod campaign;
+pub mod chat;
 pub mod event;
 pub mod fact;
 pub mod failure;

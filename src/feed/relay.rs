@@ -27,6 +27,7 @@ use crate::{
         duty::backoff,
         history::Change,
         inbound::InboundEntry,
+        inbound::InboundReader,
         untold::{PartChanges, Untold},
         wamids::Wamids,
     },
@@ -292,13 +293,13 @@ impl Relay {
     }
 
     async fn tell_messages(&mut self, store: &Store, line: LineId, at: UnixMs) -> Result<()> {
-        let messages = store.untold_inbound(&line, MESSAGES_MAX).await?;
+        let messages = store.unread_inbound(InboundReader::Feed, &line, MESSAGES_MAX).await?;
         let Some(last) = messages.last() else { return Ok(()) };
         let answered = messages.iter().filter_map(|message| message.answers.map(|(part, _)| part));
         self.campaigns.read(store, answered).await?;
         let events: Vec<String> = messages.iter().filter_map(|message| self.message_event(&line, message)).collect();
         self.append(store, &events).await?;
-        store.set_told_inbound(&line, last.id).await?;
+        store.set_inbound_read(InboundReader::Feed, &line, last.id).await?;
         if messages.len() == MESSAGES_MAX {
             self.unfinished.push((Untold::Inbound(line), at));
         }

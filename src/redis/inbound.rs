@@ -17,9 +17,25 @@ use crate::domain::{ClaimedRow, EntryId, Fingerprint, LineId};
 /// Maximum number of messages in one call of the script, so that no call keeps Redis busy for long.
 const MESSAGES_MAX: usize = 256;
 
-/// The consumer group of the event feed. It stands at the last published message, so messages that were not published
-/// are never removed.
-const FEED_GROUP: &str = "feed";
+/// A part of Pregón that reads the streams. Its consumer group stands at the last message that it has read, so messages
+/// that it has not read are never removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InboundReader {
+    /// The event feed, which publishes the messages.
+    Feed,
+    /// The chats, which store them in PostgreSQL.
+    Engage,
+}
+
+impl InboundReader {
+    /// The name of its consumer group.
+    const fn group(self) -> &'static str {
+        match self {
+            Self::Feed => "feed",
+            Self::Engage => "engage",
+        }
+    }
+}
 
 /// How much of the inbound stream of a line is kept.
 #[derive(Clone, Copy, Debug)]
@@ -108,9 +124,14 @@ impl Store {
         Ok(lines.iter().map(|(_, messages)| of_line(messages)).collect())
     }
 
-    /// At most `limit` messages of a line that the feed has not published.
-    pub async fn untold_inbound(&self, line: &LineId, limit: usize) -> Result<Vec<InboundEntry>> {
-        let call = Call::new(&script::READ_INBOUND, &[self.keys.inbound(line)]).arg(FEED_GROUP).arg(limit);
+    /// At most `limit` messages of a line that the reader has not read.
+    pub async fn unread_inbound(
+        &self,
+        reader: InboundReader,
+        line: &LineId,
+        limit: usize,
+    ) -> Result<Vec<InboundEntry>> {
+        let call = Call::new(&script::READ_INBOUND, &[self.keys.inbound(line)]).arg(reader.group()).arg(limit);
         let entries: Vec<(String, HashMap<String, String>)> = self.call(call).await?;
         let read = |(id, mut fields): (String, HashMap<String, String>)| {
             let answers = fields.get("recipient").and_then(|text| answered_by(text));
@@ -119,16 +140,18 @@ impl Store {
         entries.into_iter().map(read).collect()
     }
 
-    /// Stores that the feed has published the messages of a line up to the entry `id`.
-    pub async fn set_told_inbound(&self, line: &LineId, id: EntryId) -> Result<()> {
+    /// Stores that the reader has read the messages of a line up to the entry `id`.
+    pub async fn set_inbound_read(&self, reader: InboundReader, line: &LineId, id: EntryId) -> Result<()> {
         let mut set = cmd("XGROUP");
-        set.arg("SETID").arg(self.keys.inbound(line)).arg(FEED_GROUP).arg(id.to_string());
+        set.arg("SETID").arg(self.keys.inbound(line)).arg(reader.group()).arg(id.to_string());
         self.query("XGROUP SETID", &set).await
     }
 
     /// Marks all messages of lines so far as published, without publishing them.
     pub(super) async fn skip_past_inbound(&self, lines: &[LineId]) -> Result<()> {
-        let call = |line: &LineId| Call::new(&script::SKIP_INBOUND, &[self.keys.inbound(line)]).arg(FEED_GROUP);
+        let call = |line: &LineId| {
+            Call::new(&script::SKIP_INBOUND, &[self.keys.inbound(line)]).arg(InboundReader::Feed.group())
+        };
         self.run_all(&lines.iter().map(call).collect::<Vec<_>>()).await
     }
 
@@ -142,14 +165,14 @@ impl Store {
         let exist: Vec<bool> = self.query_all("EXISTS inbound", &exist).await?;
         let mut pipeline = Pipeline::new();
         for stream in streams.iter().zip(exist).filter_map(|(stream, exists)| exists.then_some(stream)) {
-            pipeline.cmd("XGROUP").arg("DESTROY").arg(stream).arg(FEED_GROUP);
+            pipeline.cmd("XGROUP").arg("DESTROY").arg(stream).arg(InboundReader::Feed.group());
         }
         self.query_all::<u8>("XGROUP DESTROY", &pipeline).await.map(drop)
     }
 }
 
 /// The value of the field `recipient`: `CAMPAIGN.PART.ROW.SEND`.
-fn recipient_of((part, claimed): RowRef) -> String {
+pub fn recipient_of((part, claimed): RowRef) -> String {
     format!("{part}.{}.{}", claimed.row, claimed.send)
 }
 

@@ -1,43 +1,36 @@
 //! `spawn:DIR`: a private redis-server, run as a child of this process.
 //!
-//! Owns: the directory `DIR` while the server runs: the append-only file, `redis.sock`, and `redis.log`. The log stays
-//! locked until every process of the server has ended, so that no second server opens the same data.
-//! If this process dies, even by SIGKILL: the server stops too. A shell supervises the server and waits on a pipe that
-//! only this process holds open. When the system closes the pipe, the shell sends SIGTERM, and the server writes its
-//! file as in any stop.
+//! Owns: the directory `DIR` while the server runs: the append-only file, `redis.sock`, and `redis.log`.
+//! If this process dies, even by SIGKILL: the server stops too, and writes its file as in any stop
+//! (`private_server`).
 //! If the server dies: commands fail as in any outage of Redis. The next start loads what the server had written.
-//! `serve` starts it again ([`PrivateRedis::into_location`]).
+//! `serve` starts it again.
 //! Never: restarts the server by itself, or touches a Redis that it did not start.
 
 use std::{
     ffi::OsString,
-    fmt,
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::DirBuilder,
     io,
     net::{Ipv4Addr, TcpListener},
-    os::unix::{fs::DirBuilderExt as _, process::ExitStatusExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::ExitStatus,
     time::Duration,
 };
 
 use deadpool_redis::redis::{self, AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, ChildStdin, Command},
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep};
+
+use crate::private_server::{Ended, Kept, Launch, Log, NotLaunched, PrivateServer, last_line};
 
 /// Maximum length of a socket path. macOS accepts 103 bytes, Linux 107.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
-/// How long to wait for the lock: a killed process may have left a server on this directory that is still stopping.
-const LOCK_WAIT: Duration = Duration::from_secs(3);
 /// How long to wait for an answer of the server after its start. The time in which the server answers that it is
 /// loading its append-only file does not count, so loading has no limit.
 const START_WAIT: Duration = Duration::from_secs(30);
 /// How long a clean stop may take before the server is killed. The server writes the end of its file in this time.
 const STOP_WAIT: Duration = Duration::from_secs(20);
-/// How often the lock is tried, and the server pinged.
+/// How often the server is pinged.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Redis rewrites its append-only file once it has doubled, but not below this size. The default of 64 MB is reached
@@ -47,32 +40,12 @@ const AOF_REWRITE_MIN: &str = "512mb";
 /// The name of the server's log in its directory.
 const LOG: &str = "redis.log";
 
-/// The shell script that runs the server, as `sh -c SUPERVISOR sh PROGRAM ARGUMENT…`.
-///
-/// Standard input is the pipe from this process: each line names a signal for the server, and the end of the pipe
-/// means SIGTERM. Standard output is the process id of the server, standard error the log. It exits with the status
-/// of the server.
-const SUPERVISOR: &str = r#"
-command -v "$1" >/dev/null || exit 127
-exec 3<&0
-"$@" </dev/null >&2 3<&- & server=$!
-echo "$server"
-{ while read -r signal <&3; do kill -s "$signal" "$server"; done; kill "$server"; } >/dev/null 2>&1 & keeper=$!
-exec >&- 3<&-
-wait "$server"; status=$?
-kill "$keeper" 2>/dev/null
-exit "$status"
-"#;
-
 /// A running redis-server. Dropping it sends SIGTERM without waiting for the end; [`PrivateRedis::stop`] waits.
 #[derive(Debug)]
 pub struct PrivateRedis {
     location: Location,
     url: String,
-    pid: u32,
-    supervisor: Child,
-    /// The pipe to the supervisor. Closing it stops the server.
-    signals: ChildStdin,
+    server: PrivateServer,
 }
 
 /// Where a private Redis runs, and by which program. A server that is started there again has the same data and URL.
@@ -81,23 +54,6 @@ pub struct Location {
     program: String,
     dir: PathBuf,
     address: Address,
-}
-
-/// How a private Redis ended: `signal 9`, or `exit status: 1`.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended {
-    status: ExitStatus,
-    /// The signal that killed the server.
-    signal: Option<i32>,
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.signal {
-            Some(signal) => write!(f, "signal {signal}"),
-            None => self.status.fmt(f),
-        }
-    }
 }
 
 /// Why a private Redis did not start.
@@ -166,21 +122,6 @@ impl PrivateRedis {
         Location { program: program.to_owned(), dir, address }.start().await
     }
 
-    /// Waits until the server has ended, and returns how. Can be dropped and called again.
-    ///
-    /// Errors: waiting for the process failed.
-    pub async fn ended(&mut self) -> io::Result<Ended> {
-        let status = self.supervisor.wait().await?;
-        // The shell adds 128 to the number of the signal that killed the server.
-        let signal = status.code().map_or_else(|| status.signal(), |code| (code > 128).then_some(code - 128));
-        Ok(Ended { status, signal })
-    }
-
-    /// Where the server ran, to start it again after [`PrivateRedis::ended`].
-    pub fn into_location(self) -> Location {
-        self.location
-    }
-
     /// Waits until the server answers PING, which it does once it has loaded its append-only file.
     async fn wait_until_ready(&mut self, log: PathBuf) -> Result<(), SpawnError> {
         let io = |cause| SpawnError::Io { dir: self.location.dir.clone(), cause };
@@ -190,7 +131,7 @@ impl PrivateRedis {
                 Ok(()) => return Ok(()),
                 Err(cause) => cause,
             };
-            if let Some(status) = self.supervisor.try_wait().map_err(io)? {
+            if let Some(status) = self.server.try_ended().map_err(io)? {
                 return Err(SpawnError::Ended { status, last: last_line(&log), log });
             }
             if cause.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) {
@@ -209,32 +150,52 @@ impl PrivateRedis {
 
     /// The process id of the redis-server, not of its supervisor.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.server.pid()
     }
 
     /// Stops the server cleanly: it writes the end of its append-only file first. Kills it if that takes longer than
     /// 20 s.
     ///
     /// Errors: waiting for the process failed.
-    pub async fn stop(mut self) -> io::Result<()> {
-        self.signal("TERM").await;
-        match timeout(STOP_WAIT, self.supervisor.wait()).await {
-            Ok(ended) => ended.map(drop),
-            Err(_) => self.kill().await,
-        }
+    pub async fn stop(self) -> io::Result<()> {
+        self.server.stop(STOP_WAIT).await
     }
 
     /// Kills the server with SIGKILL, as in a crash, and waits until it has ended. What it had not written is lost.
     ///
     /// Errors: waiting for the process failed.
-    pub async fn kill(mut self) -> io::Result<()> {
-        self.signal("KILL").await;
-        self.supervisor.wait().await.map(drop)
+    pub async fn kill(self) -> io::Result<()> {
+        self.server.kill().await
+    }
+}
+
+impl Kept for PrivateRedis {
+    const NAME: &'static str = "redis-server";
+    type Location = Location;
+    type Error = SpawnError;
+
+    async fn ended(&mut self) -> io::Result<Ended> {
+        self.server.ended().await
     }
 
-    async fn signal(&mut self, name: &str) {
-        // A write fails only when nothing reads the pipe any more, and then the server has ended already.
-        let _ = self.signals.write_all(format!("{name}\n").as_bytes()).await;
+    async fn stop(self) -> io::Result<()> {
+        self.stop().await
+    }
+
+    fn into_location(self) -> Location {
+        self.location
+    }
+
+    async fn start_at(location: &Location) -> Result<Self, SpawnError> {
+        location.start().await
+    }
+
+    fn pid(&self) -> u32 {
+        self.pid()
+    }
+
+    fn log(location: &Location) -> PathBuf {
+        location.dir.join(LOG)
     }
 }
 
@@ -242,75 +203,25 @@ impl Location {
     /// Starts a server on the data there and waits until it answers. The earlier one must have ended, or be stopping.
     ///
     /// Errors: [`SpawnError`]; no process is left behind.
-    pub async fn start(&self) -> Result<PrivateRedis, SpawnError> {
+    async fn start(&self) -> Result<PrivateRedis, SpawnError> {
         let io = |cause| SpawnError::Io { dir: self.dir.clone(), cause };
-        let log = Log::lock(&self.dir).await?;
-        let mut supervisor = Command::new("sh")
-            .args(["-c", SUPERVISOR, "sh", &self.program, "--dir"])
-            .arg(&self.dir)
-            .args(["--appendonly", "yes", "--auto-aof-rewrite-min-size", AOF_REWRITE_MIN])
-            .args(["--save", "", "--daemonize", "no", "--logfile", ""])
-            .args(self.address.arguments())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log.file)
-            // The server has its own process group, so that a Ctrl-C on the terminal does not reach it. This process
-            // stops the server after its own work is settled.
-            .process_group(0)
-            .spawn()
-            .map_err(io)?;
-        let (Some(signals), Some(output)) = (supervisor.stdin.take(), supervisor.stdout.take()) else {
-            unreachable!("both were piped above");
-        };
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line).await.map_err(io)?;
-        let Ok(pid) = line.trim().parse() else {
-            let status = supervisor.wait().await.map_err(io)?;
-            return Err(match status.code() {
-                Some(127) => SpawnError::Missing { program: self.program.clone() },
-                _ => SpawnError::Ended { status, last: last_line(&log.path), log: log.path },
-            });
-        };
-        let url = self.address.url();
-        let mut server = PrivateRedis { location: self.clone(), url, pid, supervisor, signals };
-        server.wait_until_ready(log.path).await?;
+        let path = self.dir.join(LOG);
+        let log = Log::lock(path.clone()).await.map_err(io)?;
+        let log = log.ok_or_else(|| SpawnError::InUse { dir: self.dir.clone() })?;
+        let mut arguments: Vec<OsString> = vec!["--dir".into(), self.dir.clone().into()];
+        let settings = ["--appendonly", "yes", "--auto-aof-rewrite-min-size", AOF_REWRITE_MIN];
+        let quiet = ["--save", "", "--daemonize", "no", "--logfile", ""];
+        arguments.extend(settings.into_iter().chain(quiet).map(Into::into));
+        arguments.extend(self.address.arguments());
+        let launch = Launch { program: self.program.clone().into(), arguments, stop_signal: "TERM", user: None };
+        let server = PrivateServer::launch(launch, log).await.map_err(|error| match error {
+            NotLaunched::Missing => SpawnError::Missing { program: self.program.clone() },
+            NotLaunched::Ended(status) => SpawnError::Ended { status, last: last_line(&path), log: path.clone() },
+            NotLaunched::Io(cause) => io(cause),
+        })?;
+        let mut server = PrivateRedis { location: self.clone(), url: self.address.url(), server };
+        server.wait_until_ready(path).await?;
         Ok(server)
-    }
-
-    /// Path of the log of the server.
-    pub fn log(&self) -> PathBuf {
-        self.dir.join(LOG)
-    }
-
-    /// The last line of the log of the server.
-    pub fn last_line(&self) -> String {
-        last_line(&self.log())
-    }
-}
-
-/// `redis.log`, open and locked. The lock belongs to the open file, which the shell and the server inherit. So it is
-/// released when the last of these processes has ended.
-struct Log {
-    path: PathBuf,
-    file: File,
-}
-
-impl Log {
-    async fn lock(dir: &Path) -> Result<Self, SpawnError> {
-        let io = |cause| SpawnError::Io { dir: dir.to_owned(), cause };
-        let path = dir.join(LOG);
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
-        let deadline = Instant::now() + LOCK_WAIT;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Self { path, file }),
-                Err(TryLockError::Error(cause)) => return Err(io(cause)),
-                Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
-                    return Err(SpawnError::InUse { dir: dir.to_owned() });
-                }
-                Err(TryLockError::WouldBlock) => sleep(POLL_INTERVAL).await,
-            }
-        }
     }
 }
 
@@ -364,14 +275,10 @@ async fn ping(url: &str) -> Result<(), RedisError> {
     redis::cmd("PING").exec_async(&mut connection).await
 }
 
-fn last_line(log: &Path) -> String {
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("the log is empty").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[tokio::test]

@@ -23,18 +23,18 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::series::{
-    ACCOUNT_EVENTS, API_CALLS, BUILD_INFO, DELIVERIES, DELIVERY_LAG, DOUBTS_ENDED, FEED_EVENTS, FEED_LAG, FORWARDS,
-    FORWARDS_WAITING, HTTP_CONNECTIONS, INBOUND, JOBS, LAST_WEBHOOK, LEASES, META_ERRORS, RECIPIENTS, RECOUNTS,
-    REDIS_ERRORS, REDIS_OPERATION_DURATION, RELOAD_SUCCESSFUL, RELOADED, SPANS, STATUSES, SUBSCRIBER_DISABLED,
-    WEBHOOK_LAG, WEBHOOKS, WEBHOOKS_REFUSED,
+    ACCOUNT_EVENTS, API_CALLS, BUILD_INFO, CHAT_MESSAGES, DELIVERIES, DELIVERY_LAG, DOUBTS_ENDED, FEED_EVENTS,
+    FEED_LAG, FORWARDS, FORWARDS_WAITING, HTTP_CONNECTIONS, INBOUND, JOBS, LAST_WEBHOOK, LEASES, META_ERRORS,
+    RECIPIENTS, RECOUNTS, REDIS_ERRORS, REDIS_OPERATION_DURATION, RELOAD_SUCCESSFUL, RELOADED, SPANS, STATUSES,
+    SUBSCRIBER_DISABLED, WEBHOOK_LAG, WEBHOOKS, WEBHOOKS_REFUSED,
 };
 pub use self::{
     duties::DutyGauge,
     housekeeping::{HousekeepingMetrics, InstallationGauges},
     labels::{
-        AccountEvent, ApiResult, AttemptOutcome, DeliveryResult, DoubtEnd, ForwardResult, InboundResult, JobResult,
-        LeaseEvent, LineStop, RecipientResult, RecountResult, RedisOperation, RefusalReason, SpanResult, StatusName,
-        StatusResult, WebhookKind, WebhookResult,
+        AccountEvent, ApiResult, AttemptOutcome, ChatResult, DeliveryResult, DoubtEnd, ForwardResult, InboundResult,
+        JobResult, LeaseEvent, LineStop, RecipientResult, RecountResult, RedisOperation, RefusalReason, SpanResult,
+        StatusName, StatusResult, WebhookKind, WebhookResult,
     },
     lines::{LineBacklog, LineGauges, LineMetrics, OwnedLines},
     page::MetricsPage,
@@ -107,6 +107,7 @@ fn start_at_zero() {
         }
     }
     InboundResult::ALL.iter().for_each(|&result| inbound(result, 0));
+    ChatResult::ALL.iter().for_each(|&result| chat_messages(result, 0));
     AccountEvent::ALL.iter().for_each(|&event| counter!(ACCOUNT_EVENTS, "event" => event.label()).increment(0));
     ApiResult::ALL.iter().for_each(|&result| counter!(API_CALLS, "result" => result.label()).increment(0));
     http_connections().increment(0.0);
@@ -266,6 +267,11 @@ pub fn status(status: StatusName, result: StatusResult, n: u64) {
 /// Counts `n` messages from people.
 pub fn inbound(result: InboundResult, n: u64) {
     counter!(INBOUND, "result" => result.label()).increment(n);
+}
+
+/// Counts `n` messages from people that were read from the streams for the chats.
+pub fn chat_messages(result: ChatResult, n: usize) {
+    counter!(CHAT_MESSAGES, "result" => result.label()).increment(n as u64);
 }
 
 /// Counts a report of Meta on an account.

@@ -15,12 +15,16 @@ pub async fn forget(client: &Client, phones: &[Phone], json: bool) -> Result<(),
 
 /// What was removed, as a sentence.
 fn forgotten(phone: Phone, removed: &ForgottenView) -> String {
-    let ForgottenView { campaigns, recipients, skipped, messages, events, suppressions, dead_letters } = removed;
+    let ForgottenView { campaigns, recipients, skipped, messages, chat_messages, events, suppressions, dead_letters } =
+        removed;
     let nouns = [(recipients, "recipient"), (campaigns, "campaign"), (messages, "message"), (events, "event")];
     let [recipients, campaigns, messages, events] = nouns.map(|(count, noun)| words::counted(*count, noun));
     let skipped = words::count(*skipped);
     let mut sentence =
         format!("{phone} is forgotten: {recipients} in {campaigns} ({skipped} skipped), {messages}, {events}");
+    if *chat_messages > 0 {
+        sentence += &format!(", {} in chats", words::counted(*chat_messages, "message"));
+    }
     if *suppressions > 0 {
         sentence += "; the person stays suppressed";
     }

@@ -60,9 +60,11 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail contains the remedy, or which no command can cause.
-    const WITHOUT: [&str; 20] = [
+    const WITHOUT: [&str; 23] = [
         "body-too-large",
         "business-not-found",
+        "chat-not-found",
+        "contact-not-found",
         "hold-not-found",
         "invalid",
         "invalid-phone",
@@ -70,6 +72,7 @@ mod tests {
         "invalid-rate",
         "invalid-upload-id",
         "malformed-body",
+        "no-database",
         "redis-full",
         "subscriber-not-found",
         "sync-failed",

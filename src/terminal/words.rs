@@ -127,7 +127,7 @@ pub fn pause(PauseView { business, since }: &PauseView) -> String {
 }
 
 /// Why work waits: a sentence for each reason, with its remedy. Lines with the same reason share a sentence. If the text
-/// of a reason has a cause, those with the same cause do; of more than [`CAUSES_NAMED_MAX`], the others share one.
+/// of a reason has a cause, those with the same cause do; of more than `CAUSES_NAMED_MAX`, the others share one.
 pub fn waiting_for(waits: &[Waiting]) -> Vec<String> {
     let mut groups: Vec<Vec<&Waiting>> = Vec::new();
     for wait in waits {

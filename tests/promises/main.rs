@@ -12,6 +12,7 @@ mod support;
 mod api;
 mod cli;
 mod dispatch;
+mod engage;
 mod examples;
 mod feed;
 mod graph;

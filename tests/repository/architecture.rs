@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Each room, and exactly the rooms that it uses. No room uses `app`, which connects the others into one program.
-const ARROWS: [(&str, &[&str]); 24] = [
+const ARROWS: [(&str, &[&str]); 27] = [
     (
         "api",
         &[
@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
             "http",
             "intake",
             "json",
+            "postgres",
             "preflight",
             "redis",
             "rules",
@@ -40,10 +41,13 @@ const ARROWS: [(&str, &[&str]); 24] = [
             "dispatch",
             "domain",
             "endpoint",
+            "engage",
             "feed",
             "graph",
             "http",
             "intake",
+            "postgres",
+            "private_server",
             "redis",
             "rules",
             "sim",
@@ -61,13 +65,16 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("dispatch", &["domain", "graph", "redis", "rules", "stats", "telemetry", "templates"]),
     ("domain", &[]),
     ("endpoint", &["telemetry"]),
+    ("engage", &["domain", "postgres", "redis", "telemetry"]),
     ("feed", &["domain", "redis", "stats", "telemetry"]),
     ("graph", &["domain", "json"]),
     ("http", &["api_types", "coding", "config", "domain", "telemetry"]),
     ("intake", &["api_types", "domain", "json", "redis", "rules", "telemetry", "templates"]),
     ("json", &[]),
+    ("postgres", &["domain", "private_server"]),
     ("preflight", &["api_types", "domain", "redis", "stats"]),
-    ("redis", &["domain", "telemetry"]),
+    ("private_server", &[]),
+    ("redis", &["domain", "private_server", "telemetry"]),
     ("rules", &["domain"]),
     ("sim", &["domain", "telemetry"]),
     ("stats", &["api_types", "domain", "redis", "rules"]),

@@ -11,6 +11,7 @@ pub mod hostile;
 pub mod intake;
 pub mod link;
 pub mod log;
+pub mod postgres;
 pub mod receiver;
 pub mod redis;
 pub mod serve;

@@ -9,7 +9,7 @@ use std::{
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{CampaignId, EntryId, PartId, State},
-    redis::Store,
+    redis::{Store, inbound::InboundReader},
 };
 use serde_json::{Value, json};
 
@@ -89,7 +89,7 @@ async fn is_told(store: &Store, versions: &[(CampaignId, u64)], parts: &[PartId]
     let ids: Vec<CampaignId> = versions.iter().map(|(id, _)| *id).collect();
     while began.elapsed() < TOLD_WITHIN {
         let untold = store.untold_changes(parts, 1).await.expect("redis");
-        let messages = store.untold_inbound(&line.into(), 1).await.expect("redis");
+        let messages = store.unread_inbound(InboundReader::Feed, &line.into(), 1).await.expect("redis");
         let told = store.told_versions(&ids).await.expect("redis");
         let are_told = told.iter().zip(versions).all(|(told, (_, version))| *told == Some(*version));
         if are_told && messages.is_empty() && untold.iter().all(|untold| untold.changes.is_empty()) {

@@ -24,6 +24,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<(Router, Deliveries), Serve
     deliveries.change(deliveries.to(&config.subscribers, &[])?, &config.subscribers);
     let router = api::router(ApiState {
         store: context.store.clone(),
+        database: context.database.clone(),
         clock: context.clock.clone(),
         intake: intake(context, Origin::calls(context.traces.clone())),
         lines: context.configured.lines.clone(),

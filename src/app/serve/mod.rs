@@ -13,10 +13,11 @@ mod changes;
 mod configured;
 mod deliveries;
 mod dispatch;
+mod engage;
+mod keeper;
 mod listeners;
 mod memory;
 mod presence;
-mod private_redis;
 mod ready;
 mod redis;
 mod reload;
@@ -33,9 +34,9 @@ use tracing::{info, warn};
 
 use self::{
     configured::Configured,
+    keeper::Keeper,
     listeners::{Http, Ops},
     presence::Presence,
-    private_redis::Keeper,
     ready::{Ready, ReadyFile},
     reload::{LiveParts, Reload},
 };
@@ -47,6 +48,7 @@ use crate::{
     endpoint::NoEndpointClient,
     graph::BadGraphConfig,
     http::tls::TlsError,
+    postgres::{Database, spawn::DatabaseSpawnError},
     redis::{Store, StoreError, clock::Clock, spawn::SpawnError},
     telemetry::{
         health::{Health, NotReady},
@@ -81,6 +83,9 @@ pub enum ServeError {
     /// The private Redis could not be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
+    /// The private PostgreSQL could not be started.
+    #[error(transparent)]
+    SpawnDatabase(#[from] DatabaseSpawnError),
     /// No client for the Graph API can be made from this configuration.
     #[error(transparent)]
     Graph(#[from] BadGraphConfig),
@@ -109,6 +114,9 @@ pub enum ServeError {
     /// The private Redis could not be stopped.
     #[error("the private redis-server did not end: {0}")]
     Redis(io::Error),
+    /// The private PostgreSQL could not be stopped.
+    #[error("the private PostgreSQL did not end: {0}")]
+    Database(io::Error),
     /// The ready file cannot be written.
     #[error("cannot write the ready file {}: {source}", path.display())]
     ReadyFile {
@@ -137,6 +145,8 @@ pub struct Service {
     ops_listener: Ops,
     presence: Presence,
     redis: Option<Keeper>,
+    database: Option<Database>,
+    postgres: Option<Keeper>,
     stop_times: StopTimes,
     open: OpenWork,
     store: Store,
@@ -190,11 +200,20 @@ impl Service {
         let ops = Ops::start(config.ops.listen, page.clone()).await?;
         let (opened, redis) = redis::open(&config.redis, config.feed).await?;
         health.clear(NotReady::Redis);
+        let needs_database = roles.iter().any(|role| matches!(role, Role::Api | Role::Engage));
+        let (database, postgres) = match config.database.as_ref().filter(|_| needs_database) {
+            Some(config) => {
+                let (database, private) = engage::open(config).await?;
+                (Some(database), private)
+            }
+            None => (None, None),
+        };
         for risk in opened.risks {
             warn!(remedy = risk.remedy(), "redis can lose data: {risk}");
         }
         let shutdown = Shutdown::new(health.clone());
         let redis = redis.map(|server| Keeper::start(server, shutdown.stopping()));
+        let postgres = postgres.map(|server| Keeper::start(server, shutdown.stopping()));
         let name = presence::name();
         let worker = format!("{name}-{}-{:08x}", std::process::id(), rand::random::<u32>());
         let export = config.traces.as_ref().map(|traces| export::start(traces, &worker)).transpose()?;
@@ -204,6 +223,7 @@ impl Service {
             configured: Configured::of(&config),
             worker,
             store: opened.store,
+            database: database.clone(),
             clock: Arc::new(opened.clock),
             token_key: opened.token_key,
             health: health.clone(),
@@ -217,6 +237,9 @@ impl Service {
         let open = OpenWork::default();
         if dispatching {
             dispatch::start(&context, open.clone(), &page)?;
+        }
+        if let Some(database) = context.database.clone().filter(|_| roles.contains(&Role::Engage)) {
+            engage::start(&context, database);
         }
         let presence = Presence::start(&context.worker, name, roles, context.store.clone(), context.clock.clone());
         let watch = redis::watch(context.store.clone(), context.clock.clone(), health.clone(), shutdown.stopping());
@@ -248,6 +271,8 @@ impl Service {
             ops_listener: ops,
             presence,
             redis,
+            database,
+            postgres,
             stop_times,
             open,
             store,
@@ -271,6 +296,12 @@ impl Service {
             spans.end(deadline.into()).await;
         }
         self.ops_listener.end().await;
+        if let Some(database) = self.database {
+            database.close().await;
+        }
+        if let Some(postgres) = self.postgres {
+            postgres.end().await.map_err(ServeError::Database)?;
+        }
         if let Some(redis) = self.redis {
             redis.end().await.map_err(ServeError::Redis)?;
         }
@@ -285,6 +316,7 @@ struct Context<'a> {
     /// The id of this process among the workers.
     worker: String,
     store: Store,
+    database: Option<Database>,
     clock: Arc<Clock>,
     token_key: SharedTokenKey,
     health: Health,

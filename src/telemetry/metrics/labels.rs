@@ -129,6 +129,16 @@ label! {
 }
 
 label! {
+    /// The result of storing a message from a person in a chat.
+    ChatResult {
+        /// The message is now in its chat.
+        Stored = "stored",
+        /// The message was in its chat before.
+        Repeated = "repeated",
+    }
+}
+
+label! {
     /// What a webhook reports about an account.
     AccountEvent {
         /// The account, or a part of the account, may not send.

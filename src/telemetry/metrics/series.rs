@@ -163,6 +163,9 @@ series! {
     Counter INBOUND = "pregon_inbound_messages_total" "messages" ["result"]
         "Messages from people by what became of them. repeated is normal, because Meta delivers some twice; full \
         rising: a consumer group does not read the inbound stream of a line, and Meta delivers its webhooks again";
+    Counter CHAT_MESSAGES = "pregon_chat_messages_total" "messages" ["result"]
+        "Messages from people by what the role engage did with them. repeated: stored before, after a reader or Redis \
+        was lost; standing still while pregon_inbound_messages_total rises: PostgreSQL is away, see the log";
     Counter ACCOUNT_EVENTS = "pregon_account_events_total" "events" ["event"]
         "Meta's reports on accounts and lines. restricted, disabled, violation, security, alert or errors rising: \
         needs attention, see the log";

@@ -7,16 +7,20 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
+    chats,
     document::DOCUMENT,
     harness::{Answer, Api, answer, campaign, csv, key_of_business, phone, template},
 };
-use crate::support::world;
+use crate::support::{postgres::TestPostgres, world};
 
 /// The business of line 3003 and WABA 2002; the other lines are of business 1001.
 const OTHER: &str = "1002";
 
 /// The id of a dead letter that exists.
 const DEAD_LETTER: &str = "1-1";
+
+/// The id of no chat.
+const UNKNOWN_CHAT: &str = "900001";
 
 impl Api {
     pub fn request_of(&self, business: &str, method: Method, path: &str) -> RequestBuilder {
@@ -47,10 +51,13 @@ fn all(list: &Value, field: &str) -> Vec<String> {
 }
 
 /// Every call of the document that has an id in its path: the method and the path. Calls about a person are left out: a
-/// number belongs to no business, and `suppressions.rs` and `people.rs` test those calls.
+/// number belongs to no business, and `suppressions.rs`, `people.rs` and `chats.rs` test those calls.
 fn calls_with_ids() -> Vec<(Method, &'static str)> {
     let has_id = |path: &str| {
-        path.contains('{') && !["/v1/suppressions/", "/v1/people/"].iter().any(|of_people| path.starts_with(of_people))
+        path.contains('{')
+            && !["/v1/suppressions/", "/v1/people/", "/v1/contacts/"]
+                .iter()
+                .any(|of_people| path.starts_with(of_people))
     };
     let items = DOCUMENT["paths"].as_object().expect("an object").iter().filter(|(path, _)| has_id(path));
     let calls = items.flat_map(|(path, item)| item.as_object().expect("an object").keys().map(move |key| (key, path)));
@@ -62,13 +69,21 @@ fn waba_of(line: &str) -> String {
     format!("2{}", &line[1..])
 }
 
+/// The chat of a line: the only one there is, on line 3001, otherwise none.
+fn chat_of(line: &str) -> &'static str {
+    if line == "3001" { "1" } else { UNKNOWN_CHAT }
+}
+
 /// Calls `path` with these ids and the key of `business`.
 async fn call(api: &Api, business: &str, (method, path): &(Method, &str), campaign: &str, line: &str) -> Answer {
     let filled = path.replace("{campaign}", campaign).replace("{line}", line);
     let filled = filled.replace("{phone}", &phone(0)).replace("{dead_letter}", DEAD_LETTER);
     let filled =
         filled.replace("{waba}", &waba_of(line)).replace("{name}", "order_update").replace("{language}", "es_AR");
-    let filled = filled.replace("{subscriber}", "crm").replace("{hold}", &format!("line:{line}"));
+    let filled = filled
+        .replace("{chat}", chat_of(line))
+        .replace("{subscriber}", "crm")
+        .replace("{hold}", &format!("line:{line}"));
     assert!(!filled.contains('{'), "an id that this test does not know: {path}");
     let request = api.request_of(business, method.clone(), &filled);
     // Event streams do not end, so their bodies are not read.
@@ -90,7 +105,10 @@ async fn call(api: &Api, business: &str, (method, path): &(Method, &str), campai
 #[tokio::test]
 async fn an_id_of_another_business_does_not_exist() {
     const UNKNOWN: &str = "01J9ZK3V5T8R7Q6P5N4M3K2J1H";
-    let api = Api::start().await;
+    let postgres = TestPostgres::start().await;
+    let api = Api::start_with_database(postgres.connect()).await;
+    let database = postgres.database(api.now()).await;
+    chats::write(&database, ("3001", "1001"), 0, "hola", api.now()).await;
     let id = api.launched("spring", &["3001"], 5).await.to_string();
     api.add_dead_letter(DEAD_LETTER, &[b"job", b"{}"]).await;
     let (campaign, line) = (format!("/v1/campaigns/{id}"), "/v1/lines/3001");
@@ -102,6 +120,7 @@ async fn an_id_of_another_business_does_not_exist() {
         let unknown = call(&api, OTHER, given, UNKNOWN, "3009").await;
         assert_eq!(foreign.status, StatusCode::NOT_FOUND, "{given:?}: {foreign:?}");
         let text = unknown.body.to_string().replace(UNKNOWN, &id).replace("3009", "3001").replace("2009", "2001");
+        let text = text.replace(UNKNOWN_CHAT, "1");
         assert_eq!(foreign.body.to_string(), text, "{given:?}: nothing distinguishes it from an unknown id");
     }
     assert_eq!((api.read(&campaign).await, api.read(line).await), before, "nothing was changed");

@@ -19,6 +19,7 @@ use pregon::{
     endpoint::Endpoint,
     http::listener::{self, ConnectionLimits},
     intake::{Intake, MemoryGuard},
+    postgres::Database,
     redis::{Address, Store, clock::Clock, feed::FeedLimits, parts::Claim},
     subscribers::{SigningKey, Subscriber},
 };
@@ -115,8 +116,17 @@ impl Api {
         Self::start_with(feed, Vec::new()).await
     }
 
+    /// Like [`Api::start`], with this database.
+    pub async fn start_with_database(database: Database) -> Self {
+        Self::start_by(Some(FEED), vec![subscriber("crm", "http://127.0.0.1:9/hook")], Some(database)).await
+    }
+
     /// Starts a server with this feed or none, and these subscribers.
     pub async fn start_with(feed: Option<FeedLimits>, subscribers: Vec<Subscriber>) -> Self {
+        Self::start_by(feed, subscribers, None).await
+    }
+
+    async fn start_by(feed: Option<FeedLimits>, subscribers: Vec<Subscriber>, database: Option<Database>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
         let address = Address {
@@ -172,6 +182,7 @@ impl Api {
             ..ApiKey::new(id, &Secret::new(key_of_business(id)))
         }));
         let router = api::router(ApiState {
+            database,
             store: store.clone(),
             clock: clock.clone(),
             intake,

@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod businesses;
 mod campaigns;
+mod chats;
 mod document;
 mod encodings;
 mod events;

@@ -1,7 +1,8 @@
-//! Keeps the private Redis of `redis.url = "spawn:DIR"` running: starts it again when it has died, and stops it last.
+//! Keeps the private server of `redis.url` or `database.url = "spawn:DIR"` running: starts it again when it has died, and
+//! stops it last.
 //!
-//! If the server dies: the process goes on as in any outage of Redis, and replays its last writes into the new server.
-//! If this process dies: the server stops too ([`crate::redis::spawn`]).
+//! If the server dies: the process goes on as in any outage of Redis or PostgreSQL.
+//! If this process dies: the server stops too ([`crate::private_server`]).
 //! Never: starts the server again once the stop of the process has begun.
 
 use std::{io, time::Duration};
@@ -13,7 +14,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
-use crate::redis::spawn::{Location, PrivateRedis};
+use crate::private_server::{Kept, last_line};
 
 /// Wait before the first start. It doubles with each death or failed start in a row.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -30,7 +31,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Keeps `server` running. Does not start it again after `stopping`.
-    pub(super) fn start(server: PrivateRedis, stopping: CancellationToken) -> Self {
+    pub(super) fn start<S: Kept>(server: S, stopping: CancellationToken) -> Self {
         let stop = CancellationToken::new();
         let task = tokio::spawn(keep(server, stopping, stop.clone()));
         Self { stop: stop.drop_guard(), task }
@@ -45,7 +46,7 @@ impl Keeper {
     }
 }
 
-async fn keep(mut server: PrivateRedis, stopping: CancellationToken, stop: CancellationToken) -> io::Result<()> {
+async fn keep<S: Kept>(mut server: S, stopping: CancellationToken, stop: CancellationToken) -> io::Result<()> {
     let mut failures = 0;
     loop {
         let began = Instant::now();
@@ -57,27 +58,27 @@ async fn keep(mut server: PrivateRedis, stopping: CancellationToken, stop: Cance
         if died_at - began >= STEADY_AFTER {
             failures = 0;
         }
-        let (log, last_line) = (location.log(), location.last_line());
-        error!(%ended, log = %log.display(), last_line, "the private redis-server died");
-        let Some(started) = stopping.run_until_cancelled(start_again(&location, &mut failures)).await else {
+        let log = S::log(&location);
+        error!(%ended, log = %log.display(), last_line = last_line(&log), "the private {} died", S::NAME);
+        let Some(started) = stopping.run_until_cancelled(start_again::<S>(&location, &mut failures)).await else {
             return Ok(());
         };
         server = started;
         let away_ms = died_at.elapsed().as_millis() as u64;
-        info!(away_ms, pid = server.pid(), "the private redis-server runs again");
+        info!(away_ms, pid = server.pid(), "the private {} runs again", S::NAME);
     }
 }
 
 /// Starts the server after a wait, until that succeeds.
-async fn start_again(location: &Location, failures: &mut u32) -> PrivateRedis {
+async fn start_again<S: Kept>(location: &S::Location, failures: &mut u32) -> S {
     loop {
         sleep(backoff(*failures)).await;
         *failures += 1;
-        match location.start().await {
+        match S::start_at(location).await {
             Ok(server) => return server,
             Err(error) => {
                 let retry_ms = backoff(*failures).as_millis() as u64;
-                warn!(%error, retry_ms, "the private redis-server could not be started again");
+                warn!(%error, retry_ms, "the private {} could not be started again", S::NAME);
             }
         }
     }

@@ -1,0 +1,101 @@
+//! A message from the stream of a line, as it is stored in PostgreSQL.
+
+use serde_json::{Value, json};
+
+use crate::{
+    domain::{Inbound, LineId, UnixMs, chat::Identity, inbound::Content},
+    postgres::inbound::{Author, Mark, ReceivedMessage},
+    redis::inbound::{InboundEntry, recipient_of},
+};
+
+/// What is stored for an entry. `now` replaces a time that Meta does not tell.
+pub(super) fn received(line: &LineId, entry: InboundEntry, now: UnixMs) -> ReceivedMessage {
+    let inbound: Inbound = serde_json::from_str(&entry.message).unwrap_or_default();
+    // What this release cannot read is stored as it is, because nothing that a person wrote is lost.
+    let unreadable = || json!({ "content": { "other": { "kind": "", "json": entry.message } } });
+    let mut body = serde_json::from_str(&entry.message).ok().filter(Value::is_object).unwrap_or_else(unreadable);
+    remove_nul(&mut body);
+    let id = inbound.id.as_ref().map(|id| without_nul(id.as_str()));
+    let wamid = id.unwrap_or_else(|| format!("{line}/{}", entry.id));
+    // A time in the future would extend the window.
+    let (at, person, mark) = (inbound.at.unwrap_or(now).min(now), person(&inbound), mark(&inbound, &body));
+    if let Some(fields) = body.as_object_mut() {
+        // Columns of their own.
+        for stored_apart in ["id", "at", "sender"] {
+            fields.remove(stored_apart);
+        }
+        fields.extend(entry.answers.map(|answers| ("recipient".to_owned(), json!(recipient_of(answers)))));
+    }
+    ReceivedMessage { wamid, at, person, body: body.to_string(), mark }
+}
+
+/// Replaces the character NUL, which PostgreSQL cannot store.
+fn remove_nul(json: &mut Value) {
+    match json {
+        Value::String(text) => *text = without_nul(text),
+        Value::Array(items) => items.iter_mut().for_each(remove_nul),
+        Value::Object(fields) => {
+            *fields = std::mem::take(fields).into_iter().map(|(name, value)| (without_nul(&name), value)).collect();
+            fields.values_mut().for_each(remove_nul);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+fn person(inbound: &Inbound) -> Author {
+    let sender = &inbound.sender;
+    let (mut user_id, mut becomes) = (sender.user_id.as_deref(), None);
+    if let Content::System(notice) = &inbound.content {
+        user_id = notice.previous_user_id.as_deref().or(user_id);
+        let new = Identity::new(notice.number.as_deref(), notice.user_id.as_deref());
+        becomes = (new != Identity::default()).then_some(new);
+    }
+    let identity = Identity::new(sender.number.as_deref(), user_id);
+    let text = |text: &Option<String>| text.as_deref().map(without_nul);
+    Author { identity, name: text(&sender.name), username: text(&sender.username), becomes }
+}
+
+/// What a reaction, an edit or a deletion does to the message that it names. `body`: that of the reaction, edit or
+/// deletion.
+fn mark(inbound: &Inbound, body: &Value) -> Option<Mark> {
+    let (message, marks) = match &inbound.content {
+        Content::Reaction(reaction) => (&reaction.message, json!({ "reaction": body["content"]["reaction"]["emoji"] })),
+        Content::Edit { original, .. } => (original, json!({ "edited": body["content"]["edit"]["content"] })),
+        Content::Revoke { original } => (original, json!({ "revoked": true })),
+        _ => return None,
+    };
+    let removes_content = matches!(inbound.content, Content::Revoke { .. });
+    Some(Mark { message: without_nul(message.as_ref()?.as_str()), marks: marks.to_string(), removes_content })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(message: &str) -> ReceivedMessage {
+        let entry = InboundEntry { id: "7-1".parse().expect("an id"), message: message.to_owned(), answers: None };
+        received(&"3001".into(), entry, UnixMs(5_000))
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_stored_as_it_is() {
+        let lone = r#"{"id":"wamid.1","content":{"edit":{"original":"wamid.0","content":{"other":{"kind":"x","json":"\ud800"}}}}}"#;
+        for message in ["", "[]", "{", lone, r#"{"content":{"hologram":1}}"#] {
+            let stored = of(message);
+            let body: Value = serde_json::from_str(&stored.body).expect("JSON");
+            let kept = body["content"]["other"]["json"] == message || body["content"]["hologram"] == 1;
+            assert!(kept && !stored.wamid.is_empty(), "{message}: {}", stored.body);
+        }
+        assert_eq!(of("{").wamid, "3001/7-1", "a message without an id is known by its entry");
+    }
+
+    #[test]
+    fn a_message_is_never_from_the_future() {
+        assert_eq!(of(r#"{"at":9000}"#).at, UnixMs(5_000));
+        assert_eq!(of(r#"{"at":4000}"#).at, UnixMs(4_000));
+    }
+}

@@ -1,0 +1,155 @@
+//! What people write becomes contacts and chats in PostgreSQL.
+//!
+//! Each line has one reader at a time, by a lease, so the messages of a line keep their order. A reader stores a batch
+//! in one transaction and then moves on in the stream of the line.
+//!
+//! If the process dies: another one takes over its lines, and reads the last batch again. A message that is stored is
+//! known by Meta's id.
+//! If PostgreSQL is away: the messages wait in Redis. A stream that is full answers Meta's webhooks with 503, and Meta
+//! delivers them again.
+
+mod message;
+mod reader;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::reader::Reader;
+use crate::{
+    domain::{LineId, Lines, Live},
+    postgres::{Database, DatabaseError},
+    redis::{Store, clock::Clock, duty::backoff},
+};
+
+/// How often the list of lines is read, and the partitions are created.
+const LINES_EVERY: Duration = Duration::from_secs(1);
+const PARTITIONS_EVERY: Duration = Duration::from_hours(6);
+
+/// What the readers need.
+#[derive(Clone)]
+pub struct Engage {
+    /// The id of the process.
+    pub worker: String,
+    /// Redis.
+    pub store: Store,
+    /// PostgreSQL.
+    pub database: Database,
+    /// The clock of Redis.
+    pub clock: Arc<Clock>,
+    /// Every configured line.
+    pub lines: Live<Lines>,
+    /// How long a line belongs to one reader without renewal.
+    pub lease: Duration,
+}
+
+impl Engage {
+    /// Runs until `stop`. Reads the lines whose lease this process has.
+    ///
+    /// Errors: the tables cannot be migrated.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), DatabaseError> {
+        if !self.open(&stop).await? {
+            return Ok(());
+        }
+        let mut readers: HashMap<LineId, CancellationToken> = HashMap::new();
+        let mut running: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
+        let mut partitions_at = tokio::time::Instant::now() + PARTITIONS_EVERY;
+        while !stop.is_cancelled() {
+            self.follow_lines(&mut readers, &mut running, &stop);
+            if partitions_at.elapsed() > Duration::ZERO {
+                partitions_at += PARTITIONS_EVERY;
+                if let Err(error) = self.database.create_partitions(self.clock.now()).await {
+                    warn!(%error, "the next months of the chats' messages are not prepared: tried again in six hours");
+                }
+            }
+            tokio::select! {
+                () = sleep(LINES_EVERY) => {}
+                () = stop.cancelled() => {}
+                Some(()) = running.next(), if !running.is_empty() => {}
+            }
+        }
+        while running.next().await.is_some() {}
+        Ok(())
+    }
+
+    /// Migrates the tables, once PostgreSQL answers. Returns false if the process stops before.
+    async fn open(&self, stop: &CancellationToken) -> Result<bool, DatabaseError> {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            match self.database.migrate(self.clock.now()).await {
+                Ok(()) => return Ok(true),
+                Err(error) if error.is_transient() => {
+                    failures += 1;
+                    if failures == 1 {
+                        warn!(%error, "waiting for PostgreSQL: messages from people wait in Redis");
+                    }
+                    stop.run_until_cancelled(sleep(backoff(failures))).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Starts a reader for each line that is new in the configuration, and stops those of lines that were removed.
+    fn follow_lines<'a>(
+        &'a self,
+        readers: &mut HashMap<LineId, CancellationToken>,
+        running: &mut FuturesUnordered<BoxFuture<'a, ()>>,
+        stop: &CancellationToken,
+    ) {
+        let lines = self.lines.get();
+        readers.retain(|line, reader| {
+            let is_listed = lines.by_id(line).is_some();
+            if !is_listed {
+                reader.cancel();
+            }
+            is_listed
+        });
+        for line in lines.ids() {
+            readers.entry(line.clone()).or_insert_with(|| {
+                let stop = stop.child_token();
+                running.push(Box::pin(self.read_line(line, stop.clone())));
+                stop
+            });
+        }
+    }
+
+    /// Reads a line whenever this process has its lease, until `stop`.
+    async fn read_line(&self, line: LineId, stop: CancellationToken) {
+        let duty = format!("engage:{line}");
+        let work = || async {
+            let reader = Reader { line: &line, store: &self.store, database: &self.database, lines: &self.lines };
+            reader.run(&self.clock, &stop).await;
+        };
+        self.store.on_duty(&duty, &self.worker, self.lease, &stop, work).await;
+    }
+}
+
+/// Reports the first of several failures in a row, and the end of them.
+#[derive(Default)]
+struct Outage {
+    failures: u32,
+}
+
+impl Outage {
+    fn began(&mut self, line: &LineId, what: &str, cause: &dyn std::fmt::Display, is_transient: bool) -> Duration {
+        self.failures += 1;
+        match (self.failures, is_transient) {
+            (1, true) => warn!(line.id = %line, error = %cause, "{what}: messages from people wait in Redis"),
+            (1, false) => error!(line.id = %line, error = %cause, "{what}: messages from people wait in Redis"),
+            _ => {}
+        }
+        backoff(self.failures)
+    }
+
+    fn ended(&mut self, line: &LineId) {
+        if self.failures > 0 {
+            self.failures = 0;
+            info!(line.id = %line, "messages from people are stored again");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The reader of one line.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{Outage, message};
+use crate::{
+    domain::{BusinessId, LineId, Lines, Live},
+    postgres::Database,
+    redis::{Store, clock::Clock, inbound::InboundReader},
+    telemetry::metrics::{self, ChatResult},
+};
+
+/// Maximum number of messages in a transaction.
+const BATCH_MAX: usize = 100;
+
+/// How long a reader waits after a batch that was not full, and at most after several without a message: a line where
+/// nobody writes costs Redis four calls a second.
+const WAIT_MIN: Duration = Duration::from_millis(20);
+const WAIT_MAX: Duration = Duration::from_millis(250);
+
+pub(super) struct Reader<'a> {
+    pub(super) line: &'a LineId,
+    pub(super) store: &'a Store,
+    pub(super) database: &'a Database,
+    pub(super) lines: &'a Live<Lines>,
+}
+
+impl Reader<'_> {
+    /// Runs until `stop`.
+    pub(super) async fn run(&self, clock: &Clock, stop: &CancellationToken) {
+        let (mut outage, mut wait) = (Outage::default(), WAIT_MIN);
+        while !stop.is_cancelled() {
+            let Some(business) = self.lines.get().business(self.line).cloned() else { return };
+            wait = match self.step(&business, clock, &mut outage).await {
+                Step::Full => continue,
+                Step::Some => WAIT_MIN,
+                Step::Empty => (wait * 2).min(WAIT_MAX),
+                Step::Failed(wait) => wait,
+            };
+            stop.run_until_cancelled(sleep(wait)).await;
+        }
+    }
+
+    async fn step(&self, business: &BusinessId, clock: &Clock, outage: &mut Outage) -> Step {
+        let entries = match self.store.unread_inbound(InboundReader::Engage, self.line, BATCH_MAX).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                return Step::Failed(outage.began(self.line, "the line cannot be read", &error, error.is_transient()));
+            }
+        };
+        let Some(last) = entries.last().map(|entry| entry.id) else { return Step::Empty };
+        let n = entries.len();
+        let messages: Vec<_> =
+            entries.into_iter().map(|entry| message::received(self.line, entry, clock.now())).collect();
+        let stored = match self.database.store_inbound(self.line, business, &messages, clock.now()).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                let what = "messages cannot be stored in PostgreSQL";
+                return Step::Failed(outage.began(self.line, what, &error, error.is_transient()));
+            }
+        };
+        metrics::chat_messages(ChatResult::Stored, stored.messages);
+        metrics::chat_messages(ChatResult::Repeated, n - stored.messages);
+        if let Err(error) = self.store.set_inbound_read(InboundReader::Engage, self.line, last).await {
+            let what = "the position in the line cannot be stored";
+            return Step::Failed(outage.began(self.line, what, &error, error.is_transient()));
+        }
+        outage.ended(self.line);
+        if n == BATCH_MAX { Step::Full } else { Step::Some }
+    }
+}
+
+/// The result of reading a batch.
+enum Step {
+    /// There may be more messages.
+    Full,
+    /// There were messages, and no more.
+    Some,
+    /// There were none.
+    Empty,
+    /// To be tried again after this time.
+    Failed(Duration),
+}

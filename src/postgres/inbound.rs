@@ -1,0 +1,335 @@
+//! Stores what people write: one transaction for each batch of a line.
+//!
+//! The reader of a line holds the line's row in `line_readers` for the time of its transaction. So the batches of two
+//! readers, one of which lost its lease without knowing, follow each other, and the second finds the messages of the
+//! first by Meta's ids.
+
+mod contacts;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use sqlx::{PgConnection, PgTransaction};
+
+pub use self::contacts::Author;
+use self::contacts::resolve;
+use super::{Database, DatabaseError, Result};
+use crate::domain::{BusinessId, LineId, UnixMs, chat::Owner};
+
+/// How far back a message is looked up that Meta delivers again, or that Redis returns again: longer than either may
+/// take.
+const KNOWN_FOR_US: i64 = 40 * 24 * 3600 * 1_000_000;
+
+/// The kind of a message of a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageKind {
+    /// From the contact.
+    Inbound = 1,
+    /// What happened to the chat.
+    Activity = 4,
+}
+
+impl MessageKind {
+    /// The name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Activity => "activity",
+        }
+    }
+
+    /// The kind with this number.
+    pub(super) fn of(code: i16) -> Self {
+        if code == Self::Inbound as i16 { Self::Inbound } else { Self::Activity }
+    }
+}
+
+/// A message from a person, ready to be stored.
+#[derive(Clone, Debug)]
+pub struct ReceivedMessage {
+    /// Meta's id, or another text that identifies the message.
+    pub wamid: String,
+    /// Meta's time.
+    pub at: UnixMs,
+    /// Who wrote it.
+    pub person: Author,
+    /// The message, a JSON object.
+    pub body: String,
+    /// What it does to an earlier message.
+    pub mark: Option<Mark>,
+}
+
+/// What a message does to an earlier one.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// Meta's id of the earlier message.
+    pub message: String,
+    /// The JSON object that is merged into the earlier message's marks.
+    pub marks: String,
+    /// Whether the content of the earlier message is removed.
+    pub removes_content: bool,
+}
+
+/// What a batch changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoredBatch {
+    /// Messages that were stored. The others were stored before.
+    pub messages: usize,
+    /// Contacts that were created.
+    pub contacts: usize,
+    /// Chats that were created.
+    pub chats: usize,
+}
+
+/// A chat that is locked for the transaction.
+struct Chat {
+    id: i64,
+    owner: Owner,
+    last_message: i64,
+    last_inbound_at: Option<i64>,
+    unread: i32,
+    has_new_owner: bool,
+}
+
+/// Rows to insert into `messages`, by columns.
+#[derive(Default)]
+struct Rows {
+    ids: Vec<i64>,
+    chats: Vec<i64>,
+    at: Vec<i64>,
+    kinds: Vec<i16>,
+    wamids: Vec<Option<String>>,
+    bodies: Vec<String>,
+}
+
+impl Database {
+    /// Stores messages of a line, in their order, each once. Creates the contacts and chats that are missing. `now` is
+    /// the time of storage.
+    pub async fn store_inbound(
+        &self,
+        line: &LineId,
+        business: &BusinessId,
+        messages: &[ReceivedMessage],
+        now: UnixMs,
+    ) -> Result<StoredBatch> {
+        let failed = DatabaseError::of("store messages");
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        lock_line(&mut transaction, line).await.map_err(&failed)?;
+        let new = unknown(&mut transaction, messages, now).await.map_err(&failed)?;
+        if new.is_empty() {
+            transaction.rollback().await.map_err(&failed)?;
+            return Ok(StoredBatch::default());
+        }
+        let batch = Batch { line, business, now };
+        let people: Vec<&Author> = new.iter().map(|message| &message.person).collect();
+        let resolved = resolve(&mut transaction, business, &people, now).await.map_err(&failed)?;
+        let (chats, created) = batch.lock_chats(&mut transaction, &resolved.contacts).await.map_err(&failed)?;
+        batch.write(&mut transaction, &new, &resolved.contacts, chats).await.map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
+        Ok(StoredBatch { messages: new.len(), contacts: resolved.created, chats: created })
+    }
+}
+
+async fn lock_line(transaction: &mut PgTransaction<'_>, line: &LineId) -> sqlx::Result<()> {
+    let locked = sqlx::query!("select line from line_readers where line = $1 for update", line.as_str())
+        .fetch_optional(&mut **transaction)
+        .await?;
+    if locked.is_none() {
+        // Locks the row, as the insert of another reader does.
+        sqlx::query!(
+            "insert into line_readers (line) values ($1) on conflict (line) do update set line = excluded.line",
+            line.as_str()
+        )
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The messages that are not stored yet, each once.
+async fn unknown<'a>(
+    connection: &mut PgConnection,
+    messages: &'a [ReceivedMessage],
+    now: UnixMs,
+) -> sqlx::Result<Vec<&'a ReceivedMessage>> {
+    let wamids: Vec<String> = messages.iter().map(|message| message.wamid.clone()).collect();
+    let known = sqlx::query_scalar!(
+        r#"select wamid as "wamid!" from messages where wamid = any($1) and id > $2 and kind = 1"#,
+        &wamids,
+        micros(now) - KNOWN_FOR_US
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut known: HashSet<String> = known.into_iter().collect();
+    Ok(messages.iter().filter(|message| known.insert(message.wamid.clone())).collect())
+}
+
+fn micros(at: UnixMs) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX / 1_000).saturating_mul(1_000)
+}
+
+fn millis(at: UnixMs) -> i64 {
+    at.0.try_into().unwrap_or(i64::MAX)
+}
+
+/// The batch that is stored.
+struct Batch<'a> {
+    line: &'a LineId,
+    business: &'a BusinessId,
+    now: UnixMs,
+}
+
+impl Batch<'_> {
+    /// Locks the chats of contacts on the line, and creates those that are missing. Returns them by contact, and how many
+    /// were created.
+    async fn lock_chats(
+        &self,
+        connection: &mut PgConnection,
+        contacts: &[i64],
+    ) -> sqlx::Result<(BTreeMap<i64, Chat>, usize)> {
+        let contacts: Vec<i64> = contacts.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let created = sqlx::query!(
+            "insert into chats (business, line, contact, owner, owner_since_at, created_at, last_message)
+             select $1, $2, contact, $3, $4, $4, $5 from unnest($6::bigint[]) as new (contact)
+             on conflict (contact, line) do nothing",
+            self.business.as_str(),
+            self.line.as_str(),
+            Owner::Nobody.code(),
+            millis(self.now),
+            micros(self.now),
+            &contacts
+        )
+        .execute(&mut *connection)
+        .await?;
+        let found = sqlx::query!(
+            "select id, contact, owner, last_message, last_inbound_at, unread from chats
+             where line = $1 and contact = any($2) order by id for update",
+            self.line.as_str(),
+            &contacts
+        )
+        .fetch_all(connection)
+        .await?;
+        let chats = found.into_iter().map(|row| {
+            let chat = Chat {
+                id: row.id,
+                owner: Owner::of(row.owner).unwrap_or(Owner::Queue),
+                last_message: row.last_message,
+                last_inbound_at: row.last_inbound_at,
+                unread: row.unread,
+                has_new_owner: false,
+            };
+            (row.contact, chat)
+        });
+        Ok((chats.collect(), created.rows_affected() as usize))
+    }
+
+    /// Writes the messages, what they do to earlier ones, and the chats.
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        messages: &[&ReceivedMessage],
+        contacts: &[i64],
+        mut chats: BTreeMap<i64, Chat>,
+    ) -> sqlx::Result<()> {
+        let mut rows = Rows::default();
+        for (message, contact) in messages.iter().zip(contacts) {
+            let Some(chat) = chats.get_mut(contact) else { continue };
+            rows.push(
+                chat.next_id(self.now),
+                chat.id,
+                message.at,
+                MessageKind::Inbound,
+                Some(&message.wamid),
+                message.body.clone(),
+            );
+            let owner = chat.owner.after_inbound();
+            if owner != chat.owner {
+                let activity = serde_json::json!({ "owner": owner.name(), "why": "inbound" }).to_string();
+                rows.push(chat.next_id(self.now), chat.id, self.now, MessageKind::Activity, None, activity);
+                (chat.owner, chat.has_new_owner) = (owner, true);
+            }
+            chat.unread = chat.unread.saturating_add(1);
+            chat.last_inbound_at = chat.last_inbound_at.max(Some(millis(message.at)));
+        }
+        rows.insert(connection, self.business).await?;
+        self.update_chats(connection, chats.into_values().collect()).await?;
+        for mark in messages.iter().filter_map(|message| message.mark.as_ref()) {
+            sqlx::query!(
+                "update messages set marks = coalesce(marks, '{}'::jsonb) || $2::text::jsonb,
+                    body = case when $3 then '{}'::jsonb else body end
+                 where wamid = $1 and business = $4",
+                mark.message,
+                mark.marks,
+                mark.removes_content,
+                self.business.as_str()
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn update_chats(&self, connection: &mut PgConnection, chats: Vec<Chat>) -> sqlx::Result<()> {
+        let ids: Vec<i64> = chats.iter().map(|chat| chat.id).collect();
+        let owners: Vec<i16> = chats.iter().map(|chat| chat.owner.code()).collect();
+        let new_owner: Vec<bool> = chats.iter().map(|chat| chat.has_new_owner).collect();
+        let inbound: Vec<Option<i64>> = chats.iter().map(|chat| chat.last_inbound_at).collect();
+        let last: Vec<i64> = chats.iter().map(|chat| chat.last_message).collect();
+        let unread: Vec<i32> = chats.iter().map(|chat| chat.unread).collect();
+        sqlx::query!(
+            "update chats set owner = new.owner, last_inbound_at = new.inbound, last_message = new.last,
+                unread = new.unread, revision = revision + 1,
+                owner_since_at = case when new.has_new_owner then $7 else owner_since_at end
+             from unnest($1::bigint[], $2::smallint[], $3::bool[], $4::bigint[], $5::bigint[], $6::int[])
+                as new (id, owner, has_new_owner, inbound, last, unread)
+             where chats.id = new.id",
+            &ids,
+            &owners,
+            &new_owner,
+            &inbound as &[Option<i64>],
+            &last,
+            &unread,
+            millis(self.now)
+        )
+        .execute(connection)
+        .await
+        .map(drop)
+    }
+}
+
+impl Chat {
+    /// The id of the next message of the chat, which is stored at `now`.
+    fn next_id(&mut self, now: UnixMs) -> i64 {
+        self.last_message = micros(now).max(self.last_message + 1);
+        self.last_message
+    }
+}
+
+impl Rows {
+    fn push(&mut self, id: i64, chat: i64, at: UnixMs, kind: MessageKind, wamid: Option<&str>, body: String) {
+        self.ids.push(id);
+        self.chats.push(chat);
+        self.at.push(millis(at));
+        self.kinds.push(kind as i16);
+        self.wamids.push(wamid.map(str::to_owned));
+        self.bodies.push(body);
+    }
+
+    async fn insert(&self, connection: &mut PgConnection, business: &BusinessId) -> sqlx::Result<()> {
+        sqlx::query!(
+            "insert into messages (id, chat, at, kind, business, wamid, body)
+             select id, chat, at, kind, $7, wamid, body::jsonb
+             from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::text[], $6::text[])
+                as new (id, chat, at, kind, wamid, body)",
+            &self.ids,
+            &self.chats,
+            &self.at,
+            &self.kinds,
+            &self.wamids as &[Option<String>],
+            &self.bodies,
+            business.as_str()
+        )
+        .execute(connection)
+        .await
+        .map(drop)
+    }
+}

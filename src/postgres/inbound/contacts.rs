@@ -1,0 +1,343 @@
+//! Finds the contact of each person, and creates those that are missing.
+//!
+//! The user id decides: another id on the same number is another person, who takes the number over. The number decides
+//! only where an id is missing. A contact that was known by its number only, and a contact with the id that a message
+//! then names together with this number, are the same person: they are merged.
+//!
+//! Whatever adds or moves a key of a contact holds the lock of its business until the transaction ends. So two lines
+//! that hear of a person at the same time create one contact.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::PgConnection;
+
+use super::{BusinessId, UnixMs, millis};
+use crate::domain::chat::Identity;
+
+/// A person who wrote a message.
+#[derive(Clone, Debug, Default)]
+pub struct Author {
+    /// By what the person is found.
+    pub identity: Identity,
+    /// The name in the person's profile.
+    pub name: Option<String>,
+    /// The person's username.
+    pub username: Option<String>,
+    /// If the message says that the person has a new number or a new id: the new ones. `identity` has the old ones.
+    pub becomes: Option<Identity>,
+}
+
+/// The contacts of people.
+pub(super) struct Resolved {
+    /// The contact of each person, in their order.
+    pub(super) contacts: Vec<i64>,
+    /// How many were created.
+    pub(super) created: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Key {
+    Number(String),
+    UserId(String),
+}
+
+impl Key {
+    fn parts(&self) -> (i16, &str) {
+        match self {
+            Self::Number(digits) => (1, digits),
+            Self::UserId(id) => (2, id),
+        }
+    }
+
+    fn of(kind: i16, value: String) -> Self {
+        if kind == 1 { Self::Number(value) } else { Self::UserId(value) }
+    }
+
+    fn number(identity: &Identity) -> Option<Self> {
+        identity.person().map(|person| Self::Number(person.digits().to_string()))
+    }
+
+    fn user_id(identity: &Identity) -> Option<Self> {
+        identity.user_id.clone().map(Self::UserId)
+    }
+}
+
+/// What is known about the keys of a batch, and what has to be written.
+struct Contacts<'a> {
+    connection: &'a mut PgConnection,
+    business: &'a BusinessId,
+    now: UnixMs,
+    by_key: HashMap<Key, i64>,
+    /// The user id of each contact that has one.
+    user_ids: HashMap<i64, String>,
+    /// Contacts that a later message of the batch merged into others.
+    merged: BTreeMap<i64, i64>,
+    created: usize,
+}
+
+/// Returns the contacts of people of a business.
+pub(super) async fn resolve(
+    connection: &mut PgConnection,
+    business: &BusinessId,
+    people: &[&Author],
+    now: UnixMs,
+) -> sqlx::Result<Resolved> {
+    let mut contacts = Contacts {
+        connection,
+        business,
+        now,
+        by_key: HashMap::new(),
+        user_ids: HashMap::new(),
+        merged: BTreeMap::new(),
+        created: 0,
+    };
+    contacts.read(people).await?;
+    if !people.iter().all(|person| contacts.is_settled(person)) {
+        contacts.lock().await?;
+        // What another transaction has written before it released the lock.
+        contacts.read(people).await?;
+    }
+    let mut resolved = Vec::with_capacity(people.len());
+    for person in people {
+        resolved.push(contacts.contact_of(person).await?);
+    }
+    contacts.describe(people, &resolved).await?;
+    let contacts_of = resolved.into_iter().map(|contact| contacts.merged.get(&contact).copied().unwrap_or(contact));
+    Ok(Resolved { contacts: contacts_of.collect(), created: contacts.created })
+}
+
+impl Contacts<'_> {
+    /// Until the end of the transaction, no other one changes keys of the business.
+    async fn lock(&mut self) -> sqlx::Result<()> {
+        sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", self.business.as_str())
+            .execute(&mut *self.connection)
+            .await
+            .map(drop)
+    }
+
+    async fn read(&mut self, people: &[&Author]) -> sqlx::Result<()> {
+        let identities = people.iter().flat_map(|person| [Some(&person.identity), person.becomes.as_ref()]).flatten();
+        let keys = identities.flat_map(|identity| [Key::number(identity), Key::user_id(identity)]).flatten();
+        let (kinds, values): (Vec<i16>, Vec<String>) =
+            keys.map(|key| (key.parts().0, key.parts().1.to_owned())).unzip();
+        let rows = sqlx::query!(
+            r#"select keys.kind, keys.value, keys.contact, contacts.user_id
+               from unnest($2::smallint[], $3::text[]) as wanted (kind, value)
+               join contact_keys keys on keys.business = $1 and keys.kind = wanted.kind and keys.value = wanted.value
+               join contacts on contacts.id = keys.contact"#,
+            self.business.as_str(),
+            &kinds,
+            &values
+        )
+        .fetch_all(&mut *self.connection)
+        .await?;
+        for row in rows {
+            self.user_ids.extend(row.user_id.map(|id| (row.contact, id)));
+            self.by_key.insert(Key::of(row.kind, row.value), row.contact);
+        }
+        Ok(())
+    }
+
+    /// Whether the contact of the person is known by every key, so that nothing has to be written.
+    fn is_settled(&self, person: &Author) -> bool {
+        let keys = [Key::number(&person.identity), Key::user_id(&person.identity)];
+        let mut found = keys.into_iter().flatten().map(|key| self.by_key.get(&key));
+        let first = found.next().flatten();
+        person.becomes.is_none() && first.is_some() && found.all(|contact| contact == first)
+    }
+
+    async fn contact_of(&mut self, person: &Author) -> sqlx::Result<i64> {
+        let contact = self.find(&person.identity).await?;
+        let Some(becomes) = &person.becomes else { return Ok(contact) };
+        // The old number may be given to somebody else, and the old id is no longer used.
+        for key in [Key::number(&person.identity), Key::user_id(&person.identity)].into_iter().flatten() {
+            let is_kept = Key::number(becomes).as_ref() == Some(&key) || Key::user_id(becomes).as_ref() == Some(&key);
+            let is_replaced = match key {
+                Key::Number(_) => becomes.number.is_some(),
+                Key::UserId(_) => becomes.user_id.is_some(),
+            };
+            if !is_kept && is_replaced {
+                self.unset(&key).await?;
+            }
+        }
+        self.adopt(contact, becomes).await
+    }
+
+    /// The contact with this identity. Creates it if it is missing.
+    async fn find(&mut self, identity: &Identity) -> sqlx::Result<i64> {
+        let by_id = Key::user_id(identity).and_then(|key| self.by_key.get(&key).copied());
+        let by_number = Key::number(identity).and_then(|key| self.by_key.get(&key).copied());
+        match (by_id, by_number) {
+            (Some(contact), _) => self.adopt(contact, identity).await,
+            // The contact is known by its number only.
+            (None, Some(contact)) if identity.user_id.is_none() || !self.user_ids.contains_key(&contact) => {
+                self.adopt(contact, identity).await
+            }
+            _ => {
+                let contact = self.create().await?;
+                self.adopt(contact, identity).await
+            }
+        }
+    }
+
+    /// Gives an identity to a contact. A contact that had the same number and no id is merged into it. Returns the
+    /// contact.
+    async fn adopt(&mut self, contact: i64, identity: &Identity) -> sqlx::Result<i64> {
+        if let Some(key) = Key::user_id(identity) {
+            match self.by_key.get(&key).copied() {
+                Some(other) if other != contact => self.merge(other, contact).await?,
+                _ => {}
+            }
+            self.set(key, contact).await?;
+            self.user_ids.extend(identity.user_id.clone().map(|id| (contact, id)));
+        }
+        if let Some(key) = Key::number(identity) {
+            match self.by_key.get(&key).copied() {
+                Some(other) if other != contact && !self.user_ids.contains_key(&other) => {
+                    self.merge(other, contact).await?;
+                }
+                _ => {}
+            }
+            self.set(key, contact).await?;
+        }
+        Ok(contact)
+    }
+
+    async fn create(&mut self) -> sqlx::Result<i64> {
+        self.created += 1;
+        sqlx::query_scalar!(
+            "insert into contacts (business, created_at) values ($1, $2) returning id",
+            self.business.as_str(),
+            millis(self.now)
+        )
+        .fetch_one(&mut *self.connection)
+        .await
+    }
+
+    async fn set(&mut self, key: Key, contact: i64) -> sqlx::Result<()> {
+        let before = self.by_key.get(&key).copied();
+        if before == Some(contact) {
+            return Ok(());
+        }
+        if let (Key::Number(_), Some(before)) = (&key, before) {
+            sqlx::query!("update contacts set number = null where id = $1", before)
+                .execute(&mut *self.connection)
+                .await?;
+        }
+        let (kind, value) = key.parts();
+        sqlx::query!(
+            "insert into contact_keys (business, kind, value, contact) values ($1, $2, $3, $4)
+             on conflict (business, kind, value) do update set contact = excluded.contact",
+            self.business.as_str(),
+            kind,
+            value,
+            contact
+        )
+        .execute(&mut *self.connection)
+        .await?;
+        self.by_key.insert(key, contact);
+        Ok(())
+    }
+
+    async fn unset(&mut self, key: &Key) -> sqlx::Result<()> {
+        let (kind, value) = key.parts();
+        sqlx::query!(
+            "delete from contact_keys where business = $1 and kind = $2 and value = $3",
+            self.business.as_str(),
+            kind,
+            value
+        )
+        .execute(&mut *self.connection)
+        .await?;
+        self.by_key.remove(key);
+        Ok(())
+    }
+
+    /// Moves everything that the contact `from` has to the contact `to`, and deletes `from`.
+    async fn merge(&mut self, from: i64, to: i64) -> sqlx::Result<()> {
+        let shared = sqlx::query!(
+            r#"select old.id as "from!", new.id as "to!" from chats old join chats new on new.line = old.line
+               where old.contact = $1 and new.contact = $2 order by old.id for update"#,
+            from,
+            to
+        )
+        .fetch_all(&mut *self.connection)
+        .await?;
+        for chats in shared {
+            self.merge_chat(chats.from, chats.to).await?;
+        }
+        sqlx::query!("update chats set contact = $2 where contact = $1", from, to)
+            .execute(&mut *self.connection)
+            .await?;
+        sqlx::query!("update contact_keys set contact = $2 where contact = $1", from, to)
+            .execute(&mut *self.connection)
+            .await?;
+        sqlx::query!("delete from contacts where id = $1", from).execute(&mut *self.connection).await?;
+        self.by_key.values_mut().filter(|contact| **contact == from).for_each(|contact| *contact = to);
+        self.merged.values_mut().filter(|contact| **contact == from).for_each(|contact| *contact = to);
+        self.merged.insert(from, to);
+        self.user_ids.remove(&from);
+        Ok(())
+    }
+
+    /// Moves the messages of the chat `from` to the chat `to`, and deletes `from`.
+    async fn merge_chat(&mut self, from: i64, to: i64) -> sqlx::Result<()> {
+        // Two messages of one microsecond, on different chats until now: hardly ever.
+        sqlx::query!(
+            "update messages set id = (select max(id) from messages where chat in ($1, $2)) + 1
+             where chat = $1 and id in (select id from messages where chat = $2)",
+            from,
+            to
+        )
+        .execute(&mut *self.connection)
+        .await?;
+        sqlx::query!("update messages set chat = $2 where chat = $1", from, to).execute(&mut *self.connection).await?;
+        sqlx::query!(
+            "update chats set unread = chats.unread + old.unread,
+                last_message = greatest(chats.last_message, (select max(id) from messages where chat = $2)),
+                last_inbound_at = greatest(chats.last_inbound_at, old.last_inbound_at),
+                owner = greatest(chats.owner, old.owner), agent = coalesce(chats.agent, old.agent)
+             from chats old where old.id = $1 and chats.id = $2",
+            from,
+            to
+        )
+        .execute(&mut *self.connection)
+        .await?;
+        sqlx::query!("delete from chats where id = $1", from).execute(&mut *self.connection).await.map(drop)
+    }
+
+    /// Stores the names and numbers of people as the last message of each tells them.
+    async fn describe(&mut self, people: &[&Author], contacts: &[i64]) -> sqlx::Result<()> {
+        let mut last: BTreeMap<i64, &Author> = BTreeMap::new();
+        for (person, contact) in people.iter().zip(contacts) {
+            last.insert(self.merged.get(contact).copied().unwrap_or(*contact), person);
+        }
+        let identity = |person: &Author| person.becomes.clone().unwrap_or_else(|| person.identity.clone());
+        let ids: Vec<i64> = last.keys().copied().collect();
+        let numbers: Vec<Option<i64>> = last
+            .values()
+            .map(|person| identity(person).number.and_then(|number| number.digits().try_into().ok()))
+            .collect();
+        let user_ids: Vec<Option<String>> = last.values().map(|person| identity(person).user_id).collect();
+        let names: Vec<Option<String>> = last.values().map(|person| person.name.clone()).collect();
+        let usernames: Vec<Option<String>> = last.values().map(|person| person.username.clone()).collect();
+        sqlx::query!(
+            "update contacts set number = coalesce(new.number, contacts.number),
+                user_id = coalesce(new.user_id, contacts.user_id), name = coalesce(new.name, contacts.name),
+                username = coalesce(new.username, contacts.username)
+             from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[])
+                as new (id, number, user_id, name, username)
+             where contacts.id = new.id
+                and (new.number <> coalesce(contacts.number, 0) or new.user_id <> coalesce(contacts.user_id, '')
+                    or new.name <> coalesce(contacts.name, '') or new.username <> coalesce(contacts.username, ''))",
+            &ids,
+            &numbers as &[Option<i64>],
+            &user_ids as &[Option<String>],
+            &names as &[Option<String>],
+            &usernames as &[Option<String>]
+        )
+        .execute(&mut *self.connection)
+        .await
+        .map(drop)
+    }
+}

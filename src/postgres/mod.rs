@@ -1,0 +1,126 @@
+//! PostgreSQL: contacts, chats and messages. The only module that writes SQL.
+//!
+//! Every change is one transaction. Nothing that sends campaigns or receives webhooks waits for it.
+
+pub mod forgetting;
+pub mod inbound;
+pub mod partitions;
+pub mod read;
+pub mod spawn;
+
+use std::time::Duration;
+
+use sqlx::{
+    PgPool,
+    migrate::{MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::domain::UnixMs;
+
+/// The files in `migrations`. An older release runs on a database that a newer one has migrated, because migrations only
+/// add what an older release does not need.
+static MIGRATIONS: Migrator = {
+    let mut migrator = sqlx::migrate!("src/postgres/migrations");
+    migrator.ignore_missing = true;
+    migrator
+};
+
+/// The oldest major version that the tables work with.
+pub const VERSION_MIN: u32 = 14;
+
+/// Why an operation on PostgreSQL failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// PostgreSQL does not answer, is starting or stopping, is full, or gave up a transaction in favour of another: the
+    /// change may have been made. Transient.
+    #[error("PostgreSQL is not available: {0}")]
+    Unavailable(String),
+    /// PostgreSQL returned an error that a retry does not fix.
+    #[error("PostgreSQL refused {operation}: {message}")]
+    Refused {
+        /// What was tried.
+        operation: &'static str,
+        /// The error of PostgreSQL.
+        message: String,
+    },
+    /// The tables cannot be created or migrated.
+    #[error("the tables in PostgreSQL cannot be migrated: {0}")]
+    Migration(String),
+}
+
+impl DatabaseError {
+    /// Whether a retry may succeed.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    /// The error of an operation.
+    fn of(operation: &'static str) -> impl Fn(sqlx::Error) -> Self {
+        move |error| match &error {
+            sqlx::Error::Database(answer) if !is_transient(answer.code().as_deref().unwrap_or_default()) => {
+                Self::Refused { operation, message: answer.to_string() }
+            }
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => {
+                Self::Refused { operation, message: error.to_string() }
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Whether a retry may succeed after an error with this SQLSTATE: connection exceptions, rolled back transactions,
+/// insufficient resources, intervention by an operator, locks and I/O errors.
+fn is_transient(code: &str) -> bool {
+    ["08", "40", "53", "57", "55P03", "58", "25P03"].iter().any(|class| code.starts_with(class))
+}
+
+pub(crate) type Result<T> = std::result::Result<T, DatabaseError>;
+
+/// How to reach a database.
+#[derive(Clone, Debug)]
+pub struct DatabaseAddress {
+    /// Server, user, database and TLS.
+    pub options: PgConnectOptions,
+    /// Maximum number of connections of the process.
+    pub connections: u32,
+    /// The timeout of a connection attempt and of a statement.
+    pub timeout: Duration,
+}
+
+/// A database. Clones share the connections.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pool: PgPool,
+}
+
+impl Database {
+    /// Connects when the first operation needs it.
+    pub fn new(address: &DatabaseAddress) -> Self {
+        let timeout = address.timeout;
+        let options = address.options.clone().options([("statement_timeout", timeout.as_millis().to_string())]);
+        let pool = PgPoolOptions::new().max_connections(address.connections).acquire_timeout(timeout);
+        Self { pool: pool.connect_lazy_with(options) }
+    }
+
+    /// Creates and migrates the tables, under a lock, and creates the partitions that are needed from `now` on.
+    pub async fn migrate(&self, now: UnixMs) -> Result<()> {
+        MIGRATIONS.run(&self.pool).await.map_err(|error| match error {
+            MigrateError::Execute(error) => DatabaseError::of("connect")(error),
+            error => DatabaseError::Migration(error.to_string()),
+        })?;
+        self.create_partitions(now).await
+    }
+
+    /// The major version of the server.
+    pub async fn version(&self) -> Result<u32> {
+        let number = sqlx::query_scalar!(r#"select current_setting('server_version_num')::int as "number!""#);
+        let number = number.fetch_one(&self.pool).await.map_err(DatabaseError::of("read the version"))?;
+        Ok(number.unsigned_abs() / 10_000)
+    }
+
+    /// Closes the connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

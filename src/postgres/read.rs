@@ -1,0 +1,187 @@
+//! Chats, messages and contacts, as the API shows them.
+
+use sqlx::types::Json;
+
+use super::{Database, DatabaseError, Result, inbound::MessageKind};
+use crate::domain::{BusinessId, LineId, Person, Phone, UnixMs, chat::Owner};
+
+/// A contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// Its id.
+    pub id: i64,
+    /// The business that it belongs to.
+    pub business: BusinessId,
+    /// The number as Meta writes it.
+    pub number: Option<Phone>,
+    /// The id of the person in the business portfolio.
+    pub user_id: Option<String>,
+    /// The name in the person's profile.
+    pub name: Option<String>,
+    /// The person's username.
+    pub username: Option<String>,
+    /// When it was created.
+    pub created_at: UnixMs,
+}
+
+/// A chat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chat {
+    /// Its id.
+    pub id: i64,
+    /// The line.
+    pub line: LineId,
+    /// The person.
+    pub contact: Contact,
+    /// Who is in charge.
+    pub owner: Owner,
+    /// Since when.
+    pub owner_since: UnixMs,
+    /// When it was created.
+    pub created_at: UnixMs,
+    /// When the person wrote last, by Meta's clock.
+    pub last_inbound_at: Option<UnixMs>,
+    /// The id of its newest message.
+    pub last_message: i64,
+    /// Messages of the person that no agent has read.
+    pub unread: u32,
+}
+
+/// A message of a chat.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatMessage {
+    /// Its id: when it was stored, in µs, unique in its chat.
+    pub id: i64,
+    /// What kind of message.
+    pub kind: MessageKind,
+    /// Meta's time of a message, otherwise the time of storage.
+    pub at: UnixMs,
+    /// Meta's id.
+    pub wamid: Option<String>,
+    /// What it says.
+    pub body: serde_json::Value,
+    /// What became of it later.
+    pub marks: Option<serde_json::Value>,
+}
+
+/// Which chats are listed.
+#[derive(Clone, Debug, Default)]
+pub struct ChatFilter {
+    /// Of these businesses; `None`: of all.
+    pub businesses: Option<Vec<String>>,
+    /// With one of these owners.
+    pub owners: Vec<Owner>,
+    /// On this line.
+    pub line: Option<LineId>,
+    /// Only this one.
+    pub id: Option<i64>,
+    /// Whose newest message and id are before these.
+    pub before: Option<(i64, i64)>,
+}
+
+impl Database {
+    /// At most `limit` chats, those with the newest message first.
+    pub async fn chats(&self, filter: &ChatFilter, limit: usize) -> Result<Vec<Chat>> {
+        let owners: Vec<i16> = filter.owners.iter().map(|owner| owner.code()).collect();
+        let (message, id) = filter.before.unwrap_or((i64::MAX, i64::MAX));
+        let rows = sqlx::query!(
+            "select chats.id, chats.business, chats.line, chats.contact, chats.owner, chats.owner_since_at,
+                chats.created_at, chats.last_inbound_at, chats.last_message, chats.unread, contacts.number,
+                contacts.user_id, contacts.name, contacts.username, contacts.created_at as contact_created_at
+             from chats join contacts on contacts.id = chats.contact
+             where ($1::text[] is null or chats.business = any($1)) and chats.owner = any($2)
+                and ($3::text is null or chats.line = $3) and ($4::bigint is null or chats.id = $4)
+                and (chats.last_message, chats.id) < ($5, $6)
+             order by chats.last_message desc, chats.id desc limit $7",
+            filter.businesses.as_deref(),
+            &owners,
+            filter.line.as_ref().map(LineId::as_str),
+            filter.id,
+            message,
+            id,
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(DatabaseError::of("list chats"))?;
+        let chats = rows.into_iter().map(|row| {
+            let contact = Contact {
+                id: row.contact,
+                business: row.business.as_str().into(),
+                number: row.number.and_then(phone),
+                user_id: row.user_id,
+                name: row.name,
+                username: row.username,
+                created_at: time(row.contact_created_at),
+            };
+            Chat {
+                id: row.id,
+                line: row.line.as_str().into(),
+                contact,
+                owner: Owner::of(row.owner).unwrap_or(Owner::Queue),
+                owner_since: time(row.owner_since_at),
+                created_at: time(row.created_at),
+                last_inbound_at: row.last_inbound_at.map(time),
+                last_message: row.last_message,
+                unread: row.unread.unsigned_abs(),
+            }
+        });
+        Ok(chats.collect())
+    }
+
+    /// At most `limit` messages of a chat before the message `before`, the newest first.
+    pub async fn messages(&self, chat: i64, before: Option<i64>, limit: usize) -> Result<Vec<ChatMessage>> {
+        let rows = sqlx::query!(
+            r#"select id, at, kind, wamid, body as "body!: Json<serde_json::Value>",
+                marks as "marks: Json<serde_json::Value>"
+             from messages where chat = $1 and id < $2 order by id desc limit $3"#,
+            chat,
+            before.unwrap_or(i64::MAX),
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(DatabaseError::of("list messages"))?;
+        let messages = rows.into_iter().map(|row| ChatMessage {
+            id: row.id,
+            kind: MessageKind::of(row.kind),
+            at: time(row.at),
+            // Ids that are not Meta's stand for a missing one.
+            wamid: row.wamid.filter(|wamid| wamid.starts_with("wamid.")),
+            body: row.body.0,
+            marks: row.marks.map(|marks| marks.0),
+        });
+        Ok(messages.collect())
+    }
+
+    /// The contact of a person at a business.
+    pub async fn contact_of(&self, business: &BusinessId, person: Person) -> Result<Option<Contact>> {
+        let row = sqlx::query!(
+            "select contacts.id, number, user_id, name, username, created_at
+             from contact_keys join contacts on contacts.id = contact_keys.contact
+             where contact_keys.business = $1 and kind = 1 and value = $2",
+            business.as_str(),
+            person.digits().to_string()
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(DatabaseError::of("find a contact"))?;
+        Ok(row.map(|row| Contact {
+            id: row.id,
+            business: business.clone(),
+            number: row.number.and_then(phone),
+            user_id: row.user_id,
+            name: row.name,
+            username: row.username,
+            created_at: time(row.created_at),
+        }))
+    }
+}
+
+fn phone(digits: i64) -> Option<Phone> {
+    Phone::from_digits(digits.try_into().ok()?)
+}
+
+fn time(ms: i64) -> UnixMs {
+    UnixMs(ms.unsigned_abs())
+}

@@ -68,8 +68,8 @@ pub(super) fn complete(api: &mut OpenApi) -> Calls {
     for (path, item) in &mut api.paths.paths {
         for (method, operation) in operations(item) {
             let scope = declared_scope(path, operation);
-            let is_audited = scope != KeyScope::Read && !declares(operation, UNAUDITED);
             let reads = method == Method::GET;
+            let is_audited = !reads && !declares(operation, UNAUDITED);
             if !reads {
                 operation.parameters.get_or_insert_default().push(RefOr::T(traceparent()));
             }

@@ -9,7 +9,7 @@ use super::{Outage, message};
 use crate::{
     domain::{BusinessId, LineId, Lines, Live},
     postgres::Database,
-    redis::{Store, clock::Clock, inbound::InboundReader},
+    redis::{Store, clock::Clock, duty::backoff, inbound::InboundReader},
     telemetry::metrics::{self, ChatResult},
 };
 
@@ -48,7 +48,8 @@ impl Reader<'_> {
         let entries = match self.store.unread_inbound(InboundReader::Engage, self.line, BATCH_MAX).await {
             Ok(entries) => entries,
             Err(error) => {
-                return Step::Failed(outage.began(self.line, "the line cannot be read", &error, error.is_transient()));
+                error.report("messages from people cannot be read");
+                return Step::Failed(backoff(1));
             }
         };
         let Some(last) = entries.last().map(|entry| entry.id) else { return Step::Empty };
@@ -64,11 +65,11 @@ impl Reader<'_> {
         };
         metrics::chat_messages(ChatResult::Stored, stored.messages);
         metrics::chat_messages(ChatResult::Repeated, n - stored.messages);
-        if let Err(error) = self.store.set_inbound_read(InboundReader::Engage, self.line, last).await {
-            let what = "the position in the line cannot be stored";
-            return Step::Failed(outage.began(self.line, what, &error, error.is_transient()));
-        }
         outage.ended(self.line);
+        if let Err(error) = self.store.set_inbound_read(InboundReader::Engage, self.line, last).await {
+            error.report("the position of the chats in a line cannot be stored: its messages are read again");
+            return Step::Failed(backoff(1));
+        }
         if n == BATCH_MAX { Step::Full } else { Step::Some }
     }
 }

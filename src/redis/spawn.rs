@@ -37,8 +37,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// within seconds if a thousand lines send, and a rewrite keeps a CPU busy.
 const AOF_REWRITE_MIN: &str = "512mb";
 
-/// The name of the server's log in its directory.
+/// The names of the server's log and socket in its directory.
 const LOG: &str = "redis.log";
+const SOCKET: &str = "redis.sock";
 
 /// A running redis-server. Dropping it sends SIGTERM without waiting for the end; [`PrivateRedis::stop`] waits.
 #[derive(Debug)]
@@ -225,6 +226,13 @@ impl Location {
     }
 }
 
+/// The URL of the server on the socket in `dir`, if one answers. A server on a port, because the path of its socket would
+/// be too long, is not found.
+pub async fn running(dir: &Path) -> Option<String> {
+    let url = Address::Socket(dir.canonicalize().ok()?.join(SOCKET)).url();
+    ping(&url).await.is_ok().then_some(url)
+}
+
 /// Where the server listens.
 #[derive(Clone, Debug)]
 enum Address {
@@ -236,7 +244,7 @@ impl Address {
     /// A socket in `dir`, or a free loopback port if the path of the socket would be too long. If another program
     /// takes the port first, the start fails with the error of redis-server.
     fn choose(dir: &Path) -> io::Result<Self> {
-        let socket = dir.join("redis.sock");
+        let socket = dir.join(SOCKET);
         if socket.as_os_str().len() < SOCKET_PATH_BYTES_MAX {
             return Ok(Self::Socket(socket));
         }

@@ -309,7 +309,7 @@ fn rate_text(work: &LineWork) -> String {
     };
     match work.now.rate() {
         Some(rate) if is_throttled(work) => {
-            format!("Meta throttles line {line}, which may send {} a second now{shared}", tenth(rate))
+            format!("Meta throttles line {line} to {} a second now{shared}", tenth(rate))
         }
         Some(rate) => format!("line {line} may send {} a second{shared}", tenth(rate)),
         None => format!("the worker of line {line} has not reported its rate yet"),

@@ -77,7 +77,9 @@ fn filter(directives: &str) -> Result<EnvFilter, BadLevel> {
     if directives.eq_ignore_ascii_case("off") {
         return Ok(filter);
     }
-    Ok(filter.add_directive(format!("{RELOAD}=info").parse()?))
+    let filter = filter.add_directive(format!("{RELOAD}=info").parse()?);
+    // The driver of PostgreSQL logs slow statements and lost connections, which are reported by what they prevent.
+    Ok(if directives.contains("sqlx") { filter } else { filter.add_directive("sqlx=error".parse()?) })
 }
 
 fn subscriber<W>(

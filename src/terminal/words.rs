@@ -271,7 +271,6 @@ fn remedy(group: &[&Waiting]) -> Option<Cow<'static, str>> {
         // The text for a single line has the remedy.
         WaitReason::LineUnlisted if group.len() > 1 => "list the lines again ([[line]]), or cancel the campaign",
         WaitReason::Redis => "nothing is sent until Redis is back",
-        WaitReason::RedisFull => "give Redis more memory: full, it also refuses to delete campaigns",
         WaitReason::PathBroken => "check the network, the proxy and https://metastatus.com",
         WaitReason::Throttled => "if that lasts, lower the rate of the line with `pregon line rate`",
         WaitReason::Schedule
@@ -286,6 +285,8 @@ fn remedy(group: &[&Waiting]) -> Option<Cow<'static, str>> {
         | WaitReason::LineUnlisted
         | WaitReason::NewerRelease
         | WaitReason::RedisRestarted
+        // The text has the remedy.
+        | WaitReason::RedisFull
         | WaitReason::Other => return None,
     };
     Some(remedy.into())
@@ -382,7 +383,7 @@ mod tests {
             wait("paused", None, "an error paused the campaign: parameters do not match"),
             wait("paused", Some("3001"), "line 3001 is paused"),
             wait("full_moon", Some("3001"), ""),
-            wait("throttled", Some("3004"), "Meta throttles line 3004, which may send 36 a second now"),
+            wait("throttled", Some("3004"), "Meta throttles line 3004 to 36 a second now"),
             Waiting { until, ..wait("send_window", None, "messages leave only from 09:00 to 20:00 (America/Bogota)") },
             wait("all_paused", None, "an operator paused all sending"),
             Waiting {
@@ -405,7 +406,7 @@ mod tests {
                 "An error paused the campaign: parameters do not match; `pregon campaign resume` resumes the campaign.",
                 "Line 3001 is paused; `pregon line resume 3001` resumes the line.",
                 "On line 3001: the campaign waits for a reason that this version of pregon does not know.",
-                "Meta throttles line 3004, which may send 36 a second now; if that lasts, lower the rate of the line \
+                "Meta throttles line 3004 to 36 a second now; if that lasts, lower the rate of the line \
                  with `pregon line rate`.",
                 "Messages leave only from 09:00 to 20:00 (America/Bogota); sending goes on at 1970-01-01T00:00:01Z.",
                 "An operator paused all sending; `pregon resume` resumes sending.",

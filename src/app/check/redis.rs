@@ -16,7 +16,7 @@ use crate::{
         durability::risks::Risk,
         memory::{FULL_REMEDY, Memory, ROOM_REMEDY},
         registry::UNLISTED_REMEDY,
-        spawn::SpawnError,
+        spawn::{self, SpawnError},
     },
 };
 
@@ -26,10 +26,13 @@ const ROUND_TRIPS: usize = 9;
 /// The program that a `redis.url` with `spawn:` starts.
 const SERVER: &str = "redis-server";
 
-/// Checks the Redis of `config`. A private server is not started: only its program is checked.
+/// Checks the Redis of `config`. A private server that does not run is not started: only its program is checked.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     match &config.redis.url {
-        RedisUrl::Spawn(_) => vec![program(&config.redis).await],
+        RedisUrl::Spawn(dir) => match spawn::running(dir).await {
+            Some(url) => server(config, &url).await,
+            None => vec![program(&config.redis).await],
+        },
         RedisUrl::Server(url) => server(config, url).await,
     }
 }

@@ -523,8 +523,8 @@ impl<L: Lane> Runner<L> {
             self.refund_warm_up();
         }
         let consequence = consequence(outcome);
-        if consequence != Consequence::Unreachable {
-            self.state.reached();
+        if consequence != Consequence::Unreachable && self.state.reached() {
+            info!(line.id = %self.state.line.id, "Meta can be reached again");
         }
         let mut stopped = false;
         match consequence {

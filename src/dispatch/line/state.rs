@@ -269,9 +269,9 @@ impl LineState {
         Some(pause)
     }
 
-    /// Records that an attempt reached Meta.
-    pub fn reached(&mut self) {
-        self.unreachable = None;
+    /// Records that an attempt reached Meta. Returns whether Meta could not be reached before.
+    pub fn reached(&mut self) -> bool {
+        self.unreachable.take().is_some()
     }
 }
 

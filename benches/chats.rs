@@ -8,17 +8,20 @@
 //! | `messages/s` | messages stored in a second, of all lines |
 //! | `B a message` | the growth of the database, with indexes, contacts and chats, by the number of messages |
 
+mod inputs;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use inputs::stored;
 use pregon::{
     domain::{Fingerprint, Line, Live, Secret},
     engage::Engage,
     postgres::{Database, DatabaseAddress, spawn::PrivatePostgres},
     redis::{
-        Address, Store,
+        Store,
         clock::Clock,
         inbound::{InboundLimits, NewInbound},
         spawn::PrivateRedis,
@@ -49,14 +52,7 @@ async fn main() {
     let (dir, data) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let redis = PrivateRedis::start(dir.path()).await.expect("a redis-server");
     let postgres = PrivatePostgres::start(data.path()).await.expect("PostgreSQL");
-    let address = Address {
-        url: redis.url().to_owned(),
-        certificates: Default::default(),
-        namespace: "pregon".to_owned(),
-        timeout: Duration::from_secs(10),
-        connections: 4,
-    };
-    let store = Store::connect(&address).await.expect("a store");
+    let store = Store::connect(&stored::address(redis.url())).await.expect("a store");
     let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
     let options = postgres.options().clone();
     let mut inspect = PgConnection::connect_with(&options).await.expect("a connection");

@@ -24,7 +24,12 @@ use tokio::{
 
 /// How long to wait for the lock: a killed process may have left a server on this directory that is still stopping.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
-/// How often the lock is tried.
+/// How long to wait until a server serves after its start. The time in which it answers that it is still loading does not
+/// count, so loading has no limit.
+const START_WAIT: Duration = Duration::from_secs(30);
+/// How long a clean stop may take before the server is killed: in this time it writes what it has in memory.
+const STOP_WAIT: Duration = Duration::from_secs(20);
+/// How often the lock is tried, and a server asked whether it serves.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The shell script that runs the server, as `sh -c SUPERVISOR sh SIGNAL PROGRAM ARGUMENT…`.
@@ -68,6 +73,22 @@ pub(crate) enum NotLaunched {
     Io(io::Error),
 }
 
+/// Why a server does not serve.
+#[derive(Debug)]
+pub(crate) enum NotReady<E> {
+    /// It has ended.
+    Ended(ExitStatus),
+    /// It runs and does not serve.
+    Silent {
+        /// How long this process waited.
+        waited: Duration,
+        /// The error of the last attempt.
+        cause: E,
+    },
+    /// The state of its process is not known.
+    Io(io::Error),
+}
+
 /// A running server. Dropping it begins a clean stop without waiting for the end.
 #[derive(Debug)]
 pub(crate) struct PrivateServer {
@@ -108,14 +129,30 @@ impl PrivateServer {
         Ok(Self { pid, stop_signal: launch.stop_signal, supervisor, signals })
     }
 
+    /// Waits until `attempt` succeeds. `is_loading`: an error of a server that serves as soon as it has loaded its data.
+    pub(crate) async fn wait_until_ready<E, F: Future<Output = Result<(), E>>>(
+        &mut self,
+        attempt: impl Fn() -> F,
+        is_loading: fn(&E) -> bool,
+    ) -> Result<(), NotReady<E>> {
+        let mut deadline = Instant::now() + START_WAIT;
+        loop {
+            let Err(cause) = attempt().await else { return Ok(()) };
+            if let Some(status) = self.supervisor.try_wait().map_err(NotReady::Io)? {
+                return Err(NotReady::Ended(status));
+            }
+            if is_loading(&cause) {
+                deadline = Instant::now() + START_WAIT;
+            } else if Instant::now() > deadline {
+                return Err(NotReady::Silent { waited: START_WAIT, cause });
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
     /// The process id of the server, not of its supervisor.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
-    }
-
-    /// The exit status of the server, if it has ended.
-    pub(crate) fn try_ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.supervisor.try_wait()
     }
 
     /// Waits until the server has ended, and returns how. Can be dropped and called again.
@@ -128,12 +165,12 @@ impl PrivateServer {
         Ok(Ended { status, signal })
     }
 
-    /// Stops the server cleanly. Kills it if that takes longer than `wait`.
+    /// Stops the server cleanly. Kills it if that takes longer than 20 s.
     ///
     /// Errors: waiting for the process failed.
-    pub(crate) async fn stop(mut self, wait: Duration) -> io::Result<()> {
+    pub(crate) async fn stop(mut self) -> io::Result<()> {
         self.signal(self.stop_signal).await;
-        match timeout(wait, self.supervisor.wait()).await {
+        match timeout(STOP_WAIT, self.supervisor.wait()).await {
             Ok(ended) => ended.map(drop),
             Err(_) => self.kill().await,
         }
@@ -179,16 +216,10 @@ pub(crate) trait Kept: Sized + Send + 'static {
     /// Why it did not start.
     type Error: fmt::Display + Send;
 
-    /// Waits until the server has ended, and returns how. Can be dropped and called again.
-    fn ended(&mut self) -> impl Future<Output = io::Result<Ended>> + Send;
-    /// Stops the server cleanly.
-    fn stop(self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Where the server ran.
-    fn into_location(self) -> Self::Location;
+    /// The process of the server, and where it runs.
+    fn into_parts(self) -> (PrivateServer, Self::Location);
     /// Starts a server there. The earlier one must have ended, or be stopping.
     fn start_at(location: &Self::Location) -> impl Future<Output = Result<Self, Self::Error>> + Send;
-    /// The process id of the server.
-    fn pid(&self) -> u32;
     /// Path of the log of the server.
     fn log(location: &Self::Location) -> PathBuf;
 }

@@ -89,7 +89,7 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
     extensions(("x-problems" = json!([
         "invalid", "template-changed", "template-missing", "template-not-approved", "template-unsupported",
         "templates-not-synced", "campaign-not-found", "campaign-conflict", "campaign-state", "campaign-expired",
-        "campaign-empty", "upload-conflict", "upload-in-progress", "too-many-recipients", "redis-full"
+        "campaign-empty", "upload-conflict", "upload-in-progress", "too-many-recipients"
     ]))),
 )]
 pub(super) async fn create(

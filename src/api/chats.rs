@@ -96,12 +96,8 @@ pub(super) async fn list(
     responses((status = 200, description = "The chat.", body = ChatView)),
     extensions(("x-problems" = json!(["no-database"]))),
 )]
-pub(super) async fn one(
-    State(shared): SharedState,
-    access: Access,
-    ChatPath(chat): ChatPath,
-) -> Result<Json<ChatView>> {
-    shared.chat(&access, &chat).await.map(chat_view).map(Json)
+pub(super) async fn one(ChatPath(chat): ChatPath) -> Json<ChatView> {
+    Json(chat_view(chat))
 }
 
 /// List the messages of a chat, the newest first.
@@ -114,13 +110,11 @@ pub(super) async fn one(
 )]
 pub(super) async fn messages(
     State(shared): SharedState,
-    access: Access,
     ChatPath(chat): ChatPath,
     Params(params): Params<MessageListParams>,
 ) -> Result<Json<ChatMessagePage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let before = page::cursor::<i64>(params.before.as_deref())?;
-    let chat = shared.chat(&access, &chat).await?;
     let mut messages = shared.database()?.messages(chat.id, before, limit + 1).await?;
     let has_more = messages.len() > limit;
     messages.truncate(limit);
@@ -170,7 +164,7 @@ impl Shared {
     /// The chat `id`.
     ///
     /// Errors: 404 if the caller may not see it, or if it does not exist.
-    async fn chat(&self, access: &Access, id: &str) -> Result<Chat> {
+    pub(super) async fn chat(&self, access: &Access, id: &str) -> Result<Chat> {
         let missing = || Problem::not_found("chat-not-found", format!("there is no chat {id}"));
         let number: i64 = id.parse().map_err(|_| missing())?;
         let owners = Owner::ALL.to_vec();

@@ -23,6 +23,7 @@ use crate::{
     },
     intake::IntakeError,
     json,
+    postgres::read::Chat,
 };
 
 /// The campaign id in the path. The caller may see the campaign, if it exists.
@@ -84,10 +85,10 @@ pub(super) struct PhonePath(
     #[param(value_type = String, pattern = "^\\+?[1-9][0-9]{6,14}$", example = "+5491155550001")] pub(super) Phone,
 );
 
-/// The id of a chat in the path. The handler looks the chat up among those that the caller may see.
+/// The chat whose id is in the path. The caller may see it.
 #[derive(IntoParams)]
 #[into_params(names("chat"), parameter_in = Path)]
-pub(super) struct ChatPath(#[param(example = "204")] pub(super) String);
+pub(super) struct ChatPath(#[param(value_type = String, example = "204")] pub(super) Chat);
 
 /// A JSON object as the body.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -177,12 +178,13 @@ impl FromRequestParts<Arc<Shared>> for RecipientPath {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for ChatPath {
+impl FromRequestParts<Arc<Shared>> for ChatPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
-        Ok(Self(id))
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+        let access = Access::from_request_parts(parts, shared).await?;
+        shared.chat(&access, &id).await.map(Self)
     }
 }
 

@@ -100,7 +100,7 @@ pub(super) enum BodyError {
         "invalid", "upload-unreadable", "upload-interrupted", "upload-undecodable", "upload-expands-too-far",
         "upload-conflict", "upload-in-progress", "too-many-recipients", "campaign-state", "template-changed",
         "template-missing", "template-not-approved", "template-unsupported", "templates-not-synced",
-        "too-many-streams", "redis-full"
+        "too-many-streams"
     ])), ("x-unaudited" = json!(true))),
 )]
 pub(super) async fn upload(

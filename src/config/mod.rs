@@ -400,6 +400,11 @@ impl Role {
             Role::Engage => "engage",
         }
     }
+
+    /// Whether the role uses the database.
+    pub fn uses_database(self) -> bool {
+        matches!(self, Role::Api | Role::Engage)
+    }
 }
 
 /// All problems of a configuration. Contains no secret.

@@ -38,7 +38,8 @@ impl UnixMs {
         u64::try_from(at.as_millisecond()).map(Self).ok()
     }
 
-    fn timestamp(self) -> jiff::Timestamp {
+    /// As a timestamp of `jiff`; the latest one if it is later than that.
+    pub fn timestamp(self) -> jiff::Timestamp {
         i64::try_from(self.0)
             .ok()
             .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())

@@ -186,7 +186,12 @@ impl Batch<'_> {
         connection: &mut PgConnection,
         contacts: &[i64],
     ) -> sqlx::Result<(BTreeMap<i64, Chat>, usize)> {
-        let contacts: Vec<i64> = contacts.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let wanted: BTreeSet<i64> = contacts.iter().copied().collect();
+        let mut chats = self.lock_existing(connection, &wanted.iter().copied().collect::<Vec<_>>()).await?;
+        let missing: Vec<i64> = wanted.into_iter().filter(|contact| !chats.contains_key(contact)).collect();
+        if missing.is_empty() {
+            return Ok((chats, 0));
+        }
         let created = sqlx::query!(
             "insert into chats (business, line, contact, owner, owner_since_at, created_at, last_message)
              select $1, $2, contact, $3, $4, $4, $5 from unnest($6::bigint[]) as new (contact)
@@ -196,15 +201,25 @@ impl Batch<'_> {
             Owner::Nobody.code(),
             millis(self.now),
             micros(self.now),
-            &contacts
+            &missing
         )
         .execute(&mut *connection)
         .await?;
+        chats.extend(self.lock_existing(connection, &missing).await?);
+        Ok((chats, created.rows_affected() as usize))
+    }
+
+    /// Locks the chats that contacts have on the line. Returns them by contact.
+    async fn lock_existing(
+        &self,
+        connection: &mut PgConnection,
+        contacts: &[i64],
+    ) -> sqlx::Result<BTreeMap<i64, Chat>> {
         let found = sqlx::query!(
             "select id, contact, owner, last_message, last_inbound_at, unread from chats
              where line = $1 and contact = any($2) order by id for update",
             self.line.as_str(),
-            &contacts
+            contacts
         )
         .fetch_all(connection)
         .await?;
@@ -219,7 +234,7 @@ impl Batch<'_> {
             };
             (row.contact, chat)
         });
-        Ok((chats.collect(), created.rows_affected() as usize))
+        Ok(chats.collect())
     }
 
     /// Writes the messages, what they do to earlier ones, and the chats.

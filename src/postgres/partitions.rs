@@ -39,8 +39,7 @@ fn partition(first: Date, ahead: i32) -> String {
 }
 
 fn first_of_month(at: UnixMs) -> Date {
-    let at = jiff::Timestamp::from_millisecond(at.0.try_into().unwrap_or(i64::MAX)).unwrap_or(jiff::Timestamp::MAX);
-    Zoned::new(at, TimeZone::UTC).date().first_of_month()
+    Zoned::new(at.timestamp(), TimeZone::UTC).date().first_of_month()
 }
 
 fn micros(day: Date) -> i64 {

@@ -19,12 +19,9 @@ use sqlx::{
     ConnectOptions as _, Connection as _, Executor as _,
     postgres::{PgConnectOptions, PgConnection},
 };
-use tokio::{
-    process::Command,
-    time::{Instant, sleep},
-};
+use tokio::process::Command;
 
-use crate::private_server::{Ended, Kept, Launch, Log, NotLaunched, PrivateServer, last_line};
+use crate::private_server::{Kept, Launch, Log, NotLaunched, NotReady, PrivateServer, last_line};
 
 /// The user and the database of the private server.
 const NAME: &str = "pregon";
@@ -32,12 +29,6 @@ const NAME: &str = "pregon";
 const UNPRIVILEGED: &str = "postgres";
 /// Maximum length of the path of the directory: that of the socket in it must fit into 103 bytes on macOS.
 const DIR_BYTES_MAX: usize = 85;
-/// How long to wait until the server accepts connections. The time of a recovery does not count.
-const START_WAIT: Duration = Duration::from_secs(30);
-/// How long a clean stop may take before the server is killed.
-const STOP_WAIT: Duration = Duration::from_secs(20);
-/// How often a connection is tried.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Where packages put the programs, if not on the PATH: directories with one for each version.
 const PACKAGES: [(&str, &str); 3] =
     [("/usr/lib/postgresql", "bin"), ("/usr/libexec", "bin"), ("/opt/homebrew/opt", "bin")];
@@ -140,23 +131,14 @@ impl PrivatePostgres {
 
     /// Waits until the server accepts connections, and creates the database if it is missing.
     async fn wait_until_ready(&mut self, log: PathBuf) -> Result<(), DatabaseSpawnError> {
-        let io = |cause| DatabaseSpawnError::Io { dir: self.location.dir.clone(), cause };
-        let mut deadline = Instant::now() + START_WAIT;
-        loop {
-            let cause = match create_database(&self.options).await {
-                Ok(()) => return Ok(()),
-                Err(cause) => cause,
-            };
-            if let Some(status) = self.server.try_ended().map_err(io)? {
-                return Err(DatabaseSpawnError::Ended { program: "postgres", status, last: last_line(&log), log });
+        let ready = self.server.wait_until_ready(|| create_database(&self.options), is_starting).await;
+        ready.map_err(|error| match error {
+            NotReady::Ended(status) => {
+                DatabaseSpawnError::Ended { program: "postgres", status, last: last_line(&log), log }
             }
-            if is_starting(&cause) {
-                deadline = Instant::now() + START_WAIT;
-            } else if Instant::now() > deadline {
-                return Err(DatabaseSpawnError::Silent { waited: START_WAIT, log, cause });
-            }
-            sleep(POLL_INTERVAL).await;
-        }
+            NotReady::Silent { waited, cause } => DatabaseSpawnError::Silent { waited, log, cause },
+            NotReady::Io(cause) => DatabaseSpawnError::Io { dir: self.location.dir.clone(), cause },
+        })
     }
 
     /// How to connect to its database.
@@ -173,7 +155,7 @@ impl PrivatePostgres {
     ///
     /// Errors: waiting for the process failed.
     pub async fn stop(self) -> io::Result<()> {
-        self.server.stop(STOP_WAIT).await
+        self.server.stop().await
     }
 
     /// Kills the server with SIGKILL, as in a crash, and waits until it has ended.
@@ -189,24 +171,12 @@ impl Kept for PrivatePostgres {
     type Location = PostgresLocation;
     type Error = DatabaseSpawnError;
 
-    async fn ended(&mut self) -> io::Result<Ended> {
-        self.server.ended().await
-    }
-
-    async fn stop(self) -> io::Result<()> {
-        self.stop().await
-    }
-
-    fn into_location(self) -> PostgresLocation {
-        self.location
+    fn into_parts(self) -> (PrivateServer, PostgresLocation) {
+        (self.server, self.location)
     }
 
     async fn start_at(location: &PostgresLocation) -> Result<Self, DatabaseSpawnError> {
         location.start().await
-    }
-
-    fn pid(&self) -> u32 {
-        self.pid()
     }
 
     fn log(location: &PostgresLocation) -> PathBuf {

@@ -19,20 +19,11 @@ use std::{
 };
 
 use deadpool_redis::redis::{self, AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind};
-use tokio::time::{Instant, sleep};
 
-use crate::private_server::{Ended, Kept, Launch, Log, NotLaunched, PrivateServer, last_line};
+use crate::private_server::{Kept, Launch, Log, NotLaunched, NotReady, PrivateServer, last_line};
 
 /// Maximum length of a socket path. macOS accepts 103 bytes, Linux 107.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
-/// How long to wait for an answer of the server after its start. The time in which the server answers that it is
-/// loading its append-only file does not count, so loading has no limit.
-const START_WAIT: Duration = Duration::from_secs(30);
-/// How long a clean stop may take before the server is killed. The server writes the end of its file in this time.
-const STOP_WAIT: Duration = Duration::from_secs(20);
-/// How often the server is pinged.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
-
 /// Redis rewrites its append-only file once it has doubled, but not below this size. The default of 64 MB is reached
 /// within seconds if a thousand lines send, and a rewrite keeps a CPU busy.
 const AOF_REWRITE_MIN: &str = "512mb";
@@ -125,23 +116,13 @@ impl PrivateRedis {
 
     /// Waits until the server answers PING, which it does once it has loaded its append-only file.
     async fn wait_until_ready(&mut self, log: PathBuf) -> Result<(), SpawnError> {
-        let io = |cause| SpawnError::Io { dir: self.location.dir.clone(), cause };
-        let mut deadline = Instant::now() + START_WAIT;
-        loop {
-            let cause = match ping(&self.url).await {
-                Ok(()) => return Ok(()),
-                Err(cause) => cause,
-            };
-            if let Some(status) = self.server.try_ended().map_err(io)? {
-                return Err(SpawnError::Ended { status, last: last_line(&log), log });
-            }
-            if cause.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) {
-                deadline = Instant::now() + START_WAIT;
-            } else if Instant::now() > deadline {
-                return Err(SpawnError::Silent { waited: START_WAIT, log, cause });
-            }
-            sleep(POLL_INTERVAL).await;
-        }
+        let is_loading = |error: &RedisError| error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading);
+        let ready = self.server.wait_until_ready(|| ping(&self.url), is_loading).await;
+        ready.map_err(|error| match error {
+            NotReady::Ended(status) => SpawnError::Ended { status, last: last_line(&log), log },
+            NotReady::Silent { waited, cause } => SpawnError::Silent { waited, log, cause },
+            NotReady::Io(cause) => SpawnError::Io { dir: self.location.dir.clone(), cause },
+        })
     }
 
     /// A URL of the server for the redis crate.
@@ -159,7 +140,7 @@ impl PrivateRedis {
     ///
     /// Errors: waiting for the process failed.
     pub async fn stop(self) -> io::Result<()> {
-        self.server.stop(STOP_WAIT).await
+        self.server.stop().await
     }
 
     /// Kills the server with SIGKILL, as in a crash, and waits until it has ended. What it had not written is lost.
@@ -175,24 +156,12 @@ impl Kept for PrivateRedis {
     type Location = Location;
     type Error = SpawnError;
 
-    async fn ended(&mut self) -> io::Result<Ended> {
-        self.server.ended().await
-    }
-
-    async fn stop(self) -> io::Result<()> {
-        self.stop().await
-    }
-
-    fn into_location(self) -> Location {
-        self.location
+    fn into_parts(self) -> (PrivateServer, Location) {
+        (self.server, self.location)
     }
 
     async fn start_at(location: &Location) -> Result<Self, SpawnError> {
         location.start().await
-    }
-
-    fn pid(&self) -> u32 {
-        self.pid()
     }
 
     fn log(location: &Location) -> PathBuf {

@@ -8,7 +8,7 @@ use crate::{
 
 /// Checks the database of `config`, if a role uses it.
 pub(super) async fn check(config: &Config, roles: &[Role]) -> Vec<Check> {
-    let needed = roles.iter().any(|role| matches!(role, Role::Api | Role::Engage));
+    let needed = roles.iter().any(|role| role.uses_database());
     let Some(config) = config.database.as_ref().filter(|_| needed) else { return Vec::new() };
     let (name, url) = ("postgresql", &config.url);
     let options = match url {

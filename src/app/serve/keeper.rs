@@ -46,7 +46,8 @@ impl Keeper {
     }
 }
 
-async fn keep<S: Kept>(mut server: S, stopping: CancellationToken, stop: CancellationToken) -> io::Result<()> {
+async fn keep<S: Kept>(server: S, stopping: CancellationToken, stop: CancellationToken) -> io::Result<()> {
+    let (mut server, mut location) = server.into_parts();
     let mut failures = 0;
     loop {
         let began = Instant::now();
@@ -54,7 +55,7 @@ async fn keep<S: Kept>(mut server: S, stopping: CancellationToken, stop: Cancell
             ended = server.ended() => ended?,
             () = stop.cancelled() => return server.stop().await,
         };
-        let (died_at, location) = (Instant::now(), server.into_location());
+        let died_at = Instant::now();
         if died_at - began >= STEADY_AFTER {
             failures = 0;
         }
@@ -63,7 +64,7 @@ async fn keep<S: Kept>(mut server: S, stopping: CancellationToken, stop: Cancell
         let Some(started) = stopping.run_until_cancelled(start_again::<S>(&location, &mut failures)).await else {
             return Ok(());
         };
-        server = started;
+        (server, location) = started.into_parts();
         let away_ms = died_at.elapsed().as_millis() as u64;
         info!(away_ms, pid = server.pid(), "the private {} runs again", S::NAME);
     }

@@ -200,7 +200,7 @@ impl Service {
         let ops = Ops::start(config.ops.listen, page.clone()).await?;
         let (opened, redis) = redis::open(&config.redis, config.feed).await?;
         health.clear(NotReady::Redis);
-        let needs_database = roles.iter().any(|role| matches!(role, Role::Api | Role::Engage));
+        let needs_database = roles.iter().any(|role| role.uses_database());
         let (database, postgres) = match config.database.as_ref().filter(|_| needs_database) {
             Some(config) => {
                 let (database, private) = engage::open(config).await?;

@@ -69,17 +69,17 @@ impl Clock {
         self.sleepers.next()
     }
 
-    /// Advances the clock by `by`. Stops at each time at which a task wakes, until that task has run.
+    /// Advances the clock by `by`, beside the time that passes meanwhile. Stops at each time at which a task wakes, until
+    /// that task has run.
     pub(super) async fn advance(&self, by: Duration) {
-        let end = self.now() + by;
+        let mut left = by;
         loop {
-            let stop = self.next_due().map_or(end, |due| due.min(end));
-            self.advanced.send_modify(|advanced| {
-                let now = self.started.elapsed() + *advanced;
-                *advanced += stop.saturating_sub(now);
-            });
-            self.sleepers.awake_until(stop).await;
-            if stop == end {
+            let now = self.now();
+            let step = self.next_due().map_or(left, |due| due.saturating_sub(now).min(left));
+            self.advanced.send_modify(|advanced| *advanced += step);
+            self.sleepers.awake_until(now + step).await;
+            left -= step;
+            if left.is_zero() {
                 return;
             }
         }
@@ -170,5 +170,20 @@ mod tests {
         clock.advance(10 * HOUR).await;
         assert!(hourly.await.expect("no panic") >= 3 * HOUR);
         assert_eq!(clock.now(), 10 * HOUR);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_an_advance_takes_is_not_lost() {
+        let took = Duration::from_secs(2);
+        let clock = Arc::new(Clock::start());
+        let sleeper = clock.clone();
+        let slow = tokio::spawn(async move {
+            sleeper.sleep_until(HOUR).await;
+            tokio::time::advance(took).await;
+            sleeper.sleep_until(2 * HOUR).await;
+        });
+        tokio::task::yield_now().await;
+        clock.advance(10 * HOUR).await;
+        slow.await.expect("no panic");
+        assert_eq!(clock.now(), 10 * HOUR + took);
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Behaviour {
     /// The start of the times of outages, since the start of the simulator.
     outages_since: Duration,
     statuses: Statuses,
-    replies: Replies,
+    pub(super) replies: Replies,
 }
 
 /// The body of `POST /sim/scenario`. Each part that is present replaces the current one entirely.
@@ -120,7 +120,7 @@ impl Behaviour {
             code: 0,
             first_before_answer: false,
             updates: Vec::new(),
-            tap: None,
+            reached_at: None,
         };
         if let Some(Held::Paced(HeldUntil { at, dropped: Some(code) })) = held {
             plan.code = code;
@@ -159,7 +159,7 @@ impl Behaviour {
                 at += odds.read_after.draw(draws);
                 plan.add(State::Read, at);
             }
-            plan.tap = draws.chance(self.replies.tap).then(|| at + self.replies.after.draw(draws));
+            plan.reached_at = Some(at);
         }
         self.disturb(&mut plan, draws);
         plan.first_before_answer = held.is_none() && draws.chance(odds.before_answer);
@@ -210,8 +210,8 @@ pub(super) struct DeliveryPlan {
     /// The first update is delivered before the response to the send.
     pub(super) first_before_answer: bool,
     pub(super) updates: Vec<Planned>,
-    /// When the person taps a quick-reply button, if at all.
-    pub(super) tap: Option<Duration>,
+    /// The last status of a message that reaches the person.
+    pub(super) reached_at: Option<Duration>,
 }
 
 /// One planned status of a message.

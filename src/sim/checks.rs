@@ -101,7 +101,21 @@ impl Outage {
 
 impl Replies {
     pub(super) fn problems(&self) -> Vec<String> {
-        share("replies.tap", self.tap).into_iter().collect()
+        let mut problems: Vec<String> = [
+            ("tap", self.tap),
+            ("text", self.text),
+            ("media", self.media),
+            ("reaction", self.reaction),
+            ("twice", self.twice),
+            ("text, media and reaction together", self.text + self.media + self.reaction),
+        ]
+        .into_iter()
+        .filter_map(|(name, probability)| share(&format!("replies.{name}"), probability))
+        .collect();
+        if self.words.is_empty() {
+            problems.push("replies.words: there are none".into());
+        }
+        problems
     }
 }
 

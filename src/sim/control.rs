@@ -36,7 +36,7 @@ pub(super) async fn answer(world: &SharedWorld, method: &Method, what: &str, bod
         (&Method::POST, "account") => parse(body).and_then(|change| account::change(world, &change)),
         (&Method::POST, "line") => parse(body).and_then(|change| line::change(world, &change)),
         (&Method::POST, "template") => parse(body).and_then(|change| template::change(world, &change)),
-        (&Method::POST, "inbound") => parse(body).and_then(|inbound_text| people::receive(world, &inbound_text)),
+        (&Method::POST, "inbound") => parse(body).and_then(|message| people::receive(world, &message)),
         (&Method::POST, "preference") => parse(body).and_then(|preference| people::prefer(world, &preference)),
         (&Method::POST, "clock") => match parse(body) {
             Ok(change) => clock::change(world, &change).await,

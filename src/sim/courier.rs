@@ -27,8 +27,8 @@ use crate::domain::State;
 pub(super) enum Update {
     /// A status of a message.
     Status(StatusUpdate),
-    /// A person taps a button of a message. It becomes `Inbound` when its POST is built.
-    Tap { line: u16, message: u32 },
+    /// A person answers a message. It becomes `Inbound` when its POST is built.
+    Answer { line: u16, message: u32 },
     /// An inbound message, by its index on the line.
     Inbound { line: u16, inbound: u32 },
     /// A notice of the current run.

@@ -141,7 +141,7 @@ fn record_acknowledged(world: &SharedWorld, post: &Post) {
         match *update {
             Update::Status(update) => record_status(world, post.run, update),
             Update::Notice(notice) => world.notices.tell(post.run, notice, world.clock.now()),
-            Update::Tap { .. } | Update::Inbound { .. } => {}
+            Update::Answer { .. } | Update::Inbound { .. } => {}
         }
     }
 }

@@ -38,17 +38,20 @@ pub struct Ledger {
 
 /// The counts of one line, or of all lines.
 ///
-/// A *recipient* is identified by the callback data. In a token of Pregón's form,
-/// `p1.<campaign>.<part>.<row>.<send>.<check>`, everything before the last two fields identifies the recipient, for all
-/// lines and sends. With any other callback data, the recipient is the pair of number and template. Recipients are
-/// distinguished by a 64-bit hash. A recipient counts as unique on the line of its first message, and as duplicated on
-/// the line of its second.
+/// A *recipient* is identified by the callback data. In a token of Pregón's form, everything before the last two fields
+/// identifies the recipient, for all lines and sends: `p1.<campaign>.<part>.<row>.<send>.<check>` of a campaign,
+/// `c1.<chat>.<message>.<send>.<check>` of a chat, in which each message is a recipient of its own. With any other
+/// callback data, the recipient is the pair of number and template, and each message without a template is a recipient
+/// of its own. Recipients are distinguished by a 64-bit hash. A recipient counts as unique on the line of its first
+/// message, and as duplicated on the line of its second.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tally {
     /// Sends received, with any outcome.
     pub requests: u64,
     /// Messages accepted, with or without a response.
     pub accepted: u64,
+    /// Those of the accepted messages that have no template.
+    pub free_messages: u64,
     /// Recipients with at least one accepted message.
     pub unique_recipients: u64,
     /// Recipients with more than one accepted message.
@@ -60,7 +63,8 @@ pub struct Tally {
     pub recipients_reached_twice: u64,
     /// Inbound messages.
     pub inbound: u64,
-    /// Sends by response: `accepted`, `receipt`, a code such as `130429`, or the name of a fault.
+    /// Sends by response: `accepted`, `receipt` (a read receipt, which is no message), a code such as `130429`, or the
+    /// name of a fault.
     pub answers: BTreeMap<String, u64>,
     /// Sends that broke a rule of Meta, by rule. Counted when they arrive, whatever the response was.
     ///
@@ -75,6 +79,8 @@ pub struct Tally {
     /// * `us_marketing`: marketing to a number of the USA.
     /// * `contact_hours`: marketing to a number outside its hours, if the scenario has `referee.contact_hours` for it.
     /// * `frequency_cap`: marketing to a person beyond the frequency cap of the business.
+    /// * `window`: a message without a template to a person who has not written to the line within 24 hours, unless
+    ///   `referee.window` is off.
     ///
     /// A rule that depends on a webhook is broken only if the sender answered that webhook with 200 at least
     /// `referee.grace` before.
@@ -153,6 +159,7 @@ impl Tally {
     pub(super) fn add(&mut self, other: &Tally) {
         self.requests += other.requests;
         self.accepted += other.accepted;
+        self.free_messages += other.free_messages;
         self.unique_recipients += other.unique_recipients;
         self.duplicated_recipients += other.duplicated_recipients;
         self.duplicate_messages += other.duplicate_messages;

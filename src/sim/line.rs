@@ -2,7 +2,7 @@
 //! at a time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
@@ -10,11 +10,11 @@ use std::{
 
 use super::{
     behaviour::{Behaviour, Change, DeliveryPlan},
-    inbound::{Content, Inbound, Tap},
+    inbound::{Content, Inbound},
     ledger::{Answer, Rates, Tally},
     live_line::LiveLine,
     lock,
-    message::{Messages, SimMessage, TemplateIndex, status_index},
+    message::{Messages, SimMessage, TemplateIndex, inbound_wamid, index_in, status_index, wamid},
     millis,
     recipient::{RecipientKey, Recipients},
     rule::{Rule, Violations},
@@ -131,8 +131,10 @@ pub(super) struct LineState {
     answers: BTreeMap<Answer, u64>,
     pub(super) messages: Messages,
     pub(super) inbound: Vec<Inbound>,
-    /// Planned taps by message index.
-    taps: HashMap<u32, Tap>,
+    /// What people will answer, by the index of the message.
+    answers_planned: HashMap<u32, VecDeque<Content>>,
+    /// How many messages without a template each person has answered in the current conversation.
+    turns: HashMap<Phone, u32>,
     /// When each person last wrote, in ms since the start.
     last_inbound_ms: HashMap<Phone, u64>,
 }
@@ -142,6 +144,8 @@ pub(super) struct NewMessage<'a> {
     pub(super) to: Phone,
     pub(super) callback: &'a str,
     pub(super) template: Option<usize>,
+    /// Type and text of a message without a template.
+    pub(super) free: Option<(&'static str, &'a str)>,
     pub(super) recipient: RecipientKey,
     /// The sender receives the response.
     pub(super) answered: bool,
@@ -167,7 +171,8 @@ impl LineState {
             answers: BTreeMap::new(),
             messages: Messages::default(),
             inbound: Vec::new(),
-            taps: HashMap::new(),
+            answers_planned: HashMap::new(),
+            turns: HashMap::new(),
             last_inbound_ms: HashMap::new(),
         }
     }
@@ -199,6 +204,10 @@ impl LineState {
     ) -> u32 {
         self.accepted.record(micros(now));
         self.tally.accepted += 1;
+        match message.free {
+            Some(_) => self.tally.free_messages += 1,
+            None => self.begin_conversation(message.to),
+        }
         *self.tally.planned.of(plan.state, plan.code) += 1;
         self.tally.told.accepted += 1;
         let sighting = recipients.record(message.recipient, plan.state != State::Failed);
@@ -216,6 +225,7 @@ impl LineState {
             planned: plan.state,
             acknowledged: State::Accepted,
             named: message.answered,
+            free: message.free.map(|(kind, text)| Box::new((kind, text.into()))),
         })
     }
 
@@ -231,25 +241,57 @@ impl LineState {
         }
     }
 
-    /// Stores the button that the person will tap.
-    pub(super) fn plan_tap(&mut self, message: u32, tap: Tap) {
-        self.taps.insert(message, tap);
+    /// Stores what the person will answer, in order.
+    pub(super) fn plan_answers(&mut self, message: u32, answers: impl Iterator<Item = Content>) {
+        self.answers_planned.insert(message, answers.collect());
     }
 
-    /// Turns the planned tap into an inbound message. Returns the index of that message; `None` if no tap is planned.
-    pub(super) fn tap(&mut self, message: u32, now: Duration) -> Option<u32> {
-        let tap = self.taps.remove(&message)?;
+    /// Turns the next planned answer into an inbound message. Returns the index of that message; `None` if no answer is
+    /// planned.
+    pub(super) fn answer(&mut self, message: u32, now: Duration) -> Option<u32> {
+        let planned = self.answers_planned.get_mut(&message)?;
+        let content = planned.pop_front();
+        if planned.is_empty() {
+            self.answers_planned.remove(&message);
+        }
         let from = self.messages.get(message)?.to;
-        Some(self.receive(from, Content::Tap { message, tap }, now))
+        Some(self.receive(from, content?, Some(message), now))
+    }
+
+    /// Lets the person answer messages without a template anew.
+    pub(super) fn begin_conversation(&mut self, person: Phone) {
+        self.turns.remove(&person);
+    }
+
+    /// Whether the person answers one more message without a template, of at most `turns`.
+    pub(super) fn takes_turn(&mut self, person: Phone, turns: u32) -> bool {
+        let taken = self.turns.entry(person).or_default();
+        let takes = *taken < turns;
+        *taken += u32::from(takes);
+        takes
+    }
+
+    /// Whether the line with this index received the message with this id.
+    pub(super) fn has_received(&self, line: u16, id: &str) -> bool {
+        let found = index_in(id).and_then(|index| Some((index, self.inbound.get(usize::try_from(index).ok()?)?)));
+        found.is_some_and(|(index, inbound)| inbound_wamid(self.run, line, index, inbound.from) == id)
+    }
+
+    /// Whether the line with this index sent the message with this id.
+    pub(super) fn has_sent(&self, line: u16, id: &str) -> bool {
+        let found = index_in(id).and_then(|index| Some((index, self.messages.get(index)?)));
+        found.is_some_and(|(index, message)| wamid(self.run, line, index, message.to) == id)
     }
 
     /// Receives an inbound message, which counts towards the rate of the line, as at Meta. Returns its index.
-    pub(super) fn receive(&mut self, from: Phone, content: Content, now: Duration) -> u32 {
+    ///
+    /// `about`: the index of the message that it answers.
+    pub(super) fn receive(&mut self, from: Phone, content: Content, about: Option<u32>, now: Duration) -> u32 {
         self.admitted.record(micros(now));
         self.inbound_times.record(micros(now));
         self.tally.inbound += 1;
         self.last_inbound_ms.insert(from, millis(now));
-        self.inbound.push(Inbound { from, at: now, content });
+        self.inbound.push(Inbound { from, at: now, content, about });
         u32::try_from(self.inbound.len() - 1).unwrap_or(u32::MAX)
     }
 

@@ -99,6 +99,10 @@ impl TemplateState {
         self.category == "UTILITY"
     }
 
+    pub(super) fn is_authentication(&self) -> bool {
+        self.category == "AUTHENTICATION"
+    }
+
     pub(super) fn is_marketing(&self) -> bool {
         self.category == "MARKETING"
     }

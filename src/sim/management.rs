@@ -10,7 +10,7 @@ use super::{
     query::{Query, page, select},
     reply::Reply,
     scenario::Fault,
-    template_change,
+    template_change, transfer,
     wire::{self, Refusal},
     world::{SharedWorld, World},
 };
@@ -41,6 +41,11 @@ pub(super) async fn answer(
 }
 
 fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query: &Query<'_>) -> Result<Value, Refusal> {
+    if let Some(owner) = world.files.owner(id, world.clock.now()) {
+        world.authorize(token, Some(owner), id)?;
+        let node = transfer::node(world, query.host(), id).filter(|_| edge.is_none());
+        return node.ok_or_else(|| no_such_edge(edge.unwrap_or("")));
+    }
     let line = world.line(id);
     let waba = world.waba(id);
     let template = world.templates.iter().find(|template| id.parse() == Ok(template.id));

@@ -22,6 +22,8 @@ pub(super) struct SimMessage {
     pub(super) acknowledged: State,
     /// See [`MessageRecord::named`].
     pub(super) named: bool,
+    /// Type and text of a message without a template.
+    pub(super) free: Option<Box<(&'static str, Box<str>)>>,
 }
 
 /// The index of a template in [`super::world::World::templates`], stored plus 1 so that an `Option` takes no more
@@ -94,8 +96,14 @@ pub struct MessageRecord {
     pub line: LineId,
     /// The recipient's phone number.
     pub to: Phone,
+    /// Meta's type of the message, such as `template` or `text`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
     /// The name of its template; `None` for a message without a template.
     pub template: Option<String>,
+    /// What a person reads of a message without a template: the text or caption, the body of an interactive message,
+    /// the emoji of a reaction. May be empty. `None` for a template.
+    pub text: Option<String>,
     /// `biz_opaque_callback_data`; empty if there was none.
     pub callback_data: String,
     /// The highest status in a webhook POST that was answered 200.
@@ -131,10 +139,20 @@ pub(super) fn inbound_wamid(run: u64, line: u16, index: u32, number: Phone) -> S
     message_id(number, 0x12, &format!("3A{}", hex_digits(run, line, index)))
 }
 
+/// The index on its line that an id names, whatever else the id says.
+pub(super) fn index_in(wamid: &str) -> Option<u32> {
+    let fields = STANDARD.decode(wamid.strip_prefix("wamid.")?).ok()?;
+    let digits = fields.len().checked_sub(1 + INDEX_DIGITS)?;
+    u32::from_str_radix(std::str::from_utf8(&fields[digits..fields.len() - 1]).ok()?, 16).ok()
+}
+
 /// 18 hexadecimal digits that identify a message. The part for the run repeats after three days.
 fn hex_digits(run: u64, line: u16, index: u32) -> String {
-    format!("{:07X}{line:04X}{index:07X}", run % (1 << 28))
+    format!("{:07X}{line:04X}{index:0INDEX_DIGITS$X}", run % (1 << 28))
 }
+
+/// The digits of an id that are the index, at its end.
+const INDEX_DIGITS: usize = 7;
 
 /// An id with the fields that Meta's ids have today.
 fn message_id(number: Phone, direction: u8, hex_digits: &str) -> String {
@@ -149,6 +167,18 @@ fn message_id(number: Phone, direction: u8, hex_digits: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn an_id_names_the_index_of_its_message() {
+        let ana = "+5491155550001".parse().expect("a number");
+        for index in [0, 1, 0xff_ffff] {
+            assert_eq!(super::index_in(&super::wamid(1_790_000_000_000, 3, index, ana)), Some(index));
+            assert_eq!(super::index_in(&super::inbound_wamid(1_790_000_000_000, 3, index, ana)), Some(index));
+        }
+        for other in ["", "wamid.", "wamid.x", "wamid.IN", "wamid.AAAA"] {
+            assert_eq!(super::index_in(other), None, "{other}");
+        }
+    }
+
     #[test]
     fn a_message_record_takes_at_most_64_bytes() {
         // With 80 bytes for the callback data and 40 for the recipient's entry, a message takes below 200 bytes.

@@ -1,5 +1,5 @@
-//! The simulator: a fake Graph API that accepts template messages, reports their statuses by webhook, injects the
-//! faults of a scenario, and keeps a ledger of what really happened.
+//! The simulator: a fake Graph API that accepts messages, reports their statuses by webhook, lets people answer,
+//! injects the faults of a scenario, and keeps a ledger of what really happened.
 //!
 //! It serves load tests, demonstrations and tests of any sender. It shares only plain types of [`crate::domain`] with
 //! Pregón's sender, and implements Meta's wire format separately, so that a mistake in one implementation is not
@@ -15,7 +15,8 @@
 //!
 //! | call | does |
 //! | --- | --- |
-//! | `POST /vNN.N/{line}/messages` | sends a message |
+//! | `POST /vNN.N/{line}/messages` | sends a message with or without a template, or a read receipt |
+//! | `POST /vNN.N/{line}/media` | takes a file of a multipart form; `GET /vNN.N/{file}` returns its node, with a URL |
 //! | `GET /vNN.N/{waba}/message_templates`, `…/phone_numbers` | returns one page of nodes, with cursors |
 //! | `GET /vNN.N/{waba}/subscribed_apps` | returns the app that receives updates; empty for a WABA without a webhook |
 //! | `GET /vNN.N/{line, waba, business or template}` | returns one node |
@@ -27,7 +28,7 @@
 //! | `POST /vNN.N/{template}/unpause` | ends the pause of a template |
 //! | `POST /sim/template` | changes templates by `{"name","language"?,"waba"?}` |
 //! | `POST /sim/line` | changes a line by `{"id"}` |
-//! | `POST /sim/inbound` | `{"line","from","text"}`: simulates an inbound text message |
+//! | `POST /sim/inbound` | `{"line","from","text"}`: a person writes, or with `"media":"image"` sends a file |
 //! | `POST /sim/preference` | `{"line","from","value"}`: the person says `stop` or `resume` to marketing |
 //! | `POST /sim/clock` | `{"advance":"3h"}`: advances the clock of the simulator, at most 24 hours |
 //! | `POST /sim/reset` | restores the state just after the start |
@@ -45,6 +46,8 @@
 //!
 //! Nodes and pages accept `fields`. Pages also accept `limit` and `after`, and filter by `name`, `language`, `status`
 //! and `category`, which apply only to templates.
+//!
+//! People answer messages as [`scenario::Replies`] says.
 //!
 //! A *run* lasts from a start or reset to the next reset. Updates for a webhook from an earlier run are dropped.
 //!
@@ -74,6 +77,8 @@ mod courier;
 mod delay;
 mod delivery;
 mod fault;
+mod form;
+mod free;
 mod health;
 mod inbound;
 mod ledger;
@@ -83,12 +88,14 @@ mod live_line;
 mod live_template;
 mod management;
 mod marketing;
+mod media;
 mod message;
 mod nodes;
 mod notice;
 mod pacing;
 mod payload;
 mod pending;
+mod people;
 mod portfolio;
 mod query;
 mod recipient;
@@ -103,6 +110,7 @@ mod server;
 pub mod template;
 mod template_change;
 mod timer;
+mod transfer;
 mod validate;
 mod window;
 mod wire;

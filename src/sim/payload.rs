@@ -4,13 +4,16 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::json;
 
 use super::{
     courier::{StatusUpdate, Update},
+    free::Choice,
     inbound::Content,
     line::SimLine,
     message::{inbound_wamid, wamid},
     notice::Notice,
+    people::user_id,
     wire,
     world::SharedWorld,
 };
@@ -19,7 +22,7 @@ use crate::domain::State;
 /// The profile name of every person. Not ASCII, so that a signature over anything but the raw bytes fails.
 const PROFILE_NAME: &str = "José Muñoz 🙂";
 
-/// Builds one body for all `updates` of a WABA, in their order. A tap becomes an inbound message here.
+/// Builds one body for all `updates` of a WABA, in their order. An answer becomes an inbound message here.
 ///
 /// Adjacent updates of the same line share a change. Failed statuses have a change of their own, without `contacts`, as
 /// at Meta.
@@ -28,9 +31,9 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
     let mut messages = Entry { id, time: None, changes: Vec::new() };
     let mut management = Vec::new();
     for update in updates {
-        if let Update::Tap { line, message } = *update {
+        if let Update::Answer { line, message } = *update {
             let mut state = world.lines[usize::from(line)].state();
-            let inbound = if state.run == run { state.tap(message, world.clock.now()) } else { None };
+            let inbound = if state.run == run { state.answer(message, world.clock.now()) } else { None };
             // `None`: a reset has removed the message. No inbound message has the index `u32::MAX`, so the update is
             // omitted.
             *update = Update::Inbound { line, inbound: inbound.unwrap_or(u32::MAX) };
@@ -54,7 +57,7 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
                     management.push(Entry { id, time: Some(world.clock.unix(at).seconds()), changes });
                 }
             }
-            Update::Tap { .. } => {}
+            Update::Answer { .. } => {}
         }
     }
     let mut entry = management;
@@ -130,6 +133,8 @@ struct Metadata<'a> {
 struct Contact<'a> {
     profile: Profile<'a>,
     wa_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -143,6 +148,8 @@ struct StatusBody {
     status: &'static str,
     timestamp: String,
     recipient_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipient_user_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     biz_opaque_callback_data: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -177,27 +184,17 @@ struct StatusErrorData {
 #[derive(Serialize)]
 struct InboundBody {
     from: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_user_id: Option<String>,
     id: String,
     timestamp: String,
     #[serde(rename = "type")]
     kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<TextBody>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    button: Option<ButtonBody>,
+    /// One object, named like the type.
+    #[serde(flatten)]
+    content: serde_json::Map<String, serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<Context>,
-}
-
-#[derive(Serialize)]
-struct TextBody {
-    body: Box<str>,
-}
-
-#[derive(Serialize)]
-struct ButtonBody {
-    payload: Box<str>,
-    text: Box<str>,
 }
 
 #[derive(Serialize)]
@@ -221,18 +218,18 @@ impl<'a> MessagesValue<'a> {
 
     fn push_status(&mut self, status: StatusBody) {
         if !self.failed {
-            self.push_contact(status.recipient_id.clone());
+            self.push_contact(status.recipient_id.clone(), status.recipient_user_id.clone());
         }
         self.statuses.push(status);
     }
 
     fn push_message(&mut self, message: InboundBody) {
-        self.push_contact(message.from.clone());
+        self.push_contact(message.from.clone(), message.from_user_id.clone());
         self.messages.push(message);
     }
 
-    fn push_contact(&mut self, wa_id: String) {
-        self.contacts.push(Contact { profile: Profile { name: PROFILE_NAME }, wa_id });
+    fn push_contact(&mut self, wa_id: String, user_id: Option<String>) {
+        self.contacts.push(Contact { profile: Profile { name: PROFILE_NAME }, wa_id, user_id });
     }
 }
 
@@ -256,6 +253,7 @@ impl StatusBody {
             status: status.name(),
             timestamp: world.clock.unix(Duration::from_millis(at_ms.into())).seconds().to_string(),
             recipient_id: to.digits().to_string(),
+            recipient_user_id: world.user_ids.then(|| user_id(to)),
             biz_opaque_callback_data: callback,
             pricing: pricing.then(|| Pricing {
                 billable: true,
@@ -280,24 +278,31 @@ impl InboundBody {
         let state = line.state();
         let inbound = state.inbound.get(usize::try_from(number).ok()?).filter(|_| state.run == run)?.clone();
         drop(state);
-        let mut body = Self {
+        let about = inbound.about.map(|message| wamid(run, line.index, message, inbound.from));
+        let (kind, content, quotes) = match inbound.content {
+            Content::Text(text) => ("text", json!({"body": text}), false),
+            Content::Tap(tap) => ("button", json!({"payload": tap.payload, "text": tap.label}), true),
+            Content::Choice(choice) => ("interactive", choice_body(&choice), true),
+            Content::File(medium, id) => (medium.name(), medium.body(id), false),
+            Content::Reaction(emoji) => ("reaction", json!({"message_id": about, "emoji": emoji}), false),
+        };
+        Some(Self {
             from: inbound.from.digits().to_string(),
+            from_user_id: world.user_ids.then(|| user_id(inbound.from)),
             id: inbound_wamid(run, line.index, number, inbound.from),
             timestamp: world.clock.unix(inbound.at).seconds().to_string(),
-            kind: "text",
-            text: None,
-            button: None,
-            context: None,
-        };
-        match inbound.content {
-            Content::Text(text) => body.text = Some(TextBody { body: text }),
-            Content::Tap { message, tap } => {
-                body.kind = "button";
-                body.button = Some(ButtonBody { payload: tap.payload, text: tap.label });
-                let id = wamid(run, line.index, message, inbound.from);
-                body.context = Some(Context { from: line.digits(), id });
-            }
-        }
-        Some(body)
+            kind,
+            content: [(kind.to_owned(), content)].into_iter().collect(),
+            context: about.filter(|_| quotes).map(|id| Context { from: line.digits(), id }),
+        })
     }
+}
+
+fn choice_body(choice: &Choice) -> serde_json::Value {
+    let mut reply = json!({"id": choice.id, "title": choice.title});
+    if !choice.description.is_empty() {
+        reply["description"] = json!(choice.description);
+    }
+    let kind = if choice.is_row { "list_reply" } else { "button_reply" };
+    json!({"type": kind, kind: reply})
 }

@@ -22,6 +22,11 @@ impl<'a> Query<'a> {
         Self { host, path, pairs }
     }
 
+    /// The host that the client called.
+    pub(super) fn host(&self) -> &str {
+        self.host
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }

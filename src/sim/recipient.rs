@@ -16,19 +16,27 @@ use crate::domain::Phone;
 pub(super) struct RecipientKey(u64);
 
 impl RecipientKey {
-    pub(super) fn of(callback: &str, to: Phone, template: Option<usize>) -> Self {
+    /// `place`: the line and the number of the send on it, which no other send has.
+    pub(super) fn of(callback: &str, to: Phone, template: Option<usize>, place: (u16, u64)) -> Self {
         let mut hasher = SipHasher13::new();
-        match recipient_in(callback) {
-            Some(recipient) => recipient.hash(&mut hasher),
-            None => (to, template).hash(&mut hasher),
+        match (recipient_in(callback), template) {
+            (Some(recipient), _) => recipient.hash(&mut hasher),
+            (None, Some(_)) => (to, template).hash(&mut hasher),
+            (None, None) => place.hash(&mut hasher),
         }
         Self(hasher.finish())
     }
 }
 
-/// The part of `p1.<campaign>.<part>.<row>.<send>.<check>` before its last two fields.
+/// The part of a token before its last two fields, the number of the send and the check:
+/// `p1.<campaign>.<part>.<row>.<send>.<check>` or `c1.<chat>.<message>.<send>.<check>`.
 fn recipient_in(callback: &str) -> Option<&str> {
-    let ours = callback.starts_with("p1.") && memchr::memchr_iter(b'.', callback.as_bytes()).count() == 5;
+    let dots = match callback.get(..3)? {
+        "p1." => 5,
+        "c1." => 4,
+        _ => return None,
+    };
+    let ours = memchr::memchr_iter(b'.', callback.as_bytes()).count() == dots;
     ours.then(|| callback.rsplitn(3, '.').last()).flatten()
 }
 
@@ -86,18 +94,22 @@ mod tests {
     fn tokens_of_two_sends_identify_the_same_recipient() {
         assert_eq!(recipient_in("p1.01J9.12.7.1.00ff"), Some("p1.01J9.12.7"));
         assert_eq!(recipient_in("p1.01J9.12.7.2.aaaa"), Some("p1.01J9.12.7"));
-        for other in ["", "p1", "c42:r981", "p2.a.b.c.d.e", "p1.a.b.c.d", "p1.a.b.c.d.e.f"] {
+        assert_eq!(recipient_in("c1.01J9.44.1.00ff"), Some("c1.01J9.44"));
+        for other in
+            ["", "p1", "c42:r981", "ñ1.a.b", "c1.a.b.c", "c1.a.b.c.d.e", "p2.a.b.c.d.e", "p1.a.b.c.d", "p1.a.b.c.d.e.f"]
+        {
             assert_eq!(recipient_in(other), None, "{other}");
         }
     }
 
     #[test]
-    fn without_a_token_number_and_template_identify_the_recipient() {
+    fn without_a_token_number_and_template_or_the_place_identify_the_recipient() {
         let [ana, eva] = ["+5491155550001", "+5491155550002"].map(|to| to.parse::<Phone>().expect("a number"));
-        let key = |to, template| RecipientKey::of("c42", to, template);
+        let key = |to, template| RecipientKey::of("c42", to, template, (0, 1));
         assert!(key(ana, Some(1)) == key(ana, Some(1)));
         assert!(key(ana, Some(1)) != key(eva, Some(1)));
         assert!(key(ana, Some(1)) != key(ana, Some(2)));
+        assert!(key(ana, None) != RecipientKey::of("c42", ana, None, (0, 2)), "two messages without a template");
     }
 
     #[test]

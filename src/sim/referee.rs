@@ -40,6 +40,8 @@ pub(super) fn judge(
         let forbids = |block: &Block| block.sanction.refuses(kind).is_some() && was_told(world, block.notice, now);
         state.violations.count_if(Rule::Restricted, blocks.iter().any(forbids));
     }
+    let is_outside_window = incoming.is_free() && !state.in_service_window(to, now);
+    state.violations.count_if(Rule::Window, world.referee.window && is_outside_window);
     let Some(template) = incoming.template() else { return };
     if places.is_some_and(|places| !state.in_service_window(to, now) && !places.admits(to, now)) {
         state.violations.count(Rule::PortfolioLimit);

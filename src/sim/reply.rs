@@ -13,6 +13,8 @@ pub(super) enum Reply {
     Json(u16, Vec<u8>),
     /// The 502 page of a proxy whose backend is down.
     Html502,
+    /// A file, with its MIME type.
+    File(Box<str>, Bytes),
     /// A stream of NDJSON rows.
     Rows(BoxBody<Bytes, Infallible>),
     /// The connection is reset without a response.

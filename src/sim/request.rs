@@ -7,7 +7,8 @@ use serde::{
     de::{IgnoredAny, Unexpected, Visitor},
 };
 
-/// The body of `POST {line}/messages`. Unknown fields are ignored, as at Meta.
+/// The body of `POST {line}/messages`, except the contents of messages without a template, which
+/// [`super::free::Free`] reads. Unknown fields are ignored, as at Meta.
 #[derive(Deserialize)]
 pub(super) struct SendRequest<'a> {
     #[serde(borrow)]
@@ -20,11 +21,15 @@ pub(super) struct SendRequest<'a> {
     pub(super) kind: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) template: Option<TemplateRequest<'a>>,
-    #[serde(borrow)]
-    pub(super) text: Option<TextBody<'a>>,
     /// `read`: the request is a read receipt, not a message.
     #[serde(borrow)]
     pub(super) status: Option<Text<'a>>,
+    /// The message that a read receipt is about.
+    #[serde(borrow)]
+    pub(super) message_id: Option<Text<'a>>,
+    /// Of a read receipt: the line is typing an answer.
+    #[serde(borrow)]
+    pub(super) typing_indicator: Option<TypingIndicator<'a>>,
     #[serde(borrow)]
     pub(super) biz_opaque_callback_data: Option<Text<'a>>,
     /// For the Marketing Messages API: whether a WABA that is not enabled for it sends the message as `/messages` does.
@@ -106,9 +111,9 @@ pub(super) struct Media<'a> {
 }
 
 #[derive(Deserialize)]
-pub(super) struct TextBody<'a> {
-    #[serde(borrow)]
-    pub(super) body: Text<'a>,
+pub(super) struct TypingIndicator<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]

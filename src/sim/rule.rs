@@ -22,11 +22,14 @@ pub struct Referee {
     /// The hours in which marketing may be sent to numbers with a prefix. A send that arrives within [`Referee::grace`]
     /// after their end counts as already on its way.
     pub contact_hours: Vec<ContactHours>,
+    /// Count messages without a template to people outside their service window.
+    pub window: bool,
 }
 
 impl Default for Referee {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(2), jitter: Duration::from_millis(200), contact_hours: Vec::new() }
+        let (grace, jitter) = (Duration::from_secs(2), Duration::from_millis(200));
+        Self { grace, jitter, contact_hours: Vec::new(), window: true }
     }
 }
 
@@ -63,10 +66,12 @@ pub(super) enum Rule {
     ContactHours,
     /// No marketing to a person beyond the frequency cap of the business.
     FrequencyCap,
+    /// No message without a template to a person who has not written to the line within 24 hours.
+    Window,
 }
 
 impl Rule {
-    const ALL: [Rule; 10] = [
+    const ALL: [Rule; 11] = [
         Rule::Rate,
         Rule::Pair,
         Rule::PortfolioLimit,
@@ -77,6 +82,7 @@ impl Rule {
         Rule::UsMarketing,
         Rule::ContactHours,
         Rule::FrequencyCap,
+        Rule::Window,
     ];
 
     /// The key in [`super::Tally::violations`].
@@ -92,6 +98,7 @@ impl Rule {
             Rule::UsMarketing => "us_marketing",
             Rule::ContactHours => "contact_hours",
             Rule::FrequencyCap => "frequency_cap",
+            Rule::Window => "window",
         }
     }
 }

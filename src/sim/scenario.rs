@@ -15,6 +15,7 @@ pub use super::{
     contact_hours::{ContactHours, OpenHours},
     fault::{Fault, Faults, Odds, Outage},
     pacing::{Pacing, PacingOutcome},
+    people::Replies,
     rule::Referee,
 };
 
@@ -120,16 +121,6 @@ pub struct Statuses {
     pub before_answer: f64,
 }
 
-/// Replies of people.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Replies {
-    /// The share of delivered messages with quick-reply buttons on which the person taps one.
-    pub tap: f64,
-    /// Delay from the last status to the tap.
-    pub after: Delay,
-}
-
 /// Delivery of webhooks.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -148,6 +139,8 @@ pub struct Webhooks {
     /// after the first try. Then its updates are given up and counted.
     #[serde(with = "friendly")]
     pub retry_for: Duration,
+    /// Webhooks also name people by their user ids, as Meta's do since April 2026.
+    pub user_ids: bool,
 }
 
 /// A WhatsApp Business Account.
@@ -279,6 +272,7 @@ impl Default for Webhooks {
             posts_at_once: 16,
             answer_within: Duration::from_secs(10),
             retry_for: Duration::from_secs(600),
+            user_ids: false,
         }
     }
 }

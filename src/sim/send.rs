@@ -16,6 +16,7 @@ use super::{
     courier::{StatusUpdate, Update},
     delay::Draws,
     delivery,
+    inbound::Content,
     ledger::Answer,
     line::{LineState, NewMessage, SimLine},
     marketing::{Capped, WITHHELD},
@@ -69,7 +70,7 @@ pub(super) async fn send(
     let silence = behaviour.faults.no_answer_for;
     let incoming = Incoming::read(world, line.waba, edge, body);
     let withheld_from = withheld_from(world, fault, &incoming);
-    let attempt = Attempt { world, line, behaviour, fault, answered };
+    let attempt = Attempt { world, line, number: arrival.number, behaviour, fault, answered };
 
     // There are three kinds of faults: a refusal; a fault without processing; and a fault after processing.
     let outcome = match (fault, fault.and_then(Fault::code)) {
@@ -116,6 +117,8 @@ pub(super) async fn send(
 struct Attempt<'w> {
     world: &'w SharedWorld,
     line: &'w SimLine,
+    /// The number of the send on its line.
+    number: u64,
     behaviour: Arc<Behaviour>,
     fault: Option<Fault>,
     answered: Duration,
@@ -170,8 +173,12 @@ impl Attempt<'_> {
         drop(state);
         match ValidSend::of(world, incoming?)? {
             ValidSend::Message(message) => self.accept(&message, places.as_deref_mut(), draws),
-            ValidSend::Receipt => {
-                line.state().answered(Answer::Receipt);
+            ValidSend::Receipt(id) => {
+                let mut state = line.state();
+                if !state.has_received(line.index, id.as_str()) {
+                    return Err(Refusal::new(131_009, "Param message_id is not the ID of a message to this number"));
+                }
+                state.answered(Answer::Receipt);
                 Ok(Processed { body: br#"{"success":true}"#.to_vec(), early: None })
             }
         }
@@ -201,19 +208,24 @@ impl Attempt<'_> {
             None => (self.fault == Some(Fault::Held)).then_some(Held::Drawn),
         };
         let plan = self.behaviour.plan(self.answered, held, self.undeliverable(message), draws);
-        let mut taps = if plan.tap.is_some() { message.taps(world) } else { Vec::new() };
-        let tap = (!taps.is_empty()).then(|| taps.swap_remove(draws.below(taps.len())));
-        let tap_due = plan.tap.filter(|_| tap.is_some());
+        let answers = self.answers(message, &plan, draws);
         let new_message = NewMessage {
             to: message.to,
             callback: message.callback(),
             template: message.template(),
-            recipient: RecipientKey::of(message.callback(), message.to, message.template()),
+            free: message.free().map(|free| (free.kind, &*free.text)),
+            recipient: RecipientKey::of(message.callback(), message.to, message.template(), (line.index, self.number)),
             answered: matches!(self.fault, None | Some(Fault::Held)),
         };
 
         let mut state = line.state();
         let now = world.clock.now();
+        if let Some(id) = message.free().and_then(|free| free.reacts_to.as_ref())
+            && !state.has_received(line.index, id)
+            && !state.has_sent(line.index, id)
+        {
+            return Err(Refusal::new(131_009, "Param reaction['message_id'] is not a message of this number"));
+        }
         // A message to a person with an open window needs no place.
         let mut places = places.filter(|_| message.template().is_some() && !state.in_service_window(message.to, now));
         if places.as_mut().is_some_and(|places| !places.admits(message.to, now)) {
@@ -233,15 +245,33 @@ impl Attempt<'_> {
         {
             capped.accepted(message.to, now);
         }
-        if let Some(tap) = tap {
-            state.plan_tap(number, tap);
+        // A person answers every template, and a limited number of other messages.
+        let turns = self.behaviour.replies.conversation;
+        let takes_turn = !answers.is_empty() && (message.free().is_none() || state.takes_turn(message.to, turns));
+        let answers = if takes_turn { answers } else { Vec::new() };
+        let answers_due: Vec<Duration> = answers.iter().map(|(due, _)| *due).collect();
+        if takes_turn {
+            state.plan_answers(number, answers.into_iter().map(|(_, answer)| answer));
         }
         let run = state.run;
         drop(state);
 
-        let early = self.schedule(run, number, &plan, tap_due);
+        let early = self.schedule(run, number, &plan, answers_due);
         let body = accepted_body(message, &wamid(run, line.index, number, message.to), held.is_some());
         Ok(Processed { body, early: early.map(|update| (run, update)) })
+    }
+
+    /// What the person answers to the message, in order, with the time of each answer.
+    fn answers(&self, message: &ValidMessage<'_>, plan: &DeliveryPlan, draws: &mut Draws) -> Vec<(Duration, Content)> {
+        let (world, waba, replies) = (self.world, self.line.waba, &self.behaviour.replies);
+        let is_answered = match message.free() {
+            Some(free) => replies.conversation > 0 && free.kind != "reaction",
+            None => true,
+        };
+        let Some(reached_at) = plan.reached_at.filter(|_| is_answered) else { return Vec::new() };
+        let receive = |medium| world.files.receive(waba, medium, reached_at);
+        let answers = replies.answers(|| message.offered(world), receive, draws);
+        answers.into_iter().map(|(after, answer)| (reached_at + after, answer)).collect()
     }
 
     /// How the pacing of the template, or otherwise of the business, holds a message, if at all. The first held message
@@ -274,7 +304,7 @@ impl Attempt<'_> {
 
     /// Schedules the updates of a message. Returns the update that must be delivered before the response, if there is
     /// one, instead of scheduling it.
-    fn schedule(&self, run: u64, message: u32, plan: &DeliveryPlan, tap_due: Option<Duration>) -> Option<Update> {
+    fn schedule(&self, run: u64, message: u32, plan: &DeliveryPlan, answers_due: Vec<Duration>) -> Option<Update> {
         let courier = self.world.wabas[self.line.waba].courier.as_ref()?;
         let line = self.line.index;
         let mut updates = plan.updates.iter().map(|planned| {
@@ -289,8 +319,8 @@ impl Attempt<'_> {
             (planned.due, update)
         });
         let early = if plan.first_before_answer { updates.next() } else { None };
-        let tap = tap_due.map(|due| (due, Update::Tap { line, message }));
-        courier.schedule(run, &self.world.counts.pending, updates.chain(tap));
+        let answers = answers_due.into_iter().map(|due| (due, Update::Answer { line, message }));
+        courier.schedule(run, &self.world.counts.pending, updates.chain(answers));
         early.map(|(_, update)| update)
     }
 }
@@ -344,9 +374,14 @@ fn accepted_body(message: &ValidMessage<'_>, wamid: &str, held: bool) -> Vec<u8>
         (Some(_), false) => r#","message_status":"accepted""#,
         (Some(_), true) => r#","message_status":"held_for_quality_assessment""#,
     };
-    let (input, wa_id) = (message.input.as_str(), message.to.digits());
+    let input = message.input.as_str();
+    // The input is the user id, if the request has one.
+    let (key, person) = match message.by_user_id {
+        true => ("user_id", input.to_owned()),
+        false => ("wa_id", message.to.digits().to_string()),
+    };
     format!(
-        r#"{{"messaging_product":"whatsapp","contacts":[{{"input":"{input}","wa_id":"{wa_id}"}}],"messages":[{{"id":"{wamid}"{status}}}]}}"#
+        r#"{{"messaging_product":"whatsapp","contacts":[{{"input":"{input}","{key}":"{person}"}}],"messages":[{{"id":"{wamid}"{status}}}]}}"#
     )
     .into_bytes()
 }

@@ -23,8 +23,9 @@ use super::{
     query::Query,
     reply::Reply,
     send::{Arrival, send},
+    transfer,
     validate::Edge,
-    wire::Refusal,
+    wire::{self, Refusal},
     world::SharedWorld,
 };
 
@@ -91,6 +92,7 @@ async fn answer(
 ) -> Result<Response<Body>, ResetConnection> {
     Ok(match route(&world, request, &closed).await {
         Reply::Json(status, body) => response(status, "application/json; charset=UTF-8", Either::Left(body.into())),
+        Reply::File(mime_type, bytes) => response(200, &mime_type, Either::Left(bytes.into())),
         Reply::Html502 => response(502, "text/html", Either::Left(Full::from(HTML_502))),
         Reply::Rows(rows) => response(200, "application/x-ndjson", Either::Right(rows)),
         Reply::Reset | Reply::Silence => return Err(ResetConnection),
@@ -100,10 +102,13 @@ async fn answer(
 const HTML_502: &str =
     "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n";
 
-fn response(status: u16, content_type: &'static str, body: Body) -> Response<Body> {
+fn response(status: u16, content_type: &str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // The type of a file is what its uploader wrote.
+    let content_type = HeaderValue::from_str(content_type);
+    let unknown = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(CONTENT_TYPE, content_type.unwrap_or(unknown));
     response
 }
 
@@ -112,7 +117,7 @@ async fn route(world: &SharedWorld, request: Request<Incoming>, closed: &Cancell
     let mut segments = head.uri.path().split('/').skip(1);
     let (first, node, edge, rest) = (segments.next().unwrap_or(""), segments.next(), segments.next(), segments.next());
     if first == "sim" {
-        let body = read_body(body).await.unwrap_or_default();
+        let body = read_body(body, BODY_BYTES_MAX).await.unwrap_or_default();
         return control::answer(world, &head.method, node.unwrap_or(""), &body).await;
     }
     let token = header_text(&head.headers, AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
@@ -120,7 +125,18 @@ async fn route(world: &SharedWorld, request: Request<Incoming>, closed: &Cancell
     if let (true, Some(id), Some(edge)) = (is_version(first), node, send_edge) {
         return post_message(world, id, edge, token, body, closed).await;
     }
+    if let ("media", Some(id), None, &Method::GET) = (first, node, edge, &head.method) {
+        let downloaded = transfer::download(world, token, id, head.uri.query());
+        return downloaded.unwrap_or_else(|refusal| Reply::refusal(world, &refusal));
+    }
     match (is_version(first), node, edge, rest) {
+        (true, Some(id), Some("media"), None) if head.method == Method::POST => {
+            let Some(body) = read_body(body, transfer::UPLOAD_BYTES_MAX).await else { return Reply::Reset };
+            match transfer::upload(world, token, id, header_text(&head.headers, CONTENT_TYPE), &body) {
+                Ok(uploaded) => Reply::Json(200, wire::to_json(&uploaded)),
+                Err(refusal) => Reply::refusal(world, &refusal),
+            }
+        }
         (true, Some(id), Some("unpause"), None) if head.method == Method::POST => management::unpause(world, token, id),
         (true, Some(id), edge, None) if head.method == Method::GET => {
             let host = header_text(&head.headers, HOST).unwrap_or("localhost");
@@ -145,7 +161,7 @@ async fn post_message(
         return Reply::refusal(world, &refusal);
     };
     let arrival = Arrival::on(world, line);
-    match read_body(body).await {
+    match read_body(body, BODY_BYTES_MAX).await {
         Some(body) => send(world, line, arrival, token, (edge, &body), closed).await,
         // The client broke off, or the body exceeds BODY_BYTES_MAX.
         None => Reply::Reset,
@@ -162,6 +178,6 @@ fn header_text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-async fn read_body(body: Incoming) -> Option<Bytes> {
-    Some(Limited::new(body, BODY_BYTES_MAX).collect().await.ok()?.to_bytes())
+async fn read_body(body: Incoming, bytes_max: usize) -> Option<Bytes> {
+    Some(Limited::new(body, bytes_max).collect().await.ok()?.to_bytes())
 }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::{
     blocks::Kind,
-    inbound::Tap,
+    free::Free,
+    inbound::{Content, Tap},
     line::LineState,
-    request::{SendRequest, TemplateRequest, Text},
+    people,
+    request::{SendRequest, TemplateRequest, Text, TypingIndicator},
     template::TemplateStatus,
     wire::Refusal,
     world::World,
@@ -15,15 +17,12 @@ use crate::domain::Phone;
 
 /// Meta's limit on `biz_opaque_callback_data`, in characters.
 const CALLBACK_CHARS_MAX: usize = 512;
-/// Meta's limit on the text of a message without a template, in characters.
-const TEXT_CHARS_MAX: usize = 4096;
-/// Message types other than `template`.
-const OTHER_KINDS: [&str; 10] =
-    ["text", "image", "audio", "video", "document", "sticker", "interactive", "location", "contacts", "reaction"];
 
 /// The body of a send, parsed as far as the referee needs: the person and the template.
 pub(super) struct Incoming<'a> {
     request: SendRequest<'a>,
+    /// The whole body, for the contents of a message without a template.
+    body: &'a [u8],
     to: Option<Phone>,
     /// The index of the template in [`World::templates`], if there is one with this name and language.
     template: Option<usize>,
@@ -52,17 +51,26 @@ impl Edge {
 /// A valid send.
 pub(super) enum ValidSend<'a> {
     Message(ValidMessage<'a>),
-    /// A read receipt.
-    Receipt,
+    /// A read receipt for the message with this id.
+    Receipt(Text<'a>),
 }
 
 /// A message that Meta accepts if no rate limit refuses it.
 pub(super) struct ValidMessage<'a> {
     pub(super) to: Phone,
-    /// `to` as in the request: digits, spaces and `+-()`.
+    /// `to` as in the request: digits, spaces and `+-()`; or the user id.
     pub(super) input: Text<'a>,
+    /// The request names the person by a user id.
+    pub(super) by_user_id: bool,
     callback: Option<Text<'a>>,
-    template: Option<(usize, TemplateRequest<'a>)>,
+    content: Sent<'a>,
+}
+
+/// The content of a message.
+enum Sent<'a> {
+    /// A template, by its index in [`World::templates`].
+    Template(usize, TemplateRequest<'a>),
+    Free(Free),
 }
 
 impl<'a> Incoming<'a> {
@@ -70,11 +78,15 @@ impl<'a> Incoming<'a> {
     pub(super) fn read(world: &World, waba: usize, edge: Edge, body: &'a [u8]) -> Result<Self, Refusal> {
         let request: SendRequest<'a> =
             serde_json::from_slice(body).map_err(|error| Refusal::new(100, format!("Invalid JSON: {error}")))?;
-        let to = request.to.as_ref().and_then(|to| phone(to.as_str()));
+        let to = match (&request.to, &request.recipient) {
+            (Some(to), _) => phone(to.as_str()),
+            (None, Some(user_id)) => people::person_of(user_id.as_str()),
+            (None, None) => None,
+        };
         let template = request.template.as_ref().filter(|_| request.is_of_kind("template"));
         let template =
             template.and_then(|named| world.template(waba, named.name.as_str(), named.language.code.as_str()));
-        Ok(Self { request, to, template, waba, edge })
+        Ok(Self { request, body, to, template, waba, edge })
     }
 
     /// The recipient of the message; `None` for a read receipt, or without a valid number.
@@ -90,6 +102,11 @@ impl<'a> Incoming<'a> {
         }
     }
 
+    /// Whether it is a message without a template.
+    pub(super) fn is_free(&self) -> bool {
+        !self.request.is_receipt() && !self.request.is_of_kind("template")
+    }
+
     /// The index of the template in [`World::templates`]; `None` for a message without a template of the WABA.
     pub(super) fn template(&self) -> Option<usize> {
         self.template
@@ -101,12 +118,12 @@ impl<'a> ValidSend<'a> {
     ///
     /// Errors: the refusal that Meta would return.
     pub(super) fn of(world: &World, incoming: Incoming<'a>) -> Result<Self, Refusal> {
-        let Incoming { request, to, template: found, waba, edge } = incoming;
+        let Incoming { request, body, to, template: found, waba, edge } = incoming;
         if request.messaging_product.as_ref().is_none_or(|product| product.as_str() != "whatsapp") {
             return Err(Refusal::new(100, "Param messaging_product must be one of {WHATSAPP}"));
         }
         if request.is_receipt() && edge == Edge::Messages {
-            return Ok(Self::Receipt);
+            return receipt(request);
         }
         let is_marketing = found.map(|template| world.templates[template].state().is_marketing());
         check_edge(world, waba, edge, is_marketing, request.product_policy.as_ref().map(|policy| policy.as_str()))?;
@@ -117,26 +134,26 @@ impl<'a> ValidSend<'a> {
         {
             return Err(Refusal::new(100, "Param biz_opaque_callback_data must be at most 512 characters long"));
         }
-        let input = match (request.to, request.recipient) {
-            (Some(input), _) => input,
-            (None, Some(_)) => return Err(Refusal::bare(131_062)),
+        let (input, by_user_id) = match (request.to, request.recipient) {
+            (Some(input), _) => (input, false),
+            (None, Some(user_id)) => (user_id, true),
             (None, None) => return Err(Refusal::new(100, "The parameter to is required.")),
         };
-        let to = to.ok_or_else(|| Refusal::new(131_009, "Param to is not a valid phone number"))?;
-        let template = match (request.kind.as_ref().map_or("text", |kind| kind.as_str()), request.template) {
-            ("template", Some(template)) => Some((sendable(world, found, &template)?, template)),
-            ("template", None) => return Err(Refusal::new(131_008, "The parameter template is required.")),
-            ("text", _) => {
-                let chars = request.text.map_or(0, |text| text.body.as_str().chars().count());
-                if !(1..=TEXT_CHARS_MAX).contains(&chars) {
-                    return Err(Refusal::new(100, "Param text['body'] must be 1 to 4096 characters long"));
+        let name = if by_user_id { "recipient is not a valid user ID" } else { "to is not a valid phone number" };
+        let to = to.ok_or_else(|| Refusal::new(131_009, format!("Param {name}")))?;
+        let content = match (request.kind.as_ref().map_or("text", |kind| kind.as_str()), request.template) {
+            ("template", Some(template)) => {
+                let index = sendable(world, found, &template)?;
+                if by_user_id && world.templates[index].state().is_authentication() {
+                    return Err(Refusal::bare(131_062));
                 }
-                None
+                Sent::Template(index, template)
             }
-            (kind, _) if OTHER_KINDS.contains(&kind) => None,
-            (kind, _) => return Err(Refusal::new(131_051, format!("Message type {kind} is not supported"))),
+            ("template", None) => return Err(Refusal::new(131_008, "The parameter template is required.")),
+            (kind, _) => Sent::Free(free(world, waba, kind, body)?),
         };
-        Ok(Self::Message(ValidMessage { to, input, callback: request.biz_opaque_callback_data, template }))
+        let callback = request.biz_opaque_callback_data;
+        Ok(Self::Message(ValidMessage { to, input, by_user_id, callback, content }))
     }
 }
 
@@ -148,12 +165,26 @@ impl ValidMessage<'_> {
 
     /// The index of the template in [`World::templates`]; `None` for a message without a template.
     pub(super) fn template(&self) -> Option<usize> {
-        self.template.as_ref().map(|(index, _)| *index)
+        match &self.content {
+            Sent::Template(index, _) => Some(*index),
+            Sent::Free(_) => None,
+        }
     }
 
-    /// What a tap on each quick-reply button would return.
-    pub(super) fn taps(&self, world: &World) -> Vec<Tap> {
-        let Some((index, request)) = &self.template else { return Vec::new() };
+    /// The content of a message without a template.
+    pub(super) fn free(&self) -> Option<&Free> {
+        match &self.content {
+            Sent::Template(..) => None,
+            Sent::Free(free) => Some(free),
+        }
+    }
+
+    /// What a tap on each quick-reply button, reply button or row would return.
+    pub(super) fn offered(&self, world: &World) -> Vec<Content> {
+        let (index, request) = match &self.content {
+            Sent::Template(index, request) => (index, request),
+            Sent::Free(free) => return free.choices.iter().cloned().map(Content::Choice).collect(),
+        };
         let payload = |button: usize| {
             let sent = request.components.iter().find(|c| c.is("button") && c.index == Some(button))?;
             sent.parameters.first()?.payload.as_ref()
@@ -162,12 +193,35 @@ impl ValidMessage<'_> {
             .state()
             .requirements
             .quick_replies()
-            .map(|(button, label)| Tap {
-                payload: payload(button).map_or(label, |payload| payload.as_str()).into(),
-                label: label.into(),
+            .map(|(button, label)| {
+                let payload = payload(button).map_or(label, |payload| payload.as_str()).into();
+                Content::Tap(Tap { payload, label: label.into() })
             })
             .collect()
     }
+}
+
+/// Reads a read receipt.
+fn receipt(request: SendRequest<'_>) -> Result<ValidSend<'_>, Refusal> {
+    let is_typing =
+        |indicator: &TypingIndicator<'_>| indicator.kind.as_ref().is_some_and(|kind| kind.as_str() == "text");
+    if !request.typing_indicator.as_ref().is_none_or(is_typing) {
+        return Err(Refusal::new(100, "Param typing_indicator['type'] must be one of {TEXT}"));
+    }
+    let missing = || Refusal::new(131_008, "The parameter message_id is required.");
+    request.message_id.map(ValidSend::Receipt).ok_or_else(missing)
+}
+
+/// Reads a message without a template. Its file must be one of the WABA.
+fn free(world: &World, waba: usize, kind: &str, body: &[u8]) -> Result<Free, Refusal> {
+    let free = Free::read(kind, body)?;
+    if let Some((path, id)) = &free.file
+        && world.files.owner(id, world.clock.now()) != Some(waba)
+    {
+        let details = format!("Param {path} is not a valid whatsapp business account media attachment ID");
+        return Err(Refusal::new(100, details));
+    }
+    Ok(free)
 }
 
 /// Checks that the edge accepts the message. `is_marketing`: whether its template is, if it has one.

@@ -21,6 +21,7 @@ use super::{
     line::{LineState, SimLine},
     live_template::LiveTemplate,
     lock,
+    media::Files,
     message::{MessageRecord, SimMessage, status_index, wamid},
     notice::Notices,
     pending::Pending,
@@ -47,6 +48,9 @@ pub(super) struct World {
     /// For each WABA, template indices by name, in all languages.
     template_by_name: Vec<HashMap<String, Vec<usize>>>,
     pub(super) recipients: Recipients,
+    pub(super) files: Files,
+    /// See [`super::scenario::Webhooks::user_ids`].
+    pub(super) user_ids: bool,
     pub(super) notices: Notices,
     pub(super) counts: Counts,
     /// The behaviour of requests other than sends. Only its outages and `no_answer_for` are used.
@@ -119,6 +123,8 @@ impl World {
             templates,
             template_by_name,
             recipients: Recipients::new(),
+            files: Files::new(),
+            user_ids: scenario.webhooks.user_ids,
             notices: Notices::new(run),
             counts: Counts::default(),
             read_behaviour: RwLock::new(initial_behaviour.clone()),
@@ -208,6 +214,7 @@ impl World {
         }
         self.lines.iter().for_each(|line| line.reset(*run, now));
         self.recipients.clear();
+        self.files.reset();
         self.notices.reset(*run);
         self.businesses.iter().for_each(Portfolio::reset);
         self.wabas.iter().for_each(Account::reset);
@@ -277,6 +284,8 @@ impl World {
             wamid: wamid(state.run, line.index, number, message.to),
             line: id.clone(),
             to: message.to,
+            kind: message.free.as_ref().map_or("template", |free| free.0),
+            text: message.free.as_ref().map(|free| free.1.to_string()),
             template: message.template.map(|template| self.templates[template.get()].spec.name.clone()),
             callback_data: message.callback.to_string(),
             state: message.acknowledged,

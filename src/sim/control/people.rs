@@ -6,16 +6,21 @@ use serde_json::json;
 use super::{Changed, problem};
 use crate::{
     domain::Phone,
-    sim::{announce::announce, courier::Update, inbound::Content, line::SimLine, validate::phone, world::SharedWorld},
+    sim::{
+        announce::announce, courier::Update, inbound::Content, line::SimLine, media::Medium, validate::phone,
+        world::SharedWorld,
+    },
 };
 
 /// `POST /sim/inbound`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct InboundText {
+pub(super) struct InboundMessage {
     line: String,
     from: String,
-    text: String,
+    text: Option<String>,
+    /// A file of this type, in place of a text.
+    media: Option<Medium>,
 }
 
 /// `POST /sim/preference`.
@@ -34,12 +39,18 @@ enum Wish {
     Resume,
 }
 
-/// Receives a text message from a person on a line, and schedules its webhook.
-pub(super) fn receive(world: &SharedWorld, inbound_text: &InboundText) -> Changed {
-    let (line, from) = find(world, &inbound_text.line, &inbound_text.from)?;
+/// Receives a message from a person on a line, and schedules its webhook.
+pub(super) fn receive(world: &SharedWorld, message: &InboundMessage) -> Changed {
+    let (line, from) = find(world, &message.line, &message.from)?;
+    let content = match (&message.text, message.media) {
+        (Some(text), None) => Content::Text(text.as_str().into()),
+        (None, Some(medium)) => Content::File(medium, world.files.receive(line.waba, medium, world.clock.now())),
+        _ => return Err(problem("give either text or media")),
+    };
     let mut state = line.state();
     let now = world.clock.now();
-    let inbound = state.receive(from, Content::Text(inbound_text.text.as_str().into()), now);
+    state.begin_conversation(from);
+    let inbound = state.receive(from, content, None, now);
     let run = state.run;
     drop(state);
     if let Some(courier) = &world.wabas[line.waba].courier {

@@ -3,12 +3,14 @@
 
 mod accounts;
 mod businesses;
+mod chats;
 mod clock;
 mod faults;
 mod health;
 pub mod kit;
 mod limits;
 mod lines;
+mod media;
 mod reading;
 mod referee;
 mod sends;

@@ -49,7 +49,7 @@ async fn every_rule_starts_at_0() {
     assert_eq!(server.code(&order(1, "")).await, 0);
     let ledger = server.ledger();
     let account = ["rate", "portfolio_limit", "template_not_approved", "restricted"];
-    let people = ["pair", "resend_131049", "after_stop", "us_marketing", "contact_hours", "frequency_cap"];
+    let people = ["pair", "resend_131049", "after_stop", "us_marketing", "contact_hours", "frequency_cap", "window"];
     for rule in account.into_iter().chain(people) {
         assert_eq!((ledger.total.violations[rule], ledger.lines["3001"].violations[rule]), (0, 0), "{rule}");
     }

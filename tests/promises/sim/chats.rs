@@ -350,3 +350,21 @@ async fn people_write_twice_react_and_send_files_that_can_be_fetched() {
         assert_eq!(file["sha256"], base64::Engine::encode(&base64::engine::general_purpose::STANDARD, digest));
     }
 }
+
+#[tokio::test]
+async fn replies_change_while_the_simulator_runs_and_impossible_ones_are_refused() {
+    let webhook = Webhook::start().await;
+    let server = SimServer::start(with_webhook(&webhook, Statuses::default())).await;
+    for (replies, status) in [
+        (json!({"tap": 0.2, "text": 0.3, "after": "2s..1m", "typing": "2s..10s", "conversation": 5}), 200),
+        (json!({"text": 0.9, "media": 0.2}), 400),
+        (json!({"words": []}), 400),
+        (json!({"shout": 1.0}), 400),
+        (json!({"reaction": 1.0}), 200),
+    ] {
+        assert_eq!(server.control("scenario", &json!({"replies": replies})).await.0, status, "{replies}");
+    }
+    server.send(&order(1, "")).await;
+    server.sim.idle().await;
+    assert_eq!(webhook.messages()[0]["type"], "reaction");
+}

@@ -1,6 +1,6 @@
 //! Properties of the token that each status carries.
 
-use pregon::domain::{CampaignId, ClaimedRow, PartId, Token, TokenKey};
+use pregon::domain::{CampaignId, ChatMessageId, ClaimedRow, PartId, Token, TokenKey};
 use siphasher::sip::SipHasher24;
 
 const SECRET: [u8; 16] = [7; 16];
@@ -28,13 +28,21 @@ pub fn token(input: &[u8]) {
         &key,
         input,
     );
+    let [chat @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = bytes;
+    let [.., m7, m6, m5, m4, m3, m2, m1, m0] = bytes;
+    let message = i64::from_be_bytes([m7, m6, m5, m4, m3, m2, m1, m0]);
+    let id = ChatMessageId { chat: i64::from_be_bytes(chat), message };
+    round_trip(&Token::Chat { id, send: u32::from(send.max(1)) }, &key, input);
 }
 
 fn round_trip(token: &Token, key: &TokenKey, input: &[u8]) {
-    let Token::Campaign { claimed, .. } = token;
-    assert!(claimed.send > 0, "{token:?}");
+    let (send, length_max) = match token {
+        Token::Campaign { claimed, .. } => (u32::from(claimed.send), 64),
+        Token::Chat { send, .. } => (*send, 96),
+    };
+    assert!(send > 0, "{token:?}");
     let text = written(token, key);
-    assert!(text.len() <= 64, "{text}");
+    assert!(text.len() <= length_max, "{text}");
     assert_eq!(Token::read(key, &text), Some(*token));
     let drawn = SipHasher24::new().hash(input) as usize;
     let mut changed = text.into_bytes();

@@ -27,9 +27,10 @@ use crate::{
 /// How many definitions of campaigns are read in one round trip. Each has a template: some kB.
 const DEFINITIONS_AT_ONCE: usize = 256;
 
-/// The businesses that the key of a request is limited to, and the trace of its caller.
+/// The name of the key of a request, the businesses that it is limited to, and the trace of its caller.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
+    who: Arc<str>,
     businesses: Option<Arc<[BusinessId]>>,
     origin: Option<Origin>,
 }
@@ -37,7 +38,12 @@ pub(super) struct Access {
 impl Access {
     /// What `key` may see. `origin`: of a request with a trace.
     pub(super) fn of(key: &ApiKey, origin: Option<Origin>) -> Self {
-        Self { businesses: key.businesses.as_deref().map(Into::into), origin }
+        Self { who: key.name.as_str().into(), businesses: key.businesses.as_deref().map(Into::into), origin }
+    }
+
+    /// The name of the key.
+    pub(super) fn who(&self) -> &str {
+        &self.who
     }
 
     /// Whether the key is limited to some businesses.

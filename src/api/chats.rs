@@ -1,20 +1,28 @@
 //! Chats, their messages, and contacts.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderName, StatusCode, header},
+};
 use serde::Deserialize;
+use tracing::debug;
 use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
     access::Access,
-    extract::{ChatPath, PhonePath},
+    audit::Audit,
+    extract::{ChatPath, IfMatch, JsonBody, OptionalJsonBody, PhonePath},
 };
 use crate::{
-    api_types::{ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, Page},
+    api_types::{
+        ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat, NewChatMessage, NewNote, Page,
+    },
     config::KeyScope,
     domain::{
         LineId, UnixMs,
-        chat::{Owner, window_until},
+        chat::{Owner, content::ReplyContent, window_until},
     },
     http::{
         page,
@@ -23,16 +31,20 @@ use crate::{
     },
     postgres::{
         Database, DatabaseError,
+        chats::{ActionDone, ActionOn, ActionRefused, ChatAction, NewMessage},
         read::{Chat, ChatFilter, ChatMessage, Contact},
     },
 };
+
+/// Maximum length of a `client_id`.
+const CLIENT_ID_CHARS_MAX: usize = 64;
 
 /// The query parameters of the list of chats.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ChatListParams {
-    /// Which chats: `queue` (they wait for an agent), `closed`, or `all`.
+    /// Which chats: `mine` (those of the caller), `queue` (they wait for an agent), `closed`, or `all`.
     #[param(nullable = false, default = "all")]
     view: Option<String>,
     /// Only chats of this line.
@@ -74,9 +86,11 @@ pub(super) async fn list(
 ) -> Result<Json<ChatPage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let before = page::non_empty(params.cursor.as_deref()).map(|text| cursor(text).ok_or_else(page::bad_cursor));
+    let view = page::non_empty(params.view.as_deref()).unwrap_or("all");
     let filter = ChatFilter {
         businesses: access.names(),
-        owners: owners(page::non_empty(params.view.as_deref()).unwrap_or("all"))?,
+        owners: owners(view)?,
+        agent: (view == "mine").then(|| access.who().to_owned()),
         line: page::non_empty(params.line.as_deref()).map(LineId::from),
         id: None,
         before: before.transpose()?,
@@ -96,8 +110,8 @@ pub(super) async fn list(
     responses((status = 200, description = "The chat.", body = ChatView)),
     extensions(("x-problems" = json!(["no-database"]))),
 )]
-pub(super) async fn one(ChatPath(chat): ChatPath) -> Json<ChatView> {
-    Json(chat_view(chat))
+pub(super) async fn one(ChatPath(chat): ChatPath) -> Tagged {
+    tagged(chat)
 }
 
 /// List the messages of a chat, the newest first.
@@ -120,6 +134,179 @@ pub(super) async fn messages(
     messages.truncate(limit);
     let next = messages.last().filter(|_| has_more).map(|message| message.id.to_string());
     Ok(Json(Page { rows: messages.into_iter().map(message_view).collect(), next }))
+}
+
+/// Take a chat over, from the queue or a closed one.
+#[utoipa::path(
+    post, path = "/v1/chats/{chat}/take", tag = "chats", operation_id = "take_chat",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath, IfMatch),
+    responses((status = 200, description = "The chat after the call.", body = ChatView)),
+    extensions(("x-problems" = json!(["no-database", "invalid-if-match", "chat-changed", "chat-of-another-agent"]))),
+)]
+pub(super) async fn take(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+    if_match: IfMatch,
+) -> Result<Tagged> {
+    shared.change(&access, &audit, &chat, if_match, ChatAction::Take).await
+}
+
+/// Return a chat to the queue.
+#[utoipa::path(
+    post, path = "/v1/chats/{chat}/release", tag = "chats", operation_id = "release_chat",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath, IfMatch),
+    responses((status = 200, description = "The chat after the call.", body = ChatView)),
+    extensions(("x-problems" = json!(["no-database", "invalid-if-match", "chat-changed", "chat-of-another-agent"]))),
+)]
+pub(super) async fn release(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+    if_match: IfMatch,
+) -> Result<Tagged> {
+    shared.change(&access, &audit, &chat, if_match, ChatAction::Release).await
+}
+
+/// Close a chat.
+///
+/// A message of the contact opens it again, for the queue.
+#[utoipa::path(
+    post, path = "/v1/chats/{chat}/close", tag = "chats", operation_id = "close_chat",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath, IfMatch),
+    responses((status = 200, description = "The chat after the call.", body = ChatView)),
+    extensions(("x-problems" = json!(["no-database", "invalid-if-match", "chat-changed", "chat-of-another-agent"]))),
+)]
+pub(super) async fn close(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+    if_match: IfMatch,
+) -> Result<Tagged> {
+    shared.change(&access, &audit, &chat, if_match, ChatAction::Close).await
+}
+
+/// Finish a conversation: close the chat, after a last text to the contact if there is one.
+#[utoipa::path(
+    post, path = "/v1/chats/{chat}/finish", tag = "chats", operation_id = "finish_chat",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath, IfMatch),
+    request_body = FinishChat,
+    responses((status = 200, description = "The chat after the call.", body = ChatView)),
+    extensions(("x-problems" = json!(["no-database", "invalid-if-match", "chat-changed", "chat-of-another-agent", "window-closed", "invalid"]))),
+)]
+pub(super) async fn finish(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+    if_match: IfMatch,
+    OptionalJsonBody(finish): OptionalJsonBody<FinishChat>,
+) -> Result<Tagged> {
+    if let Some(body) = &finish.text {
+        check(&ReplyContent::Text { body: body.clone(), preview_url: false })?;
+    }
+    shared.change(&access, &audit, &chat, if_match, ChatAction::Finish(finish.text)).await
+}
+
+/// Mark the messages of a chat as read, for the contact too.
+#[utoipa::path(
+    post, path = "/v1/chats/{chat}/read", tag = "chats", operation_id = "read_chat",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath),
+    responses((status = 200, description = "The chat after the call.", body = ChatView)),
+    extensions(("x-problems" = json!(["no-database"]))),
+)]
+pub(super) async fn read(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+) -> Result<Tagged> {
+    shared.change(&access, &audit, &chat, IfMatch::default(), ChatAction::Read).await
+}
+
+/// Show the contact that somebody is typing, for some 25 seconds.
+#[utoipa::path(
+    post, path = "/v1/chats/{chat}/typing", tag = "chats", operation_id = "type_in_chat",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath),
+    responses((status = 200, description = "The chat.", body = ChatView)),
+    extensions(("x-problems" = json!(["no-database"]))),
+)]
+pub(super) async fn typing(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+) -> Result<Tagged> {
+    shared.change(&access, &audit, &chat, IfMatch::default(), ChatAction::Typing).await
+}
+
+/// Write a note, which the contact does not see.
+#[utoipa::path(
+    post, path = "/v1/chats/{chat}/notes", tag = "chats", operation_id = "write_note",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath),
+    request_body = NewNote,
+    responses((status = 200, description = "The chat after the call.", body = ChatView)),
+    extensions(("x-problems" = json!(["no-database", "invalid"]))),
+)]
+pub(super) async fn note(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+    JsonBody(note): JsonBody<NewNote>,
+) -> Result<Tagged> {
+    check(&ReplyContent::Text { body: note.text.clone(), preview_url: false })?;
+    shared.change(&access, &audit, &chat, IfMatch::default(), ChatAction::Note(note.text)).await
+}
+
+/// Write to the contact.
+///
+/// The message leaves ahead of the campaigns of its line. The chat becomes the caller's. Free text, and everything but
+/// a template, is possible until 24 hours after the contact's last message. With a `client_id` the call can be repeated:
+/// the message is sent once.
+#[utoipa::path(
+    post, path = "/v1/chats/{chat}/messages", tag = "chats", operation_id = "send_chat_message",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath, IfMatch),
+    request_body = NewChatMessage,
+    responses(
+        (status = 200, description = "The message that was written with this `client_id` before.", body = ChatMessageView),
+        (status = 201, description = "The message.", body = ChatMessageView),
+    ),
+    extensions(("x-problems" = json!(["no-database", "invalid-if-match", "chat-changed", "chat-of-another-agent", "window-closed", "invalid"]))),
+)]
+pub(super) async fn send(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+    if_match: IfMatch,
+    JsonBody(new): JsonBody<NewChatMessage>,
+) -> Result<(StatusCode, Json<ChatMessageView>)> {
+    check(&new.content)?;
+    let problem = |text: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", text.to_owned());
+    let context = new.context.map(|id| id.parse()).transpose();
+    let context = context.map_err(|_| problem("context is not the id of a message of this chat"))?;
+    if new.client_id.as_ref().is_some_and(|id| !(1..=CLIENT_ID_CHARS_MAX).contains(&id.chars().count())) {
+        return Err(problem("client_id has 1 to 64 characters"));
+    }
+    let message = NewMessage { client_id: new.client_id, context, content: new.content };
+    let done = shared.act(&access, &audit, &chat, if_match, ChatAction::Send(message)).await?;
+    let id = done.message.ok_or_else(|| Problem::internal("a message without an id"))?;
+    let message = shared.database()?.messages(chat.id, Some(id + 1), 1).await?.pop();
+    let message = message.ok_or_else(|| Problem::internal("a message that was written is gone"))?;
+    let status = if done.changed { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(message_view(message))))
 }
 
 /// The query parameters of a call about a contact.
@@ -157,8 +344,41 @@ impl Shared {
     fn database(&self) -> Result<&Database> {
         self.state.database.as_ref().ok_or_else(|| {
             let detail = "this server has no database for chats: set database.url in its configuration";
-            Problem::new(axum::http::StatusCode::CONFLICT, "no-database", detail)
+            Problem::new(StatusCode::CONFLICT, "no-database", detail)
         })
+    }
+
+    /// Does what the caller does with a chat. Returns the chat after it.
+    async fn change(
+        &self,
+        access: &Access,
+        audit: &Audit,
+        chat: &Chat,
+        if_match: IfMatch,
+        action: ChatAction,
+    ) -> Result<Tagged> {
+        self.act(access, audit, chat, if_match, action).await?;
+        self.chat(access, &chat.id.to_string()).await.map(tagged)
+    }
+
+    async fn act(
+        &self,
+        access: &Access,
+        audit: &Audit,
+        chat: &Chat,
+        IfMatch(revision): IfMatch,
+        action: ChatAction,
+    ) -> Result<ActionDone> {
+        let on = ActionOn { chat: chat.id, agent: access.who(), revision, now: self.now() };
+        let done = self.database()?.act(on, action).await?.map_err(|refused| refusal(chat.id, refused))?;
+        audit.changed(done.changed);
+        if let Some(line) = &done.outbox
+            && let Err(error) = self.state.store.ring_reader(line).await
+        {
+            // The reader looks once a second by itself.
+            debug!(%error, line.id = %line, "the reader of the line is not told of its outbox");
+        }
+        Ok(done)
     }
 
     /// The chat `id`.
@@ -183,6 +403,48 @@ impl From<DatabaseError> for Problem {
     }
 }
 
+/// A chat, and its revision as an entity tag.
+type Tagged = ([(HeaderName, String); 1], Json<ChatView>);
+
+fn tagged(chat: Chat) -> Tagged {
+    ([(header::ETAG, format!("\"{}\"", chat.revision))], Json(chat_view(chat)))
+}
+
+/// Errors: 422 if Meta would refuse the content.
+fn check(content: &ReplyContent) -> Result<()> {
+    let problems = content.problems();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let detail = "Meta would refuse this message; `problems` has the reasons";
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with_problems(problems))
+}
+
+fn refusal(chat: i64, refused: ActionRefused) -> Problem {
+    let conflict = |kind, detail: String| Problem::new(StatusCode::CONFLICT, kind, detail);
+    match refused {
+        ActionRefused::NoChat => Problem::not_found("chat-not-found", format!("there is no chat {chat}")),
+        ActionRefused::Changed(revision) => {
+            let detail = format!("chat {chat} has changed since: its revision is {revision}; read it again");
+            Problem::new(StatusCode::PRECONDITION_FAILED, "chat-changed", detail)
+        }
+        ActionRefused::OtherAgent(agent) => {
+            conflict("chat-of-another-agent", format!("{agent} is in charge of chat {chat}, and can release it"))
+        }
+        ActionRefused::WindowClosed(Some(until)) => conflict(
+            "window-closed",
+            format!("free text was possible until {until}, because the contact has not written since: send a template"),
+        ),
+        ActionRefused::WindowClosed(None) => {
+            conflict("window-closed", "the contact has not written to this line: send a template".to_owned())
+        }
+        ActionRefused::NoMessage => {
+            let detail = format!("context names no message of chat {chat} that has an id at Meta");
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+        }
+    }
+}
+
 /// The position after a chat: its newest message and its id.
 fn cursor(text: &str) -> Option<(i64, i64)> {
     let (message, id) = text.split_once('.')?;
@@ -192,9 +454,10 @@ fn cursor(text: &str) -> Option<(i64, i64)> {
 fn owners(view: &str) -> Result<Vec<Owner>> {
     match view {
         "all" => Ok(Owner::ALL.to_vec()),
+        "mine" => Ok(vec![Owner::Agent]),
         "queue" => Ok(vec![Owner::Queue]),
         "closed" => Ok(vec![Owner::Nobody]),
-        _ => Err(bad_query(format!("view is {view}; it is all, queue or closed"))),
+        _ => Err(bad_query(format!("view is {view}; it is all, mine, queue or closed"))),
     }
 }
 
@@ -209,6 +472,8 @@ fn chat_view(chat: Chat) -> ChatView {
         line: chat.line,
         contact: contact_view(chat.contact),
         owner: chat.owner.name().into(),
+        agent: chat.agent,
+        revision: chat.revision,
         owner_since: chat.owner_since,
         created_at: chat.created_at,
         window_until: chat.last_inbound_at.map(window_until),
@@ -218,6 +483,7 @@ fn chat_view(chat: Chat) -> ChatView {
 }
 
 fn message_view(message: ChatMessage) -> ChatMessageView {
-    let ChatMessage { id, kind, at, wamid, body, marks } = message;
-    ChatMessageView { id: id.to_string(), kind: kind.name().into(), at, wamid, body, marks }
+    let ChatMessage { id, kind, at, state, author, wamid, body, marks } = message;
+    let (id, kind, state) = (id.to_string(), kind.name().into(), state.map(|state| state.name().to_owned()));
+    ChatMessageView { id, kind, at, state, author, wamid, body, marks }
 }

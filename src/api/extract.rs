@@ -5,11 +5,17 @@ use std::sync::Arc;
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
-    http::{HeaderMap, StatusCode, request::Parts},
+    http::{HeaderMap, StatusCode, header::IF_MATCH, request::Parts},
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
-use utoipa::IntoParams;
+use utoipa::{
+    IntoParams, PartialSchema as _,
+    openapi::{
+        Required,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+    },
+};
 
 use super::{
     Shared,
@@ -89,6 +95,10 @@ pub(super) struct PhonePath(
 #[derive(IntoParams)]
 #[into_params(names("chat"), parameter_in = Path)]
 pub(super) struct ChatPath(#[param(value_type = String, example = "204")] pub(super) Chat);
+
+/// The revision of the chat that the caller has seen, if the call is to fail for another one.
+#[derive(Clone, Copy, Default)]
+pub(super) struct IfMatch(pub(super) Option<i64>);
 
 /// A JSON object as the body.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -185,6 +195,28 @@ impl FromRequestParts<Arc<Shared>> for ChatPath {
         let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
         let access = Access::from_request_parts(parts, shared).await?;
         shared.chat(&access, &id).await.map(Self)
+    }
+}
+
+impl IntoParams for IfMatch {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let description = "Only if the chat still has this revision: its `ETag`. Otherwise 412.";
+        let parameter = ParameterBuilder::new().name("If-Match").parameter_in(ParameterIn::Header);
+        vec![parameter.required(Required::False).description(Some(description)).schema(Some(String::schema())).build()]
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let Some(value) = parts.headers.get(IF_MATCH) else { return Ok(Self(None)) };
+        let revision = value.to_str().ok().and_then(|tag| match tag {
+            "*" => Some(None),
+            tag => tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok().map(Some),
+        });
+        let detail = "If-Match is the ETag of the chat, such as \"7\"";
+        revision.map(Self).ok_or_else(|| Problem::bad_request("invalid-if-match", detail))
     }
 }
 

@@ -40,7 +40,13 @@ pub(super) async fn forget(
     let forgotten = store.forget(phone.into(), &around, shared.now()).await?;
     // After Redis, from which the messages would otherwise be read again.
     let chat_messages = match &shared.state.database {
-        Some(database) => database.forget(&shared.state.businesses.get(), phone.into()).await?,
+        Some(database) => {
+            let forgotten = database.forget(&shared.state.businesses.get(), phone.into()).await?;
+            for (line, message) in forgotten.outbox {
+                store.drop_chat(&line, message).await?;
+            }
+            forgotten.messages
+        }
         None => 0,
     };
     let Forgotten { campaigns, recipients, skipped, messages, events, suppressions, suppressed_numbers, dead_letters } =

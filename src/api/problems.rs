@@ -22,9 +22,10 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 59] = [
+pub(super) const KINDS: [ProblemKind; 63] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
+    kind("invalid-if-match", 400, "the header `If-Match` is not the `ETag` of a chat"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
     kind("invalid-position", 400, "the position is not one of this event feed"),
     kind("invalid-query", 400, "a query parameter is invalid or unknown"),
@@ -52,6 +53,7 @@ pub(super) const KINDS: [ProblemKind; 59] = [
     kind("campaign-empty", 409, "the campaign has no recipients"),
     kind("campaign-expired", 409, "the `expires_at` of the campaign has passed"),
     kind("campaign-state", 409, "the state of the campaign does not allow the call"),
+    kind("chat-of-another-agent", 409, "another agent is in charge of the chat"),
     kind("feed-disabled", 409, "no events are written: `feed.enabled` is false"),
     kind("no-database", 409, "the server has no database for chats: `database.url` is not set"),
     kind("recipients-forgotten", 409, "the recipients were deleted at the end of their retention"),
@@ -61,7 +63,9 @@ pub(super) const KINDS: [ProblemKind; 59] = [
     kind("unpause-refused", 409, "Meta does not lift the pause; `detail` has its reason"),
     kind("upload-conflict", 409, "the `Upload-Id` belongs to other rows"),
     kind("upload-in-progress", 409, "another connection is sending the same upload"),
+    kind("window-closed", 409, "only a template can be sent: the contact has not written within 24 hours"),
     kind("recipients-dropped", 410, "the recipients were deleted at the end of their retention"),
+    kind("chat-changed", 412, "the chat does not have the revision in `If-Match` any more"),
     kind("body-too-large", 413, "the body is longer than `http.body_bytes_max`"),
     kind("upload-expands-too-far", 413, "the body expands to more than 1,000 times its length"),
     kind("unsupported-encoding", 415, "the call does not accept this `Content-Encoding`"),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Listed, Page};
-use crate::domain::{BusinessId, LineId, Phone, UnixMs};
+use crate::domain::{BusinessId, LineId, Phone, UnixMs, chat::content::ReplyContent};
 
 /// A person who wrote to a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -46,7 +46,10 @@ pub struct ChatView {
     /// Who is in charge: `nobody` (the chat is closed), `queue` (it waits for an agent) or `agent`.
     #[schema(example = "queue")]
     pub owner: String,
-    /// Since when.
+    /// The agent in charge: the name of an API key. Null unless `owner` is `agent`.
+    #[schema(required)]
+    pub agent: Option<String>,
+    /// Since when the owner is in charge.
     pub owner_since: UnixMs,
     /// When the chat began.
     pub created_at: UnixMs,
@@ -57,6 +60,9 @@ pub struct ChatView {
     pub unread: u32,
     /// The time of the newest message.
     pub updated_at: UnixMs,
+    /// Rises with each change. `ETag` has it too, for `If-Match`.
+    #[schema(example = 7)]
+    pub revision: i64,
 }
 
 impl Listed for ChatView {
@@ -73,11 +79,19 @@ pub struct ChatMessageView {
     /// The id of the message, unique in its chat. Later messages have larger ids.
     #[schema(example = "1795984075312000")]
     pub id: String,
-    /// `inbound` (from the contact) or `activity` (what happened to the chat).
+    /// `inbound` (from the contact), `outbound` (to the contact), `note`, or `activity` (what happened to the chat).
     #[schema(example = "inbound")]
     pub kind: String,
-    /// Meta's time of a message.
+    /// Meta's time of a message from the contact, otherwise when it was written.
     pub at: UnixMs,
+    /// The state of a message to the contact, as of a recipient of a campaign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = super::schemas::recipient_state)]
+    pub state: Option<String>,
+    /// Who wrote it, if not the contact: the name of an API key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub author: Option<String>,
     /// Meta's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -85,7 +99,8 @@ pub struct ChatMessageView {
     /// What it says: docs/chats.md.
     #[schema(value_type = Object)]
     pub body: Value,
-    /// What became of it later: `edited` (its new content), `revoked`, `reaction`.
+    /// What became of it later: `edited` (its new content), `revoked`, `reaction`; of a message to the contact the times of
+    /// its states (`sent_at`, …), and `error` with Meta's `code` and `details`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object, nullable = false)]
     pub marks: Option<Value>,
@@ -97,3 +112,34 @@ impl Listed for ChatMessageView {
 
 /// A page of messages.
 pub type ChatMessagePage = Page<ChatMessageView>;
+
+/// A message to the contact of a chat.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+pub struct NewChatMessage {
+    /// An id by which the call can be repeated, 1 to 64 characters, unique in the chat.
+    #[schema(nullable = false)]
+    pub client_id: Option<String>,
+    /// The id of the message of the chat that it answers.
+    #[schema(nullable = false)]
+    pub context: Option<String>,
+    /// What it says.
+    #[serde(flatten)]
+    pub content: ReplyContent,
+}
+
+/// The end of a conversation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FinishChat {
+    /// A last text to the contact.
+    #[schema(nullable = false)]
+    pub text: Option<String>,
+}
+
+/// A note.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewNote {
+    /// The text, 1 to 4,096 characters.
+    pub text: String,
+}

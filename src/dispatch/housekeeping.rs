@@ -104,7 +104,7 @@ pub struct Housekeeping {
 impl Housekeeping {
     /// Runs until `stop`, whenever this worker has the duty.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
-        self.store.on_duty("housekeeping", &self.name, self.lease, &stop, || self.run_duty(&stop)).await;
+        self.store.on_duty("housekeeping", &self.name, self.lease, &stop, |_| self.run_duty(&stop)).await;
         Ok(())
     }
 

@@ -50,7 +50,7 @@ pub struct Indexing {
 impl Indexing {
     /// Runs until `stop`, whenever this worker has the duty.
     pub async fn run(self, stop: CancellationToken) -> std::result::Result<(), Infallible> {
-        let work = async || {
+        let work = async |_| {
             while !stop.is_cancelled() {
                 if let Some(Err(error)) = stop.run_until_cancelled(self.index()).await {
                     error.report("message ids could not be indexed: the next pass retries");

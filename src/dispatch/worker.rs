@@ -24,7 +24,11 @@ use super::{
     DispatchSettings, RunnerSignals,
     backlogs::Backlogs,
     inbound::{self, InboundMeter, InboundRates},
-    lanes::campaign::{CampaignLane, plans::SendPlans, screening::Screening},
+    lanes::{
+        both::Both,
+        campaign::{CampaignLane, plans::SendPlans, screening::Screening},
+        chat::ChatLane,
+    },
     lease::Lease,
     leases::{LeaseKeeper, LeaseRequest, LeaseResponse, LeaseStep},
     line::runner::{LineStatus, Runner, RunnerSetup},
@@ -36,6 +40,7 @@ use crate::{
     redis::{
         Store, StoreError,
         clock::Clock,
+        doorbells::{Doorbell, Doorbells},
         lines::{LeaseTarget, LineReport},
     },
     rules,
@@ -164,6 +169,7 @@ struct AcceptedCount {
 
 struct StartRunner {
     line: Line,
+    rung: Arc<Notify>,
     lease: Arc<Lease>,
     stop: CancellationToken,
     done: oneshot::Sender<()>,
@@ -193,9 +199,13 @@ impl Worker {
         let signal_task = tokio::spawn(watch.run(joined.clone()));
         let backlogs = Backlogs { store: self.store.clone(), clock: self.clock.clone(), lines: self.metrics.clone() };
         let backlog_task = tokio::spawn(backlogs.run());
+        let doorbells = Doorbells::default();
+        let doorbell_task =
+            tokio::spawn(doorbells.clone().run(self.store.clone(), Doorbell::Dispatch, self.name.clone()));
         let listed = ListedLines { lines, new_tokens: BTreeSet::new(), signalled };
-        let result = self.hold_leases(&threads, &joined, listed, stop).await;
+        let result = self.hold_leases(&threads, &joined, &doorbells, listed, stop).await;
         signal_task.abort();
+        doorbell_task.abort();
         backlog_task.abort();
         result
     }
@@ -204,6 +214,7 @@ impl Worker {
         &self,
         threads: &[mpsc::UnboundedSender<StartRunner>],
         joined: &Notify,
+        doorbells: &Doorbells,
         mut listed: ListedLines,
         stop: CancellationToken,
     ) -> Result<(), WorkerError> {
@@ -225,7 +236,7 @@ impl Worker {
                 }
                 for (id, lease) in turn.start {
                     let line = listed.lines.by_id(&id).expect("the keeper starts only configured lines");
-                    let line = self.start_runner(line, lease, &threads[running.len() % threads.len()])?;
+                    let line = self.start_runner(line, lease, doorbells, &threads[running.len() % threads.len()])?;
                     running.insert(id, line);
                 }
                 match turn.next {
@@ -362,13 +373,15 @@ impl Worker {
         &self,
         line: &Line,
         lease: Arc<Lease>,
+        doorbells: &Doorbells,
         thread: &mpsc::UnboundedSender<StartRunner>,
     ) -> Result<RunningLine, WorkerError> {
         let (done, done_rx) = oneshot::channel();
         let (stop, status) = (CancellationToken::new(), Arc::new(Mutex::new(LineStatus::default())));
         let metrics = self.metrics.begin(&line.id);
+        let (rung, line_status) = (doorbells.of(&line.id), status.clone());
         let order =
-            StartRunner { line: line.clone(), lease, stop: stop.clone(), done, status: status.clone(), metrics };
+            StartRunner { line: line.clone(), rung, lease, stop: stop.clone(), done, status: line_status, metrics };
         metrics::lease(LeaseEvent::Acquired, 1);
         thread.send(order).map_err(|_| WorkerError::RunnerDied(line.id.clone()))?;
         let reported = AcceptedCount { accepted: 0, at: Instant::now() };
@@ -464,7 +477,11 @@ impl ShardThread {
                     continue;
                 }
             };
-            let lane = CampaignLane::new(self.store.clone(), self.token_key.clone(), plans.clone(), screening.clone());
+            let (store, key) = (&self.store, &self.token_key);
+            let lane = Both(
+                ChatLane::new(store.clone(), key.clone(), order.rung),
+                CampaignLane::new(store.clone(), key.clone(), plans.clone(), screening.clone()),
+            );
             let setup = RunnerSetup {
                 store: self.store.clone(),
                 clock: self.clock.clone(),

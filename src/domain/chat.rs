@@ -1,5 +1,7 @@
 //! Contacts and chats: who a person is, and who is in charge of what the person writes.
 
+pub mod content;
+
 use super::{Person, Phone, UnixMs};
 
 /// How long after a person's last message free text may be sent.
@@ -83,6 +85,14 @@ impl Owner {
             other => other,
         }
     }
+}
+
+/// How long before the end of the window the last free text leaves: it is on its way for a while.
+const MARGIN: std::time::Duration = std::time::Duration::from_mins(1);
+
+/// Until when free text may be sent to a person who last wrote at `last_inbound_at`.
+pub fn free_text_until(last_inbound_at: UnixMs) -> UnixMs {
+    last_inbound_at.after(WINDOW - MARGIN)
 }
 
 /// When the window of a chat closes whose person last wrote at `last_inbound_at`.

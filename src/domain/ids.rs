@@ -149,6 +149,36 @@ pub struct BadEntryId;
 #[error("not a part id")]
 pub struct BadPartId;
 
+/// A message of a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChatMessageId {
+    /// The chat.
+    pub chat: i64,
+    /// Its id in the chat. Negative: a read mark or a typing indicator, which is no message.
+    pub message: i64,
+}
+
+impl fmt::Display for ChatMessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.chat, self.message)
+    }
+}
+
+/// The text is not the id of a message of a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the id of a message of a chat is CHAT.MESSAGE")]
+pub struct BadChatMessageId;
+
+impl FromStr for ChatMessageId {
+    type Err = BadChatMessageId;
+
+    fn from_str(text: &str) -> Result<Self, BadChatMessageId> {
+        let (chat, message) = text.split_once('.').ok_or(BadChatMessageId)?;
+        let number = |text: &str| text.parse().map_err(|_| BadChatMessageId);
+        Ok(Self { chat: number(chat)?, message: number(message)? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

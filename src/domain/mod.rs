@@ -41,7 +41,7 @@ pub use fact::{Applied, ClaimedRow, Fact, Fingerprint, News, Settled};
 pub use failure::{FailureReason, MetaCode};
 pub use frequency_cap::FrequencyCap;
 pub use hold::{ErrorOrigin, Hold, HoldScope, Lifter};
-pub use ids::{BusinessId, CampaignId, EntryId, LineId, PartId, SubscriberId, WabaId, Wamid};
+pub use ids::{BusinessId, CampaignId, ChatMessageId, EntryId, LineId, PartId, SubscriberId, WabaId, Wamid};
 pub use inbound::Inbound;
 pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line, LineAllowance, RateSource};
 pub use lines::Lines;

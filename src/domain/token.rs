@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use siphasher::sip::SipHasher24;
 
-use super::{CampaignId, ClaimedRow, Live, PartId};
+use super::{CampaignId, ChatMessageId, ClaimedRow, Live, PartId};
 
 /// The key of the checksum, shared by all workers of an installation.
 #[derive(Clone, Copy)]
@@ -37,6 +37,9 @@ pub type SharedTokenKey = Live<TokenKey>;
 /// The prefix of the tokens of campaigns.
 const CAMPAIGN: &str = "p1";
 
+/// The prefix of the tokens of chats.
+const CHAT: &str = "c1";
+
 /// What a message carries through Meta: its lane, and its place in it. The first field of the text names the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Token {
@@ -47,16 +50,25 @@ pub enum Token {
         /// The recipient's row in the part, and the number of the send: at least 1.
         claimed: ClaimedRow,
     },
+    /// One send of a message of a chat.
+    Chat {
+        /// The message.
+        id: ChatMessageId,
+        /// The number of the send: at least 1.
+        send: u32,
+    },
 }
 
 impl Token {
-    /// Appends the token as text, at most 64 characters. For campaigns: `p1.<campaign>.<part>.<row>.<send>.<check>`.
+    /// Appends the token as text, at most 96 characters. For campaigns: `p1.<campaign>.<part>.<row>.<send>.<check>`; for
+    /// chats: `c1.<chat>.<message>.<send>.<check>`.
     pub fn write(&self, key: &TokenKey, out: &mut String) {
         let start = out.len();
         let _ = match self {
             Token::Campaign { part, claimed: ClaimedRow { row, send } } => {
                 write!(out, "{CAMPAIGN}.{part}.{row}.{send}")
             }
+            Token::Chat { id, send } => write!(out, "{CHAT}.{id}.{send}"),
         };
         let check = key.check(&out.as_bytes()[start..]);
         let _ = write!(out, ".{check:016x}");
@@ -64,7 +76,7 @@ impl Token {
 
     /// Whether `text` has the prefix of a token. The checksum is not checked.
     pub fn has_prefix(text: &str) -> bool {
-        text.split_once('.').is_some_and(|(prefix, _)| prefix == CAMPAIGN)
+        text.split_once('.').is_some_and(|(prefix, _)| prefix == CAMPAIGN || prefix == CHAT)
     }
 
     /// Parses a token; `None` if `text` is not a token or its checksum is wrong.
@@ -82,6 +94,11 @@ impl Token {
                 let part = PartId { campaign, number: fields.next()?.parse().ok()? };
                 let claimed = ClaimedRow { row: fields.next()?.parse().ok()?, send: fields.next()?.parse().ok()? };
                 (claimed.send > 0).then_some(Token::Campaign { part, claimed })?
+            }
+            CHAT => {
+                let id = ChatMessageId { chat: fields.next()?.parse().ok()?, message: fields.next()?.parse().ok()? };
+                let send = fields.next()?.parse().ok()?;
+                (send > 0).then_some(Token::Chat { id, send })?
             }
             _ => return None,
         };
@@ -105,6 +122,12 @@ mod tests {
         token().write(&key, &mut text);
         assert!(text.len() <= 64, "{text}");
         assert_eq!(Token::read(&key, &text), Some(token()));
+        let id = ChatMessageId { chat: i64::MAX, message: 1_796_000_000_000_000 };
+        let chat = Token::Chat { id, send: 3 };
+        text.clear();
+        chat.write(&key, &mut text);
+        assert!(text.starts_with("c1.") && text.len() <= 96, "{text}");
+        assert_eq!(Token::read(&key, &text), Some(chat));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What people write becomes contacts and chats in PostgreSQL.
+//! What people write becomes contacts and chats in PostgreSQL, and what is written to them goes out from there.
 //!
 //! Each line has one reader at a time, by a lease, so the messages of a line keep their order. A reader stores a batch
 //! in one transaction and then moves on in the stream of the line.
@@ -9,20 +9,26 @@
 //! delivers them again.
 
 mod message;
+mod outbound;
 mod reader;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::reader::Reader;
+use self::{outbound::Outbound, reader::Reader};
 use crate::{
     domain::{LineId, Lines, Live},
     postgres::{Database, DatabaseError},
-    redis::{Store, clock::Clock, duty::backoff},
+    redis::{
+        Store,
+        clock::Clock,
+        doorbells::{Doorbell, Doorbells, reading},
+        duty::backoff,
+    },
 };
 
 /// How often the list of lines is read, and the partitions are created.
@@ -56,9 +62,11 @@ impl Engage {
         }
         let mut readers: HashMap<LineId, CancellationToken> = HashMap::new();
         let mut running: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
+        let doorbells = Doorbells::default();
+        running.push(Box::pin(self.answer_doorbells(doorbells.clone(), &stop)));
         let mut partitions_at = tokio::time::Instant::now() + PARTITIONS_EVERY;
         while !stop.is_cancelled() {
-            self.follow_lines(&mut readers, &mut running, &stop);
+            self.follow_lines(&mut readers, &mut running, &doorbells, &stop);
             if partitions_at.elapsed() > Duration::ZERO {
                 partitions_at += PARTITIONS_EVERY;
                 if let Err(error) = self.database.create_partitions(self.clock.now()).await {
@@ -99,6 +107,7 @@ impl Engage {
         &'a self,
         readers: &mut HashMap<LineId, CancellationToken>,
         running: &mut FuturesUnordered<BoxFuture<'a, ()>>,
+        doorbells: &Doorbells,
         stop: &CancellationToken,
     ) {
         let lines = self.lines.get();
@@ -111,21 +120,34 @@ impl Engage {
         });
         for line in lines.ids() {
             readers.entry(line.clone()).or_insert_with(|| {
-                let stop = stop.child_token();
-                running.push(Box::pin(self.read_line(line, stop.clone())));
+                let (stop, rung) = (stop.child_token(), doorbells.of(&line));
+                running.push(Box::pin(self.read_line(line, rung, stop.clone())));
                 stop
             });
         }
     }
 
+    /// Rings at the lines that have something new in the outbox, until `stop`.
+    async fn answer_doorbells(&self, doorbells: Doorbells, stop: &CancellationToken) {
+        let ring = doorbells.run(self.store.clone(), Doorbell::Engage, self.worker.clone());
+        stop.run_until_cancelled(ring).await;
+    }
+
     /// Reads a line whenever this process has its lease, until `stop`.
-    async fn read_line(&self, line: LineId, stop: CancellationToken) {
-        let duty = format!("engage:{line}");
-        let work = || async {
+    async fn read_line(&self, line: LineId, rung: Arc<Notify>, stop: CancellationToken) {
+        let work = async |epoch| {
             let reader = Reader { line: &line, store: &self.store, database: &self.database, lines: &self.lines };
-            reader.run(&self.clock, &stop).await;
+            let outbound = Outbound {
+                line: &line,
+                store: &self.store,
+                database: &self.database,
+                clock: &self.clock,
+                epoch,
+                rung: rung.clone(),
+            };
+            tokio::join!(reader.run(&self.clock, &stop), outbound.run(&stop));
         };
-        self.store.on_duty(&duty, &self.worker, self.lease, &stop, work).await;
+        self.store.on_duty(&reading(&line), &self.worker, self.lease, &stop, work).await;
     }
 }
 
@@ -139,17 +161,17 @@ impl Outage {
     fn began(&mut self, line: &LineId, what: &str, cause: &dyn std::fmt::Display, is_transient: bool) -> Duration {
         self.failures += 1;
         match (self.failures, is_transient) {
-            (1, true) => warn!(line.id = %line, error = %cause, "{what}: messages from people wait in Redis"),
-            (1, false) => error!(line.id = %line, error = %cause, "{what}: messages from people wait in Redis"),
+            (1, true) => warn!(line.id = %line, error = %cause, "{what}"),
+            (1, false) => error!(line.id = %line, error = %cause, "{what}"),
             _ => {}
         }
         backoff(self.failures)
     }
 
-    fn ended(&mut self, line: &LineId) {
+    fn ended(&mut self, line: &LineId, what: &str) {
         if self.failures > 0 {
             self.failures = 0;
-            info!(line.id = %line, "messages from people are stored again");
+            info!(line.id = %line, "{what}");
         }
     }
 }

@@ -59,13 +59,13 @@ impl Reader<'_> {
         let stored = match self.database.store_inbound(self.line, business, &messages, clock.now()).await {
             Ok(stored) => stored,
             Err(error) => {
-                let what = "messages cannot be stored in PostgreSQL";
+                let what = "messages cannot be stored in PostgreSQL: messages from people wait in Redis";
                 return Step::Failed(outage.began(self.line, what, &error, error.is_transient()));
             }
         };
         metrics::chat_messages(ChatResult::Stored, stored.messages);
         metrics::chat_messages(ChatResult::Repeated, n - stored.messages);
-        outage.ended(self.line);
+        outage.ended(self.line, "messages from people are stored again");
         if let Err(error) = self.store.set_inbound_read(InboundReader::Engage, self.line, last).await {
             error.report("the position of the chats in a line cannot be stored: its messages are read again");
             return Step::Failed(backoff(1));

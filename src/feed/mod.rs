@@ -81,7 +81,7 @@ impl Feed {
 
     async fn run_partition(&self, partition: u16, limits: FeedLimits, stop: &CancellationToken) {
         let duty = format!("feed:{partition}");
-        let work = || async {
+        let work = |_| async {
             let campaigns = Campaigns::new(self.lines.clone(), self.retention, limits.retention);
             let mut relay = Relay::new(partition, campaigns);
             // Events without a campaign are in the first stream, and its relay writes them.

@@ -39,6 +39,21 @@ pub fn read(http_status: u16, body: &[u8]) -> Outcome {
     }
 }
 
+/// As [`read`], for a read mark or a typing indicator, which Meta accepts without a message id.
+pub fn read_of_mark(http_status: u16, body: &[u8]) -> Outcome {
+    let is_done = serde_json::from_slice(body).is_ok_and(|Done { success }| success);
+    match (200..300).contains(&http_status) && is_done {
+        true => Outcome::Accepted { wamid: Wamid::from(""), held: false },
+        false => read(http_status, body),
+    }
+}
+
+/// Meta's answer to a mark.
+#[derive(Deserialize)]
+struct Done {
+    success: bool,
+}
+
 /// Meta's error object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MetaError {
@@ -141,6 +156,15 @@ mod tests {
 
     use super::*;
     use crate::domain::ErrorScope;
+
+    #[test]
+    fn only_a_mark_is_accepted_without_a_message_id() {
+        let body = br#"{"success":true}"#;
+        let accepted = Outcome::Accepted { wamid: Wamid::from(""), held: false };
+        assert_eq!(read_of_mark(200, body), accepted);
+        let in_doubt = |outcome| matches!(outcome, Outcome::InDoubt(_));
+        assert!(in_doubt(read(200, body)) && in_doubt(read_of_mark(200, br#"{"success":false}"#)));
+    }
 
     macro_rules! fixture {
         ($name:literal) => {

@@ -238,6 +238,8 @@ pub enum Edge {
     Messages,
     /// `/marketing_messages`, the Marketing Messages API.
     MarketingMessages,
+    /// `/messages`, for read marks and typing indicators, which are answered without a message id.
+    Marks,
 }
 
 /// A message, ready to be sent.
@@ -299,8 +301,9 @@ impl LineSender {
         OpenPermit(connection): OpenPermit,
         message: SendRequest,
     ) -> impl Future<Output = Option<Outcome>> + use<> {
+        let edge = message.edge;
         let response = connection.execute(self.request(message));
-        exchange(connection, response, self.timeout, tokio::time::sleep(self.timeout))
+        exchange(connection, edge, response, self.timeout, tokio::time::sleep(self.timeout))
     }
 
     /// Makes the connection for an attempt with `message`. `Err` is the outcome if there is no connection.
@@ -315,8 +318,9 @@ impl LineSender {
             leave.cancelled().await;
             tokio::time::sleep(timeout).await;
         };
+        let edge = message.edge;
         let response = connection.execute(self.request(message));
-        let mut exchange: Exchange = Box::pin(exchange(connection, response, timeout, deadline));
+        let mut exchange: Exchange = Box::pin(exchange(connection, edge, response, timeout, deadline));
         tokio::select! {
             biased;
             () = gate_wait.connected.cancelled() => Ok(Departure { exchange, leave: gate_wait.leave }),
@@ -326,7 +330,7 @@ impl LineSender {
 
     fn request(&self, SendRequest { edge, body }: SendRequest) -> Request {
         let url = match edge {
-            Edge::Messages => &self.messages,
+            Edge::Messages | Edge::Marks => &self.messages,
             Edge::MarketingMessages => &self.marketing_messages,
         };
         let mut request = Request::new(Method::POST, url.clone());
@@ -353,6 +357,7 @@ fn or_unreachable(ended: Option<Outcome>) -> Outcome {
 /// Waits for `response`, which arrives over `connection`, and reads its body. Gives up when `deadline` completes.
 async fn exchange(
     connection: StreamPermit,
+    edge: Edge,
     response: impl Future<Output = reqwest::Result<Response>>,
     timeout: Duration,
     deadline: impl Future<Output = ()>,
@@ -378,6 +383,7 @@ async fn exchange(
         connection.answered();
         let http_status = response.status().as_u16();
         match whole_body(response, ANSWER_BYTES_MAX).await {
+            Ok(body) if edge == Edge::Marks => Some(answer::read_of_mark(http_status, &body)),
             Ok(body) => Some(answer::read(http_status, &body)),
             Err(reason) => unanswered(format!("HTTP {http_status}, then {reason}")),
         }

@@ -5,6 +5,7 @@ pub mod body;
 pub mod client;
 mod connections;
 pub mod management;
+pub mod reply;
 
 pub use client::{
     BadGraphConfig, BadToken, Departure, Edge, GraphClient, GraphClientConfig, LineSender, Permit, SendRequest,

@@ -72,7 +72,7 @@ pub async fn read_jobs(
     stop: CancellationToken,
     lease: Duration,
 ) -> Result<(), Infallible> {
-    let read = || async {
+    let read = |_| async {
         let templates_until = Instant::now() + TEMPLATES_WAIT;
         Reader { intake: &intake, templates_until }.read(&stop).await;
     };

@@ -24,6 +24,10 @@ const KNOWN_FOR_US: i64 = 40 * 24 * 3600 * 1_000_000;
 pub enum MessageKind {
     /// From the contact.
     Inbound = 1,
+    /// To the contact.
+    Outbound = 2,
+    /// A note of an agent, which the contact does not see.
+    Note = 3,
     /// What happened to the chat.
     Activity = 4,
 }
@@ -33,13 +37,16 @@ impl MessageKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+            Self::Note => "note",
             Self::Activity => "activity",
         }
     }
 
     /// The kind with this number.
     pub(super) fn of(code: i16) -> Self {
-        if code == Self::Inbound as i16 { Self::Inbound } else { Self::Activity }
+        let kinds = [Self::Inbound, Self::Outbound, Self::Note];
+        kinds.into_iter().find(|kind| *kind as i16 == code).unwrap_or(Self::Activity)
     }
 }
 
@@ -163,11 +170,11 @@ async fn unknown<'a>(
     Ok(messages.iter().filter(|message| known.insert(message.wamid.clone())).collect())
 }
 
-fn micros(at: UnixMs) -> i64 {
+pub(super) fn micros(at: UnixMs) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX / 1_000).saturating_mul(1_000)
 }
 
-fn millis(at: UnixMs) -> i64 {
+pub(super) fn millis(at: UnixMs) -> i64 {
     at.0.try_into().unwrap_or(i64::MAX)
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Every change is one transaction. Nothing that sends campaigns or receives webhooks waits for it.
 
+pub mod chats;
 pub mod forgetting;
 pub mod inbound;
+pub mod outbox;
 pub mod partitions;
 pub mod read;
 pub mod spawn;

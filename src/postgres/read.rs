@@ -3,7 +3,7 @@
 use sqlx::types::Json;
 
 use super::{Database, DatabaseError, Result, inbound::MessageKind};
-use crate::domain::{BusinessId, LineId, Person, Phone, UnixMs, chat::Owner};
+use crate::domain::{BusinessId, LineId, Person, Phone, State, UnixMs, chat::Owner};
 
 /// A contact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Chat {
     pub contact: Contact,
     /// Who is in charge.
     pub owner: Owner,
+    /// The agent in charge.
+    pub agent: Option<String>,
     /// Since when.
     pub owner_since: UnixMs,
     /// When it was created.
@@ -45,6 +47,8 @@ pub struct Chat {
     pub last_message: i64,
     /// Messages of the person that no agent has read.
     pub unread: u32,
+    /// Rises with each change.
+    pub revision: i64,
 }
 
 /// A message of a chat.
@@ -56,6 +60,10 @@ pub struct ChatMessage {
     pub kind: MessageKind,
     /// Meta's time of a message, otherwise the time of storage.
     pub at: UnixMs,
+    /// The state of a message to the contact.
+    pub state: Option<State>,
+    /// Who wrote it, if not the contact.
+    pub author: Option<String>,
     /// Meta's id.
     pub wamid: Option<String>,
     /// What it says.
@@ -71,6 +79,8 @@ pub struct ChatFilter {
     pub businesses: Option<Vec<String>>,
     /// With one of these owners.
     pub owners: Vec<Owner>,
+    /// Of this agent.
+    pub agent: Option<String>,
     /// On this line.
     pub line: Option<LineId>,
     /// Only this one.
@@ -85,13 +95,13 @@ impl Database {
         let owners: Vec<i16> = filter.owners.iter().map(|owner| owner.code()).collect();
         let (message, id) = filter.before.unwrap_or((i64::MAX, i64::MAX));
         let rows = sqlx::query!(
-            "select chats.id, chats.business, chats.line, chats.contact, chats.owner, chats.owner_since_at,
+            "select chats.id, chats.business, chats.line, chats.contact, chats.owner, chats.agent, chats.revision, chats.owner_since_at,
                 chats.created_at, chats.last_inbound_at, chats.last_message, chats.unread, contacts.number,
                 contacts.user_id, contacts.name, contacts.username, contacts.created_at as contact_created_at
              from chats join contacts on contacts.id = chats.contact
              where ($1::text[] is null or chats.business = any($1)) and chats.owner = any($2)
                 and ($3::text is null or chats.line = $3) and ($4::bigint is null or chats.id = $4)
-                and (chats.last_message, chats.id) < ($5, $6)
+                and (chats.last_message, chats.id) < ($5, $6) and ($8::text is null or chats.agent = $8)
              order by chats.last_message desc, chats.id desc limit $7",
             filter.businesses.as_deref(),
             &owners,
@@ -99,7 +109,8 @@ impl Database {
             filter.id,
             message,
             id,
-            i64::try_from(limit).unwrap_or(i64::MAX)
+            i64::try_from(limit).unwrap_or(i64::MAX),
+            filter.agent
         )
         .fetch_all(&self.pool)
         .await
@@ -119,11 +130,13 @@ impl Database {
                 line: row.line.as_str().into(),
                 contact,
                 owner: Owner::of(row.owner).unwrap_or(Owner::Queue),
+                agent: row.agent,
                 owner_since: time(row.owner_since_at),
                 created_at: time(row.created_at),
                 last_inbound_at: row.last_inbound_at.map(time),
                 last_message: row.last_message,
                 unread: row.unread.unsigned_abs(),
+                revision: row.revision,
             }
         });
         Ok(chats.collect())
@@ -132,7 +145,7 @@ impl Database {
     /// At most `limit` messages of a chat before the message `before`, the newest first.
     pub async fn messages(&self, chat: i64, before: Option<i64>, limit: usize) -> Result<Vec<ChatMessage>> {
         let rows = sqlx::query!(
-            r#"select id, at, kind, wamid, body as "body!: Json<serde_json::Value>",
+            r#"select id, at, kind, state, author, wamid, body as "body!: Json<serde_json::Value>",
                 marks as "marks: Json<serde_json::Value>"
              from messages where chat = $1 and id < $2 order by id desc limit $3"#,
             chat,
@@ -146,6 +159,8 @@ impl Database {
             id: row.id,
             kind: MessageKind::of(row.kind),
             at: time(row.at),
+            state: u8::try_from(row.state).ok().and_then(State::of),
+            author: row.author,
             // Ids that are not Meta's stand for a missing one.
             wamid: row.wamid.filter(|wamid| wamid.starts_with("wamid.")),
             body: row.body.0,

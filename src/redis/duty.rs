@@ -33,7 +33,7 @@ enum Loss {
 }
 
 impl Store {
-    /// Runs `work` whenever this worker has the lease on `duty`, until `stop` is cancelled. `work` has to return soon
+    /// Runs `work` whenever this worker has the lease on `duty`, with its epoch, until `stop` is cancelled. `work` has to return soon
     /// after `stop`. If the lease can't be renewed in time, its future is dropped, at any await point.
     pub async fn on_duty<F: Future<Output = ()>>(
         &self,
@@ -41,7 +41,7 @@ impl Store {
         worker: &str,
         lease: Duration,
         stop: &CancellationToken,
-        work: impl Fn() -> F,
+        work: impl Fn(u64) -> F,
     ) {
         let target = LeaseTarget::Duty(duty.to_owned());
         let mut failures = 0;
@@ -61,7 +61,7 @@ impl Store {
                                 Loss::Outage => info!(duty, "duty lost while redis was away"),
                                 Loss::Lease => warn!(duty, "duty lost"),
                             },
-                            () = work() => self.release_duty(duty, worker, *epoch).await,
+                            () = work(*epoch) => self.release_duty(duty, worker, *epoch).await,
                         }
                     }
                     lease / 4

@@ -193,6 +193,21 @@ keys! {
     seen_inbound(line: &LineId) => "{{l:{line}}}:seen";
     /// HASH: the previous generation of these fingerprints. Expires.
     seen_inbound_before(line: &LineId) => "{{l:{line}}}:seen:before";
+    /// HASH: `reader`, the epoch of the process that puts messages of chats; `owner`, the epoch of the line's lease by
+    /// which they were claimed last, and the number of that `claim`.
+    chat_fences(line: &LineId) => "{{l:{line}}}:chat:fences";
+    /// HASH: message of a chat → state, number of its last send, attempts, and the claim of that send.
+    chat_states(line: &LineId) => "{{l:{line}}}:chat:states";
+    /// HASH: message of a chat that is not finished → its request, JSON.
+    chat_requests(line: &LineId) => "{{l:{line}}}:chat:requests";
+    /// ZSET of messages of chats that wait to be sent, score = due time in ms.
+    chat_queue(line: &LineId) => "{{l:{line}}}:chat:queue";
+    /// ZSET of messages of chats that are in flight or in doubt, score = deadline in ms.
+    chat_sends(line: &LineId) => "{{l:{line}}}:chat:sends";
+    /// STREAM of what became of messages of chats, for the reader of the line.
+    chat_results(line: &LineId) => "{{l:{line}}}:chat:results";
+    /// LIST of lines that have something new for a worker in one of its roles. Expires.
+    doorbell(role: &str, worker: &str) => "doorbell:{role}:{worker}";
     /// HASH of the segments of the line's index of message ids: opening time of the segment → layout:ids:parts.
     /// Expires.
     segments(line: &LineId) => "{{l:{line}}}:ids";

@@ -6,12 +6,14 @@
 
 pub mod allowances;
 pub mod campaigns;
+pub mod chats;
 pub mod chunk;
 pub mod clock;
 pub mod data_version;
 pub mod dead_letters;
 pub mod deletion;
 pub mod deployment;
+pub mod doorbells;
 pub mod durability;
 pub mod duty;
 pub mod feed;

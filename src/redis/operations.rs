@@ -31,6 +31,8 @@ pub(super) fn group(operation: &str) -> RedisOperation {
             _,
         )
         | (_, "events" | "changed" | "outbox" | "told" | "subscriber") => RedisOperation::Feed,
+        ("chat_put" | "chat_claim" | "chat_settle" | "chat_status" | "chat_ack", _)
+        | (_, "chat_results" | "doorbell") => RedisOperation::Chats,
         ("fence", _) => RedisOperation::Durability,
         _ if is_read(command) => RedisOperation::Read,
         _ => RedisOperation::Write,

@@ -24,17 +24,20 @@ impl Script {
 }
 
 macro_rules! scripts {
-    (plain { $($plain:ident $plain_file:literal,)* } of_a_part { $($part:ident $part_file:literal,)* }) => {
+    (plain { $($plain:ident $plain_file:literal,)* } of_a_chat { $($chat:ident $chat_file:literal,)* } of_a_part { $($part:ident $part_file:literal,)* }) => {
         $(#[doc = concat!("`scripts/", $plain_file, ".lua`")]
         pub static $plain: LazyLock<Script> =
             LazyLock::new(|| Script::new($plain_file, include_str!(concat!("scripts/", $plain_file, ".lua")).to_owned()));)*
+        $(#[doc = concat!("`scripts/", $chat_file, ".lua`")]
+        pub static $chat: LazyLock<Script> =
+            LazyLock::new(|| Script::new($chat_file, insert_codes(include_str!(concat!("scripts/", $chat_file, ".lua")))));)*
         $(#[doc = concat!("`scripts/", $part_file, ".lua`")]
         pub static $part: LazyLock<Script> =
             LazyLock::new(|| Script::new($part_file, with_states(include_str!(concat!("scripts/", $part_file, ".lua")))));)*
 
         /// All scripts.
         pub fn all() -> impl Iterator<Item = &'static Script> {
-            [$(&*$plain,)* $(&*$part,)*].into_iter()
+            [$(&*$plain,)* $(&*$chat,)* $(&*$part,)*].into_iter()
         }
     };
 }
@@ -54,6 +57,9 @@ scripts! {
     APPEND_EVENTS "append_events", NEWEST_EVENT "newest_event", MARK_CHANGED "mark_changed", READ_CHANGES "read_changes",
     READ_INBOUND "read_inbound", SKIP_INBOUND "skip_inbound", TOLD "told",
     BEGIN_DELIVERY "begin_delivery", CHANGE_SUBSCRIBER "change_subscriber",
+    }
+    of_a_chat {
+    CHAT_PUT "chat_put", CHAT_CLAIM "chat_claim", CHAT_SETTLE "chat_settle", CHAT_STATUS "chat_status", CHAT_ACK "chat_ack",
     }
     of_a_part {
     ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",
@@ -94,8 +100,12 @@ fn with_states(script: &str) -> String {
          local OPEN, IS_OPEN = {{ {open} }}, {{ {is_open} }}\nlocal IN_FLIGHT = '[{in_flight}]'\n"
     );
     let text = head + include_str!("scripts/prelude.lua") + script;
-    let text = text.replace("BLOCK_ROWS", &BLOCK_ROWS.to_string());
-    State::ALL
-        .into_iter()
-        .fold(text, |text, state| text.replace(&format!("STATE.{}", counter(state)), &state.code().to_string()))
+    insert_codes(&text.replace("BLOCK_ROWS", &BLOCK_ROWS.to_string()))
+}
+
+/// Replaces `STATE.name` by the state's code.
+fn insert_codes(text: &str) -> String {
+    State::ALL.into_iter().fold(text.to_owned(), |text, state| {
+        text.replace(&format!("STATE.{}", counter(state)), &state.code().to_string())
+    })
 }

@@ -54,19 +54,30 @@ pub fn in_force(operator: Option<f64>, configured: Option<f64>, allowance: LineA
     LineRate { per_second, source }
 }
 
-/// What campaigns may send on a line with this `rate` in force, in messages per second.
+/// What the lanes of a line may send, in messages per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LaneRates {
+    /// Campaigns.
+    pub campaigns: f64,
+    /// All lanes together: at least as much as the campaigns.
+    pub whole: f64,
+}
+
+/// What the lanes may send on a line with this `rate` in force.
 ///
 /// `headroom`: the share of the rate that campaigns leave free, 0 to 0.9. `inbound`: the recent rate of messages from
 /// people, which count against what Meta allows. If inbound messages exceed the headroom and Meta's allowance above the
 /// rate, the excess is taken from the campaigns. At least a tenth of their rate is left.
-pub fn for_campaigns(rate: f64, allowance: LineAllowance, headroom: f64, inbound: f64) -> f64 {
+pub fn for_lanes(rate: f64, allowance: LineAllowance, headroom: f64, inbound: f64) -> LaneRates {
     let most = rate * (1.0 - headroom);
     // If the configured rate is above the allowance, the operator is assumed to know better.
     let total = match allowance {
         LineAllowance::Known(allowed) => allowed.max(rate),
         LineAllowance::Unknown | LineAllowance::Unasked => rate,
     };
-    most.min(total - inbound_room(total, inbound)).max(most * FLOOR)
+    let outbound = total - inbound_room(total, inbound);
+    let campaigns = most.min(outbound).max(most * FLOOR);
+    LaneRates { campaigns, whole: rate.min(outbound).max(campaigns) }
 }
 
 /// The room for inbound messages: their mean rate and two standard deviations, because they arrive at random, rounded
@@ -108,7 +119,7 @@ mod tests {
 
     #[test]
     fn inbound_messages_take_what_neither_headroom_nor_allowance_has_room_for() {
-        let of = |rate, allowance, inbound| for_campaigns(rate, allowance, 0.1, inbound).round();
+        let of = |rate, allowance, inbound| for_lanes(rate, allowance, 0.1, inbound).campaigns.round();
         let standard = LineAllowance::Known(80.0);
         assert_eq!([0.0, 1.0, 3.0].map(|inbound| of(80.0, standard, inbound)), [72.0; 3], "the headroom is enough");
         assert_eq!(of(80.0, standard, 20.0), 50.0, "20 and two standard deviations, rounded up to a step");
@@ -139,15 +150,16 @@ mod tests {
         ) {
             let rate = in_force(operator, configured, allowance).per_second;
             let most = rate * (1.0 - headroom);
-            let campaigns = for_campaigns(rate, allowance, headroom, inbound);
+            let LaneRates { campaigns, whole } = for_lanes(rate, allowance, headroom, inbound);
+            prop_assert!(campaigns <= whole && whole <= rate);
             prop_assert!(campaigns <= most && campaigns >= most * FLOOR);
             let total = match allowance {
                 LineAllowance::Known(allowed) if operator.or(configured).is_none_or(|rate| rate <= allowed) => allowed,
                 _ => rate,
             };
-            prop_assert!(campaigns + inbound <= total + 1e-6 || campaigns == most * FLOOR);
-            prop_assert_eq!(for_campaigns(rate, allowance, headroom, 0.0), most);
-            prop_assert!(for_campaigns(rate, allowance, headroom, inbound + more) <= campaigns);
+            prop_assert!(whole + inbound <= total + 1e-6 || campaigns == most * FLOOR);
+            prop_assert_eq!(for_lanes(rate, allowance, headroom, 0.0), LaneRates { campaigns: most, whole: rate });
+            prop_assert!(for_lanes(rate, allowance, headroom, inbound + more).campaigns <= campaigns);
         }
     }
 }

@@ -84,7 +84,7 @@ impl Delivery {
     /// Delivers until `stop`, whenever this worker has the duty.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
         let duty = format!("subscriber:{}", self.subscriber.id);
-        self.store.on_duty(&duty, &self.worker, self.settings.lease, &stop, || self.run_duty(&stop)).await;
+        self.store.on_duty(&duty, &self.worker, self.settings.lease, &stop, |_| self.run_duty(&stop)).await;
         Ok(())
     }
 

@@ -60,13 +60,16 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail contains the remedy, or which no command can cause.
-    const WITHOUT: [&str; 23] = [
+    const WITHOUT: [&str; 27] = [
         "body-too-large",
         "business-not-found",
+        "chat-changed",
         "chat-not-found",
+        "chat-of-another-agent",
         "contact-not-found",
         "hold-not-found",
         "invalid",
+        "invalid-if-match",
         "invalid-phone",
         "invalid-query",
         "invalid-rate",
@@ -84,6 +87,7 @@ mod tests {
         "unsupported-encoding",
         "unsupported-media-type",
         "upload-unreadable",
+        "window-closed",
     ];
 
     #[test]

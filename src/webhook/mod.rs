@@ -118,6 +118,11 @@ impl Unavailable {
         Self("the search for the message with a tapped button has not finished".into())
     }
 
+    /// The reader of a line has left too many statuses of chats.
+    fn chats_are_full(line: &LineId) -> Self {
+        Self(format!("too many statuses of chats wait on line {line}: no process has stored them in PostgreSQL").into())
+    }
+
     /// A reader of inbound messages has left the stream of `line` full.
     fn full(line: &LineId) -> Self {
         Self(

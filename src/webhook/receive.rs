@@ -40,11 +40,14 @@ use super::{
 };
 use crate::{
     domain::{
-        CallingCode, Campaign, CampaignId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint, Inbound,
-        Language, LineId, Lines, Live, News, OnWithheld, PartId, Phone, SharedTokenKey, SuppressionScope,
-        SuppressionSource, Token, TokenKey, UnixMs, WabaId, Wamid, campaign::OptOutButton, inbound::Content, policy,
+        CallingCode, Campaign, CampaignId, ChatMessageId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint,
+        Inbound, Language, LineId, Lines, Live, News, OnWithheld, PartId, Phone, SharedTokenKey, State,
+        SuppressionScope, SuppressionSource, Token, TokenKey, UnixMs, WabaId, Wamid, campaign::OptOutButton,
+        inbound::Content, policy,
     },
-    redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
+    redis::{
+        Store, StoreError, chats::ChatStatus, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked,
+    },
     rules::stop_words::StopWords,
     telemetry::{
         clock,
@@ -55,6 +58,9 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 /// Capacity of the campaign cache: far more campaigns than send at a time.
 const CAMPAIGNS_MAX: usize = 10_000;
+/// Maximum number of statuses of chats that wait on a line for its reader. Then Meta has to deliver webhooks with more of
+/// them again.
+const CHAT_RESULTS_MAX: u64 = 100_000;
 /// Limit on lookups per second of ids that are unlikely to be ours. Meta promises our token on every status but
 /// `failed`, so other statuses without it mostly belong to another app on the same line, and come as often as that app
 /// sends.
@@ -248,17 +254,24 @@ impl Receiver {
             Self::note_person(&listed, item, &messages, (&mut wishes, &mut withheld), &key);
         }
         let (mut facts, mut without_token) = (Vec::with_capacity(news.len()), Vec::new());
+        let mut chats: HashMap<LineId, Vec<ChatStatus>> = HashMap::new();
         for item in news {
             match item.token {
-                Some(token) if self.sends_on(token, &item.line).await? => {
+                Some(Token::Campaign { part, claimed }) if self.sends_on(part, &item.line).await? => {
                     counts.used[item.change] = true;
-                    let located = item.by_token(token);
+                    let located = item.fact(part, claimed);
                     facts.push((item, located));
+                }
+                Some(Token::Chat { id, send }) if item.news != News::Replied => {
+                    counts.used[item.change] = true;
+                    counts.tally.add(item.news, StatusResult::Applied);
+                    chats.entry(item.line.clone()).or_default().push(item.of_chat(id, send));
                 }
                 Some(_) => counts.tally.add(item.news, StatusResult::Unknown),
                 None => without_token.push(item),
             }
         }
+        self.store_chat_statuses(chats).await?;
         let unmatched = self.look_up(without_token, now, &mut facts, counts).await?;
         self.match_last_campaigns(unmatched, now, &mut facts).await.map_err(|cause| Unavailable::because(&cause))?;
         for (item, located) in facts.iter_mut().filter(|(item, _)| item.misses_number()) {
@@ -381,9 +394,19 @@ impl Receiver {
         self.faults.judge(FailedMessage { origin, template, was_held, on_withheld }, located, now).await
     }
 
-    /// Whether the campaign of a token sends on `line`.
-    async fn sends_on(&self, token: Token, line: &LineId) -> Result<bool, Unavailable> {
-        let Token::Campaign { part, .. } = token;
+    /// Stores what Meta reports about messages of chats, for the readers of their lines.
+    async fn store_chat_statuses(&self, by_line: HashMap<LineId, Vec<ChatStatus>>) -> Result<(), Unavailable> {
+        for (line, statuses) in by_line {
+            let stored = self.store.note_chat_statuses(&line, &statuses, CHAT_RESULTS_MAX).await;
+            if !stored.map_err(|cause| Unavailable::because(&cause))? {
+                return Err(Unavailable::chats_are_full(&line));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the campaign of a part sends on `line`.
+    async fn sends_on(&self, part: PartId, line: &LineId) -> Result<bool, Unavailable> {
         let campaign = self.campaign_info(part.campaign).await.map_err(|cause| Unavailable::because(&cause))?;
         Ok(campaign.lines.contains(line))
     }
@@ -631,9 +654,23 @@ impl ReceivedNews<'_> {
         }
     }
 
-    fn by_token(&self, token: Token) -> LocatedFact {
-        let Token::Campaign { part, claimed } = token;
-        self.fact(part, claimed)
+    /// What it says about a message of a chat.
+    fn of_chat(&self, id: ChatMessageId, send: u32) -> ChatStatus {
+        let state = match self.news {
+            News::Sent | News::Replied => State::Sent,
+            News::Delivered => State::Delivered,
+            News::Read => State::Read,
+            News::Failed(_) | News::Returned(_) | News::Withheld(_) => State::Failed,
+        };
+        ChatStatus {
+            id,
+            send,
+            state,
+            at: self.at,
+            wamid: (!self.wamid.is_empty()).then(|| Wamid::from(self.wamid)),
+            code: self.news.failure().and_then(FailureReason::code),
+            details: self.details.to_owned(),
+        }
     }
 
     fn by_row(&self, (part, claimed): RowRef) -> LocatedFact {

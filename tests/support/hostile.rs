@@ -217,6 +217,8 @@ impl Courier {
 struct Records {
     webhook: OnceLock<String>,
     arrivals: Mutex<Vec<Arrival>>,
+    /// The messages that were marked as read.
+    marks: Mutex<Vec<String>>,
     /// Statuses acknowledged with 200, each with the time of the acknowledgement.
     acknowledged: Mutex<Vec<(Instant, Status)>>,
     pending: AtomicUsize,
@@ -294,6 +296,11 @@ impl Meta {
     pub fn first_reported(&self, word: &str, from: Instant) -> Option<Instant> {
         let acknowledged = lock(&self.records.acknowledged);
         acknowledged.iter().filter(|(at, status)| *at >= from && status.word == word).map(|(at, _)| *at).min()
+    }
+
+    /// The messages that were marked as read.
+    pub fn marks(&self) -> Vec<String> {
+        lock(&self.records.marks).clone()
     }
 
     /// The number of statuses that were acknowledged with 200.
@@ -441,6 +448,13 @@ async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
         let (version, line) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let body: Value = serde_json::from_slice(&body).expect("a send is JSON");
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
+        if body["status"] == "read" {
+            lock(&shared.courier.records.marks).push(text("message_id"));
+            if stream.write_all(&response(&Answer::Json(200, json!({"success": true})))).await.is_err() {
+                return;
+            }
+            continue;
+        }
         let (to, token) = (text("to").trim_start_matches('+').to_owned(), text("biz_opaque_callback_data"));
         assert!(!to.is_empty() && !token.is_empty(), "{body}");
         let at = clock::now();

@@ -1,9 +1,13 @@
 //! Lanes: what a line sends.
 //!
 //! A lane claims messages of one kind, and stores their outcomes. The runner of the line ([`super::line::runner`])
-//! decides when a message leaves, whatever its kind. [`campaign`] is the lane of the campaigns.
+//! decides when a message leaves, whatever its kind. [`campaign`] is the lane of the campaigns, [`chat`] that of the
+//! chats, and [`both`] makes one of two.
 
+pub mod both;
 pub mod campaign;
+pub mod chat;
+mod settle;
 
 use std::{
     task::{Context, Poll},
@@ -15,6 +19,20 @@ use crate::{
     domain::{CampaignId, HoldScope, Outcome, Person},
     graph::client::SendRequest,
 };
+
+/// The kinds of lanes, those that go first first. Each has its share of the line's rate: see [`super::line::pace`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneKind {
+    /// Messages of agents: a person waits for each.
+    Chats,
+    /// Messages of campaigns.
+    Campaigns,
+}
+
+impl LaneKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Chats, Self::Campaigns];
+}
 
 /// The addressee of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +71,14 @@ pub trait Lane {
     /// The number of claimed messages that wait to be sent.
     fn ready(&self) -> usize;
 
-    /// Whether a waiting message may leave now. If so, [`Lane::take`] returns it.
-    fn has_next(&mut self, now: Instant) -> bool;
+    /// Whether a waiting message of this kind may leave now. If so, [`Lane::take`] returns it.
+    fn has_next(&mut self, kind: LaneKind, now: Instant) -> bool;
 
-    /// Takes the next waiting message, with its request. The caller sends it now.
-    fn take(&mut self, now: Instant, line: &LineState) -> Option<(Self::Unit, SendRequest)>;
+    /// Takes the next waiting message of this kind, with its request. The caller sends it now.
+    fn take(&mut self, kind: LaneKind, now: Instant, line: &LineState) -> Option<(Self::Unit, SendRequest)>;
+
+    /// The kind of a taken message.
+    fn kind(&self, unit: &Self::Unit) -> LaneKind;
 
     /// Whether a taken message can be sent again through the Marketing Messages API.
     fn can_be_rerouted(&self, unit: &Self::Unit) -> bool;
@@ -69,7 +90,7 @@ pub trait Lane {
     /// Returns a taken message that was certainly not sent, as if it had not been claimed.
     fn give_back(&mut self, unit: Self::Unit, line: &LineState);
 
-    /// Gives back every waiting message.
+    /// Gives back every waiting message that the line does not keep.
     fn give_back_ready(&mut self, line: &LineState);
 
     /// Gives back the waiting messages that must not be sent now.
@@ -84,10 +105,10 @@ pub trait Lane {
     /// The addressee of a taken message. `None` for a lane whose messages go to no phone number.
     fn addressee(&self, unit: &Self::Unit) -> Option<Addressee>;
 
-    /// The addressee of the message that [`Lane::take`] returns next.
+    /// The addressee of the message of a campaign that [`Lane::take`] returns next.
     fn next_addressee(&self) -> Option<Addressee>;
 
-    /// Gives back the next message that [`Lane::take`] would return. It becomes due again after `wait`.
+    /// Gives back the message of a campaign that [`Lane::take`] would return next. It becomes due again after `wait`.
     fn defer_next(&mut self, wait: Duration, line: &LineState);
 
     /// Looks for new work after a change that concerns `lines` lines, of which this is one.

@@ -29,6 +29,7 @@ use tracing::{debug, field::display, info, warn};
 use super::{
     consequence::{Consequence, consequence},
     log::LineLog,
+    pace::Traffic,
     path::ProbeResult,
     slots::Slots,
     state::{LineState, MetaOutage},
@@ -37,7 +38,7 @@ use super::{
 use crate::{
     dispatch::{
         DispatchSettings, RunnerSignals, batch, inbound,
-        lanes::{Addressee, Lane},
+        lanes::{Addressee, Lane, LaneKind},
         lease::Lease,
         shard::{ActiveLine, AttemptPermit, CapacityWaiter, Shard},
     },
@@ -328,7 +329,10 @@ impl<L: Lane> Runner<L> {
 
     /// Whether the line's warm-up lets a message leave now. If not, takes another portion of the day's share, or gives
     /// the messages back if the share is spent.
-    fn is_within_warm_up(&mut self) -> bool {
+    fn is_within_warm_up(&mut self, kind: LaneKind) -> bool {
+        if kind == LaneKind::Chats {
+            return true;
+        }
         let grant = self.state.warm_up_grant();
         match (grant, &self.state.warm_up) {
             (WarmUpGrant::TakeFirst, Some(warm_up)) => {
@@ -342,10 +346,10 @@ impl<L: Lane> Runner<L> {
         grant == WarmUpGrant::Granted
     }
 
-    /// Gives back the messages at the front of the lane whose recipients got a message from this line within the pair
-    /// spacing.
+    /// Gives back the messages of campaigns at the front of the lane whose recipients got a message from this line
+    /// within the pair spacing.
     fn defer_pairs(&mut self, now: Instant) {
-        while self.lane.has_next(now)
+        while self.lane.has_next(LaneKind::Campaigns, now)
             && let Some(Addressee { to, campaign }) = self.lane.next_addressee()
             && let Some(at) = self.pairs.wait_until(to, campaign, now)
         {
@@ -361,24 +365,37 @@ impl<L: Lane> Runner<L> {
     }
 
     /// The attempt that may begin or continue now, if any. If there is none, remembers when to look again.
+    fn next_to_send(&mut self, now: Instant) -> Option<PendingAttempt<L::Unit>> {
+        self.capacity_retry_at = None;
+        let mut waits = false;
+        for kind in LaneKind::ALL {
+            if let Some(departing) = self.departing.iter().position(|waiting| self.lane.kind(&waiting.unit) == kind) {
+                let may_leave = self.is_within_warm_up(kind) && self.take_pace(kind, now);
+                if let Some(departing) = may_leave.then(|| self.departing.remove(departing)).flatten() {
+                    self.record_departure(kind, now);
+                    self.note_pair(&departing.unit, now);
+                    return Some(departure(departing, now));
+                }
+                waits = true;
+            } else if self.wants_to_send(kind, now) {
+                if let Some(attempt) = self.begin_next(kind, now) {
+                    return Some(attempt);
+                }
+                waits = true;
+            }
+        }
+        if !waits {
+            self.unconnected_since = None;
+            self.capacity_waiter.yield_permit();
+        }
+        None
+    }
+
+    /// Begins the attempt of the next message of this kind, if there is a connection and its pace allows it.
     ///
     /// A message gets its connection before its pace. A message that was paced and then waited for a connection would
     /// reach Meta together with those that were paced meanwhile.
-    fn next_to_send(&mut self, now: Instant) -> Option<PendingAttempt<L::Unit>> {
-        self.capacity_retry_at = None;
-        if !self.departing.is_empty() {
-            let may_leave = self.is_within_warm_up() && self.take_pace(now);
-            let departing = may_leave.then(|| self.departing.pop_front()).flatten()?;
-            self.record_departure(now);
-            self.note_pair(&departing.unit, now);
-            return Some(departure(departing, now));
-        }
-        self.defer_pairs(now);
-        if !self.wants_to_send(now) {
-            self.unconnected_since = None;
-            self.capacity_waiter.yield_permit();
-            return None;
-        }
+    fn begin_next(&mut self, kind: LaneKind, now: Instant) -> Option<PendingAttempt<L::Unit>> {
         let Some(permit) = self.sender.permit(now) else {
             self.capacity_waiter.yield_permit();
             self.capacity_retry_at = Some(now + CAPACITY_RETRY);
@@ -398,21 +415,32 @@ impl<L: Lane> Runner<L> {
             Permit::New(_) => {
                 // The message is paced when it has its connection. The next message is not due before this one could
                 // leave.
-                self.state.clearance.skip_one(now);
+                let traffic = self.traffic(kind, now);
+                self.state.clearance.skip_one(traffic, now);
             }
-            Permit::Open(_) if !self.take_pace(now) => return None,
-            Permit::Open(_) => self.record_departure(now),
+            Permit::Open(_) if !self.take_pace(kind, now) => return None,
+            Permit::Open(_) => self.record_departure(kind, now),
         }
         self.active_line.get_or_insert_with(|| self.state.shard.activate_line());
-        let (unit, message) = self.lane.take(now, &self.state)?;
+        let (unit, message) = self.lane.take(kind, now, &self.state)?;
         self.note_pair(&unit, now);
         Some(self.attempt(unit, message, now, permit, attempt_permit))
     }
 
+    /// By which limits a message of this kind is paced.
+    fn traffic(&mut self, kind: LaneKind, now: Instant) -> Traffic {
+        match kind {
+            LaneKind::Campaigns => Traffic::Campaign,
+            LaneKind::Chats if self.lane.has_next(LaneKind::Campaigns, now) => Traffic::ChatBesideCampaigns,
+            LaneKind::Chats => Traffic::Chat,
+        }
+    }
+
     /// Takes the right to send one message now. If that fails, the clearance remembers when to try again.
-    fn take_pace(&mut self, now: Instant) -> bool {
-        let may_leave = self.state.path.may_send() && self.state.clearance.take(now);
-        if !may_leave && let Some(until) = self.state.clearance.send_at() {
+    fn take_pace(&mut self, kind: LaneKind, now: Instant) -> bool {
+        let traffic = self.traffic(kind, now);
+        let may_leave = self.state.path.may_send() && self.state.clearance.take(traffic, now);
+        if !may_leave && let Some(until) = self.state.clearance.send_at(traffic) {
             self.metrics.paced(until.saturating_duration_since(self.paced_until.max(now)));
             self.paced_until = self.paced_until.max(until);
         }
@@ -420,23 +448,31 @@ impl<L: Lane> Runner<L> {
     }
 
     /// Records that a message leaves.
-    fn record_departure(&mut self, now: Instant) {
+    fn record_departure(&mut self, kind: LaneKind, now: Instant) {
         self.slots.began(now, self.attempts.len(), self.state.shard.capacity());
         self.state.path.began(now);
-        if let Some(warm_up) = &self.state.warm_up {
+        if let Some(warm_up) = self.state.warm_up.as_ref().filter(|_| kind == LaneKind::Campaigns) {
             warm_up.borrow_mut().spend();
         }
     }
 
-    fn wants_to_send(&mut self, now: Instant) -> bool {
-        if !self.lane.has_next(now) || !self.state.clearance.may_send(now) || !self.state.path.may_send() {
+    fn wants_to_send(&mut self, kind: LaneKind, now: Instant) -> bool {
+        if kind == LaneKind::Campaigns {
+            self.defer_pairs(now);
+        }
+        if !self.lane.has_next(kind, now) || !self.state.path.may_send() {
             return false;
         }
-        let has_slot = self.attempts.len() < self.slots.limit();
+        let traffic = self.traffic(kind, now);
+        if !self.state.clearance.may_send(traffic, now) {
+            return false;
+        }
+        // A line that is short of slots sends more than Meta answers in time. A chat is never the cause of that.
+        let has_slot = kind == LaneKind::Chats || self.attempts.len() < self.slots.limit();
         if !has_slot {
             self.capacity_retry_at = Some(self.slots.at_limit(now, self.state.rate()));
         }
-        has_slot && self.is_within_warm_up()
+        has_slot && self.is_within_warm_up(kind)
     }
 
     fn attempt(
@@ -490,15 +526,16 @@ impl<L: Lane> Runner<L> {
             }
             AttemptEvent::NotSent => {
                 self.state.path.not_written(began);
-                self.refund_warm_up();
+                self.refund_warm_up(&unit);
                 self.lane.give_back(unit, &self.state);
             }
         }
     }
 
     /// Records that a message that left was certainly not sent.
-    fn refund_warm_up(&mut self) {
-        if let Some(warm_up) = &self.state.warm_up {
+    fn refund_warm_up(&mut self, unit: &L::Unit) {
+        let is_counted = self.lane.kind(unit) == LaneKind::Campaigns;
+        if let Some(warm_up) = self.state.warm_up.as_ref().filter(|_| is_counted) {
             warm_up.borrow_mut().refund();
         }
     }
@@ -520,7 +557,7 @@ impl<L: Lane> Runner<L> {
         }
         self.update_path(outcome, began, now);
         if is_refused(outcome) {
-            self.refund_warm_up();
+            self.refund_warm_up(&unit);
         }
         let consequence = consequence(outcome);
         if consequence != Consequence::Unreachable && self.state.reached() {

@@ -21,7 +21,7 @@ use crate::{
     domain::{CallingCode, Hold, HoldScope, Line, MessagingLimit, MetaCode, UnixMs, policy},
     graph::client::Edge,
     redis::clock::Clock,
-    rules,
+    rules::{self, rate::LaneRates},
     telemetry::metrics::LineStop,
 };
 
@@ -89,7 +89,7 @@ impl LineState {
         signals: watch::Receiver<Arc<RunnerSignals>>,
         now: Instant,
     ) -> Self {
-        let rate = rate(&line, &settings, &signals.borrow());
+        let rates = rates(&line, &settings, &signals.borrow());
         let warm_up = WarmUp::of(&line).map(|warm_up| Rc::new(RefCell::new(warm_up)));
         Self {
             holds: Holds::new(&line),
@@ -97,7 +97,7 @@ impl LineState {
             line,
             settings,
             clock,
-            clearance: Clearance::new(lease, rate, now),
+            clearance: Clearance::new(lease, rates, now),
             shard,
             path: PathHealth::default(),
             warm_up,
@@ -107,7 +107,7 @@ impl LineState {
         }
     }
 
-    /// The present rate of the line's lanes, in messages per second.
+    /// The present rate of the campaigns, in messages per second.
     pub fn rate(&self) -> f64 {
         self.clearance.pacer.rate()
     }
@@ -120,17 +120,27 @@ impl LineState {
         rules::rate::in_force(operator, self.line.messages_per_second, allowance).per_second
     }
 
-    /// Whether more messages may be claimed.
+    /// Whether more messages of campaigns may be claimed.
     pub fn may_claim(&self, now: Instant) -> bool {
+        self.may_claim_chats(now) && self.warm_up_spent_until().is_none()
+    }
+
+    /// Whether more messages of chats may be claimed. The warm-up does not limit them, because a person waits for each.
+    pub fn may_claim_chats(&self, now: Instant) -> bool {
         self.signals.borrow().controls.contains_key(&self.line.id)
-            && self.keeps_claimed()
+            && self.is_sending()
             && self.paused_until(now).is_none()
             && self.clearance.lease.is_valid(now)
     }
 
-    /// Whether a claimed message may wait on the line to be sent.
+    /// Whether a claimed message of a campaign may wait on the line to be sent.
     pub fn keeps_claimed(&self) -> bool {
-        !self.clearance.is_stopping() && !self.is_stopped() && self.warm_up_spent_until().is_none()
+        self.is_sending() && self.warm_up_spent_until().is_none()
+    }
+
+    /// Whether nothing stops the line as a whole.
+    pub fn is_sending(&self) -> bool {
+        !self.clearance.is_stopping() && !self.is_stopped()
     }
 
     /// Whether the line's warm-up lets a message leave now.
@@ -248,8 +258,8 @@ impl LineState {
 
     /// Sets the rate from the signals and the rate of inbound messages.
     pub fn update_rate(&mut self, now: Instant) {
-        let rate = rate(&self.line, &self.settings, &self.signals.borrow());
-        self.clearance.set_rate(rate, now);
+        let rates = rates(&self.line, &self.settings, &self.signals.borrow());
+        self.clearance.set_rates(rates, now);
     }
 
     /// Records that Meta was unreachable, because of `cause`. Returns the pause, or `None` if the line pauses already.
@@ -275,10 +285,10 @@ impl LineState {
     }
 }
 
-/// What the lanes of a line may send, in messages per second, while Meta does not throttle it.
-fn rate(line: &Line, settings: &DispatchSettings, signals: &RunnerSignals) -> f64 {
+/// What the lanes of a line may send while Meta does not throttle it.
+fn rates(line: &Line, settings: &DispatchSettings, signals: &RunnerSignals) -> LaneRates {
     let control = signals.controls.get(&line.id).cloned().unwrap_or_default();
     let in_force = rules::rate::in_force(control.rate, line.messages_per_second, control.allowance);
     let inbound = signals.inbound.of(&line.id);
-    rules::rate::for_campaigns(in_force.per_second, control.allowance, settings.headroom, inbound)
+    rules::rate::for_lanes(in_force.per_second, control.allowance, settings.headroom, inbound)
 }

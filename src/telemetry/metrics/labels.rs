@@ -341,6 +341,8 @@ label! {
         People = "people",
         /// The event feed and its subscribers.
         Feed = "feed",
+        /// The lanes of the chats.
+        Chats = "chats",
         /// Waits until writes are durable.
         Durability = "durability",
         /// Every other read.

@@ -7,7 +7,7 @@ use pregon::{
         inbound::{Author, ReceivedMessage},
     },
 };
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::harness::{Api, answer};
@@ -84,10 +84,54 @@ async fn chats_are_listed_newest_first_with_their_messages_in_pages() {
     }
     assert_eq!(pages(&api, "/v1/chats?view=queue&line=3003", "chats", "cursor").await.len(), 5);
     assert_eq!(pages(&api, "/v1/chats?view=closed", "chats", "cursor").await, Vec::<Value>::new());
-    api.get("/v1/chats?view=mine").await.problem(400, "invalid-query");
+    assert_eq!(pages(&api, "/v1/chats?view=mine", "chats", "cursor").await, Vec::<Value>::new());
+    api.get("/v1/chats?view=theirs").await.problem(400, "invalid-query");
     api.get("/v1/chats?cursor=x").await.problem(400, "invalid-query");
     api.get("/v1/chats/0").await.problem(404, "chat-not-found");
     api.get("/v1/chats/x/messages").await.problem(404, "chat-not-found");
+}
+
+#[tokio::test]
+async fn an_agent_takes_a_chat_and_answers_it() {
+    let (api, _postgres, _) = with_chats().await;
+    let chat = api.read("/v1/chats?line=3001&limit=1").await["chats"][0].clone();
+    let path = format!("/v1/chats/{}", chat["id"].as_str().expect("an id"));
+    let post =
+        async |call: &str, body: Value| answer(api.request(Method::POST, &format!("{path}/{call}")).json(&body)).await;
+    let taken = post("take", json!({})).await.body;
+    assert_eq!((&taken["owner"], &taken["unread"]), (&json!("agent"), &json!(2)));
+    assert_eq!(pages(&api, "/v1/chats?view=mine", "chats", "cursor").await, std::slice::from_ref(&taken));
+    let text = json!({"client_id": "1", "type": "text", "body": "¿En qué puedo ayudar?"});
+    let sent = post("messages", text.clone()).await;
+    assert_eq!(
+        (sent.status, &sent.body["state"], &sent.body["kind"]),
+        (StatusCode::CREATED, &json!("pending"), &json!("outbound"))
+    );
+    assert_eq!(sent.body["body"], json!({"content": {"type": "text", "body": "¿En qué puedo ayudar?"}}));
+    let repeated = post("messages", text).await;
+    assert_eq!((repeated.status, &repeated.body), (StatusCode::OK, &sent.body));
+    for (bad, kind) in [
+        (json!({"type": "text", "body": ""}), "invalid"),
+        (json!({"type": "text", "body": "b", "context": "77"}), "invalid"),
+        (json!({"type": "text", "body": "b", "client_id": ""}), "invalid"),
+    ] {
+        post("messages", bad).await.problem(422, kind);
+    }
+    post("messages", json!({"type": "song"})).await.problem(400, "malformed-body");
+    post("messages", json!({"type": "text", "body": "b", "colour": "red"})).await.problem(400, "malformed-body");
+    let stale = api.request(Method::POST, &format!("{path}/close")).header("if-match", "\"0\"");
+    answer(stale).await.problem(412, "chat-changed");
+    let malformed = api.request(Method::POST, &format!("{path}/close")).header("if-match", "0");
+    answer(malformed).await.problem(400, "invalid-if-match");
+    let read = post("read", json!({})).await.body;
+    assert_eq!(read["unread"], 0);
+    post("notes", json!({"text": "prefers mornings"})).await;
+    post("typing", json!({})).await;
+    let finished = post("finish", json!({"text": "¡Gracias!"})).await.body;
+    assert_eq!((&finished["owner"], &finished["agent"]), (&json!("nobody"), &Value::Null));
+    let kinds: Vec<Value> = pages(&api, &format!("{path}/messages?limit=100"), "messages", "before").await;
+    let kinds: Vec<&str> = kinds.iter().rev().map(|message| message["kind"].as_str().expect("a kind")).collect();
+    assert_eq!(kinds, ["inbound", "activity", "inbound", "activity", "outbound", "note", "outbound", "activity"]);
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ use std::{
 use pregon::{
     dispatch::{
         lanes::{
-            Addressee, Lane,
+            Addressee, Lane, LaneKind,
+            both::Both,
             campaign::{CampaignLane, screening::Screening},
         },
         line::{runner::Runner, state::LineState},
@@ -70,15 +71,19 @@ impl Lane for Notes {
         self.ready.len()
     }
 
-    fn has_next(&mut self, _: Instant) -> bool {
+    fn has_next(&mut self, _: LaneKind, _: Instant) -> bool {
         !self.ready.is_empty()
     }
 
-    fn take(&mut self, _: Instant, _: &LineState) -> Option<(u64, SendRequest)> {
+    fn take(&mut self, _: LaneKind, _: Instant, _: &LineState) -> Option<(u64, SendRequest)> {
         let note = self.ready.pop_front()?;
         self.in_flight += 1;
         let body = json!({"to": note_to(note), "type": "text", "biz_opaque_callback_data": format!("note {note}")});
         Some((note, SendRequest { edge: Edge::Messages, body: body.to_string().into() }))
+    }
+
+    fn kind(&self, _: &u64) -> LaneKind {
+        LaneKind::Chats
     }
 
     fn can_be_rerouted(&self, _: &u64) -> bool {
@@ -124,131 +129,6 @@ impl Lane for Notes {
     fn wake(&mut self) {}
 }
 
-/// Combines two lanes on one line. Messages of the first are sent first.
-struct Ahead<A, B>(A, B);
-
-enum Either<A, B> {
-    First(A),
-    Second(B),
-}
-
-impl<A: Lane, B: Lane> Lane for Ahead<A, B> {
-    type Unit = Either<A::Unit, B::Unit>;
-
-    fn tick(&mut self, now: Instant, line: &LineState) -> bool {
-        let (first, second) = (self.0.tick(now, line), self.1.tick(now, line));
-        first || second
-    }
-
-    fn start_calls(&mut self, now: Instant, line: &LineState) {
-        self.0.start_calls(now, line);
-        self.1.start_calls(now, line);
-    }
-
-    fn poll_calls(&mut self, cx: &mut Context<'_>, line: &LineState) -> Poll<()> {
-        let (first, second) = (self.0.poll_calls(cx, line), self.1.poll_calls(cx, line));
-        if first.is_ready() { first } else { second }
-    }
-
-    fn deadline(&self, now: Instant) -> Option<Instant> {
-        [self.0.deadline(now), self.1.deadline(now)].into_iter().flatten().min()
-    }
-
-    fn is_done(&self) -> bool {
-        self.0.is_done() && self.1.is_done()
-    }
-
-    fn unstored(&self) -> usize {
-        self.0.unstored() + self.1.unstored()
-    }
-
-    fn ready(&self) -> usize {
-        self.0.ready() + self.1.ready()
-    }
-
-    fn has_next(&mut self, now: Instant) -> bool {
-        self.0.has_next(now) || self.1.has_next(now)
-    }
-
-    fn take(&mut self, now: Instant, line: &LineState) -> Option<(Self::Unit, SendRequest)> {
-        if self.0.has_next(now) {
-            self.0.take(now, line).map(|(unit, message)| (Either::First(unit), message))
-        } else {
-            self.1.take(now, line).map(|(unit, message)| (Either::Second(unit), message))
-        }
-    }
-
-    fn can_be_rerouted(&self, unit: &Self::Unit) -> bool {
-        match unit {
-            Either::First(unit) => self.0.can_be_rerouted(unit),
-            Either::Second(unit) => self.1.can_be_rerouted(unit),
-        }
-    }
-
-    fn settle(&mut self, unit: Self::Unit, outcome: &Outcome, line: &LineState) -> bool {
-        match unit {
-            Either::First(unit) => self.0.settle(unit, outcome, line),
-            Either::Second(unit) => self.1.settle(unit, outcome, line),
-        }
-    }
-
-    fn give_back(&mut self, unit: Self::Unit, line: &LineState) {
-        match unit {
-            Either::First(unit) => self.0.give_back(unit, line),
-            Either::Second(unit) => self.1.give_back(unit, line),
-        }
-    }
-
-    fn give_back_ready(&mut self, line: &LineState) {
-        self.0.give_back_ready(line);
-        self.1.give_back_ready(line);
-    }
-
-    fn give_back_stopped(&mut self, line: &LineState) {
-        self.0.give_back_stopped(line);
-        self.1.give_back_stopped(line);
-    }
-
-    fn is_stopped(&self, unit: &Self::Unit, line: &LineState) -> bool {
-        match unit {
-            Either::First(unit) => self.0.is_stopped(unit, line),
-            Either::Second(unit) => self.1.is_stopped(unit, line),
-        }
-    }
-
-    fn template(&self, unit: &Self::Unit) -> Option<HoldScope> {
-        match unit {
-            Either::First(unit) => self.0.template(unit),
-            Either::Second(unit) => self.1.template(unit),
-        }
-    }
-
-    fn addressee(&self, unit: &Self::Unit) -> Option<Addressee> {
-        match unit {
-            Either::First(unit) => self.0.addressee(unit),
-            Either::Second(unit) => self.1.addressee(unit),
-        }
-    }
-
-    fn next_addressee(&self) -> Option<Addressee> {
-        if self.0.ready() > 0 { self.0.next_addressee() } else { self.1.next_addressee() }
-    }
-
-    fn defer_next(&mut self, wait: Duration, line: &LineState) {
-        if self.0.ready() > 0 { self.0.defer_next(wait, line) } else { self.1.defer_next(wait, line) }
-    }
-
-    fn changed(&mut self, now: Instant, lines: usize) {
-        self.0.changed(now, lines);
-        self.1.changed(now, lines);
-    }
-
-    fn wake(&mut self) {
-        self.0.wake();
-        self.1.wake();
-    }
-}
-
 /// The recipient of a note. The recipients of the campaign have other numbers.
 fn note_to(note: u64) -> String {
     format!("{}", 34_600_000_000 + note)
@@ -292,7 +172,7 @@ async fn a_second_lane_sends_ahead_of_the_campaigns() {
     let campaigns = CampaignLane::new(store.clone(), key, Rc::default(), screening);
     let setup = world::runner_setup(&store, &clock, &graph, line, world::settings(), &stop);
     let tasks = LocalSet::new();
-    let runner = tasks.spawn_local(Runner::new(setup, Ahead(notes_lane, campaigns)).run());
+    let runner = tasks.spawn_local(Runner::new(setup, Both(notes_lane, campaigns)).run());
     let sent = || order.lock().expect("no panic").len() as u64;
     let before = tasks
         .run_until(async {
@@ -309,8 +189,11 @@ async fn a_second_lane_sends_ahead_of_the_campaigns() {
     let order = order.lock().expect("no panic").clone();
     let places: Vec<u64> =
         (0..NOTES).map(|note| order.iter().position(|to| *to == note_to(note)).expect("it is sent") as u64).collect();
-    // A few messages were already in flight when the notes arrived.
-    assert!(*places.last().expect("a note") < before + NOTES + 16, "the notes were sent at {places:?}, from {before}");
+    // A few messages were already in flight when the notes arrived. Without headroom, the campaign keeps half of the rate.
+    assert!(
+        *places.last().expect("a note") < before + 2 * NOTES + 16,
+        "the notes were sent at {places:?}, from {before}"
+    );
     let mut outcomes = outcomes.take();
     outcomes.sort_by_key(|(note, _)| *note);
     assert_eq!(outcomes.len() as u64, NOTES);

@@ -3,6 +3,7 @@
 mod allowances;
 mod broken_path;
 mod ceilings;
+mod chats;
 pub mod codes;
 mod frequency_caps;
 mod holds;

@@ -3,6 +3,7 @@
 mod chats;
 mod identity;
 mod killed;
+mod replies;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

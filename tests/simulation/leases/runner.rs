@@ -6,7 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pregon::dispatch::{lease::Lease, line::clearance::Clearance};
+use pregon::{
+    dispatch::{
+        lease::Lease,
+        line::{clearance::Clearance, pace::Traffic},
+    },
+    rules::rate::LaneRates,
+};
 
 use super::{
     rules::{Claim, LineNo, WorkerNo},
@@ -59,7 +65,7 @@ pub struct Runner {
 impl Runner {
     pub fn new(lease: Arc<Lease>, rate: f64, now: Instant, began: At) -> Self {
         Self {
-            clearance: Clearance::new(lease, rate, now),
+            clearance: Clearance::new(lease, LaneRates { campaigns: rate, whole: rate }, now),
             began,
             stop_requested: false,
             done: false,
@@ -112,7 +118,7 @@ impl World {
         }
         let mut writes = 0;
         let rate = runner.clearance.pacer.rate();
-        while runner.ready > 0 && runner.in_flight < SLOTS && runner.clearance.take(now) {
+        while runner.ready > 0 && runner.in_flight < SLOTS && runner.clearance.take(Traffic::Campaign, now) {
             writes += 1;
             runner.ready -= 1;
             runner.in_flight += 1;

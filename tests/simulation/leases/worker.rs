@@ -12,6 +12,7 @@ use pregon::{
         leases::{LeaseKeeper, LeaseRequest, LeaseResponse, LeaseStep, LeaseTurn},
     },
     domain::LineId,
+    rules::rate::LaneRates,
 };
 use rand::RngExt as _;
 
@@ -206,7 +207,7 @@ impl World {
         let worker = &mut self.workers[number];
         worker.rates[line as usize] = rate;
         if let Some(runner) = worker.runners.get_mut(&line) {
-            runner.clearance.set_rate(rate, now);
+            runner.clearance.set_rates(LaneRates { campaigns: rate, whole: rate }, now);
             let run = Run { worker: number, line, epoch: runner.clearance.lease.epoch };
             self.wake(run, self.now);
         }

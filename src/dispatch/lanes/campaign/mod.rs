@@ -16,7 +16,6 @@ pub mod plans;
 pub mod recipients;
 mod redis_calls;
 pub mod screening;
-pub mod settle;
 pub mod share;
 
 use std::{
@@ -42,7 +41,7 @@ use self::{
     plans::SendPlans,
     screening::Screening,
 };
-use super::{Addressee, Lane};
+use super::{Addressee, Lane, LaneKind};
 use crate::{
     dispatch::line::state::LineState,
     domain::{
@@ -278,7 +277,10 @@ impl Lane for CampaignLane {
         self.ready.len()
     }
 
-    fn has_next(&mut self, now: Instant) -> bool {
+    fn has_next(&mut self, kind: LaneKind, now: Instant) -> bool {
+        if kind != LaneKind::Campaigns {
+            return false;
+        }
         self.leave_at = None;
         if !self.backlog.has_ceilings() {
             return !self.ready.is_empty();
@@ -294,7 +296,7 @@ impl Lane for CampaignLane {
         true
     }
 
-    fn take(&mut self, now: Instant, line: &LineState) -> Option<(CampaignUnit, SendRequest)> {
+    fn take(&mut self, _: LaneKind, now: Instant, line: &LineState) -> Option<(CampaignUnit, SendRequest)> {
         let mut message = self.ready.pop_front()?;
         self.in_flight += 1;
         self.backlog.left(message.part().campaign, now);
@@ -305,6 +307,10 @@ impl Lane for CampaignLane {
         let can_be_rerouted = is_marketing && edge == Edge::Messages;
         let unit = CampaignUnit { part: message.part(), claimed, attempt, to: message.to, can_be_rerouted, trace };
         Some((unit, message.request(edge, &self.token_key.get())))
+    }
+
+    fn kind(&self, _: &CampaignUnit) -> LaneKind {
+        LaneKind::Campaigns
     }
 
     fn can_be_rerouted(&self, unit: &CampaignUnit) -> bool {

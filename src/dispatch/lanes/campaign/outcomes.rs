@@ -8,10 +8,13 @@ use super::{
     CampaignLane, CampaignUnit,
     backlog::FailureStreak,
     calls::{OfPeople, OutcomesByPart, Settlement},
-    settle::{self, SettleContext},
 };
 use crate::{
-    dispatch::{batch, line::state::LineState},
+    dispatch::{
+        batch,
+        lanes::settle::{self, SettleContext},
+        line::state::LineState,
+    },
     domain::{
         CampaignId, CampaignState, Cause, ClaimedRow, Due, ErrorScope, Outcome, PartId, PersonHash, Settled,
         campaign::PauseReason, policy,

@@ -15,7 +15,7 @@ const WITHHELD_SPREAD: Duration = Duration::from_secs(60 * 60);
 
 /// The inputs of [`settled`] besides the outcome.
 #[derive(Clone, Copy, Debug)]
-pub struct SettleContext {
+pub(super) struct SettleContext {
     /// The number of the attempt, from 1.
     pub attempt: u8,
     /// The campaign's setting for messages that Meta withheld.
@@ -27,7 +27,7 @@ pub struct SettleContext {
 }
 
 /// What to store for a recipient whose attempt ended in `outcome`.
-pub fn settled(outcome: &Outcome, context: SettleContext, settings: &DispatchSettings) -> Settled {
+pub(super) fn settled(outcome: &Outcome, context: SettleContext, settings: &DispatchSettings) -> Settled {
     let SettleContext { attempt, on_withheld, now, jitter } = context;
     // Messages that are given back together become due at random times, after one to two times the wait.
     let spread = |wait: Duration| now.after(wait.mul_f64(1.0 + jitter));

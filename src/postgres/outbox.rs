@@ -1,0 +1,154 @@
+//! The outbox: messages to contacts that are not finished, and what becomes of them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde_json::{Map, Value, json};
+
+use super::{Database, DatabaseError, Result};
+use crate::domain::{ChatMessageId, LineId, MetaCode, State, UnixMs, Wamid};
+
+/// A row of the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// The message.
+    pub id: ChatMessageId,
+    /// What is to be sent, JSON.
+    pub request: String,
+    /// It must leave before that.
+    pub until: Option<UnixMs>,
+}
+
+/// What is known about a message to a contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageNews {
+    /// The message.
+    pub id: ChatMessageId,
+    /// Its state.
+    pub state: State,
+    /// Since when.
+    pub at: UnixMs,
+    /// Meta's id of it, if it is known.
+    pub wamid: Option<Wamid>,
+    /// Why it failed or is tried again.
+    pub code: Option<MetaCode>,
+    /// Meta's error text; may be empty.
+    pub details: String,
+}
+
+/// A message that changes.
+struct Changed {
+    state: State,
+    wamid: Option<String>,
+    marks: Map<String, Value>,
+}
+
+impl Database {
+    /// At most `limit` rows of the outbox of a line that are not among `known`, the oldest messages first.
+    pub async fn outbox(&self, line: &LineId, known: &HashSet<ChatMessageId>, limit: usize) -> Result<Vec<OutboxRow>> {
+        let (chats, messages): (Vec<i64>, Vec<i64>) = known.iter().map(|id| (id.chat, id.message)).unzip();
+        let rows = sqlx::query!(
+            r#"select chat, message, request::text as "request!", until_at from outbox
+             where line = $1 and (chat, message) not in (select * from unnest($2::bigint[], $3::bigint[]))
+             order by message limit $4"#,
+            line.as_str(),
+            &chats,
+            &messages,
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(DatabaseError::of("read the outbox"))?;
+        let rows = rows.into_iter().map(|row| OutboxRow {
+            id: ChatMessageId { chat: row.chat, message: row.message },
+            request: row.request,
+            until: row.until_at.map(|at| UnixMs(at.unsigned_abs())),
+        });
+        Ok(rows.collect())
+    }
+
+    /// Stores what is known about messages of a line, in one transaction, in any order and any number of times. Removes
+    /// those that have ended from the outbox, and returns them.
+    pub async fn store_message_news(&self, line: &LineId, news: &[MessageNews]) -> Result<Vec<ChatMessageId>> {
+        let failed = DatabaseError::of("store what became of messages");
+        let (chats, ids): (Vec<i64>, Vec<i64>) = news.iter().map(|news| (news.id.chat, news.id.message)).unzip();
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        let rows = sqlx::query!(
+            "select chat, id, state from messages
+             where (chat, id) in (select * from unnest($1::bigint[], $2::bigint[])) order by chat, id for update",
+            &chats,
+            &ids
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        let mut changed: BTreeMap<ChatMessageId, Changed> = BTreeMap::new();
+        for row in rows {
+            let state = u8::try_from(row.state).ok().and_then(State::of).unwrap_or(State::Pending);
+            let id = ChatMessageId { chat: row.chat, message: row.id };
+            changed.insert(id, Changed { state, wamid: None, marks: Map::new() });
+        }
+        for news in news {
+            if let Some(message) = changed.get_mut(&news.id) {
+                message.learn(news);
+            }
+        }
+        let column = |of: fn(&ChatMessageId) -> i64| changed.keys().map(of).collect::<Vec<i64>>();
+        sqlx::query!(
+            "update messages set state = new.state, wamid = coalesce(messages.wamid, new.wamid),
+                marks = case when new.marks = '{}' then messages.marks
+                    else coalesce(messages.marks, '{}'::jsonb) || new.marks::jsonb end
+             from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[])
+                as new (chat, id, state, wamid, marks)
+             where messages.chat = new.chat and messages.id = new.id",
+            &column(|id| id.chat),
+            &column(|id| id.message),
+            &changed.values().map(|message| i16::from(message.state.code())).collect::<Vec<i16>>(),
+            &changed.values().map(|message| message.wamid.clone()).collect::<Vec<_>>() as &[Option<String>],
+            &changed.values().map(|message| Value::from(message.marks.clone()).to_string()).collect::<Vec<_>>()
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        let ended: BTreeMap<ChatMessageId, ()> =
+            news.iter().filter(|news| !news.state.is_open()).map(|news| (news.id, ())).collect();
+        let (chats, ids): (Vec<i64>, Vec<i64>) = ended.keys().map(|id| (id.chat, id.message)).unzip();
+        sqlx::query!(
+            "delete from outbox
+             where line = $1 and (chat, message) in (select * from unnest($2::bigint[], $3::bigint[]))",
+            line.as_str(),
+            &chats,
+            &ids
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
+        Ok(ended.into_keys().collect())
+    }
+}
+
+impl Changed {
+    /// A state of a higher rank wins. Of each state, the first time is kept by the column, which is merged.
+    fn learn(&mut self, news: &MessageNews) {
+        if self.wamid.is_none() {
+            self.wamid = news.wamid.as_ref().map(|wamid| wamid.as_str().to_owned());
+        }
+        let time = match news.state {
+            State::Accepted => Some("accepted_at"),
+            State::Sent => Some("sent_at"),
+            State::Delivered => Some("delivered_at"),
+            State::Read => Some("read_at"),
+            State::Failed | State::Refused => Some("failed_at"),
+            _ => None,
+        };
+        self.marks.extend(time.map(|name| (name.to_owned(), json!(news.at.to_string()))));
+        if news.state.rank() <= self.state.rank() {
+            return;
+        }
+        self.state = news.state;
+        if news.code.is_some() || !news.details.is_empty() {
+            let error = json!({ "code": news.code.map(|code| code.0), "details": news.details.replace('\0', "") });
+            self.marks.insert("error".to_owned(), error);
+        }
+    }
+}

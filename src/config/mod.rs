@@ -228,7 +228,7 @@ pub enum KeyScope {
     Operate,
     /// Read contacts.
     Contacts,
-    /// Read chats and their messages.
+    /// Read chats and answer them.
     Chats,
 }
 

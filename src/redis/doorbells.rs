@@ -15,6 +15,9 @@ use tokio::sync::Notify;
 use super::{Result, Store, lines::ms};
 use crate::domain::LineId;
 
+/// The name of the operation that waits for a ring.
+pub(super) const WAIT_FOR_RING: &str = "BLMPOP doorbell";
+
 /// How long a doorbell rings if nobody answers.
 const RINGS_FOR: Duration = Duration::from_secs(10);
 
@@ -97,7 +100,7 @@ impl Store {
         let mut pop = cmd("BLMPOP");
         pop.arg(WAIT.as_secs_f64()).arg(1).arg(self.keys.doorbell(bell.role(), worker));
         pop.arg("LEFT").arg("COUNT").arg(RINGS_MAX);
-        let popped: Option<(String, Vec<String>)> = self.query("BLMPOP doorbell", &pop).await?;
+        let popped: Option<(String, Vec<String>)> = self.query(WAIT_FOR_RING, &pop).await?;
         Ok(popped.map(|(_, lines)| lines.iter().map(|line| line.as_str().into()).collect()).unwrap_or_default())
     }
 }

@@ -7,10 +7,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
+    chats,
     document::DOCUMENT,
     harness::{Api, answer, campaign, csv},
 };
-use crate::support::{alone::runs_alone, log::Log, until};
+use crate::support::{alone::runs_alone, log::Log, postgres::TestPostgres, until};
 
 /// Takes the lines of the audit trail since the last call.
 fn audit_lines(log: &Log) -> Vec<Value> {
@@ -24,7 +25,13 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
     if !runs_alone(module_path!(), "every_change_leaves_one_line_with_who_what_and_result") {
         return;
     }
-    let api = Api::start().await;
+    let postgres = TestPostgres::start().await;
+    let api = Api::start_with_database(postgres.connect()).await;
+    let database = postgres.database(api.now()).await;
+    chats::write(&database, ("3001", "1001"), 1, "Hola", api.now()).await;
+    let chat = api.read("/v1/chats").await["chats"][0]["id"].as_str().expect("an id").to_owned();
+    let of_chat = |rest: &str| format!("/v1/chats/{chat}/{rest}");
+    let text = |text: &str| Some(json!({ "type": "text", "body": text, "client_id": "1" }));
     let id = api.draft("spring", &["3001"], 0).await;
     let draft = api.draft("summer", &["3001"], 0).await;
     let mut new = campaign("autumn", &["3001"]);
@@ -96,6 +103,18 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&Method::DELETE, "/v1/people/+447700900123".into(), None, "forget_person", "…0123", "unchanged"),
         (&post, of_business("/v1/suppressions"), None, "import_suppressions", "business:1001", "changed"),
         (&post, of_business("/v1/suppressions"), None, "import_suppressions", "business:1001", "unchanged"),
+        (&post, of_chat("take"), None, "take_chat", &*chat, "changed"),
+        (&post, of_chat("take"), None, "take_chat", &*chat, "unchanged"),
+        (&post, of_chat("messages"), text("Hola"), "send_chat_message", &*chat, "changed"),
+        (&post, of_chat("messages"), text("Hola"), "send_chat_message", &*chat, "unchanged"),
+        (&post, of_chat("messages"), text(""), "send_chat_message", &*chat, "refused"),
+        (&post, of_chat("notes"), Some(json!({ "text": "calls back" })), "write_note", &*chat, "changed"),
+        (&post, of_chat("read"), None, "read_chat", &*chat, "changed"),
+        (&post, of_chat("typing"), None, "type_in_chat", &*chat, "unchanged"),
+        (&post, of_chat("release"), None, "release_chat", &*chat, "changed"),
+        (&post, of_chat("close"), None, "close_chat", &*chat, "changed"),
+        (&post, of_chat("finish"), None, "finish_chat", &*chat, "unchanged"),
+        (&post, "/v1/chats/77/take".into(), None, "take_chat", "77", "refused"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "changed"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "unchanged"),
         (&post, "/v1/pause".into(), Some(business.clone()), "pause_all", "business:1001", "changed"),

@@ -102,23 +102,30 @@ impl ChatLane {
     }
 
     fn start_claim(&mut self, now: Instant, line: &LineState) {
-        let is_due = self.wants_claim || self.unanswered.is_some() || self.claim_at.is_some_and(|at| now >= at);
-        if self.claim.is_some() || !is_due || self.ready.len() >= CLAIM_MAX || !line.may_claim_chats(now) {
+        // The messages of a claim without a response are given back even if the line stops.
+        let gives_back = self.unanswered.is_some();
+        let is_due = self.wants_claim || self.claim_at.is_some_and(|at| now >= at);
+        let claims = is_due && self.ready.len() < CLAIM_MAX && line.may_claim_chats(now);
+        if self.claim.is_some() || !(claims || gives_back) {
             return;
         }
         // A worker that had the line before may still have to repeat that it sent a message.
-        if let Some(age) = self.store.grace_period(line.settings.lease) {
+        let grace_period = self.store.grace_period(line.settings.lease);
+        if let Some(age) = grace_period.filter(|_| !gives_back) {
             self.claim_at = Some(now + line.settings.lease.saturating_sub(age));
             return;
         }
-        (self.wants_claim, self.claim_at) = (false, None);
+        let claims = claims && grace_period.is_none();
+        if claims {
+            (self.wants_claim, self.claim_at) = (false, None);
+        }
         self.claims += 1;
         let clock = line.clock.now();
         let request = ChatClaimRequest {
             epoch: line.clearance.lease.epoch,
             number: self.claims,
             now: clock,
-            limit: CLAIM_MAX,
+            limit: if claims { CLAIM_MAX } else { 0 },
             doubt_until: clock.after(line.settings.doubt_deadline),
             unanswered: self.unanswered,
         };
@@ -145,6 +152,7 @@ impl ChatLane {
             }
             Ok(ChatClaim::Late) => {}
             Ok(ChatClaim::Fenced { epoch }) => {
+                self.unanswered = None;
                 warn!(line.id = %line.line.id, epoch, "another worker has the line");
                 line.clearance.lease.lost();
             }
@@ -152,6 +160,10 @@ impl ChatLane {
                 // Redis may have executed the claim.
                 if !error.is_not_applied() {
                     self.unanswered.get_or_insert(self.claims);
+                }
+                // An error that a retry does not fix must not delay the stop.
+                if line.clearance.is_stopping() && !error.is_transient() {
+                    self.unanswered = None;
                 }
                 self.wants_claim = true;
                 self.redis_failed("messages of chats could not be claimed", &error, line);
@@ -238,9 +250,7 @@ impl Lane for ChatLane {
                 (outcomes, result)
             }));
         }
-        if !line.clearance.is_stopping() {
-            self.start_claim(now, line);
-        }
+        self.start_claim(now, line);
     }
 
     fn poll_calls(&mut self, cx: &mut Context<'_>, line: &LineState) -> Poll<()> {
@@ -286,7 +296,11 @@ impl Lane for ChatLane {
     }
 
     fn is_done(&self) -> bool {
-        self.claim.is_none() && self.settling.is_none() && self.ready.is_empty() && self.outcomes.is_empty()
+        self.claim.is_none()
+            && self.settling.is_none()
+            && self.ready.is_empty()
+            && self.outcomes.is_empty()
+            && self.unanswered.is_none()
     }
 
     fn unstored(&self) -> usize {

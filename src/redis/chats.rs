@@ -178,10 +178,11 @@ impl Store {
                     }
                     Settled::Back { at } => {
                         let at = match at {
-                            Due::AtOnce => now,
-                            Due::At(at) => *at,
+                            // Ahead of later messages of its chat, which may wait already.
+                            Due::AtOnce => 0,
+                            Due::At(at) => at.0,
                         };
-                        outcome(call, "B", *id, *send).arg(at.0).arg("").arg("")
+                        outcome(call, "B", *id, *send).arg(at).arg("").arg("")
                     }
                     Settled::InDoubt { until } => outcome(call, "D", *id, *send).arg(until.0).arg("").arg(details),
                     Settled::Refused { reason } => outcome(call, "F", *id, *send).arg(0).arg(code(reason)).arg(details),

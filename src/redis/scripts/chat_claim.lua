@@ -7,7 +7,7 @@
 --          later claim came first; {'fenced', epoch} if a newer owner has claimed.
 -- If repeated: {'late'}.
 --
--- The messages of the claim without a response were certainly not sent, and become due again.
+-- The messages of the claim without a response were certainly not sent, and become due again, ahead of all others.
 local fences, states, requests, queue, sends, results = unpack(KEYS)
 local epoch, number, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local owner = redis.call('HMGET', fences, 'owner', 'claim')
@@ -34,7 +34,7 @@ if ARGV[6] ~= '0' then
     if state == 'STATE.in_flight' and its_epoch == epoch and its_claim == ARGV[6] then
       redis.call('ZREM', sends, id)
       redis.call('HSET', states, id, 'STATE.pending.' .. send .. '.' .. (attempts - 1) .. '.0.0')
-      redis.call('ZADD', queue, now, id)
+      redis.call('ZADD', queue, 0, id)
     end
   end
 end

@@ -7,10 +7,10 @@ use std::{
 };
 
 use pregon::{
-    domain::{ChatMessageId, LineId, OnDoubt, State, Token, UnixMs},
+    domain::{ChatMessageId, Due, LineId, OnDoubt, Settled, State, Token, UnixMs},
     redis::{
         Store,
-        chats::{ChatResult, ChatStatus},
+        chats::{ChatClaim, ChatClaimRequest, ChatOutcome, ChatResult, ChatStatus},
         doorbells::Doorbell,
     },
 };
@@ -231,4 +231,38 @@ async fn free_text_does_not_leave_after_its_window_has_closed() {
     assert_eq!(late.code.map(|code| code.0), Some(131_047));
     assert_eq!(meta.requests(), 1);
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_given_back_stays_ahead_of_later_ones_of_its_chat() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let [first, second] = [1, 2].map(|message| ChatMessageId { chat: 1, message });
+    put(&store, &[request(first, None)]).await;
+    let claim = async |number, unanswered: Option<u64>| {
+        let now = store.time().await.expect("the time");
+        let limit = if unanswered.is_none() { 1 } else { 0 };
+        let request = ChatClaimRequest {
+            epoch: 1,
+            number,
+            now,
+            limit,
+            doubt_until: now.after(Duration::from_secs(60)),
+            unanswered,
+        };
+        match store.claim_chats(&line(), request).await.expect("redis") {
+            ChatClaim::Claimed { messages, .. } => messages.into_iter().map(|claimed| claimed.id).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(claim(1, None).await, [first]);
+    put(&store, &[request(second, None)]).await;
+    let now = store.time().await.expect("the time");
+    let settled = Settled::Back { at: Due::AtOnce };
+    let back = ChatOutcome { id: first, send: 1, settled, details: String::new() };
+    store.settle_chats(&line(), now, &[back]).await.expect("redis");
+    assert_eq!(claim(2, None).await, [first]);
+    // The response to this claim is lost.
+    assert_eq!(claim(3, Some(2)).await, Vec::<ChatMessageId>::new());
+    assert_eq!(claim(4, None).await, [first]);
 }

@@ -102,7 +102,7 @@ impl ChatLane {
     }
 
     fn start_claim(&mut self, now: Instant, line: &LineState) {
-        // The messages of a claim without a response are given back even if the line stops.
+        // The messages of a claim without a response are given back first, even if the line stops.
         let gives_back = self.unanswered.is_some();
         let is_due = self.wants_claim || self.claim_at.is_some_and(|at| now >= at);
         let claims = is_due && self.ready.len() < CLAIM_MAX && line.may_claim_chats(now);
@@ -110,13 +110,11 @@ impl ChatLane {
             return;
         }
         // A worker that had the line before may still have to repeat that it sent a message.
-        let grace_period = self.store.grace_period(line.settings.lease);
-        if let Some(age) = grace_period.filter(|_| !gives_back) {
+        if let Some(age) = self.store.grace_period(line.settings.lease).filter(|_| !gives_back) {
             self.claim_at = Some(now + line.settings.lease.saturating_sub(age));
             return;
         }
-        let claims = claims && grace_period.is_none();
-        if claims {
+        if !gives_back {
             (self.wants_claim, self.claim_at) = (false, None);
         }
         self.claims += 1;
@@ -125,7 +123,7 @@ impl ChatLane {
             epoch: line.clearance.lease.epoch,
             number: self.claims,
             now: clock,
-            limit: if claims { CLAIM_MAX } else { 0 },
+            limit: if gives_back { 0 } else { CLAIM_MAX },
             doubt_until: clock.after(line.settings.doubt_deadline),
             unanswered: self.unanswered,
         };

@@ -2,7 +2,7 @@
 
 pub mod content;
 
-use super::{Person, Phone, UnixMs};
+use super::{ChatMessageId, MetaCode, Person, Phone, State, UnixMs, Wamid};
 
 /// How long after a person's last message free text may be sent.
 ///
@@ -38,6 +38,36 @@ impl Identity {
 fn number(digits: &str) -> Option<Phone> {
     let digits = digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())?;
     digits.and_then(Phone::from_digits)
+}
+
+/// A message to a contact, or a mark, on its way from the outbox to Meta.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The message.
+    pub id: ChatMessageId,
+    /// It must leave before that.
+    pub until: Option<UnixMs>,
+    /// What is to be sent: a [`content::ChatRequest`] as JSON.
+    pub request: String,
+}
+
+/// What became of a message to a contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatStatus {
+    /// The message.
+    pub id: ChatMessageId,
+    /// The number of the send.
+    pub send: u32,
+    /// Its state.
+    pub state: State,
+    /// Since when.
+    pub at: UnixMs,
+    /// Meta's id of the message, if it is known.
+    pub wamid: Option<Wamid>,
+    /// Why it failed or is tried again.
+    pub code: Option<MetaCode>,
+    /// Meta's error text; may be empty.
+    pub details: String,
 }
 
 /// Who is in charge of a chat.

@@ -17,18 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Outage;
 use crate::{
-    domain::{ChatMessageId, LineId},
-    postgres::{
-        Database,
-        outbox::{MessageNews, OutboxRow},
-    },
-    redis::{
-        Store, StoreError,
-        chats::{ChatResult, ChatStatus},
-        clock::Clock,
-        doorbells::Doorbell,
-        duty::backoff,
-    },
+    domain::{ChatMessageId, LineId, chat::ChatStatus},
+    postgres::Database,
+    redis::{Store, StoreError, clock::Clock, doorbells::Doorbell, duty::backoff},
 };
 
 /// Maximum number of messages in the lane of a line, and of those that one call puts there.
@@ -120,8 +111,7 @@ impl Outbound<'_> {
         if rows.is_empty() && lane.put.is_empty() {
             return Ok(has_results);
         }
-        let messages: Vec<(ChatMessageId, String)> = rows.iter().map(|row| (row.id, in_lane(row))).collect();
-        let put = self.store.put_chats(self.line, self.epoch, self.clock.now(), &messages).await;
+        let put = self.store.put_chats(self.line, self.epoch, self.clock.now(), &rows).await;
         let Some(owner) = put.map_err(Failed::Redis)? else { return Err(Failed::Fenced) };
         lane.put.extend(rows.iter().map(|row| row.id));
         if !owner.is_empty() {
@@ -134,7 +124,7 @@ impl Outbound<'_> {
     async fn store_results(&self, lane: &mut Lane) -> Result<bool, Failed> {
         let results = self.store.chat_results(self.line, RESULTS_MAX).await.map_err(Failed::Redis)?;
         let Some(last) = results.last().map(|result| result.entry) else { return Ok(false) };
-        let news: Vec<MessageNews> = results.into_iter().map(news).collect();
+        let news: Vec<ChatStatus> = results.into_iter().map(|result| result.status).collect();
         let ended = self.database.store_message_news(self.line, &news).await.map_err(Failed::Database)?;
         let is_done = self.store.ack_chats(self.line, self.epoch, last, &ended).await.map_err(Failed::Redis)?;
         if !is_done {
@@ -146,15 +136,4 @@ impl Outbound<'_> {
         }
         Ok(true)
     }
-}
-
-/// A row as it is in the lane.
-fn in_lane(OutboxRow { request, until, .. }: &OutboxRow) -> String {
-    let until = until.map_or_else(|| "null".to_owned(), |until| format!("\"{until}\""));
-    format!(r#"{{"until":{until},"request":{request}}}"#)
-}
-
-fn news(ChatResult { status, .. }: ChatResult) -> MessageNews {
-    let ChatStatus { id, state, at, wamid, code, details, .. } = status;
-    MessageNews { id, state, at, wamid, code, details }
 }

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::chat::content::{ChatReply, ChatRequest, MediaFile, ReadMark, ReplyContent};
+use crate::domain::chat::content::{ChatReply, ChatRequest, ReadMark, ReplyContent};
 
 /// The body of a request. `token`: what Meta returns with every status; marks have none.
 pub fn body(request: &ChatRequest, token: &str) -> Vec<u8> {
@@ -47,11 +47,11 @@ fn mark(ReadMark { message_id, typing }: &ReadMark) -> Value {
 fn typed(content: &ReplyContent) -> (&'static str, Value) {
     match content {
         ReplyContent::Text { body, preview_url } => ("text", json!({ "body": body, "preview_url": preview_url })),
-        ReplyContent::Image(media) => ("image", file(media)),
-        ReplyContent::Video(media) => ("video", file(media)),
-        ReplyContent::Audio(media) => ("audio", file(media)),
-        ReplyContent::Document(media) => ("document", file(media)),
-        ReplyContent::Sticker(media) => ("sticker", file(media)),
+        ReplyContent::Image(media) => ("image", json!(media)),
+        ReplyContent::Video(media) => ("video", json!(media)),
+        ReplyContent::Audio(media) => ("audio", json!(media)),
+        ReplyContent::Document(media) => ("document", json!(media)),
+        ReplyContent::Sticker(media) => ("sticker", json!(media)),
         ReplyContent::Buttons { header, body, footer, buttons } => {
             let buttons = buttons.iter().map(|choice| json!({ "type": "reply", "reply": choice }));
             let action = json!({ "buttons": buttons.collect::<Vec<_>>() });
@@ -79,10 +79,6 @@ fn typed(content: &ReplyContent) -> (&'static str, Value) {
             ("template", template)
         }
     }
-}
-
-fn file(media: &MediaFile) -> Value {
-    json!(media)
 }
 
 fn interactive(kind: &str, [header, footer]: [&Option<String>; 2], body: &str, action: Value) -> Value {

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgTransaction};
 
 use super::{
     Database, DatabaseError, Result,
-    inbound::{MessageKind, micros, millis},
+    inbound::{MessageKind, meta_id, micros, millis, next_message},
 };
 use crate::domain::{
     LineId, Phone, State, UnixMs,
@@ -269,7 +269,7 @@ impl Locked<'_> {
         let wamid = sqlx::query_scalar!("select wamid from messages where chat = $1 and id = $2", self.on.chat, id)
             .fetch_optional(connection)
             .await?;
-        Ok(wamid.flatten().filter(|wamid| wamid.starts_with("wamid.")))
+        Ok(meta_id(wamid.flatten()))
     }
 
     /// Shows the contact that the newest message was read, and `typing` that somebody answers. Does nothing if Meta has
@@ -281,7 +281,7 @@ impl Locked<'_> {
         )
         .fetch_optional(&mut *connection)
         .await?;
-        if let Some(message_id) = newest.flatten().filter(|wamid| wamid.starts_with("wamid.")) {
+        if let Some(message_id) = meta_id(newest.flatten()) {
             let id = -micros(self.on.now);
             self.put(connection, id, &ChatRequest::Mark(ReadMark { message_id, typing }), None).await?;
         }
@@ -296,7 +296,7 @@ impl Locked<'_> {
         state: i16,
         body: Value,
     ) -> sqlx::Result<i64> {
-        self.last_message = micros(self.on.now).max(self.last_message + 1);
+        self.last_message = next_message(self.last_message, self.on.now);
         self.done.changed = true;
         sqlx::query!(
             "insert into messages (id, chat, at, kind, state, business, author, body)

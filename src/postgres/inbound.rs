@@ -170,6 +170,16 @@ async fn unknown<'a>(
     Ok(messages.iter().filter(|message| known.insert(message.wamid.clone())).collect())
 }
 
+/// The id of the next message of a chat whose newest is `last`, stored at `now`.
+pub(super) fn next_message(last: i64, now: UnixMs) -> i64 {
+    micros(now).max(last + 1)
+}
+
+/// Meta's id of a message. Other texts stand for a missing one.
+pub(super) fn meta_id(wamid: Option<String>) -> Option<String> {
+    wamid.filter(|wamid| wamid.starts_with("wamid."))
+}
+
 pub(super) fn micros(at: UnixMs) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX / 1_000).saturating_mul(1_000)
 }
@@ -321,7 +331,7 @@ impl Batch<'_> {
 impl Chat {
     /// The id of the next message of the chat, which is stored at `now`.
     fn next_id(&mut self, now: UnixMs) -> i64 {
-        self.last_message = micros(now).max(self.last_message + 1);
+        self.last_message = next_message(self.last_message, now);
         self.last_message
     }
 }

@@ -1,39 +1,14 @@
 //! The outbox: messages to contacts that are not finished, and what becomes of them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::{Map, Value, json};
 
 use super::{Database, DatabaseError, Result};
-use crate::domain::{ChatMessageId, LineId, MetaCode, State, UnixMs, Wamid};
-
-/// A row of the outbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutboxRow {
-    /// The message.
-    pub id: ChatMessageId,
-    /// What is to be sent, JSON.
-    pub request: String,
-    /// It must leave before that.
-    pub until: Option<UnixMs>,
-}
-
-/// What is known about a message to a contact.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MessageNews {
-    /// The message.
-    pub id: ChatMessageId,
-    /// Its state.
-    pub state: State,
-    /// Since when.
-    pub at: UnixMs,
-    /// Meta's id of it, if it is known.
-    pub wamid: Option<Wamid>,
-    /// Why it failed or is tried again.
-    pub code: Option<MetaCode>,
-    /// Meta's error text; may be empty.
-    pub details: String,
-}
+use crate::domain::{
+    ChatMessageId, LineId, State, UnixMs,
+    chat::{ChatStatus, Outgoing},
+};
 
 /// A message that changes.
 struct Changed {
@@ -44,7 +19,7 @@ struct Changed {
 
 impl Database {
     /// At most `limit` rows of the outbox of a line that are not among `known`, the oldest messages first.
-    pub async fn outbox(&self, line: &LineId, known: &HashSet<ChatMessageId>, limit: usize) -> Result<Vec<OutboxRow>> {
+    pub async fn outbox(&self, line: &LineId, known: &HashSet<ChatMessageId>, limit: usize) -> Result<Vec<Outgoing>> {
         let (chats, messages): (Vec<i64>, Vec<i64>) = known.iter().map(|id| (id.chat, id.message)).unzip();
         let rows = sqlx::query!(
             r#"select chat, message, request::text as "request!", until_at from outbox
@@ -58,7 +33,7 @@ impl Database {
         .fetch_all(&self.pool)
         .await
         .map_err(DatabaseError::of("read the outbox"))?;
-        let rows = rows.into_iter().map(|row| OutboxRow {
+        let rows = rows.into_iter().map(|row| Outgoing {
             id: ChatMessageId { chat: row.chat, message: row.message },
             request: row.request,
             until: row.until_at.map(|at| UnixMs(at.unsigned_abs())),
@@ -68,7 +43,7 @@ impl Database {
 
     /// Stores what is known about messages of a line, in one transaction, in any order and any number of times. Removes
     /// those that have ended from the outbox, and returns them.
-    pub async fn store_message_news(&self, line: &LineId, news: &[MessageNews]) -> Result<Vec<ChatMessageId>> {
+    pub async fn store_message_news(&self, line: &LineId, news: &[ChatStatus]) -> Result<Vec<ChatMessageId>> {
         let failed = DatabaseError::of("store what became of messages");
         let (chats, ids): (Vec<i64>, Vec<i64>) = news.iter().map(|news| (news.id.chat, news.id.message)).unzip();
         let mut transaction = self.pool.begin().await.map_err(&failed)?;
@@ -109,9 +84,9 @@ impl Database {
         .execute(&mut *transaction)
         .await
         .map_err(&failed)?;
-        let ended: BTreeMap<ChatMessageId, ()> =
-            news.iter().filter(|news| !news.state.is_open()).map(|news| (news.id, ())).collect();
-        let (chats, ids): (Vec<i64>, Vec<i64>) = ended.keys().map(|id| (id.chat, id.message)).unzip();
+        let ended: BTreeSet<ChatMessageId> =
+            news.iter().filter(|news| !news.state.is_open()).map(|news| news.id).collect();
+        let (chats, ids): (Vec<i64>, Vec<i64>) = ended.iter().map(|id| (id.chat, id.message)).unzip();
         sqlx::query!(
             "delete from outbox
              where line = $1 and (chat, message) in (select * from unnest($2::bigint[], $3::bigint[]))",
@@ -123,13 +98,13 @@ impl Database {
         .await
         .map_err(&failed)?;
         transaction.commit().await.map_err(&failed)?;
-        Ok(ended.into_keys().collect())
+        Ok(ended.into_iter().collect())
     }
 }
 
 impl Changed {
     /// A state of a higher rank wins. Of each state, the first time is kept by the column, which is merged.
-    fn learn(&mut self, news: &MessageNews) {
+    fn learn(&mut self, news: &ChatStatus) {
         if self.wamid.is_none() {
             self.wamid = news.wamid.as_ref().map(|wamid| wamid.as_str().to_owned());
         }

@@ -2,7 +2,10 @@
 
 use sqlx::types::Json;
 
-use super::{Database, DatabaseError, Result, inbound::MessageKind};
+use super::{
+    Database, DatabaseError, Result,
+    inbound::{MessageKind, meta_id},
+};
 use crate::domain::{BusinessId, LineId, Person, Phone, State, UnixMs, chat::Owner};
 
 /// A contact.
@@ -161,8 +164,7 @@ impl Database {
             at: time(row.at),
             state: u8::try_from(row.state).ok().and_then(State::of),
             author: row.author,
-            // Ids that are not Meta's stand for a missing one.
-            wamid: row.wamid.filter(|wamid| wamid.starts_with("wamid.")),
+            wamid: meta_id(row.wamid),
             body: row.body.0,
             marks: row.marks.map(|marks| marks.0),
         });

@@ -13,7 +13,10 @@ use std::{collections::HashMap, str::FromStr};
 use deadpool_redis::redis::{Pipeline, Value, cmd, from_redis_value};
 
 use super::{Call, Result, Store, StoreError, jobs::entry_id, script};
-use crate::domain::{ChatMessageId, Due, EntryId, FailureReason, LineId, MetaCode, Settled, State, UnixMs, Wamid};
+use crate::domain::{
+    ChatMessageId, Due, EntryId, FailureReason, LineId, MetaCode, Settled, State, UnixMs, Wamid,
+    chat::{ChatStatus, Outgoing},
+};
 
 /// A claimed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +27,17 @@ pub struct ClaimedChat {
     pub send: u32,
     /// The number of this attempt, from 1, without the attempts that did not count.
     pub attempt: u8,
+    /// It must leave before that.
+    pub until: Option<UnixMs>,
     /// What is to be sent, JSON.
     pub request: String,
+}
+
+/// A message as it is stored: the time in ms before which it must leave, if there is one, a space and the request.
+/// [`read_claim`] reads it.
+fn stored(message: &Outgoing) -> String {
+    let until = message.until.map_or_else(String::new, |UnixMs(until)| until.to_string());
+    format!("{until} {}", message.request)
 }
 
 /// The arguments of a claim.
@@ -77,25 +89,6 @@ pub struct ChatOutcome {
     pub details: String,
 }
 
-/// What Meta reported about a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChatStatus {
-    /// The message.
-    pub id: ChatMessageId,
-    /// The number of the send.
-    pub send: u32,
-    /// Sent, delivered, read or failed.
-    pub state: State,
-    /// Meta's time.
-    pub at: UnixMs,
-    /// Meta's id of the message, if Meta named it.
-    pub wamid: Option<Wamid>,
-    /// Why it failed.
-    pub code: Option<MetaCode>,
-    /// Meta's error text; may be empty.
-    pub details: String,
-}
-
 /// A result that the reader of the line has not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatResult {
@@ -124,12 +117,12 @@ impl Store {
         line: &LineId,
         epoch: u64,
         now: UnixMs,
-        messages: &[(ChatMessageId, String)],
+        messages: &[Outgoing],
     ) -> Result<Option<String>> {
         let [states, requests, queue, ..] = self.chat_keys(line);
         let keys = [self.keys.chat_fences(line), states, requests, queue, self.keys.lease(line)];
         let call = Call::new(&script::CHAT_PUT, &keys).arg(epoch).arg(now.0);
-        let call = messages.iter().fold(call, |call, (id, request)| call.arg(id.to_string()).arg(request));
+        let call = messages.iter().fold(call, |call, new| call.arg(new.id.to_string()).arg(stored(new)));
         let (is_put, owner): (u8, String) = self.call(call).await?;
         Ok((is_put == 1).then_some(owner))
     }
@@ -265,12 +258,15 @@ fn read_claim(answer: &[Value]) -> Option<ChatClaim> {
             let time = |value: &Value| text(value).map(|ms| ms.parse::<f64>().ok().map(|ms| UnixMs(ms as u64)));
             let next = [time(answer.get(1)?)?, time(answer.get(2)?)?].into_iter().flatten().min();
             let messages = answer.get(3..)?.chunks(4).map(|fields| {
-                let [id, send, attempt, request] = fields else { return None };
+                let [id, send, attempt, stored] = fields else { return None };
+                let stored = text(stored)?;
+                let (until, request) = stored.split_once(' ')?;
                 Some(ClaimedChat {
                     id: text(id)?.parse().ok()?,
                     send: number(&text(send)?)?,
                     attempt: number::<u64>(&text(attempt)?)?.min(255) as u8,
-                    request: text(request)?,
+                    until: number(until).map(UnixMs),
+                    request: request.to_owned(),
                 })
             });
             Some(ChatClaim::Claimed { messages: messages.collect::<Option<_>>()?, next })

@@ -43,11 +43,9 @@ use crate::{
         CallingCode, Campaign, CampaignId, ChatMessageId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint,
         Inbound, Language, LineId, Lines, Live, News, OnWithheld, PartId, Phone, SharedTokenKey, State,
         SuppressionScope, SuppressionSource, Token, TokenKey, UnixMs, WabaId, Wamid, campaign::OptOutButton,
-        inbound::Content, policy,
+        chat::ChatStatus, inbound::Content, policy,
     },
-    redis::{
-        Store, StoreError, chats::ChatStatus, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked,
-    },
+    redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     rules::stop_words::StopWords,
     telemetry::{
         clock,

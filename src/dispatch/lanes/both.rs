@@ -18,9 +18,9 @@ pub struct Both<A, B>(pub A, pub B);
 /// A message of either lane.
 pub enum Either<A, B> {
     /// Of the chats.
-    First(A),
+    Chat(A),
     /// Of the campaigns.
-    Second(B),
+    Campaign(B),
 }
 
 impl<A: Lane, B: Lane> Lane for Both<A, B> {
@@ -66,36 +66,38 @@ impl<A: Lane, B: Lane> Lane for Both<A, B> {
 
     fn take(&mut self, kind: LaneKind, now: Instant, line: &LineState) -> Option<(Self::Unit, SendRequest)> {
         match kind {
-            LaneKind::Chats => self.0.take(kind, now, line).map(|(unit, message)| (Either::First(unit), message)),
-            LaneKind::Campaigns => self.1.take(kind, now, line).map(|(unit, message)| (Either::Second(unit), message)),
+            LaneKind::Chats => self.0.take(kind, now, line).map(|(unit, message)| (Either::Chat(unit), message)),
+            LaneKind::Campaigns => {
+                self.1.take(kind, now, line).map(|(unit, message)| (Either::Campaign(unit), message))
+            }
         }
     }
 
     fn kind(&self, unit: &Self::Unit) -> LaneKind {
         match unit {
-            Either::First(_) => LaneKind::Chats,
-            Either::Second(_) => LaneKind::Campaigns,
+            Either::Chat(_) => LaneKind::Chats,
+            Either::Campaign(_) => LaneKind::Campaigns,
         }
     }
 
     fn can_be_rerouted(&self, unit: &Self::Unit) -> bool {
         match unit {
-            Either::First(unit) => self.0.can_be_rerouted(unit),
-            Either::Second(unit) => self.1.can_be_rerouted(unit),
+            Either::Chat(unit) => self.0.can_be_rerouted(unit),
+            Either::Campaign(unit) => self.1.can_be_rerouted(unit),
         }
     }
 
     fn settle(&mut self, unit: Self::Unit, outcome: &Outcome, line: &LineState) -> bool {
         match unit {
-            Either::First(unit) => self.0.settle(unit, outcome, line),
-            Either::Second(unit) => self.1.settle(unit, outcome, line),
+            Either::Chat(unit) => self.0.settle(unit, outcome, line),
+            Either::Campaign(unit) => self.1.settle(unit, outcome, line),
         }
     }
 
     fn give_back(&mut self, unit: Self::Unit, line: &LineState) {
         match unit {
-            Either::First(unit) => self.0.give_back(unit, line),
-            Either::Second(unit) => self.1.give_back(unit, line),
+            Either::Chat(unit) => self.0.give_back(unit, line),
+            Either::Campaign(unit) => self.1.give_back(unit, line),
         }
     }
 
@@ -111,22 +113,22 @@ impl<A: Lane, B: Lane> Lane for Both<A, B> {
 
     fn is_stopped(&self, unit: &Self::Unit, line: &LineState) -> bool {
         match unit {
-            Either::First(unit) => self.0.is_stopped(unit, line),
-            Either::Second(unit) => self.1.is_stopped(unit, line),
+            Either::Chat(unit) => self.0.is_stopped(unit, line),
+            Either::Campaign(unit) => self.1.is_stopped(unit, line),
         }
     }
 
     fn template(&self, unit: &Self::Unit) -> Option<HoldScope> {
         match unit {
-            Either::First(unit) => self.0.template(unit),
-            Either::Second(unit) => self.1.template(unit),
+            Either::Chat(unit) => self.0.template(unit),
+            Either::Campaign(unit) => self.1.template(unit),
         }
     }
 
     fn addressee(&self, unit: &Self::Unit) -> Option<Addressee> {
         match unit {
-            Either::First(unit) => self.0.addressee(unit),
-            Either::Second(unit) => self.1.addressee(unit),
+            Either::Chat(unit) => self.0.addressee(unit),
+            Either::Campaign(unit) => self.1.addressee(unit),
         }
     }
 

@@ -7,10 +7,13 @@ use std::{
 };
 
 use pregon::{
-    domain::{ChatMessageId, Due, LineId, OnDoubt, Settled, State, Token, UnixMs},
+    domain::{
+        ChatMessageId, Due, LineId, OnDoubt, Settled, State, Token, UnixMs,
+        chat::{ChatStatus, Outgoing},
+    },
     redis::{
         Store,
-        chats::{ChatClaim, ChatClaimRequest, ChatOutcome, ChatResult, ChatStatus},
+        chats::{ChatClaim, ChatClaimRequest, ChatOutcome, ChatResult},
         doorbells::Doorbell,
     },
 };
@@ -66,17 +69,17 @@ fn number(chat: i64) -> String {
     (5_491_155_550_000 + chat).to_string()
 }
 
-fn request(id: ChatMessageId, until: Option<UnixMs>) -> (ChatMessageId, String) {
+fn request(id: ChatMessageId, until: Option<UnixMs>) -> Outgoing {
     let content = json!({"type": "text", "body": format!("message {id}")});
     let reply = json!({"to": {"number": format!("+{}", number(id.chat))}, "content": content});
-    (id, json!({"until": until, "request": {"message": reply}}).to_string())
+    Outgoing { id, until, request: json!({"message": reply}).to_string() }
 }
 
 fn ids(chat: i64, messages: std::ops::Range<i64>) -> Vec<ChatMessageId> {
     messages.map(|message| ChatMessageId { chat, message }).collect()
 }
 
-async fn put(store: &Store, messages: &[(ChatMessageId, String)]) -> String {
+async fn put(store: &Store, messages: &[Outgoing]) -> String {
     let now = store.time().await.expect("the time");
     let owner = store.put_chats(&line(), READER, now, messages).await.expect("redis").expect("the newest reader");
     if !owner.is_empty() {

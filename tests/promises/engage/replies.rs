@@ -7,13 +7,15 @@ use std::{
 };
 
 use pregon::{
-    domain::{State, Token, chat::content::ReplyContent},
+    domain::{
+        State, Token,
+        chat::{ChatStatus, content::ReplyContent},
+    },
     postgres::{
         Database,
         chats::{ActionDone, ActionOn, ActionRefused, ChatAction, NewMessage},
         inbound::MessageKind,
     },
-    redis::chats::ChatStatus,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 

@@ -1,7 +1,5 @@
 //! A message of a chat on its way.
 
-use serde::Deserialize;
-
 use super::WINDOW_CLOSED;
 use crate::{
     domain::{ChatMessageId, FailureReason, Person, Settled, Token, TokenKey, UnixMs, chat::content::ChatRequest},
@@ -15,7 +13,6 @@ use crate::{
 /// A claimed message that waits to be sent.
 pub(super) struct LaneMessage {
     pub(super) claimed: ClaimedChat,
-    until: Option<UnixMs>,
     request: ChatRequest,
 }
 
@@ -30,18 +27,11 @@ pub struct ChatUnit {
     pub(super) is_mark: bool,
 }
 
-/// What is in the lane, as the reader of the line writes it.
-#[derive(Deserialize)]
-struct Stored {
-    until: Option<UnixMs>,
-    request: ChatRequest,
-}
-
 impl LaneMessage {
     /// Reads a claimed message. `Err`: it cannot be read, which is its outcome.
     pub(super) fn read(claimed: ClaimedChat) -> Result<Self, ChatOutcome> {
         match serde_json::from_str(&claimed.request) {
-            Ok(Stored { until, request }) => Ok(Self { claimed, until, request }),
+            Ok(request) => Ok(Self { claimed, request }),
             Err(error) => Err(ChatOutcome {
                 id: claimed.id,
                 send: claimed.send,
@@ -53,7 +43,7 @@ impl LaneMessage {
 
     /// Whether it may only be sent within the window of 24 hours, which has closed.
     pub(super) fn is_late(&self, now: UnixMs) -> bool {
-        self.until.is_some_and(|until| now >= until)
+        self.claimed.until.is_some_and(|until| now >= until)
     }
 
     /// Its outcome if it is not sent.

@@ -21,13 +21,14 @@ use std::{
 use pregon::{
     dispatch::{DispatchSettings, worker::Worker},
     domain::{
-        Campaign, CampaignId, CampaignState, Line, LineId, Lines, Phone, Recipient, RetryPolicy, Secret, State,
-        Template,
+        Campaign, CampaignId, CampaignState, Line, LineId, Lines, MessagingLimit, Phone, Recipient, RetryPolicy,
+        Secret, State, Template,
     },
     graph::GraphClientConfig,
     redis::{
         Address, Store,
         clock::Clock,
+        messaging_limits::KnownLimit,
         spawn::PrivateRedis,
         uploads::{Admitted, Batch},
     },
@@ -155,6 +156,9 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
     let store = Store::connect(&address).await.expect("a store");
     let empty = used_memory(&address).await;
     let lines: Lines = (0..LINES).map(|n| line(&format!("300{n}"))).collect();
+    // The instant server does not know the messaging limit.
+    let limit = KnownLimit { limit: MessagingLimit::Unlimited, since: store.time().await.expect("the time") };
+    store.set_messaging_limit(&"1001".into(), limit).await.expect("redis");
     let id = upload(&store, &lines, n).await;
     let bytes = (used_memory(&address).await - empty) as f64 / n as f64;
     let worker = Worker {

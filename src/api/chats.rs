@@ -92,7 +92,7 @@ pub(super) async fn list(
         owners: owners(view)?,
         agent: (view == "mine").then(|| access.who().to_owned()),
         line: page::non_empty(params.line.as_deref()).map(LineId::from),
-        id: None,
+        ids: None,
         before: before.transpose()?,
     };
     let mut chats = shared.database()?.chats(&filter, limit + 1).await?;
@@ -341,7 +341,7 @@ pub(super) async fn contact(
 
 impl Shared {
     /// Errors: 409 without a database.
-    fn database(&self) -> Result<&Database> {
+    pub(super) fn database(&self) -> Result<&Database> {
         self.state.database.as_ref().ok_or_else(|| {
             let detail = "this server has no database for chats: set database.url in its configuration";
             Problem::new(StatusCode::CONFLICT, "no-database", detail)
@@ -388,7 +388,8 @@ impl Shared {
         let missing = || Problem::not_found("chat-not-found", format!("there is no chat {id}"));
         let number: i64 = id.parse().map_err(|_| missing())?;
         let owners = Owner::ALL.to_vec();
-        let filter = ChatFilter { businesses: access.names(), owners, id: Some(number), ..ChatFilter::default() };
+        let filter =
+            ChatFilter { businesses: access.names(), owners, ids: Some(vec![number]), ..ChatFilter::default() };
         self.database()?.chats(&filter, 1).await?.pop().ok_or_else(missing)
     }
 }
@@ -466,7 +467,7 @@ fn contact_view(contact: Contact) -> ContactView {
     ContactView { id: id.to_string(), business, phone: number, user_id, name, username, created_at }
 }
 
-fn chat_view(chat: Chat) -> ChatView {
+pub(super) fn chat_view(chat: Chat) -> ChatView {
     ChatView {
         id: chat.id.to_string(),
         line: chat.line,
@@ -482,7 +483,7 @@ fn chat_view(chat: Chat) -> ChatView {
     }
 }
 
-fn message_view(message: ChatMessage) -> ChatMessageView {
+pub(super) fn message_view(message: ChatMessage) -> ChatMessageView {
     let ChatMessage { id, kind, at, state, author, wamid, body, marks } = message;
     let (id, kind, state) = (id.to_string(), kind.name().into(), state.map(|state| state.name().to_owned()));
     ChatMessageView { id, kind, at, state, author, wamid, body, marks }

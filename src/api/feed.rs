@@ -51,7 +51,7 @@ const POSITION_INTERVAL: Duration = Duration::from_secs(1);
 const EVENTS_AT_ONCE: usize = 1_000;
 
 /// The header in which a client that reconnects sends the last `id`.
-const LAST_EVENT_ID: &str = "last-event-id";
+pub(super) const LAST_EVENT_ID: &str = "last-event-id";
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -146,8 +146,8 @@ fn disabled() -> Problem {
     Problem::new(StatusCode::CONFLICT, "feed-disabled", detail)
 }
 
-fn bad_position(fault: &str) -> Problem {
-    Problem::bad_request("invalid-position", format!("the position (Last-Event-ID, or `after`) {fault}"))
+pub(super) fn bad_position(fault: &str) -> Problem {
+    Problem::bad_request("invalid-position", format!("the position {fault}"))
 }
 
 /// Which events a reader gets.

@@ -30,6 +30,7 @@ mod preflight;
 mod problems;
 mod recipients;
 mod report;
+mod stream;
 mod subscribers;
 mod suppressions;
 mod templates;
@@ -71,6 +72,9 @@ const EVENT_STREAMS_MAX: usize = 64;
 /// Maximum number of concurrent streams of the event feed. Each reads Redis ten times a second for each stream of the
 /// feed, and buffers at most 1,000 events.
 const FEED_STREAMS_MAX: usize = 64;
+
+/// Maximum number of concurrent streams of the chats. Together they ask PostgreSQL ten times a second.
+const CHAT_STREAMS_MAX: usize = 1_024;
 
 /// Maximum number of concurrent reports and exports. Each report buffers the states and times of one part: about 6 MB.
 const REPORTS_MAX: usize = 4;
@@ -154,6 +158,8 @@ struct Shared {
     feed: Store,
     event_streams: Arc<Semaphore>,
     feed_streams: Arc<Semaphore>,
+    chat_streams: Arc<Semaphore>,
+    watch: stream::Watch,
     reports: Arc<Semaphore>,
     preflights: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
@@ -175,6 +181,8 @@ pub fn router(state: ApiState) -> Router {
         feed: state.store.with_pinned_connection(),
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
         feed_streams: Arc::new(Semaphore::new(FEED_STREAMS_MAX)),
+        chat_streams: Arc::new(Semaphore::new(CHAT_STREAMS_MAX)),
+        watch: stream::Watch::default(),
         reports: Arc::new(Semaphore::new(REPORTS_MAX)),
         preflights: Arc::new(Semaphore::new(PREFLIGHTS_MAX)),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
@@ -249,6 +257,7 @@ fn streams(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(suppressions::export))
         .routes(routes!(events::events))
         .routes(routes!(feed::feed))
+        .routes(routes!(stream::follow))
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyTimeoutLayer::new(state.stall_timeout))
 }

@@ -27,7 +27,7 @@ use super::{
     problems::{self, ProblemKind},
 };
 use crate::{
-    api_types::{PROBLEM_PREFIX, ProblemBody, StateEvent},
+    api_types::{ChatMessageEvent, PROBLEM_PREFIX, ProblemBody, StateEvent},
     config::KeyScope,
 };
 
@@ -55,6 +55,7 @@ pub(super) fn empty() -> OpenApi {
             .security_scheme(API_KEY, SecurityScheme::Http(key))
             .schema_from::<ProblemBody>()
             .schema_from::<StateEvent>()
+            .schema_from::<ChatMessageEvent>()
             .build(),
     );
     api

@@ -110,16 +110,29 @@ impl Listed for ChatMessageView {
     const NAME: &str = "messages";
 }
 
+/// A message of a stream of the chats.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChatMessageEvent {
+    /// The id of its chat.
+    #[schema(example = "204")]
+    pub chat: String,
+    /// The message.
+    #[serde(flatten)]
+    pub message: ChatMessageView,
+}
+
 /// A page of messages.
 pub type ChatMessagePage = Page<ChatMessageView>;
 
 /// A message to the contact of a chat.
-#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NewChatMessage {
     /// An id by which the call can be repeated, 1 to 64 characters, unique in the chat.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub client_id: Option<String>,
     /// The id of the message of the chat that it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub context: Option<String>,
     /// What it says.

@@ -33,7 +33,10 @@ pub use self::{
         CampaignChange, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign, NewRetry, NewTest,
         StateEvent, TemplateName,
     },
-    chat::{ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat, NewChatMessage, NewNote},
+    chat::{
+        ChatMessageEvent, ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat,
+        NewChatMessage, NewNote,
+    },
     hold::{HoldPage, HoldView, LiftedHold},
     job::{DeadJobPage, DeadJobView, RetriedJob},
     line::{LINE_STATES, LineChange, LinePage, LineView, RATE_SOURCES},

@@ -302,6 +302,11 @@ pub enum Content {
         #[serde(default, skip_serializing_if = "is_default")]
         original: Option<Wamid>,
     },
+    /// Not from the person: the business wrote it to the person in the WhatsApp Business app.
+    Echo {
+        /// What it wrote.
+        content: Box<Content>,
+    },
     /// Anything else: a type that is not known here, or a known one in another form.
     Other {
         /// Meta's name of the type; may be empty.

@@ -26,7 +26,8 @@ pub(super) fn received(line: &LineId, entry: InboundEntry, now: UnixMs) -> Recei
         }
         fields.extend(entry.answers.map(|answers| ("recipient".to_owned(), json!(recipient_of(answers)))));
     }
-    ReceivedMessage { wamid, at, person, body: body.to_string(), mark }
+    let is_echo = matches!(inbound.content, Content::Echo { .. });
+    ReceivedMessage { wamid, at, person, body: body.to_string(), is_echo, mark }
 }
 
 /// Replaces the character NUL, which PostgreSQL cannot store.
@@ -62,13 +63,17 @@ fn person(inbound: &Inbound) -> Author {
 /// What a reaction, an edit or a deletion does to the message that it names. `body`: that of the reaction, edit or
 /// deletion.
 fn mark(inbound: &Inbound, body: &Value) -> Option<Mark> {
-    let (message, marks) = match &inbound.content {
-        Content::Reaction(reaction) => (&reaction.message, json!({ "reaction": body["content"]["reaction"]["emoji"] })),
-        Content::Edit { original, .. } => (original, json!({ "edited": body["content"]["edit"]["content"] })),
+    let (content, body) = match &inbound.content {
+        Content::Echo { content } => (&**content, &body["content"]["echo"]["content"]),
+        content => (content, &body["content"]),
+    };
+    let (message, marks) = match content {
+        Content::Reaction(reaction) => (&reaction.message, json!({ "reaction": body["reaction"]["emoji"] })),
+        Content::Edit { original, .. } => (original, json!({ "edited": body["edit"]["content"] })),
         Content::Revoke { original } => (original, json!({ "revoked": true })),
         _ => return None,
     };
-    let removes_content = matches!(inbound.content, Content::Revoke { .. });
+    let removes_content = matches!(content, Content::Revoke { .. });
     Some(Mark { message: without_nul(message.as_ref()?.as_str()), marks: marks.to_string(), removes_content })
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -308,14 +308,23 @@ impl Relay {
 
     /// The event for a message; `None` if the entry is not one of ours.
     fn message_event(&self, line: &LineId, entry: &InboundEntry) -> Option<String> {
-        // Meta's id and time, in ms.
+        // Meta's id and time, in ms, and whether a person wrote it.
         #[derive(Deserialize)]
         struct Head {
             id: Option<String>,
             at: Option<u64>,
+            #[serde(default)]
+            content: HeadContent,
+        }
+        #[derive(Default, Deserialize)]
+        struct HeadContent {
+            echo: Option<IgnoredAny>,
         }
         let message: &RawValue = serde_json::from_str(&entry.message).ok()?;
-        let Head { id, at } = serde_json::from_str(&entry.message).ok()?;
+        let Head { id, at, content } = serde_json::from_str(&entry.message).ok()?;
+        if content.echo.is_some() {
+            return None;
+        }
         let id = id.unwrap_or_else(|| entry.id.to_string());
         let at = UnixMs(at.unwrap_or(entry.id.ms));
         let campaign = entry.answers.map(|(part, _)| part.campaign);

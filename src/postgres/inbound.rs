@@ -13,7 +13,7 @@ use sqlx::{PgConnection, PgTransaction};
 pub use self::contacts::Author;
 use self::contacts::resolve;
 use super::{Database, DatabaseError, Result};
-use crate::domain::{BusinessId, LineId, UnixMs, chat::Owner};
+use crate::domain::{BusinessId, LineId, State, UnixMs, chat::Owner};
 
 /// How far back a message is looked up that Meta delivers again, or that Redis returns again: longer than either may
 /// take.
@@ -61,6 +61,8 @@ pub struct ReceivedMessage {
     pub person: Author,
     /// The message, a JSON object.
     pub body: String,
+    /// Whether the business wrote it to the person, in the WhatsApp Business app.
+    pub is_echo: bool,
     /// What it does to an earlier message.
     pub mark: Option<Mark>,
 }
@@ -104,6 +106,7 @@ struct Rows {
     chats: Vec<i64>,
     at: Vec<i64>,
     kinds: Vec<i16>,
+    states: Vec<i16>,
     wamids: Vec<Option<String>>,
     bodies: Vec<String>,
 }
@@ -160,7 +163,7 @@ async fn unknown<'a>(
 ) -> sqlx::Result<Vec<&'a ReceivedMessage>> {
     let wamids: Vec<String> = messages.iter().map(|message| message.wamid.clone()).collect();
     let known = sqlx::query_scalar!(
-        r#"select wamid as "wamid!" from messages where wamid = any($1) and id > $2 and kind = 1"#,
+        r#"select wamid as "wamid!" from messages where wamid = any($1) and id > $2 and kind in (1, 2)"#,
         &wamids,
         micros(now) - KNOWN_FOR_US
     )
@@ -265,14 +268,14 @@ impl Batch<'_> {
         let mut rows = Rows::default();
         for (message, contact) in messages.iter().zip(contacts) {
             let Some(chat) = chats.get_mut(contact) else { continue };
-            rows.push(
-                chat.next_id(self.now),
-                chat.id,
-                message.at,
-                MessageKind::Inbound,
-                Some(&message.wamid),
-                message.body.clone(),
-            );
+            let kind = if message.is_echo { MessageKind::Outbound } else { MessageKind::Inbound };
+            let id = chat.next_id(self.now);
+            rows.push(id, chat.id, message.at, kind, Some(&message.wamid), message.body.clone());
+            if message.is_echo {
+                // Who answers in the app has read the chat there.
+                chat.unread = 0;
+                continue;
+            }
             let owner = chat.owner.after_inbound();
             if owner != chat.owner {
                 let activity = serde_json::json!({ "owner": owner.name(), "why": "inbound" }).to_string();
@@ -342,23 +345,26 @@ impl Rows {
         self.chats.push(chat);
         self.at.push(millis(at));
         self.kinds.push(kind as i16);
+        let state = if kind == MessageKind::Outbound { State::Sent } else { State::Pending };
+        self.states.push(state.code().into());
         self.wamids.push(wamid.map(str::to_owned));
         self.bodies.push(body);
     }
 
     async fn insert(&self, connection: &mut PgConnection, business: &BusinessId) -> sqlx::Result<()> {
         sqlx::query!(
-            "insert into messages (id, chat, at, kind, business, wamid, body)
-             select id, chat, at, kind, $7, wamid, body::jsonb
-             from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::text[], $6::text[])
-                as new (id, chat, at, kind, wamid, body)",
+            "insert into messages (id, chat, at, kind, state, business, wamid, body)
+             select id, chat, at, kind, state, $7, wamid, body::jsonb
+             from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::text[], $6::text[],
+                $8::smallint[]) as new (id, chat, at, kind, wamid, body, state)",
             &self.ids,
             &self.chats,
             &self.at,
             &self.kinds,
             &self.wamids as &[Option<String>],
             &self.bodies,
-            business.as_str()
+            business.as_str(),
+            &self.states
         )
         .execute(connection)
         .await

@@ -2,6 +2,7 @@
 //!
 //! Every change is one transaction. Nothing that sends campaigns or receives webhooks waits for it.
 
+pub mod changes;
 pub mod chats;
 pub mod forgetting;
 pub mod inbound;

@@ -47,6 +47,15 @@ impl Database {
         let failed = DatabaseError::of("store what became of messages");
         let (chats, ids): (Vec<i64>, Vec<i64>) = news.iter().map(|news| (news.id.chat, news.id.message)).unzip();
         let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        // Locked before the messages, as everybody does, and changed for those who follow the chats.
+        sqlx::query!(
+            "with locked as (select id from chats where id = any($1) order by id for update)
+             update chats set changed = default from locked where chats.id = locked.id",
+            &chats
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
         let rows = sqlx::query!(
             "select chat, id, state from messages
              where (chat, id) in (select * from unnest($1::bigint[], $2::bigint[])) order by chat, id for update",

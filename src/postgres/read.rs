@@ -75,6 +75,34 @@ pub struct ChatMessage {
     pub marks: Option<serde_json::Value>,
 }
 
+/// A row of `messages`.
+pub(super) struct MessageRow {
+    pub(super) chat: i64,
+    pub(super) id: i64,
+    pub(super) at: i64,
+    pub(super) kind: i16,
+    pub(super) state: i16,
+    pub(super) author: Option<String>,
+    pub(super) wamid: Option<String>,
+    pub(super) body: Json<serde_json::Value>,
+    pub(super) marks: Option<Json<serde_json::Value>>,
+}
+
+impl From<MessageRow> for ChatMessage {
+    fn from(row: MessageRow) -> Self {
+        Self {
+            id: row.id,
+            kind: MessageKind::of(row.kind),
+            at: time(row.at),
+            state: u8::try_from(row.state).ok().and_then(State::of),
+            author: row.author,
+            wamid: meta_id(row.wamid),
+            body: row.body.0,
+            marks: row.marks.map(|marks| marks.0),
+        }
+    }
+}
+
 /// Which chats are listed.
 #[derive(Clone, Debug, Default)]
 pub struct ChatFilter {
@@ -86,8 +114,8 @@ pub struct ChatFilter {
     pub agent: Option<String>,
     /// On this line.
     pub line: Option<LineId>,
-    /// Only this one.
-    pub id: Option<i64>,
+    /// Only these.
+    pub ids: Option<Vec<i64>>,
     /// Whose newest message and id are before these.
     pub before: Option<(i64, i64)>,
 }
@@ -103,13 +131,13 @@ impl Database {
                 contacts.user_id, contacts.name, contacts.username, contacts.created_at as contact_created_at
              from chats join contacts on contacts.id = chats.contact
              where ($1::text[] is null or chats.business = any($1)) and chats.owner = any($2)
-                and ($3::text is null or chats.line = $3) and ($4::bigint is null or chats.id = $4)
+                and ($3::text is null or chats.line = $3) and ($4::bigint[] is null or chats.id = any($4))
                 and (chats.last_message, chats.id) < ($5, $6) and ($8::text is null or chats.agent = $8)
              order by chats.last_message desc, chats.id desc limit $7",
             filter.businesses.as_deref(),
             &owners,
             filter.line.as_ref().map(LineId::as_str),
-            filter.id,
+            filter.ids.as_deref(),
             message,
             id,
             i64::try_from(limit).unwrap_or(i64::MAX),
@@ -147,8 +175,9 @@ impl Database {
 
     /// At most `limit` messages of a chat before the message `before`, the newest first.
     pub async fn messages(&self, chat: i64, before: Option<i64>, limit: usize) -> Result<Vec<ChatMessage>> {
-        let rows = sqlx::query!(
-            r#"select id, at, kind, state, author, wamid, body as "body!: Json<serde_json::Value>",
+        let rows = sqlx::query_as!(
+            MessageRow,
+            r#"select chat, id, at, kind, state, author, wamid, body as "body: Json<serde_json::Value>",
                 marks as "marks: Json<serde_json::Value>"
              from messages where chat = $1 and id < $2 order by id desc limit $3"#,
             chat,
@@ -158,17 +187,7 @@ impl Database {
         .fetch_all(&self.pool)
         .await
         .map_err(DatabaseError::of("list messages"))?;
-        let messages = rows.into_iter().map(|row| ChatMessage {
-            id: row.id,
-            kind: MessageKind::of(row.kind),
-            at: time(row.at),
-            state: u8::try_from(row.state).ok().and_then(State::of),
-            author: row.author,
-            wamid: meta_id(row.wamid),
-            body: row.body.0,
-            marks: row.marks.map(|marks| marks.0),
-        });
-        Ok(messages.collect())
+        Ok(rows.into_iter().map(ChatMessage::from).collect())
     }
 
     /// The contact of a person at a business.

@@ -485,6 +485,9 @@ impl Receiver {
                 counts.used[change] = true;
                 received.messages.len() - 1
             });
+            if let Content::Echo { .. } = inbound.content {
+                continue;
+            }
             received.news.push(ReceivedNews {
                 change,
                 waba,

@@ -32,7 +32,7 @@ const MILLISECONDS_FROM: u64 = 1_000_000_000_000;
 /// What a change reports. The rare variants are boxed, because a body may have very many changes.
 #[derive(Debug, PartialEq)]
 pub enum WebhookChange<'a> {
-    /// Statuses and inbound messages.
+    /// Statuses and inbound messages, or what the business wrote in its app.
     Messages(Messages<'a>),
     /// People stopped or resumed marketing.
     Preferences(Box<Preferences<'a>>),
@@ -52,6 +52,7 @@ pub enum WebhookChange<'a> {
 pub(super) fn read<'de, D: Deserializer<'de>>(field: &str, value: D) -> Result<Option<WebhookChange<'de>>, D::Error> {
     match field {
         messages::FIELD => object::<messages::Value<'_>, D>(value),
+        messages::echoes::FIELD => object::<messages::echoes::Value<'_>, D>(value),
         message_template_status_update::FIELD => object::<message_template_status_update::Value<'_>, D>(value),
         template_edits::COMPONENTS_FIELD | template_edits::CATEGORY_FIELD | template_edits::QUALITY_FIELD => {
             object::<template_edits::Value, D>(value)

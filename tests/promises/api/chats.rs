@@ -27,6 +27,7 @@ pub async fn write(database: &Database, (line, business): (&str, &str), n: u64, 
         at: now,
         person: Author { identity, name: Some(format!("Person {n}")), ..Author::default() },
         body: json!({"content": {"text": text}}).to_string(),
+        is_echo: false,
         mark: None,
     };
     database.store_inbound(&line.into(), &business.into(), &[message], now).await.expect("stored");

@@ -19,6 +19,7 @@ mod people;
 mod preflight;
 mod recipients;
 mod retries;
+mod stream;
 mod suppressions;
 mod truth;
 mod workers;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pregon::domain::{
-    Wamid,
+    State, Wamid,
     chat::Owner,
     inbound::{Content, Media, Reaction},
 };
@@ -80,6 +80,38 @@ async fn any_message_is_kept_and_an_edit_a_deletion_and_a_reaction_mark_the_mess
     );
     assert_eq!(content(3), json!({"unsupported": {"kind": "poll"}}));
     assert_eq!(stored[4].wamid.as_deref(), Some("wamid.5"));
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_business_writes_in_its_app_is_a_message_to_the_contact() {
+    let office = Office::start().await;
+    let database = office.database().await;
+    let reader = office.reader("a");
+    let number = "5491155550001";
+    let echo = |id: u32, content: Content| message(id, number, Content::Echo { content: Box::new(content) });
+    let hola = echo(1, Content::Text("¡Hola!".into()));
+    let revoke = Content::Revoke { original: Some(Wamid::from("wamid.3")) };
+    let messages =
+        [hola.clone(), text(2, number, "¿Sí?"), echo(3, Content::Text("typo".into())), hola, echo(4, revoke)];
+    for message in &messages {
+        office.write("3001", std::slice::from_ref(message)).await;
+    }
+    let all = async || match chats(&database).await.as_slice() {
+        [chat] => database.messages(chat.id, None, 10).await.expect("messages"),
+        _ => Vec::new(),
+    };
+    until("all messages are stored", async || all().await.len() == 5).await;
+    let all = all().await;
+    let shown: Vec<_> = all.iter().rev().map(|message| (message.kind.name(), message.state)).collect();
+    let sent = ("outbound", Some(State::Sent));
+    assert_eq!(shown[0], sent, "it began the chat");
+    assert_eq!((shown[1].0, shown[2].0), ("inbound", "activity"));
+    assert_eq!(shown[3..], [sent, sent]);
+    assert_eq!(all[4].body["content"], json!({"echo": {"content": {"text": "¡Hola!"}}}));
+    assert_eq!((&all[1].body, &all[1].marks), (&json!({}), &Some(json!({"revoked": true}))));
+    let chat = chats(&database).await.remove(0);
+    assert_eq!((chat.owner, chat.unread), (Owner::Queue, 0), "who answers in the app has read the chat there");
     reader.stop().await;
 }
 

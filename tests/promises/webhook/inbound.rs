@@ -106,6 +106,25 @@ async fn a_message_names_the_recipient_that_it_answers() {
     hooks.stop().await;
 }
 
+#[tokio::test]
+async fn what_the_business_writes_in_its_app_is_kept_and_is_no_reply() {
+    let hooks = Hooks::start().await;
+    let (campaign, message) = sent(&hooks).await;
+    let echo = json!({"from": "5491100000001", "to": NUMBER, "id": "wamid.E1", "timestamp": now().seconds().to_string(),
+        "type": "text", "text": {"body": "STOP"}, "context": {"id": message.wamid()}});
+    let value = json!({"metadata": {"phone_number_id": "3001"}, "message_echoes": [echo]});
+    let payload = hooks::payload(&[json!({"field": "smb_message_echoes", "value": value})]);
+    for _ in 0..2 {
+        assert_eq!(hooks.deliver(&payload).await, 200);
+    }
+    let kept = kept(&hooks).await;
+    let [(echo, None)] = kept.as_slice() else { panic!("one message that answers nothing: {kept:?}") };
+    assert_eq!(echo.content, Content::Echo { content: Box::new(Content::Text("STOP".into())) });
+    assert_eq!(echo.sender.number.as_deref(), Some(NUMBER));
+    assert_eq!(hooks.counts(campaign).await.replied, 0);
+    hooks.stop().await;
+}
+
 /// A campaign on line 3001 with one recipient, [`NUMBER`], whose message Meta accepted.
 async fn sent(hooks: &Hooks) -> (CampaignId, Message) {
     let (id, messages) = hooks.campaign(&["3001"], 1).await;

@@ -20,7 +20,7 @@ use super::WireError;
 use crate::{
     domain::{
         Inbound, UnixMs, Wamid,
-        inbound::{Context, InboundError, Product, Referral, Sender},
+        inbound::{Content, Context, InboundError, Product, Referral, Sender},
     },
     json::{List, Members, Number, Object, Raw, Text, objects},
     webhook::fields,
@@ -48,15 +48,22 @@ objects! {
 }
 
 fn read(message: &Members<'_>) -> Inbound {
+    read_with(message, ["from", "from_user_id", "from_parent_user_id"])
+}
+
+/// A message from the business. Its `sender` is the person to whom it went.
+pub(super) fn read_echo(message: &Members<'_>) -> Inbound {
+    let echo = read_with(message, ["to", "to_user_id", "to_parent_user_id"]);
+    Inbound { content: Content::Echo { content: Box::new(echo.content) }, ..echo }
+}
+
+/// `person`: the names of the members that say who the person is.
+fn read_with(message: &Members<'_>, person: [&str; 3]) -> Inbound {
+    let [number, user_id, parent_user_id] = person.map(|name| message.text(name));
     Inbound {
         id: wamid(message, "id"),
         at: time(message, "timestamp"),
-        sender: Sender {
-            number: message.text("from"),
-            user_id: message.text("from_user_id"),
-            parent_user_id: message.text("from_parent_user_id"),
-            ..Sender::default()
-        },
+        sender: Sender { number, user_id, parent_user_id, ..Sender::default() },
         group: message.text("group_id"),
         context: message.object("context").map(|context| Box::new(read_context(&context))),
         referral: message.object("referral").map(|referral| Box::new(read_referral(&referral))),

@@ -1,5 +1,6 @@
 //! `messages`: statuses of messages that were sent, and messages from people; or errors that belong to neither.
 
+pub mod echoes;
 mod inbound;
 pub mod status;
 

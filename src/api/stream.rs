@@ -1,0 +1,272 @@
+//! The chats as server-sent events, for consoles.
+//!
+//! A process looks for changes ten times a second while it has a stream open, and gives them to all its streams. Only a
+//! stream that starts after an earlier one, or whose client is slow, asks PostgreSQL by itself.
+//!
+//! While PostgreSQL is unavailable, the stream stays open and silent. It ends when the server stops.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use axum::{
+    extract::State,
+    http::HeaderMap,
+    response::{Response, sse},
+};
+use futures_util::stream;
+use serde::Serialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, broadcast},
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tracing::{debug, error};
+use utoipa::ToSchema;
+
+use super::{
+    SharedState,
+    access::Access,
+    chats::{chat_view, message_view},
+    events::event_stream,
+    feed::{LAST_EVENT_ID, bad_position},
+    stream_permit,
+};
+use crate::{
+    api_types::ChatMessageEvent,
+    config::KeyScope,
+    domain::BusinessId,
+    http::{page::non_empty, problem::Result},
+    postgres::{
+        Database, DatabaseError,
+        changes::{Changes, Moment, Since},
+    },
+};
+
+/// How often a process looks for changes.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Wait before the next attempt after PostgreSQL has failed.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Maximum number of batches that a stream may be behind before it asks PostgreSQL by itself.
+const BATCHES_MAX: usize = 64;
+
+/// An event of the stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used: `sse::Event` writes it")]
+struct ChatStreamEvent {
+    /// The position after the event. It also comes without an event, when the stream opens.
+    id: Option<String>,
+    /// `chat`, `message` or `reload`.
+    event: Option<String>,
+    /// JSON: a `Chat`, a `ChatMessageEvent`, or an empty object.
+    data: String,
+}
+
+/// Follow the chats: what changes in them, as it is then.
+///
+/// Server-sent events. `chat` has a chat that is new or has changed, `message` a message that is new or has changed.
+/// `reload` means that too much has changed to be told: read the lists again. Send the last `id` as `Last-Event-ID` to
+/// continue there; without it, the stream starts with new changes. An event can be repeated. Several changes of a chat
+/// within a moment are one event. Of each chat, changes of the newest 100 messages are told.
+#[utoipa::path(
+    get, path = "/v1/stream", tag = "chats", operation_id = "follow_chats",
+    security(("api_key" = [KeyScope::Chats])),
+    params((
+        "Last-Event-ID" = Option<String>, Header, nullable = false,
+        description = "The last `id` of an earlier stream: this one starts after it.",
+    )),
+    responses(
+        (status = 200, description = "A stream of events.", body = ChatStreamEvent, content_type = "text/event-stream"),
+    ),
+    extensions(("x-problems" = json!(["no-database", "invalid-position", "too-many-streams"]))),
+)]
+pub(super) async fn follow(State(shared): SharedState, access: Access, headers: HeaderMap) -> Result<Response> {
+    let database = shared.database()?.clone();
+    let last = headers.get(LAST_EVENT_ID).map(|id| id.to_str().map_err(|_| bad_position("is not text"))).transpose()?;
+    let since = non_empty(last)
+        .map(|text| text.parse().map_err(|error| bad_position(&format!("is {text}; {error}"))))
+        .transpose()?;
+    let permit = stream_permit(&shared.chat_streams, "streams of chats")?;
+    let now = database.moment().await?;
+    let batches = shared.watch.follow(&database, &now);
+    let position = since.unwrap_or(now);
+    let queue = VecDeque::from([sse::Event::default().id(position.to_string())]);
+    // The first batch may begin after the position.
+    let follower = Follower { database, access, batches, position, is_behind: true, queue, _permit: permit };
+    let stopping = shared.state.stopping.clone();
+    let events = stream::unfold(follower, |mut follower| async move {
+        let event = follower.next().await?;
+        Some((Ok::<_, Infallible>(event), follower))
+    });
+    Ok(event_stream(events, stopping))
+}
+
+/// Changes up to a moment, ready to be sent.
+struct Batch {
+    until: Moment,
+    events: Vec<ChatEvent>,
+}
+
+/// What a client is told.
+struct ChatEvent {
+    /// The business that it belongs to; `None`: everybody is told.
+    business: Option<BusinessId>,
+    name: &'static str,
+    json: String,
+}
+
+impl Batch {
+    fn new(until: Moment, since: Since) -> Self {
+        let events = match since {
+            Since::Changes(changes) => events_of(changes),
+            Since::TooMuch => vec![ChatEvent { business: None, name: "reload", json: "{}".to_owned() }],
+        };
+        Self { until, events }
+    }
+}
+
+fn events_of(Changes { chats, messages }: Changes) -> Vec<ChatEvent> {
+    let business_of: BTreeMap<i64, BusinessId> =
+        chats.iter().map(|chat| (chat.id, chat.contact.business.clone())).collect();
+    let chats = chats.into_iter().map(|chat| ("chat", chat.id, json(&chat_view(chat))));
+    let messages = messages.into_iter().map(|(chat, message)| {
+        ("message", chat, json(&ChatMessageEvent { chat: chat.to_string(), message: message_view(message) }))
+    });
+    // A message whose chat is gone belongs to nobody.
+    let event = |(name, chat, json)| Some(ChatEvent { business: Some(business_of.get(&chat)?.clone()), name, json });
+    chats.chain(messages).filter_map(event).collect()
+}
+
+fn json(view: &impl Serialize) -> String {
+    serde_json::to_string(view).expect("every map has string keys")
+}
+
+/// What looks for changes while somebody follows the chats.
+#[derive(Default)]
+pub(super) struct Watch {
+    sender: Arc<Mutex<Weak<broadcast::Sender<Arc<Batch>>>>>,
+}
+
+impl Watch {
+    /// The batches of changes from now on. `now`: a moment before the call.
+    fn follow(&self, database: &Database, now: &Moment) -> broadcast::Receiver<Arc<Batch>> {
+        let mut current = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = current.upgrade() {
+            return sender.subscribe();
+        }
+        let (sender, receiver) = broadcast::channel(BATCHES_MAX);
+        let sender = Arc::new(sender);
+        *current = Arc::downgrade(&sender);
+        tokio::spawn(look(database.clone(), now.clone(), sender, self.sender.clone()));
+        receiver
+    }
+}
+
+/// Looks for changes since a moment, as long as there is a receiver.
+async fn look(
+    database: Database,
+    mut since: Moment,
+    sender: Arc<broadcast::Sender<Arc<Batch>>>,
+    current: Arc<Mutex<Weak<broadcast::Sender<Arc<Batch>>>>>,
+) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        {
+            // Nobody can begin to follow in between.
+            let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+            if sender.receiver_count() == 0 {
+                *current = Weak::new();
+                return;
+            }
+        }
+        match next_batch(&database, &since, None).await {
+            Ok(batch) => {
+                since = batch.until.clone();
+                if !batch.events.is_empty() {
+                    // A receiver that has gone needs nothing.
+                    let _ = sender.send(Arc::new(batch));
+                }
+            }
+            Err(error) => failed(&error).await,
+        }
+    }
+}
+
+/// What changed since a moment.
+async fn next_batch(
+    database: &Database,
+    since: &Moment,
+    businesses: Option<&[String]>,
+) -> std::result::Result<Batch, DatabaseError> {
+    let (until, since) = database.changes_since(since, businesses).await?;
+    Ok(Batch::new(until, since))
+}
+
+async fn failed(error: &DatabaseError) {
+    if error.is_transient() {
+        debug!(%error, "the changes of chats cannot be read");
+    } else {
+        error!(%error, "the changes of chats cannot be read");
+    }
+    sleep(RETRY_AFTER).await;
+}
+
+/// An open stream.
+struct Follower {
+    database: Database,
+    access: Access,
+    batches: broadcast::Receiver<Arc<Batch>>,
+    /// Behind the last event that was sent.
+    position: Moment,
+    /// Whether there may be changes after the position that no batch will have.
+    is_behind: bool,
+    /// Events not sent yet.
+    queue: VecDeque<sse::Event>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    /// Waits for the next event. `None` ends the stream.
+    async fn next(&mut self) -> Option<sse::Event> {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return Some(event);
+            }
+            if self.is_behind {
+                match next_batch(&self.database, &self.position, self.access.names().as_deref()).await {
+                    Ok(batch) => {
+                        self.is_behind = false;
+                        self.enqueue(&batch);
+                    }
+                    Err(error) => failed(&error).await,
+                }
+                continue;
+            }
+            match self.batches.recv().await {
+                Ok(batch) => self.enqueue(&batch),
+                Err(broadcast::error::RecvError::Lagged(_)) => self.is_behind = true,
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// Queues the events that the caller may see. The last one has the position after the batch.
+    fn enqueue(&mut self, batch: &Batch) {
+        self.position = batch.until.clone();
+        let is_visible = |event: &&ChatEvent| event.business.is_none() || self.access.allows(event.business.as_ref());
+        let mut visible = batch.events.iter().filter(is_visible).peekable();
+        while let Some(event) = visible.next() {
+            let event_to_send = sse::Event::default().event(event.name).data(&event.json);
+            self.queue.push_back(match visible.peek() {
+                Some(_) => event_to_send,
+                None => event_to_send.id(self.position.to_string()),
+            });
+        }
+    }
+}

@@ -72,7 +72,7 @@ schemathesis: redis ## Send calls generated from the OpenAPI document, and compa
 pressure: redis ## Overload a worker, and print how much was pushed back and how memory grew
 	$(CARGO) test --locked --test pressure -- --ignored --nocapture
 
-demo: redis ## Send a campaign to the simulator of Meta, and check the result
+demo: redis postgres ## Send a campaign to the simulator of Meta, answer the people who reply, and check the result
 	$(CARGO) run --release --locked -- demo
 
 fmt: ## Format the code

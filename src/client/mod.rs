@@ -26,10 +26,10 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, DeadJobView, ForgottenView,
-        HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewRetry, NewSuppression, NewTest, Page, PauseChange,
-        PauseTarget, Preflight, RecipientView, RetriedJob, SuppressionView, SyncedTemplates, TemplateView,
-        UnpausedTemplate, UploadResult, WorkerView,
+        BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, ChatMessageView, ChatView,
+        DeadJobView, ForgottenView, HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewChatMessage, NewRetry,
+        NewSuppression, NewTest, Page, PauseChange, PauseTarget, Preflight, RecipientView, RetriedJob, SuppressionView,
+        SyncedTemplates, TemplateView, UnpausedTemplate, UploadResult, WorkerView,
     },
     coding::Coding,
     domain::{
@@ -306,6 +306,32 @@ impl Client {
     pub async fn lines(&self, cursor: Option<&str>) -> Result<Page<Known<LineView>>> {
         let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
         self.call(self.request(Method::GET, &["lines"]).query(&query)).await
+    }
+
+    /// A page of chats, those with the newest message first. `view`: those of `mine`, `queue` or `closed` only. `cursor`
+    /// is `next` of the previous page.
+    pub async fn chats(&self, view: Option<&str>, cursor: Option<&str>) -> Result<Page<Known<ChatView>>> {
+        let query: Vec<_> = [("view", view), ("cursor", cursor)]
+            .into_iter()
+            .filter_map(|(name, value)| value.map(|value| (name, value)))
+            .collect();
+        self.call(self.request(Method::GET, &["chats"]).query(&query)).await
+    }
+
+    /// A page of the messages of a chat, the newest first. `before` is `next` of the previous page.
+    pub async fn chat_messages(&self, chat: &str, before: Option<&str>) -> Result<Page<Known<ChatMessageView>>> {
+        let query: Vec<_> = before.map(|before| ("before", before)).into_iter().collect();
+        self.call(self.request(Method::GET, &["chats", chat, "messages"]).query(&query)).await
+    }
+
+    /// Writes to the contact of a chat, and takes the chat over. Returns the message.
+    pub async fn send_chat_message(&self, chat: &str, message: &NewChatMessage) -> Result<Known<ChatMessageView>> {
+        self.call(self.request(Method::POST, &["chats", chat, "messages"]).json(message)).await
+    }
+
+    /// Closes a chat, and returns it.
+    pub async fn close_chat(&self, chat: &str) -> Result<Known<ChatView>> {
+        self.call(self.request(Method::POST, &["chats", chat, "close"])).await
     }
 
     /// Fetches a line.

@@ -120,6 +120,7 @@ pub use behaviour::Change;
 pub use delay::{BadDelay, Delay};
 pub use ledger::{Ledger, Rates, States, Tally};
 pub use message::MessageRecord;
+pub use people::Replies;
 pub use scenario::{Scenario, ScenarioError};
 
 use crate::domain::UnixMs;
@@ -174,6 +175,11 @@ impl Sim {
     pub fn messages(&self) -> Vec<MessageRecord> {
         let lines = 0..self.world.lines.len();
         lines.flat_map(|line| self.world.messages(line, 0, u32::MAX)).collect()
+    }
+
+    /// Meta's ids of the messages that people have written.
+    pub fn written(&self) -> Vec<String> {
+        (0..self.world.lines.len()).flat_map(|line| self.world.written(line)).collect()
     }
 
     /// Resolves when no update is scheduled, in flight or waiting for a retry. Never resolves if the simulator was

@@ -17,12 +17,13 @@ use super::{
     business::{Business, DEFAULT_BUSINESS, MessagingLimit},
     clock::Clock,
     courier::Courier,
+    inbound::Inbound,
     ledger::{Ledger, Tally},
     line::{LineState, SimLine},
     live_template::LiveTemplate,
     lock,
     media::Files,
-    message::{MessageRecord, SimMessage, status_index, wamid},
+    message::{MessageRecord, SimMessage, inbound_wamid, status_index, wamid},
     notice::Notices,
     pending::Pending,
     portfolio::Portfolio,
@@ -268,6 +269,14 @@ impl World {
         (from..from.saturating_add(limit))
             .map_while(|number| Some(self.record(line, &id, &state, number, state.messages.get(number)?)))
             .collect()
+    }
+
+    /// Meta's ids of the messages that people have written to a line.
+    pub(super) fn written(&self, line: usize) -> Vec<String> {
+        let Some(line) = self.lines.get(line) else { return Vec::new() };
+        let state = line.state();
+        let id = |(index, inbound): (u32, &Inbound)| inbound_wamid(state.run, line.index, index, inbound.from);
+        (0..).zip(&state.inbound).map(id).collect()
     }
 
     fn record(

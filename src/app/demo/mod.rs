@@ -1,9 +1,12 @@
-//! `pregon demo`: runs one campaign through all of Pregón, and checks the result.
+//! `pregon demo`: runs one campaign through all of Pregón, answers the people who reply, and checks the result.
 //!
-//! Starts a private Redis, the simulator with the scenario `rough` and a server with all roles, and submits a campaign
-//! through the public API. When every recipient is settled, `verdict.rs` compares the statistics with the simulator's
-//! ledger, recipient by recipient. All data is in a temporary folder, which is deleted at the end.
+//! Starts a private Redis and PostgreSQL, the simulator with the scenario `rough` and a server with all roles, and submits
+//! a campaign through the public API. Some people answer, and `agent.rs` answers them. When every recipient is settled,
+//! `verdict.rs` compares the statistics with the simulator's ledger, recipient by recipient, and the chats with what
+//! people wrote and got. Without PostgreSQL there are no chats. All data is in a temporary folder, which is deleted at the
+//! end.
 
+mod agent;
 mod verdict;
 
 use std::{io, sync::Arc, time::Duration};
@@ -21,7 +24,8 @@ use crate::{
     config::{ApiKey, Config, Role, WabaConfig},
     domain::{CampaignId, LineId, Secret},
     intake::Format,
-    sim::{Scenario, Sim},
+    postgres,
+    sim::{Replies, Scenario, Sim},
     terminal::{CommandError, out, progress::CampaignProgress, watch, words},
 };
 use verdict::Verdict;
@@ -75,8 +79,12 @@ async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool
     let meta = TcpListener::bind("127.0.0.1:0").await?;
     let base_url = format!("http://{}", meta.local_addr()?);
     let mut scenario = Scenario::named("rough").map_err(|error| failed("scenario rough", &error))?;
+    let has_chats = postgres::spawn::is_installed();
+    if has_chats {
+        scenario.replies = Replies { tap: scenario.replies.tap, after: scenario.replies.after, ..people_who_answer() };
+    }
     let key = Secret::new(format!("{:032x}", rand::random::<u128>()));
-    let config = config(dir, &base_url, &scenario, &key)?;
+    let config = config(dir, &base_url, &scenario, &key, has_chats)?;
     let listener = TcpListener::bind(config.http.listen).await?;
     let webhook_url = format!("http://{}/webhooks/meta", listener.local_addr()?);
     scenario.send_webhooks_to(&webhook_url);
@@ -85,18 +93,21 @@ async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool
     let lines: Vec<LineId> = rates.iter().map(|(line, _)| line.clone()).collect();
     let stop_sim = CancellationToken::new();
     let sim = Sim::start(scenario, meta, stop_sim.clone()).await.map_err(|error| failed("the simulator", &error))?;
-    let roles = [Role::Api, Role::Webhook, Role::Dispatch];
+    let mut roles = vec![Role::Api, Role::Webhook, Role::Dispatch];
+    roles.extend(has_chats.then_some(Role::Engage));
     let service =
         Service::start_on(config, &roles, Some(listener)).await.map_err(|error: ServeError| failed("serve", &error))?;
     let server = service.http.map(|address| format!("http://{address}")).unwrap_or_default();
-    say(&format!(
-        "a private Redis, the simulator of Meta ({base_url}, scenario rough) and a server ({server}) are running"
-    ))?;
+    let servers = if has_chats { "a private Redis and PostgreSQL" } else { "a private Redis" };
+    say(&format!("{servers}, the simulator of Meta ({base_url}, scenario rough) and a server ({server}) are running"))?;
+    if !has_chats {
+        say("PostgreSQL is not installed (make postgres), so nobody answers")?;
+    }
 
     let client = Client::new(server.parse().map_err(|error| failed("server", &error))?, Some(key), None)?;
     let shown = campaign(&client, &lines, recipients, json, &say).await;
     let verdict = match shown {
-        Ok((id, statistics)) => Some(settle(&client, &sim, id, statistics, &rates, &say).await?),
+        Ok((id, statistics)) => Some(settle(&client, &sim, (id, statistics), &rates, has_chats, &say).await?),
         Err(failure) => {
             service.stop();
             let _ = service.wait(Signals::none()).await;
@@ -168,12 +179,17 @@ async fn submit(client: &Client, new: &NewCampaign) -> Result<CampaignId, Comman
 async fn settle(
     client: &Client,
     sim: &Sim,
-    id: CampaignId,
-    before: Statistics,
+    (id, before): (CampaignId, Statistics),
     rates: &[(LineId, u32)],
+    has_chats: bool,
     say: &impl Fn(&str) -> io::Result<()>,
 ) -> Result<Verdict, CommandError> {
-    say("all messages are sent; waiting for the last statuses")?;
+    let mut conversations = None;
+    if has_chats {
+        say("all messages are sent; an agent answers the people who have replied")?;
+        conversations = Some(agent::converse(client, sim).await?);
+    }
+    say("waiting for the last statuses")?;
     if tokio::time::timeout(STATUSES_WAIT, sim.idle()).await.is_err() {
         say("some statuses are still on their way after a minute")?;
     }
@@ -184,11 +200,28 @@ async fn settle(
         report.extend_from_slice(&chunk);
     }
     let states = verdict::states(&report)?;
-    Ok(Verdict::of(&statistics, &states, &sim.messages(), &sim.ledger(), rates))
+    let mut verdict = Verdict::of(&statistics, &states, &sim.messages(), &sim.ledger(), rates);
+    verdict.conversations = conversations;
+    Ok(verdict)
 }
 
-fn config(dir: &std::path::Path, base_url: &str, scenario: &Scenario, key: &Secret) -> Result<Config, CommandError> {
-    let text = format!("redis.url = \"spawn:{}\"\n{CONFIG}", dir.join("redis").display());
+/// A few people answer in words, with files and with reactions, some of them twice, and answer the agent once.
+fn people_who_answer() -> Replies {
+    Replies { text: 0.03, media: 0.005, reaction: 0.01, twice: 0.2, conversation: 1, ..Replies::default() }
+}
+
+fn config(
+    dir: &std::path::Path,
+    base_url: &str,
+    scenario: &Scenario,
+    key: &Secret,
+    has_chats: bool,
+) -> Result<Config, CommandError> {
+    let mut text = format!("redis.url = \"spawn:{}\"\n", dir.join("redis").display());
+    if has_chats {
+        text.push_str(&format!("database.url = \"spawn:{}\"\n", dir.join("postgres").display()));
+    }
+    text.push_str(CONFIG);
     let mut config = Config::from_toml(&text).map_err(|error| CommandError::Failed(error.to_string()))?;
     config.graph.base_url = base_url.to_owned();
     config.http.api_keys = vec![ApiKey::new("demo", key)];

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
+use super::agent::Conversations;
 use crate::{
     api_types::Statistics,
     domain::{LineId, Phone, State},
@@ -31,6 +32,8 @@ pub(super) struct Verdict {
     /// For each state, the number of recipients in the statistics, and the number that follows from the ledger.
     states: BTreeMap<&'static str, (u64, u64)>,
     lines: Vec<LineRate>,
+    /// What became of the chats; `None` without PostgreSQL.
+    pub(super) conversations: Option<Conversations>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,7 +73,8 @@ impl Verdict {
         // If the answer was lost and no status carried the token, Pregón cannot match the message to its recipient, so
         // its statuses do not count.
         let state = |message: &MessageRecord| if message.named { message.state } else { State::Accepted };
-        let by_phone: HashMap<Phone, State> = messages.iter().map(|message| (message.to, state(message))).collect();
+        let of_campaign = messages.iter().filter(|message| message.template.is_some());
+        let by_phone: HashMap<Phone, State> = of_campaign.map(|message| (message.to, state(message))).collect();
         let (mut lost, mut differing) = (0, 0);
         let mut states: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
         for (phone, state) in ours {
@@ -97,15 +101,23 @@ impl Verdict {
                 mean_per_second: rates.requests_per_second_mean.unwrap_or(0.0),
             })
         });
-        Self { lost, twice: ledger.total.duplicated_recipients, differing, states, lines: lines.collect() }
+        let (twice, lines) = (ledger.total.duplicated_recipients, lines.collect());
+        Self { lost, twice, differing, states, lines, conversations: None }
     }
 
-    /// Whether nothing was lost, nothing was sent twice, no rate was exceeded and every count is equal.
+    /// Whether nothing was lost, nothing was sent twice, no rate was exceeded, every count is equal and the chats are
+    /// whole.
     pub(super) fn is_good(&self) -> bool {
         let within_rate =
             |line: &LineRate| line.worst_second as f64 <= f64::from(line.messages_per_second) * RATE_TOLERANCE;
         let equal = self.states.values().all(|(ours, theirs)| ours == theirs);
-        self.lost == 0 && self.twice == 0 && self.differing == 0 && equal && self.lines.iter().all(within_rate)
+        let of_chats = self.conversations.as_ref().is_none_or(Conversations::is_good);
+        self.lost == 0
+            && self.twice == 0
+            && self.differing == 0
+            && equal
+            && self.lines.iter().all(within_rate)
+            && of_chats
     }
 
     pub(super) fn table(&self) -> String {
@@ -122,7 +134,11 @@ impl Verdict {
         let equal =
             if self.differing == 0 { "statistics equal the ledger" } else { "STATISTICS DIFFER FROM THE LEDGER" };
         let verdict = if self.is_good() { "good" } else { "NOT GOOD" };
-        format!("{states}\n\n{lines}\n\nlost {} · twice {} · {equal} · verdict: {verdict}", self.lost, self.twice)
+        let chats = self.conversations.as_ref().map_or_else(String::new, |chats| format!("{}\n\n", chats.table()));
+        format!(
+            "{states}\n\n{lines}\n\n{chats}lost {} · twice {} · {equal} · verdict: {verdict}",
+            self.lost, self.twice
+        )
     }
 }
 

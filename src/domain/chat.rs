@@ -54,9 +54,9 @@ pub struct Outgoing {
 /// What became of a message to a contact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatStatus {
-    /// The message.
-    pub id: ChatMessageId,
-    /// The number of the send.
+    /// The message. `None`: Meta named it only by its own id, and it may be another app's.
+    pub id: Option<ChatMessageId>,
+    /// The number of the send; 0 without `id`.
     pub send: u32,
     /// Its state.
     pub state: State,

@@ -1,8 +1,9 @@
 //! The outbox: messages to contacts that are not finished, and what becomes of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
+use sqlx::PgConnection;
 
 use super::{Database, DatabaseError, Result};
 use crate::domain::{
@@ -41,12 +42,25 @@ impl Database {
         Ok(rows.collect())
     }
 
+    /// When the oldest message of the outbox of a line was written, without marks.
+    pub async fn oldest_waiting(&self, line: &LineId) -> Result<Option<UnixMs>> {
+        let oldest =
+            sqlx::query_scalar!("select min(message) from outbox where line = $1 and message > 0", line.as_str())
+                .fetch_one(&self.pool)
+                .await
+                .map_err(DatabaseError::of("read the outbox"))?;
+        Ok(oldest.map(|id| UnixMs(id.unsigned_abs() / 1_000)))
+    }
+
     /// Stores what is known about messages of a line, in one transaction, in any order and any number of times. Removes
-    /// those that have ended from the outbox, and returns them.
+    /// those that have ended from the outbox, and returns them. Ignores those that are not in PostgreSQL.
     pub async fn store_message_news(&self, line: &LineId, news: &[ChatStatus]) -> Result<Vec<ChatMessageId>> {
         let failed = DatabaseError::of("store what became of messages");
-        let (chats, ids): (Vec<i64>, Vec<i64>) = news.iter().map(|news| (news.id.chat, news.id.message)).unzip();
         let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        let named = named(&mut transaction, line, news).await.map_err(&failed)?;
+        let id = |news: &ChatStatus| news.id.or_else(|| named.get(news.wamid.as_ref()?.as_str()).copied());
+        let news: Vec<(ChatMessageId, &ChatStatus)> = news.iter().filter_map(|news| Some((id(news)?, news))).collect();
+        let (chats, ids): (Vec<i64>, Vec<i64>) = news.iter().map(|(id, _)| (id.chat, id.message)).unzip();
         // Locked before the messages, as everybody does, and changed for those who follow the chats.
         sqlx::query!(
             "with locked as (select id from chats where id = any($1) order by id for update)
@@ -71,8 +85,8 @@ impl Database {
             let id = ChatMessageId { chat: row.chat, message: row.id };
             changed.insert(id, Changed { state, wamid: None, marks: Map::new() });
         }
-        for news in news {
-            if let Some(message) = changed.get_mut(&news.id) {
+        for (id, news) in &news {
+            if let Some(message) = changed.get_mut(id) {
                 message.learn(news);
             }
         }
@@ -94,7 +108,7 @@ impl Database {
         .await
         .map_err(&failed)?;
         let ended: BTreeSet<ChatMessageId> =
-            news.iter().filter(|news| !news.state.is_open()).map(|news| news.id).collect();
+            news.iter().filter(|(_, news)| !news.state.is_open()).map(|(id, _)| *id).collect();
         let (chats, ids): (Vec<i64>, Vec<i64>) = ended.iter().map(|id| (id.chat, id.message)).unzip();
         sqlx::query!(
             "delete from outbox
@@ -109,6 +123,28 @@ impl Database {
         transaction.commit().await.map_err(&failed)?;
         Ok(ended.into_iter().collect())
     }
+}
+
+/// The messages of a line that the news name only by Meta's ids, by these ids.
+async fn named(
+    connection: &mut PgConnection,
+    line: &LineId,
+    news: &[ChatStatus],
+) -> sqlx::Result<HashMap<String, ChatMessageId>> {
+    let unnamed = news.iter().filter(|news| news.id.is_none()).filter_map(|news| news.wamid.as_ref());
+    let wamids: Vec<String> = unnamed.map(|wamid| wamid.as_str().to_owned()).collect();
+    if wamids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"select messages.id, chat, wamid as "wamid!" from messages join chats on chats.id = chat
+         where wamid = any($1) and kind = 2 and line = $2"#,
+        &wamids,
+        line.as_str()
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.wamid, ChatMessageId { chat: row.chat, message: row.id })).collect())
 }
 
 impl Changed {

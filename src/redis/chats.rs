@@ -18,6 +18,10 @@ use crate::domain::{
     chat::{ChatStatus, Outgoing},
 };
 
+/// Maximum number of results on a line with which another status is stored that has no token of ours. Another app on the
+/// line may cause any number of them.
+const UNNAMED_MAX: u64 = 1_000;
+
 /// A claimed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedChat {
@@ -196,7 +200,8 @@ impl Store {
         let call = Call::new(&script::CHAT_STATUS, &self.chat_keys(line)).arg(length_max);
         let call = statuses.iter().fold(call, |call, status| {
             let ChatStatus { id, send, state, at, wamid, code, details } = status;
-            let call = call.arg(id.to_string()).arg(send).arg(state.code()).arg(at.0);
+            let id = id.map_or_else(String::new, |id| id.to_string());
+            let call = call.arg(id).arg(send).arg(state.code()).arg(at.0);
             let code = code.map_or_else(String::new, |code| code.0.to_string());
             call.arg(wamid.as_ref().map(Wamid::as_str).unwrap_or_default()).arg(code).arg(details)
         });
@@ -205,6 +210,17 @@ impl Store {
             stored &= result? == 1;
         }
         Ok(stored)
+    }
+
+    /// Stores statuses that name their messages only by Meta's ids and that belong to no campaign, unless no message of a
+    /// chat has ever left by the line, or [`UNNAMED_MAX`] results wait.
+    pub async fn note_unnamed_statuses(&self, line: &LineId, statuses: &[ChatStatus]) -> Result<()> {
+        let mut has_reader = cmd("HEXISTS");
+        has_reader.arg(self.keys.chat_fences(line)).arg("reader");
+        if self.query("HEXISTS chat_fences", &has_reader).await? {
+            self.note_chat_statuses(line, statuses, UNNAMED_MAX).await?;
+        }
+        Ok(())
     }
 
     /// The oldest results of a line, at most `limit`.
@@ -280,8 +296,12 @@ fn number<T: FromStr>(text: &str) -> Option<T> {
 
 fn read_status(fields: &HashMap<String, String>) -> Option<ChatStatus> {
     let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
+    let id = match field("id") {
+        "" => None,
+        id => Some(id.parse().ok()?),
+    };
     Some(ChatStatus {
-        id: field("id").parse().ok()?,
+        id,
         send: number(field("send"))?,
         state: State::of(number(field("state"))?)?,
         at: UnixMs(number(field("at"))?),

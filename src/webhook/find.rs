@@ -34,7 +34,8 @@ use super::{
 };
 use crate::{
     domain::{
-        CampaignId, Fact, LineId, News, OnWithheld, UnixMs, Wamid,
+        CampaignId, Fact, LineId, News, OnWithheld, State, UnixMs, Wamid,
+        chat::ChatStatus,
         policy::{self, ByStatus},
     },
     redis::{
@@ -186,8 +187,8 @@ impl FinderTask {
             let results = self.searcher.search(&line, &wamids, Depth::Full).await?;
             let were_held = self.were_held(&entries, &results).await?;
             let on_withheld = self.on_withheld(&entries, &results).await?;
-            let (mut facts, mut forget, mut again, mut tally) =
-                (Vec::new(), Vec::new(), Vec::new(), StatusTally::default());
+            let (mut facts, mut unnamed, mut forget, mut again, mut tally) =
+                (Vec::new(), Vec::new(), Vec::new(), Vec::new(), StatusTally::default());
             for ((entry, result), was_held) in entries.into_iter().zip(results).zip(were_held) {
                 let parked = &entry.status;
                 match (result, next_search(parked.at, now)) {
@@ -203,9 +204,13 @@ impl FinderTask {
                     (SearchResult::NotFound, Some(due)) if may_appear(parked) => again.push((entry, due)),
                     (SearchResult::NotFound, _) => {
                         tally.add(news(parked, false, OnWithheld::Fail), StatusResult::Unknown);
+                        unnamed.extend(of_chat(parked));
                         forget.push(entry);
                     }
                 }
+            }
+            if !unnamed.is_empty() {
+                self.store.note_unnamed_statuses(&line, &unnamed).await?;
             }
             // Commit before unparking: a crash in between only applies the news twice.
             if self.committer.commit(facts.into()).await.is_ok() {
@@ -256,6 +261,14 @@ fn may_appear(parked: &Parked) -> bool {
 /// The news of a parked status. `was_held`: Meta had accepted the message and kept it back.
 pub fn news(parked: &Parked, was_held: bool, on_withheld: OnWithheld) -> News {
     parked.failure.map_or(News::Replied, |reason| faults::news(reason, was_held, on_withheld))
+}
+
+/// What a parked failure says if it is about a message of a chat. Its first webhook may have come before Meta's response
+/// to our request, so the reader of the line gets it again, when that is certainly over.
+fn of_chat(parked: &Parked) -> Option<ChatStatus> {
+    let Parked { wamid, failure, details, at, .. } = parked;
+    let (wamid, code, details) = (Some(wamid.clone()), (*failure)?.code(), details.clone());
+    Some(ChatStatus { id: None, send: 0, state: State::Failed, at: *at, wamid, code, details })
 }
 
 fn located((part, claimed): RowRef, parked: &Parked, news: News) -> LocatedFact {

@@ -263,7 +263,7 @@ impl Receiver {
                 Some(Token::Chat { id, send }) if item.news != News::Replied => {
                     counts.used[item.change] = true;
                     counts.tally.add(item.news, StatusResult::Applied);
-                    chats.entry(item.line.clone()).or_default().push(item.of_chat(id, send));
+                    chats.entry(item.line.clone()).or_default().push(item.of_chat(Some(id), send));
                 }
                 Some(_) => counts.tally.add(item.news, StatusResult::Unknown),
                 None => without_token.push(item),
@@ -531,7 +531,8 @@ impl Receiver {
     }
 
     /// Looks up the recipients of news without our token by the message id. Parks failures that were not found, and
-    /// failures and replies whose search did not finish. Returns the replies without a recipient.
+    /// failures and replies whose search did not finish. Returns the replies without a recipient. Statuses that were not
+    /// found may be about messages of chats, which the readers of the lines know.
     async fn look_up<'a>(
         &self,
         without_token: Vec<ReceivedNews<'a>>,
@@ -554,7 +555,17 @@ impl Receiver {
         let mut parked = Vec::new();
         for (line, without_token) in by_line {
             let wamids = without_token.iter().map(|item| item.wamid.into()).collect();
-            for (item, result) in without_token.into_iter().zip(self.finder.find(line, wamids).await?) {
+            let results = self.finder.find(line.clone(), wamids).await?;
+            let is_unnamed = |(item, result): &(&ReceivedNews<'_>, &SearchResult)| {
+                item.news != News::Replied && !matches!(result, SearchResult::Found(_))
+            };
+            let unnamed = without_token.iter().zip(&results).filter(is_unnamed);
+            let unnamed: Vec<ChatStatus> = unnamed.map(|(item, _)| item.of_chat(None, 0)).collect();
+            if !unnamed.is_empty() {
+                let noted = self.store.note_unnamed_statuses(&line, &unnamed).await;
+                noted.map_err(|cause| Unavailable::because(&cause))?;
+            }
+            for (item, result) in without_token.into_iter().zip(results) {
                 let may_appear = find::next_search(item.at, now).is_some();
                 let change = item.change;
                 match (result, item.news) {
@@ -656,7 +667,7 @@ impl ReceivedNews<'_> {
     }
 
     /// What it says about a message of a chat.
-    fn of_chat(&self, id: ChatMessageId, send: u32) -> ChatStatus {
+    fn of_chat(&self, id: Option<ChatMessageId>, send: u32) -> ChatStatus {
         let state = match self.news {
             News::Sent | News::Replied => State::Sent,
             News::Delivered => State::Delivered,

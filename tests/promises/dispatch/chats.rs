@@ -91,7 +91,7 @@ async fn put(store: &Store, messages: &[Outgoing]) -> String {
 /// The last state of each message.
 async fn states(store: &Store) -> HashMap<ChatMessageId, ChatStatus> {
     let results: Vec<ChatResult> = store.chat_results(&line(), 10_000).await.expect("results");
-    results.into_iter().map(|result| (result.status.id, result.status)).collect()
+    results.into_iter().filter_map(|result| Some((result.status.id?, result.status))).collect()
 }
 
 async fn until_state(store: &Store, id: ChatMessageId, state: State) -> ChatStatus {
@@ -200,7 +200,7 @@ async fn a_message_without_a_usable_answer_is_in_doubt_then_unknown_and_never_se
     // A status shows that Meta has one of them.
     let now = store.time().await.expect("the time");
     let delivered = ChatStatus {
-        id: found,
+        id: Some(found),
         send: 1,
         state: State::Delivered,
         at: now,

@@ -113,7 +113,7 @@ async fn a_reply_leaves_and_its_statuses_come_back() {
     let state = async || states(&database).await[&(chat, id)];
     until("Meta has accepted it", async || state().await == State::Accepted).await;
     let news = |state, at: u64| ChatStatus {
-        id: pregon::domain::ChatMessageId { chat, message: id },
+        id: Some(pregon::domain::ChatMessageId { chat, message: id }),
         send: 1,
         state,
         at: pregon::domain::UnixMs(at),
@@ -138,6 +138,40 @@ async fn a_reply_leaves_and_its_statuses_come_back() {
     until("the mark arrives", async || meta.marks() == ["wamid.3001.0"]).await;
     until("the outbox is empty", async || {
         database.outbox(&"3001".into(), &HashSet::new(), 10).await.expect("the outbox").is_empty()
+    })
+    .await;
+    worker.stop().await;
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn a_status_without_our_token_finds_its_message_by_metas_id() {
+    let office = Office::start().await;
+    let database = office.database().await;
+    let conduct = Accepting::default();
+    let meta = Meta::start(conduct.clone(), 0);
+    let (reader, worker) = (office.reader("r"), office.worker("w", &meta).await);
+    let chat = office.people(&database, "3001", 1).await[0];
+    let done = office.act(&database, chat, message("¿En qué puedo ayudar?")).await.expect("a message");
+    let id = done.message.expect("a message");
+    let state = async || states(&database).await[&(chat, id)];
+    until("Meta has accepted it", async || state().await == State::Accepted).await;
+    let failed = |wamid: &str| ChatStatus {
+        id: None,
+        send: 0,
+        state: State::Failed,
+        at: office.clock.now(),
+        wamid: Some(wamid.into()),
+        code: Some(pregon::domain::MetaCode(131_026)),
+        details: "not deliverable".to_owned(),
+    };
+    let ours = database.messages(chat, None, 10).await.expect("messages").into_iter().find(|one| one.id == id);
+    let ours = ours.and_then(|message| message.wamid).expect("Meta's id");
+    let reported = [failed("wamid.of-another-app"), failed(&ours)];
+    office.store.note_unnamed_statuses(&"3001".into(), &reported).await.expect("redis");
+    until("it has failed", async || state().await == State::Failed).await;
+    until("all statuses are read", async || {
+        office.store.chat_results(&"3001".into(), 1).await.expect("results").is_empty()
     })
     .await;
     worker.stop().await;

@@ -1,6 +1,7 @@
 //! Webhooks: which are accepted, what their statuses count, and which recipient a message id belongs to.
 
 mod account_faults;
+mod chats;
 mod codes;
 mod counts;
 mod delivery;

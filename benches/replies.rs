@@ -94,6 +94,7 @@ async fn main() {
         clock: clock.clone(),
         lines: [line(rate)].into_iter().collect::<Live<_>>(),
         lease: LEASE,
+        keep_messages: None,
     };
     let worker = worker(&store, &clock, &url, rate).await;
     let stopping = stop.clone();

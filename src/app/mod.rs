@@ -1,6 +1,7 @@
 //! The program: builds each command from the other modules. May use every module; no other module uses this one.
 
 pub mod check;
+pub mod database;
 pub mod demo;
 pub mod serve;
 pub mod shutdown;
@@ -56,6 +57,7 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Pause(all) => change_all(all, ControlAction::Pause).await,
         Command::Resume(all) => change_all(all, ControlAction::Resume).await,
         Command::Check { config, output } => check::check(&config, output.json).await,
+        Command::Database { command } => database::run(command).await,
         Command::Completions { shell } => install::completions(shell),
         Command::Man { folder } => install::man(&folder),
         Command::Health { url } => health::check(url).await,

@@ -134,6 +134,8 @@ pub struct DatabaseConfig {
     pub pool: u32,
     /// The timeout of a connection attempt and of a statement.
     pub timeout: Duration,
+    /// How long messages of chats are kept, at least; `None`: for ever.
+    pub keep_messages: Option<Duration>,
 }
 
 /// `[graph]`

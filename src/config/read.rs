@@ -133,8 +133,10 @@ fn database(mut section: Section<'_>) -> Option<DatabaseConfig> {
     // Known, even if it is missing.
     section.text("url");
     let (pool, timeout) = (section.integer("pool", 1..=256), section.duration("timeout", "100ms..60s"));
+    let keep_messages = section.has("keep_messages").then(|| section.duration("keep_messages", "45d..36500d"));
     section.finish();
-    url.map(|url| DatabaseConfig { url: url.unwrap_or_else(|| DatabaseUrl::Spawn(PathBuf::new())), pool, timeout })
+    let url = url.map(|url| url.unwrap_or_else(|| DatabaseUrl::Spawn(PathBuf::new())));
+    url.map(|url| DatabaseConfig { url, pool, timeout, keep_messages })
 }
 
 /// Reads the key `url` of a server. A URL with a password is a secret: in the file it must be a reference to a variable

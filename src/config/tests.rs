@@ -77,6 +77,7 @@ fn the_defaults_are_valid_and_configure_no_line_or_key() {
     assert_eq!(config.retention, Duration::from_secs(30 * 86_400));
     assert_eq!(config.id_retention, Duration::from_secs(8 * 86_400));
     assert_eq!(config.redis.start_timeout, None);
+    assert!(config.database.is_none());
     assert_eq!(config.intake.memory_share_max, 0.85);
     assert_eq!(config.shutdown.drain, Duration::from_secs(5));
     assert_eq!(config.shutdown.grace, Duration::from_secs(22));
@@ -113,6 +114,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
             Some(("url", value)) if value.contains("postgres") => format!("database.url = {value}\n"),
             // `headers` follows.
             Some(("endpoint", value)) => format!("[traces]\nendpoint = {value}\n"),
+            Some(("keep_messages", value)) => format!("database.keep_messages = {value}\n"),
             Some((key @ ("api_keys" | "tls"), value)) => format!("http.{key} = {value}\n"),
             Some(("ca", value)) if value.contains("graph") => format!("graph.ca = {value}\n"),
             Some((key @ ("ca" | "client_certificate" | "client_key" | "start_timeout"), value)) => {

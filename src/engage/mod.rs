@@ -15,7 +15,10 @@ mod reader;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -29,11 +32,12 @@ use crate::{
         doorbells::{Doorbell, Doorbells, reading},
         duty::backoff,
     },
+    telemetry::metrics,
 };
 
-/// How often the list of lines is read, and the partitions are created.
+/// How often the list of lines is read, and how often months are prepared and old data is deleted.
 const LINES_EVERY: Duration = Duration::from_secs(1);
-const PARTITIONS_EVERY: Duration = Duration::from_hours(6);
+const HOUSEKEEPING_EVERY: Duration = Duration::from_hours(6);
 
 /// What the readers need.
 #[derive(Clone)]
@@ -50,6 +54,8 @@ pub struct Engage {
     pub lines: Live<Lines>,
     /// How long a line belongs to one reader without renewal.
     pub lease: Duration,
+    /// How long messages are kept, at least; `None`: for ever.
+    pub keep_messages: Option<Duration>,
 }
 
 impl Engage {
@@ -64,14 +70,12 @@ impl Engage {
         let mut running: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         let doorbells = Doorbells::default();
         running.push(Box::pin(self.answer_doorbells(doorbells.clone(), &stop)));
-        let mut partitions_at = tokio::time::Instant::now() + PARTITIONS_EVERY;
+        let mut housekeeping_at = Instant::now();
         while !stop.is_cancelled() {
             self.follow_lines(&mut readers, &mut running, &doorbells, &stop);
-            if partitions_at.elapsed() > Duration::ZERO {
-                partitions_at += PARTITIONS_EVERY;
-                if let Err(error) = self.database.create_partitions(self.clock.now()).await {
-                    warn!(%error, "the next months of the chats' messages are not prepared: tried again in six hours");
-                }
+            if housekeeping_at <= Instant::now() {
+                housekeeping_at += HOUSEKEEPING_EVERY;
+                running.push(Box::pin(self.keep_house()));
             }
             tokio::select! {
                 () = sleep(LINES_EVERY) => {}
@@ -83,11 +87,29 @@ impl Engage {
         Ok(())
     }
 
+    /// Prepares the next months, and deletes what is kept no longer.
+    async fn keep_house(&self) {
+        let now = self.clock.now();
+        let kept = async {
+            self.database.create_partitions(now).await?;
+            self.database.forget_client_ids(now).await?;
+            if let Some(keep) = self.keep_messages {
+                for partition in self.database.drop_partitions(now, keep).await? {
+                    info!(partition, "messages of chats are older than database.keep_messages: deleted");
+                }
+            }
+            Ok::<(), DatabaseError>(())
+        };
+        if let Err(error) = kept.await {
+            warn!(%error, "the months of the chats' messages are not prepared or deleted: tried again in six hours");
+        }
+    }
+
     /// Migrates the tables, once PostgreSQL answers. Returns false if the process stops before.
     async fn open(&self, stop: &CancellationToken) -> Result<bool, DatabaseError> {
         let mut failures = 0;
-        while !stop.is_cancelled() {
-            match self.database.migrate(self.clock.now()).await {
+        while let Some(migrated) = stop.run_until_cancelled(self.database.migrate(self.clock.now())).await {
+            match migrated {
                 Ok(()) => return Ok(true),
                 Err(error) if error.is_transient() => {
                     failures += 1;
@@ -136,7 +158,13 @@ impl Engage {
     /// Reads a line whenever this process has its lease, until `stop`.
     async fn read_line(&self, line: LineId, rung: Arc<Notify>, stop: CancellationToken) {
         let work = async |epoch| {
-            let reader = Reader { line: &line, store: &self.store, database: &self.database, lines: &self.lines };
+            let reader = Reader {
+                line: &line,
+                store: &self.store,
+                database: &self.database,
+                lines: &self.lines,
+                age: metrics::chat_inbound_age(&line),
+            };
             let outbound = Outbound {
                 line: &line,
                 store: &self.store,
@@ -144,6 +172,7 @@ impl Engage {
                 clock: &self.clock,
                 epoch,
                 rung: rung.clone(),
+                age: metrics::chat_replies_age(&line),
             };
             tokio::join!(reader.run(&self.clock, &stop), outbound.run(&stop));
         };

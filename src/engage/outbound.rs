@@ -20,6 +20,7 @@ use crate::{
     domain::{ChatMessageId, LineId, chat::ChatStatus},
     postgres::Database,
     redis::{Store, StoreError, clock::Clock, doorbells::Doorbell, duty::backoff},
+    telemetry::metrics::{self, DutyGauge},
 };
 
 /// Maximum number of messages in the lane of a line, and of those that one call puts there.
@@ -33,6 +34,9 @@ const RESULTS_MAX: usize = 200;
 const WAIT_MIN: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_millis(250);
 
+/// How often the age of the oldest message is read.
+const AGE_EVERY: Duration = Duration::from_secs(5);
+
 /// How often the outbox is read although nobody rings, and how often the owner of the line is told of messages that have
 /// no result.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -45,6 +49,8 @@ pub(super) struct Outbound<'a> {
     /// The epoch of the duty to read the line.
     pub(super) epoch: u64,
     pub(super) rung: Arc<Notify>,
+    /// The age of the oldest message that is not sent.
+    pub(super) age: DutyGauge,
 }
 
 /// What is in the lane.
@@ -53,6 +59,8 @@ struct Lane {
     /// The run of Redis in which it was put. Another one may have lost it.
     incarnation: u64,
     look_at: Instant,
+    /// When the age of the oldest message is read.
+    age_at: Instant,
 }
 
 /// Why a step failed.
@@ -66,7 +74,8 @@ enum Failed {
 impl Outbound<'_> {
     /// Runs until `stop`, or until another process reads the line.
     pub(super) async fn run(&self, stop: &CancellationToken) {
-        let mut lane = Lane { put: HashSet::new(), incarnation: self.store.incarnation(), look_at: Instant::now() };
+        let now = Instant::now();
+        let mut lane = Lane { put: HashSet::new(), incarnation: self.store.incarnation(), look_at: now, age_at: now };
         let (mut outage, mut wait, mut failures) = (Outage::default(), WAIT_MIN, 0);
         while !stop.is_cancelled() {
             wait = match self.step(&mut lane).await {
@@ -105,6 +114,12 @@ impl Outbound<'_> {
         if lane.look_at > Instant::now() {
             return Ok(has_results);
         }
+        if lane.age_at <= Instant::now() {
+            lane.age_at = Instant::now() + AGE_EVERY;
+            let oldest = self.database.oldest_waiting(self.line).await.map_err(Failed::Database)?;
+            let now = self.clock.now();
+            self.age.set(oldest.map_or(Duration::ZERO, |at| now.since(at)).as_secs_f64());
+        }
         let room = LANE_MAX.saturating_sub(lane.put.len()).min(PUT_MAX);
         let rows = self.database.outbox(self.line, &lane.put, room).await.map_err(Failed::Database)?;
         lane.look_at = if rows.len() == PUT_MAX { Instant::now() } else { Instant::now() + LOOK_EVERY };
@@ -130,6 +145,8 @@ impl Outbound<'_> {
         if !is_done {
             return Err(Failed::Fenced);
         }
+        let is_message = |status: &&ChatStatus| status.id.is_some_and(|id| id.message > 0);
+        news.iter().filter(is_message).for_each(|status| metrics::chat_replies(status.state, 1));
         if ended.iter().any(|id| lane.put.remove(id)) {
             // There is room for more.
             lane.look_at = Instant::now();

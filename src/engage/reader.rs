@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outage, message};
 use crate::{
-    domain::{BusinessId, LineId, Lines, Live},
+    domain::{BusinessId, LineId, Lines, Live, UnixMs},
     postgres::Database,
     redis::{Store, clock::Clock, duty::backoff, inbound::InboundReader},
-    telemetry::metrics::{self, ChatResult},
+    telemetry::metrics::{self, ChatResult, DutyGauge},
 };
 
 /// Maximum number of messages in a transaction.
@@ -26,6 +26,8 @@ pub(super) struct Reader<'a> {
     pub(super) store: &'a Store,
     pub(super) database: &'a Database,
     pub(super) lines: &'a Live<Lines>,
+    /// The age of the oldest message on the stream.
+    pub(super) age: DutyGauge,
 }
 
 impl Reader<'_> {
@@ -52,6 +54,8 @@ impl Reader<'_> {
                 return Step::Failed(backoff(1));
             }
         };
+        let oldest = entries.first().map_or(Duration::ZERO, |entry| clock.now().since(UnixMs(entry.id.ms)));
+        self.age.set(oldest.as_secs_f64());
         let Some(last) = entries.last().map(|entry| entry.id) else { return Step::Empty };
         let n = entries.len();
         let messages: Vec<_> =

@@ -10,24 +10,16 @@ pub mod outbox;
 pub mod partitions;
 pub mod read;
 pub mod spawn;
+pub mod tables;
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use sqlx::{
     PgPool,
-    migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::domain::UnixMs;
-
-/// The files in `migrations`. An older release runs on a database that a newer one has migrated, because migrations only
-/// add what an older release does not need.
-static MIGRATIONS: Migrator = {
-    let mut migrator = sqlx::migrate!("src/postgres/migrations");
-    migrator.ignore_missing = true;
-    migrator
-};
+use crate::telemetry::metrics::{self, DatabaseErrorKind};
 
 /// The oldest major version that the tables work with.
 pub const VERSION_MIN: u32 = 14;
@@ -39,8 +31,14 @@ pub enum DatabaseError {
     /// change may have been made. Transient.
     #[error("PostgreSQL is not available: {0}")]
     Unavailable(String),
+    /// The certificate of PostgreSQL is not that of the host, or of no authority that this process trusts.
+    #[error(
+        "the certificate of PostgreSQL is not trusted ({0}): name the file of its authority with sslrootcert=PATH in \
+         database.url, and the host as the certificate names it"
+    )]
+    Untrusted(String),
     /// PostgreSQL returned an error that a retry does not fix.
-    #[error("PostgreSQL refused {operation}: {message}")]
+    #[error("PostgreSQL refused to {operation}: {message}")]
     Refused {
         /// What was tried.
         operation: &'static str,
@@ -55,21 +53,42 @@ pub enum DatabaseError {
 impl DatabaseError {
     /// Whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Untrusted(_))
     }
 
     /// The error of an operation.
     fn of(operation: &'static str) -> impl Fn(sqlx::Error) -> Self {
-        move |error| match &error {
+        move |error| {
+            let error = Self::classify(operation, &error);
+            let is_transient = error.is_transient();
+            let kind = if is_transient { DatabaseErrorKind::Unavailable } else { DatabaseErrorKind::Refused };
+            metrics::database_errors(kind, 1);
+            error
+        }
+    }
+
+    fn classify(operation: &'static str, error: &sqlx::Error) -> Self {
+        match error {
             sqlx::Error::Database(answer) if !is_transient(answer.code().as_deref().unwrap_or_default()) => {
                 Self::Refused { operation, message: answer.to_string() }
             }
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => {
                 Self::Refused { operation, message: error.to_string() }
             }
+            sqlx::Error::Io(error) if let Some(cause) = distrust(error) => Self::Untrusted(cause.to_string()),
+            sqlx::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                Self::Unavailable(format!("{error}: its socket, or a file that database.url names"))
+            }
+            sqlx::Error::PoolTimedOut => Self::Unavailable("no connection within database.timeout".to_owned()),
             _ => Self::Unavailable(error.to_string()),
         }
     }
+}
+
+/// Why the certificate of the server was not accepted, if that is why a connection failed.
+fn distrust(error: &io::Error) -> Option<&rustls::Error> {
+    let cause = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(cause, rustls::Error::InvalidCertificate(_)).then_some(cause)
 }
 
 /// Whether a retry may succeed after an error with this SQLSTATE: connection exceptions, rolled back transactions,
@@ -106,20 +125,17 @@ impl Database {
         Self { pool: pool.connect_lazy_with(options) }
     }
 
-    /// Creates and migrates the tables, under a lock, and creates the partitions that are needed from `now` on.
-    pub async fn migrate(&self, now: UnixMs) -> Result<()> {
-        MIGRATIONS.run(&self.pool).await.map_err(|error| match error {
-            MigrateError::Execute(error) => DatabaseError::of("connect")(error),
-            error => DatabaseError::Migration(error.to_string()),
-        })?;
-        self.create_partitions(now).await
-    }
-
     /// The major version of the server.
     pub async fn version(&self) -> Result<u32> {
         let number = sqlx::query_scalar!(r#"select current_setting('server_version_num')::int as "number!""#);
         let number = number.fetch_one(&self.pool).await.map_err(DatabaseError::of("read the version"))?;
         Ok(number.unsigned_abs() / 10_000)
+    }
+
+    /// Publishes whether the database answers, and how many connections are in use.
+    pub async fn publish(&self) {
+        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
+        metrics::database(self.version().await.is_ok(), idle, size.saturating_sub(idle));
     }
 
     /// Closes the connections.

@@ -220,7 +220,11 @@ impl PostgresLocation {
             },
             NotLaunched::Io(cause) => DatabaseSpawnError::Io { dir: dir.clone(), cause },
         })?;
-        let options = PgConnectOptions::new_without_pgpass().socket(dir).username(NAME).disable_statement_logging();
+        let mut options = PgConnectOptions::new_without_pgpass().socket(dir).username(NAME).disable_statement_logging();
+        // The name of the socket has the port, even if the server listens on none.
+        if let Some(port) = self.settings.iter().find_map(|setting| setting.strip_prefix("port=")?.parse().ok()) {
+            options = options.port(port);
+        }
         let mut this = PrivatePostgres { location: self.clone(), options, server };
         this.wait_until_ready(log_path).await?;
         this.options = this.options.database(NAME);

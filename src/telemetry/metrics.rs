@@ -23,23 +23,24 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::series::{
-    ACCOUNT_EVENTS, API_CALLS, BUILD_INFO, CHAT_MESSAGES, DELIVERIES, DELIVERY_LAG, DOUBTS_ENDED, FEED_EVENTS,
-    FEED_LAG, FORWARDS, FORWARDS_WAITING, HTTP_CONNECTIONS, INBOUND, JOBS, LAST_WEBHOOK, LEASES, META_ERRORS,
-    RECIPIENTS, RECOUNTS, REDIS_ERRORS, REDIS_OPERATION_DURATION, RELOAD_SUCCESSFUL, RELOADED, SPANS, STATUSES,
+    ACCOUNT_EVENTS, API_CALLS, BUILD_INFO, CHAT_INBOUND_AGE, CHAT_MESSAGES, CHAT_REPLIES, CHAT_REPLIES_AGE,
+    DATABASE_CONNECTIONS, DATABASE_ERRORS, DATABASE_UP, DELIVERIES, DELIVERY_LAG, DOUBTS_ENDED, FEED_EVENTS, FEED_LAG,
+    FORWARDS, FORWARDS_WAITING, HTTP_CONNECTIONS, INBOUND, JOBS, LAST_WEBHOOK, LEASES, META_ERRORS, RECIPIENTS,
+    RECOUNTS, REDIS_ERRORS, REDIS_OPERATION_DURATION, RELOAD_SUCCESSFUL, RELOADED, SPANS, STATUSES,
     SUBSCRIBER_DISABLED, WEBHOOK_LAG, WEBHOOKS, WEBHOOKS_REFUSED,
 };
 pub use self::{
     duties::DutyGauge,
     housekeeping::{HousekeepingMetrics, InstallationGauges},
     labels::{
-        AccountEvent, ApiResult, AttemptOutcome, ChatResult, DeliveryResult, DoubtEnd, ForwardResult, InboundResult,
-        JobResult, LeaseEvent, LineStop, RecipientResult, RecountResult, RedisOperation, RefusalReason, SpanResult,
-        StatusName, StatusResult, WebhookKind, WebhookResult,
+        AccountEvent, ApiResult, AttemptOutcome, ChatResult, DatabaseErrorKind, DeliveryResult, DoubtEnd,
+        ForwardResult, InboundResult, JobResult, LeaseEvent, LineStop, RecipientResult, RecountResult, RedisOperation,
+        RefusalReason, SpanResult, StatusName, StatusResult, WebhookKind, WebhookResult,
     },
     lines::{LineBacklog, LineGauges, LineMetrics, OwnedLines},
     page::MetricsPage,
 };
-use crate::domain::{MetaCode, SubscriberId, UnixMs, policy};
+use crate::domain::{LineId, MetaCode, State, SubscriberId, UnixMs, policy};
 
 /// Bucket limits in seconds. A reply on a local network takes less than a millisecond; the last limit is the default
 /// of `redis.timeout`.
@@ -48,6 +49,18 @@ const REDIS_BUCKETS: [f64; 11] = [0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.
 const LAG_BUCKETS: [f64; 9] = [1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 86_400.0];
 /// What was read from Redis longer ago is unknown, and not shown.
 const AGE_MAX: Duration = Duration::from_secs(60);
+/// The states that a message of a chat can come to.
+const REPLY_STATES: [State; 9] = [
+    State::Retrying,
+    State::InDoubt,
+    State::Unknown,
+    State::Accepted,
+    State::Sent,
+    State::Failed,
+    State::Delivered,
+    State::Read,
+    State::Refused,
+];
 /// How often histogram samples are merged into buckets. Reading `/metrics` merges them too.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -108,6 +121,8 @@ fn start_at_zero() {
     }
     InboundResult::ALL.iter().for_each(|&result| inbound(result, 0));
     ChatResult::ALL.iter().for_each(|&result| chat_messages(result, 0));
+    REPLY_STATES.iter().for_each(|&state| chat_replies(state, 0));
+    DatabaseErrorKind::ALL.iter().for_each(|&kind| database_errors(kind, 0));
     AccountEvent::ALL.iter().for_each(|&event| counter!(ACCOUNT_EVENTS, "event" => event.label()).increment(0));
     ApiResult::ALL.iter().for_each(|&result| counter!(API_CALLS, "result" => result.label()).increment(0));
     http_connections().increment(0.0);
@@ -272,6 +287,33 @@ pub fn inbound(result: InboundResult, n: u64) {
 /// Counts `n` messages from people that were read from the streams for the chats.
 pub fn chat_messages(result: ChatResult, n: usize) {
     counter!(CHAT_MESSAGES, "result" => result.label()).increment(n as u64);
+}
+
+/// Counts `n` messages of chats that have come to a state.
+pub fn chat_replies(state: State, n: u64) {
+    counter!(CHAT_REPLIES, "state" => state.name()).increment(n);
+}
+
+/// How long the oldest message from people on the stream of a line has waited, in seconds.
+pub fn chat_inbound_age(line: &LineId) -> DutyGauge {
+    DutyGauge::new(CHAT_INBOUND_AGE, line.to_string())
+}
+
+/// How long the oldest message of the chats of a line that is not sent has waited, in seconds.
+pub fn chat_replies_age(line: &LineId) -> DutyGauge {
+    DutyGauge::new(CHAT_REPLIES_AGE, line.to_string())
+}
+
+/// Sets whether PostgreSQL answers, and the numbers of its connections.
+pub fn database(is_up: bool, idle: usize, busy: usize) {
+    gauge!(DATABASE_UP).set(f64::from(u8::from(is_up)));
+    gauge!(DATABASE_CONNECTIONS, "state" => "idle").set(idle as f64);
+    gauge!(DATABASE_CONNECTIONS, "state" => "busy").set(busy as f64);
+}
+
+/// Counts `n` operations on PostgreSQL that failed.
+pub fn database_errors(kind: DatabaseErrorKind, n: u64) {
+    counter!(DATABASE_ERRORS, "kind" => kind.label()).increment(n);
 }
 
 /// Counts a report of Meta on an account.

@@ -171,7 +171,7 @@ pub fn command(words: &str) -> Cmd {
     command
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let is_free = |port: u16| {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
             && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 10_000)).is_ok()

@@ -1,14 +1,19 @@
 //! TLS with a private certificate authority, and a user with only the rights that Pregón needs.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
-use pregon::redis::{Store, StoreError, deployment::Certificates};
+use pregon::{
+    config::DatabaseUrl,
+    postgres::{Database, DatabaseAddress, DatabaseError},
+    redis::{Store, StoreError, deployment::Certificates},
+};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::{
     campaign::{Running, address},
-    servers::{RedisServer, USER},
+    servers::{RedisServer, USER, free_port},
+    support::postgres::TestPostgres,
 };
 
 /// A certificate authority, with a server and a client certificate.
@@ -90,4 +95,49 @@ async fn an_untrusted_server_gets_no_password() {
         let error = connect(Some(authority.file(ca))).await.expect_err("no certificates");
         assert!(matches!(&error, StoreError::Unusable(text) if text.contains(cause)), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_database_is_reached_over_tls_only_with_its_authority_and_its_name() {
+    let (authority, other, mut postgres) = (Authority::new(), Authority::new(), TestPostgres::start().await);
+    let of_server = |name: &str| {
+        let text = fs::read_to_string(authority.file(name)).expect("a file");
+        postgres.file(name, &text).display().to_string()
+    };
+    let (certificate, key) = (of_server("server.pem"), of_server("server.key"));
+    // Without TLS, only the socket of the test is let in.
+    let rules = postgres.file("rules", "local all all trust\nhostssl all all 127.0.0.1/32 trust\n");
+    postgres.kill_hard().await;
+    let port = free_port();
+    let settings = [
+        "listen_addresses=127.0.0.1".to_owned(),
+        format!("port={port}"),
+        "ssl=on".to_owned(),
+        format!("ssl_cert_file={certificate}"),
+        format!("ssl_key_file={key}"),
+        format!("hba_file={}", rules.display()),
+    ];
+    postgres.restart_with(&settings.each_ref().map(String::as_str)).await;
+
+    let version = async |host: &str, parameters: String| {
+        let url = format!("postgres://pregon@{host}:{port}/pregon?{parameters}");
+        let DatabaseUrl::Server { options, .. } = url.parse().expect("a URL") else { panic!("{url}") };
+        let address = DatabaseAddress { options: *options, connections: 1, timeout: Duration::from_secs(20) };
+        Database::new(&address).version().await
+    };
+    let verified = |ca: PathBuf| format!("sslmode=verify-full&sslrootcert={}", ca.display());
+    let ca = authority.file("ca.pem");
+    assert!(version("127.0.0.1", verified(ca.clone())).await.expect("the right authority") >= 14);
+    let system = "sslmode=verify-full".to_owned();
+    for (host, parameters) in
+        [("127.0.0.1", verified(other.file("ca.pem"))), ("127.0.0.1", system), ("localhost", verified(ca))]
+    {
+        let error = version(host, parameters.clone()).await.expect_err("not trusted");
+        assert!(matches!(error, DatabaseError::Untrusted(_)) && error.is_transient(), "{host} {parameters}: {error:?}");
+        assert!(error.to_string().contains("name the file of its authority with sslrootcert=PATH"), "{error}");
+    }
+    let plain = version("127.0.0.1", "sslmode=disable".to_owned()).await.expect_err("not encrypted");
+    assert!(matches!(plain, DatabaseError::Refused { .. }), "{plain:?}");
+    let missing = version("127.0.0.1", verified("nowhere.pem".into())).await.expect_err("no such file");
+    assert!(missing.to_string().contains("a file that database.url names"), "{missing}");
 }

@@ -71,7 +71,7 @@ const ARROWS: [(&str, &[&str]); 27] = [
     ("http", &["api_types", "coding", "config", "domain", "telemetry"]),
     ("intake", &["api_types", "domain", "json", "redis", "rules", "telemetry", "templates"]),
     ("json", &[]),
-    ("postgres", &["domain", "private_server"]),
+    ("postgres", &["domain", "private_server", "telemetry"]),
     ("preflight", &["api_types", "domain", "redis", "stats"]),
     ("private_server", &[]),
     ("redis", &["domain", "private_server", "telemetry"]),

@@ -1,11 +1,17 @@
 //! A real PostgreSQL for each test, with its own server and data.
 
-use std::time::Duration;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    path::PathBuf,
+    time::Duration,
+};
 
 use pregon::{
     domain::UnixMs,
     postgres::{Database, DatabaseAddress, spawn::PrivatePostgres},
 };
+use sqlx::{Connection as _, postgres::PgConnection};
 use tempfile::TempDir;
 
 /// A PostgreSQL for one test. It stops when dropped.
@@ -19,7 +25,7 @@ impl TestPostgres {
     /// Starts a server on an empty directory. A crash of the server loses nothing, but one of the machine does.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a directory for the test");
-        let server = start(&dir).await;
+        let server = start(&dir, &[]).await;
         let options = server.options().clone();
         Self {
             server: Some(server),
@@ -47,11 +53,37 @@ impl TestPostgres {
 
     /// Starts the server again on its data, after [`TestPostgres::kill_hard`].
     pub async fn restart(&mut self) {
+        self.restart_with(&[]).await;
+    }
+
+    /// As [`TestPostgres::restart`], with further settings.
+    pub async fn restart_with(&mut self, settings: &[&str]) {
         assert!(self.server.is_none(), "already running");
-        self.server = Some(start(&self.dir).await);
+        self.server = Some(start(&self.dir, settings).await);
+    }
+
+    /// Runs a statement.
+    pub async fn execute(&self, statement: &'static str) {
+        let mut connection = PgConnection::connect_with(&self.address.options).await.expect("a connection");
+        sqlx::raw_sql(statement).execute(&mut connection).await.expect("done");
+    }
+
+    /// The URL of its database.
+    pub fn url(&self) -> String {
+        format!("postgres://pregon@localhost/pregon?host={}", self.dir.path().display())
+    }
+
+    /// Writes a file into its directory that only the server can read, and returns its path.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).expect("written");
+        let owner = fs::metadata(self.dir.path()).expect("a directory");
+        chown(&path, Some(owner.uid()), Some(owner.gid())).expect("the server's");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the server's");
+        path
     }
 }
 
-async fn start(dir: &TempDir) -> PrivatePostgres {
-    PrivatePostgres::start_with(dir.path(), &["fsync=off"]).await.expect("PostgreSQL")
+async fn start(dir: &TempDir, settings: &[&str]) -> PrivatePostgres {
+    PrivatePostgres::start_with(dir.path(), &[&["fsync=off"], settings].concat()).await.expect("PostgreSQL")
 }

@@ -1,23 +1,26 @@
-//! The role `engage`, and the database that it and the API use.
+//! The role `engage`, and the watch of the database that it and the API use.
 
-use super::{Context, ServeError};
-use crate::{
-    config::{DatabaseConfig, DatabaseUrl},
-    engage::Engage,
-    postgres::{Database, DatabaseAddress, spawn::PrivatePostgres},
-};
+use std::{convert::Infallible, time::Duration};
 
-/// Starts the private server if `database.url` asks for one. Otherwise the server need not answer yet.
-pub(super) async fn open(config: &DatabaseConfig) -> Result<(Database, Option<PrivatePostgres>), ServeError> {
-    let (options, private) = match &config.url {
-        DatabaseUrl::Server { options, .. } => ((**options).clone(), None),
-        DatabaseUrl::Spawn(dir) => {
-            let private = PrivatePostgres::start(dir).await?;
-            (private.options().clone(), Some(private))
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use crate::{engage::Engage, postgres::Database};
+
+/// How often the state of the database is published.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+
+/// Publishes whether the database answers, until `stopping`.
+pub(super) async fn watch(database: Database, stopping: CancellationToken) -> Result<(), Infallible> {
+    let publish = async {
+        loop {
+            database.publish().await;
+            sleep(WATCH_EVERY).await;
         }
     };
-    let address = DatabaseAddress { options, connections: config.pool, timeout: config.timeout };
-    Ok((Database::new(&address), private))
+    stopping.run_until_cancelled(publish).await;
+    Ok(())
 }
 
 /// Starts the readers of the lines.
@@ -29,6 +32,7 @@ pub(super) fn start(context: &Context<'_>, database: Database) {
         clock: context.clock.clone(),
         lines: context.configured.lines.clone(),
         lease: context.config.dispatch.lease,
+        keep_messages: context.config.database.as_ref().and_then(|database| database.keep_messages),
     };
     let stopping = context.shutdown.stopping();
     context.shutdown.core("engage", async move { engage.run(stopping).await });

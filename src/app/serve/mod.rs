@@ -40,7 +40,10 @@ use self::{
     ready::{Ready, ReadyFile},
     reload::{LiveParts, Reload},
 };
-use super::shutdown::{Shutdown, Signals, StopError, StopTimes};
+use super::{
+    database,
+    shutdown::{Shutdown, Signals, StopError, StopTimes},
+};
 use crate::{
     config::{Config, ConfigError, Role},
     dispatch::worker::OpenWork,
@@ -203,7 +206,7 @@ impl Service {
         let needs_database = roles.iter().any(|role| role.uses_database());
         let (database, postgres) = match config.database.as_ref().filter(|_| needs_database) {
             Some(config) => {
-                let (database, private) = engage::open(config).await?;
+                let (database, private) = database::open(config).await?;
                 (Some(database), private)
             }
             None => (None, None),
@@ -240,6 +243,9 @@ impl Service {
         }
         if let Some(database) = context.database.clone().filter(|_| roles.contains(&Role::Engage)) {
             engage::start(&context, database);
+        }
+        if let Some(database) = context.database.clone() {
+            shutdown.core("database watch", engage::watch(database, shutdown.stopping()));
         }
         let presence = Presence::start(&context.worker, name, roles, context.store.clone(), context.clock.clone());
         let watch = redis::watch(context.store.clone(), context.clock.clone(), health.clone(), shutdown.stopping());

@@ -1,4 +1,5 @@
-//! The gauges of the duties of this process: how late the events of the feed are, and those of a subscriber.
+//! The gauges of the duties of this process: how late the events of the feed are, those of a subscriber, and what waits
+//! in the chats of a line.
 //!
 //! A gauge is shown from its first value until its duty ends, or until it has had no new value for a minute: Redis does
 //! not answer then, and nobody knows the value. The recorder cannot remove a gauge, so they are not in it.
@@ -11,7 +12,7 @@ use std::{
 
 use super::{
     AGE_MAX,
-    series::{DELIVERY_LAG, FEED_LAG, SUBSCRIBER_DISABLED},
+    series::{CHAT_INBOUND_AGE, CHAT_REPLIES_AGE, DELIVERY_LAG, FEED_LAG, SUBSCRIBER_DISABLED},
     text::MetricsText,
 };
 
@@ -57,7 +58,7 @@ impl Drop for DutyGauge {
 /// Writes the gauges that were set lately, as of `now`.
 pub(super) fn write(text: &mut MetricsText, now: Instant) {
     let values = values();
-    for series in [FEED_LAG, DELIVERY_LAG, SUBSCRIBER_DISABLED] {
+    for series in [FEED_LAG, DELIVERY_LAG, SUBSCRIBER_DISABLED, CHAT_INBOUND_AGE, CHAT_REPLIES_AGE] {
         let is_shown = |(key, (at, _)): &(&(&str, String), &(Instant, f64))| {
             key.0 == series && now.saturating_duration_since(*at) <= AGE_MAX
         };

@@ -139,6 +139,16 @@ label! {
 }
 
 label! {
+    /// Why an operation on PostgreSQL failed.
+    DatabaseErrorKind {
+        /// PostgreSQL did not answer, or a retry may succeed.
+        Unavailable = "unavailable",
+        /// A retry does not help.
+        Refused = "refused",
+    }
+}
+
+label! {
     /// What a webhook reports about an account.
     AccountEvent {
         /// The account, or a part of the account, may not send.

@@ -166,6 +166,23 @@ series! {
     Counter CHAT_MESSAGES = "pregon_chat_messages_total" "messages" ["result"]
         "Messages from people by what the role engage did with them. repeated: stored before, after a reader or Redis \
         was lost; standing still while pregon_inbound_messages_total rises: PostgreSQL is away, see the log";
+    Gauge CHAT_INBOUND_AGE = "pregon_chat_inbound_oldest_age_seconds" "seconds" ["line"]
+        "How long the oldest message from people has waited to be in its chat; only from the process that reads the \
+        line. Rising: PostgreSQL is away or slow";
+    Counter CHAT_REPLIES = "pregon_chat_replies_total" "messages" ["state"]
+        "Messages of chats to people by the states that they have come to. refused or failed rising: Meta does not take \
+        them, and each says why; unknown rising: workers die, or Meta does not answer";
+    Gauge CHAT_REPLIES_AGE = "pregon_chat_replies_oldest_age_seconds" "seconds" ["line"]
+        "How long the oldest message of a chat that is not sent has waited; only from the process that reads the line. \
+        Rising: the line is paused, held or without a worker, or Meta throttles it";
+    Gauge DATABASE_UP = "pregon_database_up" "1 or 0" []
+        "1 while PostgreSQL answers this process, if it uses one. 0: messages from people wait in Redis, and nobody can \
+        answer them";
+    Gauge DATABASE_CONNECTIONS = "pregon_database_connections" "connections" ["state"]
+        "Connections to PostgreSQL. busy at database.pool: operations wait for one another";
+    Counter DATABASE_ERRORS = "pregon_database_errors_total" "operations" ["kind"]
+        "Operations on PostgreSQL that failed. unavailable rising: it is away, too slow or overloaded; refused rising: \
+        a fault of its tables or of Pregón, see the log";
     Counter ACCOUNT_EVENTS = "pregon_account_events_total" "events" ["event"]
         "Meta's reports on accounts and lines. restricted, disabled, violation, security, alert or errors rising: \
         needs attention, see the log";

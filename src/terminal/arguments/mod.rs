@@ -23,7 +23,7 @@ pub use self::{
         LineArguments, LineCommand, TailOptions, TemplateArguments, TemplateCommand, TopOptions, WorkerCommand,
     },
     people::{AddArguments, BusinessArgument, ImportOptions, PersonCommand, PhoneArguments, SuppressionCommand},
-    process::{ConfigOptions, DemoOptions, ServeOptions, SimOptions, SizeOptions},
+    process::{ConfigOptions, DatabaseCommand, DatabaseOptions, DemoOptions, ServeOptions, SimOptions, SizeOptions},
     values::{CampaignName, Setting, TemplateId, number},
 };
 use crate::{
@@ -62,6 +62,11 @@ pub enum Command {
         config: ConfigOptions,
         #[command(flatten)]
         output: Output,
+    },
+    /// Create and migrate the tables of the chats in PostgreSQL
+    Database {
+        #[command(subcommand)]
+        command: DatabaseCommand,
     },
     /// Send a campaign to a simulated Meta, and check the result
     Demo(DemoOptions),

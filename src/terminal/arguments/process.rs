@@ -1,8 +1,9 @@
-//! The arguments of the commands that run, check or plan processes: `serve`, `sim`, `demo`, `check`, `size`.
+//! The arguments of the commands that run, check or plan processes: `serve`, `sim`, `demo`, `check`,
+//! `database`, `size`.
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use reqwest::Url;
 
 use super::{
@@ -66,6 +67,25 @@ pub struct ConfigOptions {
     /// The roles of this process
     #[arg(long, value_delimiter = ',', default_value = "api,webhook,dispatch")]
     pub roles: Vec<Role>,
+}
+
+/// `pregon database …`
+#[derive(Subcommand, Debug)]
+pub enum DatabaseCommand {
+    /// Create the tables, or apply the migrations that are missing
+    Migrate(DatabaseOptions),
+    /// Show which migrations are applied
+    Status(DatabaseOptions),
+}
+
+/// The options of `pregon database …`
+#[derive(Args, Debug)]
+pub struct DatabaseOptions {
+    /// The configuration file, of which only `database` is used; without it, the environment (PREGON__DATABASE__URL)
+    #[arg(long, value_name = "FILE", env = "PREGON_CONFIG")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `pregon sim …`

@@ -2,6 +2,7 @@
 //! says.
 
 mod checking;
+mod database;
 mod demo;
 mod failing;
 mod finding;

@@ -4,6 +4,7 @@ mod chats;
 mod identity;
 mod killed;
 mod replies;
+mod retention;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -54,7 +55,8 @@ impl Office {
         let (store, database, clock) = (self.store.clone(), self.postgres.connect(), self.clock.clone());
         let lines = ["3001", "3002"].map(|id| Line { business: "1001".into(), ..world::line(id, 80.0) });
         let lines = lines.into_iter().collect();
-        let engage = Engage { worker: name.to_owned(), store, database, clock, lines, lease: LEASE };
+        let worker = name.to_owned();
+        let engage = Engage { worker, store, database, clock, lines, lease: LEASE, keep_messages: None };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         Reader { stop, task: tokio::spawn(async move { engage.run(stopping).await }) }

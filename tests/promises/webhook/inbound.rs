@@ -5,15 +5,17 @@ use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{FromRedisValue, cmd};
 use pregon::{
-    domain::{CampaignId, Inbound, OnDoubt, State, inbound::Content},
+    domain::{CampaignId, Inbound, OnDoubt, Settled, State, inbound::Content},
     redis::inbound::{InboundLimits, Kept, NewInbound},
 };
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
+    self,
     hooks::{self, Hooks, Message, inbound, now},
-    until, world,
+    seed, until, world,
 };
 
 const STREAM: &str = "pregon:{l:3001}:inbound";
@@ -26,7 +28,11 @@ async fn redis<T: FromRedisValue>(hooks: &Hooks, command: &[&str]) -> T {
 
 /// The messages on the stream of line 3001, oldest first, with the recipients that they name.
 async fn kept(hooks: &Hooks) -> Vec<(Inbound, Option<String>)> {
-    let entries: Vec<(String, HashMap<String, String>)> = redis(hooks, &["XRANGE", STREAM, "-", "+"]).await;
+    kept_in(hooks, STREAM).await
+}
+
+async fn kept_in(hooks: &Hooks, stream: &str) -> Vec<(Inbound, Option<String>)> {
+    let entries: Vec<(String, HashMap<String, String>)> = redis(hooks, &["XRANGE", stream, "-", "+"]).await;
     let read = |(_, fields): (String, HashMap<String, String>)| {
         let message = serde_json::from_str(&fields["message"]).expect("an inbound message");
         (message, fields.get("recipient").cloned())
@@ -166,6 +172,68 @@ async fn a_plain_message_answers_the_last_campaign_that_sent_to_the_person() {
     }
     assert_eq!(replied, [0, 1, 0]);
     assert_eq!(hooks.by_state(second).await, HashMap::from([(State::Accepted, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn any_answer_names_the_recipient_of_its_button_then_of_its_context_then_of_the_last_campaign() {
+    const LINES: [&str; 2] = ["3001", "3002"];
+    let mut random = StdRng::seed_from_u64(seed());
+    let hooks = Hooks::start().await;
+    let mut sent: Vec<(&str, Message)> = Vec::new();
+    // By line and number: the message of the last campaign on that line that the person got.
+    let mut last: HashMap<(&str, u64), Message> = HashMap::new();
+    for _ in 0..4 {
+        let lines = [&LINES[..1], &LINES[1..], &LINES[..]][random.random_range(0..3)];
+        let (_, by_line) = hooks.campaign(lines, 8).await;
+        for line in LINES {
+            for message in by_line.get(&line.into()).into_iter().flatten() {
+                if random.random_bool(0.3) {
+                    hooks.settle([(*message, Settled::Refused { reason: support::meta_code(131_026) })]).await;
+                    continue;
+                }
+                hooks.accept([message]).await;
+                sent.push((line, *message));
+                let number = hooks.store.number(message.part, message.row).await.expect("redis").expect("a number");
+                last.extend(lines.iter().map(|line| ((*line, number.digits()), *message)));
+            }
+        }
+    }
+    let mut expected: HashMap<String, Option<String>> = HashMap::new();
+    for n in 0..80 {
+        let (line, ours) = sent[random.random_range(0..sent.len())];
+        let number = NUMBER.parse::<u64>().expect("a number") + random.random_range(0..10);
+        let (mut payload, mut context, mut at) =
+            ("forged".to_owned(), "wamid.of-another-app".to_owned(), now().seconds());
+        let of_last = last.get(&(line, number)).map(|last| format!("{}.{}.0", last.part, last.row));
+        let answered = match random.random_range(0..4) {
+            0 => {
+                payload = hooks.token(&ours);
+                context = sent[random.random_range(0..sent.len())].1.wamid();
+                Some(recipient(&ours))
+            }
+            1 => {
+                context = ours.wamid();
+                Some(recipient(&ours))
+            }
+            2 => of_last,
+            _ => {
+                at -= 73 * 3_600;
+                None
+            }
+        };
+        let id = format!("wamid.IN{n}");
+        let tap = json!({"type": "button", "button": {"payload": payload}, "context": {"id": context}, "id": id,
+                         "from": number.to_string(), "timestamp": at.to_string()});
+        assert_eq!(hooks.deliver(&inbound(line, &[tap])).await, 200);
+        expected.insert(id, answered);
+    }
+    let mut found = HashMap::new();
+    for line in LINES {
+        let kept = kept_in(&hooks, &format!("pregon:{{l:{line}}}:inbound")).await.into_iter();
+        found.extend(kept.map(|(message, recipient)| (message.id.expect("an id").as_str().to_owned(), recipient)));
+    }
+    assert_eq!(found, expected);
     hooks.stop().await;
 }
 

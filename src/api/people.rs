@@ -15,8 +15,8 @@ use crate::{
 /// Removes the number, the values and the messages of the person from all campaigns and chats of all businesses. The
 /// statistics stay. Messages that are not sent yet are skipped, and suppressions of the person stay in force. When the response
 /// arrives, all of this is durable, and no further message to the person is claimed. Requests already in flight are
-/// still sent. The call can be repeated; if it fails, a worker finishes it. The key must not be limited to
-/// `businesses`.
+/// still sent. The call can be repeated; if it fails, a worker finishes all but the chats. The key must not be limited
+/// to `businesses`.
 #[utoipa::path(
     delete, path = "/v1/people/{phone}", tag = "people", operation_id = "forget_person",
     security(("api_key" = [KeyScope::Submit])),
@@ -35,17 +35,27 @@ pub(super) async fn forget(
         let detail = "a person is forgotten by all businesses, and this key is limited to some: use another key";
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
     }
-    let store = &shared.state.store;
-    let around = store.surroundings(&shared.state.lines.get(), &shared.state.businesses.get()).await?;
+    let (store, businesses) = (&shared.state.store, shared.state.businesses.get());
+    let mut around = store.surroundings(&shared.state.lines.get(), &businesses).await?;
+    let user_ids = match &shared.state.database {
+        Some(database) => database.user_ids(&businesses, phone.into()).await,
+        None => Ok(Vec::new()),
+    };
+    // Campaigns do not wait for PostgreSQL: if it does not answer, the call fails after this.
+    around.user_ids = user_ids.as_ref().cloned().unwrap_or_default();
     let forgotten = store.forget(phone.into(), &around, shared.now()).await?;
+    user_ids?;
     // After Redis, from which the messages would otherwise be read again.
     let chat_messages = match &shared.state.database {
         Some(database) => {
-            let forgotten = database.forget(&shared.state.businesses.get(), phone.into()).await?;
-            for (line, message) in forgotten.outbox {
-                store.drop_chat(&line, message).await?;
+            let forgetting = database.forget(&businesses, phone.into()).await?;
+            for (line, messages) in forgetting.outbox() {
+                store.drop_chats(line, shared.now(), messages).await?;
             }
-            forgotten.messages
+            if !forgetting.outbox().is_empty() {
+                store.make_durable().await?;
+            }
+            forgetting.commit().await?
         }
         None => 0,
     };

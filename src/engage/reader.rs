@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Outage, message};
 use crate::{
     domain::{BusinessId, LineId, Lines, Live, UnixMs},
-    postgres::Database,
+    postgres::{Database, DatabaseError},
     redis::{Store, clock::Clock, duty::backoff, inbound::InboundReader},
     telemetry::metrics::{self, ChatResult, DutyGauge},
 };
@@ -33,10 +33,10 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// Runs until `stop`.
     pub(super) async fn run(&self, clock: &Clock, stop: &CancellationToken) {
-        let (mut outage, mut wait) = (Outage::default(), WAIT_MIN);
+        let (mut outage, mut wait, mut forgettings) = (Outage::default(), WAIT_MIN, None);
         while !stop.is_cancelled() {
             let Some(business) = self.lines.get().business(self.line).cloned() else { return };
-            wait = match self.step(&business, clock, &mut outage).await {
+            wait = match self.step(&business, clock, &mut outage, &mut forgettings).await {
                 Step::Full => continue,
                 Step::Some => WAIT_MIN,
                 Step::Empty => (wait * 2).min(WAIT_MAX),
@@ -46,7 +46,24 @@ impl Reader<'_> {
         }
     }
 
-    async fn step(&self, business: &BusinessId, clock: &Clock, outage: &mut Outage) -> Step {
+    /// `forgettings`: that of the database, once it is known.
+    async fn step(
+        &self,
+        business: &BusinessId,
+        clock: &Clock,
+        outage: &mut Outage,
+        forgettings: &mut Option<i64>,
+    ) -> Step {
+        let mut failed = |error: DatabaseError| {
+            let what = "messages cannot be stored in PostgreSQL: messages from people wait in Redis";
+            Step::Failed(outage.began(self.line, what, &error, error.is_transient()))
+        };
+        if forgettings.is_none() {
+            match self.database.forgettings(self.line).await {
+                Ok(read) => *forgettings = Some(read),
+                Err(error) => return failed(error),
+            }
+        }
         let entries = match self.store.unread_inbound(InboundReader::Engage, self.line, BATCH_MAX).await {
             Ok(entries) => entries,
             Err(error) => {
@@ -60,12 +77,14 @@ impl Reader<'_> {
         let n = entries.len();
         let messages: Vec<_> =
             entries.into_iter().map(|entry| message::received(self.line, entry, clock.now())).collect();
-        let stored = match self.database.store_inbound(self.line, business, &messages, clock.now()).await {
-            Ok(stored) => stored,
-            Err(error) => {
-                let what = "messages cannot be stored in PostgreSQL: messages from people wait in Redis";
-                return Step::Failed(outage.began(self.line, what, &error, error.is_transient()));
+        let stored = self.database.store_inbound(self.line, business, &messages, *forgettings, clock.now());
+        let stored = match stored.await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => {
+                *forgettings = None;
+                return Step::Full;
             }
+            Err(error) => return failed(error),
         };
         metrics::chat_messages(ChatResult::Stored, stored.messages);
         metrics::chat_messages(ChatResult::Repeated, n - stored.messages);

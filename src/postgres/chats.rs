@@ -115,6 +115,12 @@ impl Database {
         let Some((mut chat, revision)) = lock(&mut transaction, on).await.map_err(&failed)? else {
             return Ok(Err(ActionRefused::NoChat));
         };
+        if let ChatAction::Send(NewMessage { client_id: Some(client_id), .. }) = &action
+            && let Some(known) = chat.known(&mut transaction, client_id).await.map_err(&failed)?
+        {
+            chat.done.message = Some(known);
+            return Ok(Ok(chat.done));
+        }
         if on.revision.is_some_and(|seen| seen != revision) {
             return Ok(Err(ActionRefused::Changed(revision)));
         }
@@ -214,17 +220,6 @@ impl Locked<'_> {
     /// Writes a message to the contact. The chat is the agent's from then on.
     async fn send(&mut self, connection: &mut PgConnection, message: NewMessage) -> sqlx::Result<Acted> {
         let NewMessage { client_id, context, content } = message;
-        if let Some(client_id) = &client_id {
-            let known = sqlx::query_scalar!(
-                "select message from client_ids where chat = $1 and client_id = $2",
-                self.on.chat,
-                client_id
-            );
-            if let Some(known) = known.fetch_optional(&mut *connection).await? {
-                self.done.message = Some(known);
-                return Ok(Ok(()));
-            }
-        }
         let until = self.last_inbound_at.map(free_text_until);
         if content.is_free() && until.is_none_or(|until| self.on.now >= until) {
             return Ok(Err(ActionRefused::WindowClosed(until)));
@@ -262,6 +257,17 @@ impl Locked<'_> {
         }
         self.done.message = Some(id);
         Ok(Ok(()))
+    }
+
+    /// The message that was written with this client id before.
+    async fn known(&self, connection: &mut PgConnection, client_id: &str) -> sqlx::Result<Option<i64>> {
+        sqlx::query_scalar!(
+            "select message from client_ids where chat = $1 and client_id = $2",
+            self.on.chat,
+            client_id
+        )
+        .fetch_optional(connection)
+        .await
     }
 
     /// Meta's id of a message of the chat.

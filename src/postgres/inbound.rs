@@ -2,13 +2,15 @@
 //!
 //! The reader of a line holds the line's row in `line_readers` for the time of its transaction. So the batches of two
 //! readers, one of which lost its lease without knowing, follow each other, and the second finds the messages of the
-//! first by Meta's ids.
+//! first by Meta's ids. Whoever forgets a person holds all of these rows, so a batch is stored before that, and its
+//! messages are deleted with the person, or is read again after it, when they are no longer on the stream.
 
 mod contacts;
+mod merge;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use sqlx::{PgConnection, PgTransaction};
+use sqlx::PgConnection;
 
 pub use self::contacts::Author;
 use self::contacts::resolve;
@@ -112,22 +114,37 @@ struct Rows {
 }
 
 impl Database {
+    /// How often people were forgotten, as far as the line knows. To be read before the messages of the line are.
+    pub async fn forgettings(&self, line: &LineId) -> Result<i64> {
+        let failed = DatabaseError::of("read how often people were forgotten");
+        let mut connection = self.pool.acquire().await.map_err(&failed)?;
+        lock_line(&mut connection, line).await.map_err(&failed)
+    }
+
     /// Stores messages of a line, in their order, each once. Creates the contacts and chats that are missing. `now` is
-    /// the time of storage.
+    /// the time of storage, and `forgettings` the number of [`Database::forgettings`] before the messages were read;
+    /// `None`: nobody is forgotten meanwhile.
+    ///
+    /// Returns `None` if people were forgotten since then: the messages may be theirs, and have to be read again.
     pub async fn store_inbound(
         &self,
         line: &LineId,
         business: &BusinessId,
         messages: &[ReceivedMessage],
+        forgettings: Option<i64>,
         now: UnixMs,
-    ) -> Result<StoredBatch> {
+    ) -> Result<Option<StoredBatch>> {
         let failed = DatabaseError::of("store messages");
         let mut transaction = self.pool.begin().await.map_err(&failed)?;
-        lock_line(&mut transaction, line).await.map_err(&failed)?;
+        let newest = lock_line(&mut transaction, line).await.map_err(&failed)?;
+        if forgettings.is_some_and(|known| known != newest) {
+            transaction.rollback().await.map_err(&failed)?;
+            return Ok(None);
+        }
         let new = unknown(&mut transaction, messages, now).await.map_err(&failed)?;
         if new.is_empty() {
             transaction.rollback().await.map_err(&failed)?;
-            return Ok(StoredBatch::default());
+            return Ok(Some(StoredBatch::default()));
         }
         let batch = Batch { line, business, now };
         let people: Vec<&Author> = new.iter().map(|message| &message.person).collect();
@@ -135,24 +152,24 @@ impl Database {
         let (chats, created) = batch.lock_chats(&mut transaction, &resolved.contacts).await.map_err(&failed)?;
         batch.write(&mut transaction, &new, &resolved.contacts, chats).await.map_err(&failed)?;
         transaction.commit().await.map_err(&failed)?;
-        Ok(StoredBatch { messages: new.len(), contacts: resolved.created, chats: created })
+        Ok(Some(StoredBatch { messages: new.len(), contacts: resolved.created, chats: created }))
     }
 }
 
-async fn lock_line(transaction: &mut PgTransaction<'_>, line: &LineId) -> sqlx::Result<()> {
-    let locked = sqlx::query!("select line from line_readers where line = $1 for update", line.as_str())
-        .fetch_optional(&mut **transaction)
-        .await?;
-    if locked.is_none() {
-        // Locks the row, as the insert of another reader does.
-        sqlx::query!(
-            "insert into line_readers (line) values ($1) on conflict (line) do update set line = excluded.line",
-            line.as_str()
-        )
-        .execute(&mut **transaction)
-        .await?;
+/// Locks the row of the line until the end of the transaction. Returns how often people were forgotten.
+async fn lock_line(connection: &mut PgConnection, line: &LineId) -> sqlx::Result<i64> {
+    let locked = sqlx::query_scalar!("select forgotten from line_readers where line = $1 for update", line.as_str());
+    if let Some(forgotten) = locked.fetch_optional(&mut *connection).await? {
+        return Ok(forgotten);
     }
-    Ok(())
+    // Locks the row, as the insert of another reader does.
+    sqlx::query_scalar!(
+        "insert into line_readers (line) values ($1) on conflict (line) do update set line = excluded.line
+         returning forgotten",
+        line.as_str()
+    )
+    .fetch_one(connection)
+    .await
 }
 
 /// The messages that are not stored yet, each once.

@@ -60,33 +60,16 @@ impl Database {
         let named = named(&mut transaction, line, news).await.map_err(&failed)?;
         let id = |news: &ChatStatus| news.id.or_else(|| named.get(news.wamid.as_ref()?.as_str()).copied());
         let news: Vec<(ChatMessageId, &ChatStatus)> = news.iter().filter_map(|news| Some((id(news)?, news))).collect();
-        let (chats, ids): (Vec<i64>, Vec<i64>) = news.iter().map(|(id, _)| (id.chat, id.message)).unzip();
-        // Locked before the messages, as everybody does, and changed for those who follow the chats.
-        sqlx::query!(
-            "with locked as (select id from chats where id = any($1) order by id for update)
-             update chats set changed = default from locked where chats.id = locked.id",
-            &chats
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?;
-        let rows = sqlx::query!(
-            "select chat, id, state from messages
-             where (chat, id) in (select * from unnest($1::bigint[], $2::bigint[])) order by chat, id for update",
-            &chats,
-            &ids
-        )
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(&failed)?;
-        let mut changed: BTreeMap<ChatMessageId, Changed> = BTreeMap::new();
-        for row in rows {
-            let state = u8::try_from(row.state).ok().and_then(State::of).unwrap_or(State::Pending);
-            let id = ChatMessageId { chat: row.chat, message: row.id };
-            changed.insert(id, Changed { state, wamid: None, marks: Map::new() });
-        }
+        let ended: BTreeSet<ChatMessageId> =
+            news.iter().filter(|(_, news)| !news.state.is_open()).map(|(id, _)| *id).collect();
+        let ids: BTreeSet<ChatMessageId> = news.iter().map(|(id, _)| *id).collect();
+        let mut changed = lock_messages(&mut transaction, ids.iter().copied()).await.map_err(&failed)?;
+        // A read mark is no message, and has a negative id.
+        let missing = ids.into_iter().filter(|id| id.message > 0 && !changed.contains_key(id));
+        let moved = merged_messages(&mut transaction, missing).await.map_err(&failed)?;
+        changed.extend(lock_messages(&mut transaction, moved.values().copied()).await.map_err(&failed)?);
         for (id, news) in &news {
-            if let Some(message) = changed.get_mut(id) {
+            if let Some(message) = changed.get_mut(moved.get(id).unwrap_or(id)) {
                 message.learn(news);
             }
         }
@@ -107,8 +90,6 @@ impl Database {
         .execute(&mut *transaction)
         .await
         .map_err(&failed)?;
-        let ended: BTreeSet<ChatMessageId> =
-            news.iter().filter(|(_, news)| !news.state.is_open()).map(|(id, _)| *id).collect();
         let (chats, ids): (Vec<i64>, Vec<i64>) = ended.iter().map(|id| (id.chat, id.message)).unzip();
         sqlx::query!(
             "delete from outbox
@@ -145,6 +126,63 @@ async fn named(
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|row| (row.wamid, ChatMessageId { chat: row.chat, message: row.id })).collect())
+}
+
+/// Locks messages and, before them, their chats, as everybody does. The chats count as changed, for those who follow them.
+/// Messages that do not exist are missing in the result.
+async fn lock_messages(
+    connection: &mut PgConnection,
+    ids: impl Iterator<Item = ChatMessageId>,
+) -> sqlx::Result<BTreeMap<ChatMessageId, Changed>> {
+    let (chats, ids): (Vec<i64>, Vec<i64>) = ids.map(|id| (id.chat, id.message)).unzip();
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    sqlx::query!(
+        "with locked as (select id from chats where id = any($1) order by id for update)
+         update chats set changed = default from locked where chats.id = locked.id",
+        &chats
+    )
+    .execute(&mut *connection)
+    .await?;
+    let rows = sqlx::query!(
+        "select chat, id, state from messages
+         where (chat, id) in (select * from unnest($1::bigint[], $2::bigint[])) order by chat, id for update",
+        &chats,
+        &ids
+    )
+    .fetch_all(connection)
+    .await?;
+    let changed = rows.into_iter().map(|row| {
+        let state = u8::try_from(row.state).ok().and_then(State::of).unwrap_or(State::Pending);
+        let id = ChatMessageId { chat: row.chat, message: row.id };
+        (id, Changed { state, wamid: None, marks: Map::new() })
+    });
+    Ok(changed.collect())
+}
+
+/// Where messages are that were written in chats which are now part of others.
+async fn merged_messages(
+    connection: &mut PgConnection,
+    ids: impl Iterator<Item = ChatMessageId>,
+) -> sqlx::Result<BTreeMap<ChatMessageId, ChatMessageId>> {
+    let (chats, ids): (Vec<i64>, Vec<i64>) = ids.map(|id| (id.chat, id.message)).unzip();
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = sqlx::query!(
+        "select chat, message, into_chat, into_message from merged_messages
+         where (chat, message) in (select * from unnest($1::bigint[], $2::bigint[]))",
+        &chats,
+        &ids
+    )
+    .fetch_all(connection)
+    .await?;
+    let moved = rows.into_iter().map(|row| {
+        let into = ChatMessageId { chat: row.into_chat, message: row.into_message };
+        (ChatMessageId { chat: row.chat, message: row.message }, into)
+    });
+    Ok(moved.collect())
 }
 
 impl Changed {

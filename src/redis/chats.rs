@@ -10,7 +10,7 @@
 
 use std::{collections::HashMap, str::FromStr};
 
-use deadpool_redis::redis::{Pipeline, Value, cmd, from_redis_value};
+use deadpool_redis::redis::{Value, cmd, from_redis_value};
 
 use super::{Call, Result, Store, StoreError, jobs::entry_id, script};
 use crate::domain::{
@@ -246,12 +246,13 @@ impl Store {
         Ok(self.call::<u8>(call).await? == 1)
     }
 
-    /// Removes a message from the lane of its line, unless it is on its way.
-    pub async fn drop_chat(&self, line: &LineId, id: ChatMessageId) -> Result<()> {
-        let mut pipeline = Pipeline::new();
-        pipeline.hdel(self.keys.chat_requests(line), id.to_string());
-        pipeline.zrem(self.keys.chat_queue(line), id.to_string());
-        self.query_all::<Value>("HDEL chat_requests", &pipeline).await.map(drop)
+    /// Ends messages of a line whose person is forgotten. They are not sent, and not put into the lane any more. A request
+    /// that is on its way is not sent again.
+    pub async fn drop_chats(&self, line: &LineId, now: UnixMs, messages: &[ChatMessageId]) -> Result<()> {
+        let [states, requests, queue, _, results] = self.chat_keys(line);
+        let call = Call::new(&script::CHAT_DROP, &[states, requests, queue, results]).arg(now.0);
+        let call = messages.iter().fold(call, |call, id| call.arg(id.to_string()));
+        self.call::<u8>(call).await.map(drop)
     }
 
     /// The number of the run of Redis in which this process works. It rises with each restart and failover.

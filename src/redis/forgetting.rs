@@ -53,6 +53,8 @@ pub struct Surroundings {
     pub lines: Vec<LineId>,
     /// Every configured business.
     pub businesses: Vec<BusinessId>,
+    /// The ids in the business portfolio by which the person is known.
+    pub user_ids: Vec<String>,
     /// The key with which people are hashed.
     pub token_key: TokenKey,
 }
@@ -98,13 +100,13 @@ impl Store {
         store.forget_in_campaigns(person, now, &mut forgotten).await?;
         store.forget_in_businesses(person, around, &mut forgotten).await?;
         for line in &around.lines {
-            forgotten.messages += store.forget_in_stream(&self.keys.inbound(line), "message", person).await?;
+            forgotten.messages += store.forget_in_stream(&self.keys.inbound(line), "message", person, around).await?;
         }
         // If the feed was turned off, its events may still be stored.
         let partitions = self.feed.map_or(1, |feed| feed.partitions.get());
         for partition in 0..partitions {
             let stream = self.keys.events(partition, partitions);
-            forgotten.events += store.forget_in_stream(&stream, "event", person).await?;
+            forgotten.events += store.forget_in_stream(&stream, "event", person, around).await?;
         }
         forgotten.dead_letters = store.dead_letters_of(person).await?;
         store.make_durable().await?;
@@ -118,7 +120,8 @@ impl Store {
         let listed = self.known_lines().await?.into_keys();
         let lines: BTreeSet<LineId> = lines.iter().map(|line| line.id.clone()).chain(listed).collect();
         let token_key = self.token_key().await?.get();
-        Ok(Surroundings { lines: lines.into_iter().collect(), businesses: businesses.to_vec(), token_key })
+        let (lines, businesses) = (lines.into_iter().collect(), businesses.to_vec());
+        Ok(Surroundings { lines, businesses, user_ids: Vec::new(), token_key })
     }
 
     /// Finishes erasures that were begun more than [`TAKEN_OVER_AFTER`] ago and are not complete.
@@ -322,7 +325,7 @@ impl Store {
     }
 
     /// Removes the entries of a stream that are from or about the person. Returns their number.
-    async fn forget_in_stream(&self, stream: &str, field: &str, person: Person) -> Result<u64> {
+    async fn forget_in_stream(&self, stream: &str, field: &str, person: Person, around: &Surroundings) -> Result<u64> {
         let (mut after, mut removed) = ("-".to_owned(), 0);
         loop {
             let mut range = cmd("XRANGE");
@@ -333,8 +336,9 @@ impl Store {
             let text = |fields: &[String]| {
                 fields.as_chunks::<2>().0.iter().find(|[name, _]| name == field).map(|[_, text]| text.clone())
             };
-            let concerned =
-                entries.iter().filter(|(_, fields)| text(fields).is_some_and(|text| concerns(person, &text)));
+            let concerned = entries
+                .iter()
+                .filter(|(_, fields)| text(fields).is_some_and(|text| concerns(person, &around.user_ids, &text)));
             let ids: Vec<&String> = concerned.map(|(id, _)| id).collect();
             if !ids.is_empty() {
                 removed += self.query::<u64>("XDEL", cmd("XDEL").arg(stream).arg(ids)).await?;
@@ -420,10 +424,11 @@ fn packed(rows: &[u16]) -> Vec<u8> {
 }
 
 /// Whether an inbound message is from the person, or an event is about the person or such a message.
-fn concerns(person: Person, json: &str) -> bool {
+fn concerns(person: Person, user_ids: &[String], json: &str) -> bool {
     #[derive(Deserialize)]
     struct Sender {
         number: Option<String>,
+        user_id: Option<String>,
     }
     #[derive(Deserialize)]
     struct Message {
@@ -435,13 +440,14 @@ fn concerns(person: Person, json: &str) -> bool {
         sender: Option<Sender>,
         message: Option<Message>,
     }
-    if !names_number(person, json) {
+    if !names_number(person, json) && !user_ids.iter().any(|id| json.contains(id)) {
         return false;
     }
     let Ok(Entry { to, sender, message }) = serde_json::from_str(json) else { return false };
-    let senders = [sender, message.and_then(|message| message.sender)];
-    let numbers = senders.into_iter().flatten().filter_map(|sender| sender.number).chain(to);
-    numbers.into_iter().any(|number| is_of(person, &number))
+    let senders = [sender, message.and_then(|message| message.sender)].into_iter().flatten();
+    let (numbers, ids): (Vec<_>, Vec<_>) = senders.map(|sender| (sender.number, sender.user_id)).unzip();
+    numbers.into_iter().flatten().chain(to).any(|number| is_of(person, &number))
+        || ids.into_iter().flatten().any(|id| user_ids.contains(&id))
 }
 
 /// Whether `number`, with or without its plus, is a number of the person.
@@ -478,17 +484,19 @@ mod tests {
             r#"{"id":"1","to":"+541155550001"}"#,
             r#"{"id":"wamid.1","sender":{"number":"5491155550001","name":"Maria"},"content":{"text":"hola"}}"#,
             r#"{"type":"message.received","message":{"sender":{"number":"5491155550001"}}}"#,
+            r#"{"id":"wamid.2","sender":{"user_id":"AR.1"},"content":{"text":"hola"}}"#,
         ] {
-            assert!(concerns(maria, concerned), "{concerned}");
+            assert!(concerns(maria, &["AR.1".into()], concerned), "{concerned}");
         }
         for other in [
             r#"{"to":"+5491155550002"}"#,
             r#"{"to":"+54911555500012"}"#,
             r#"{"sender":{"number":"5491155550002"},"content":{"text":"call 5491155550001"}}"#,
+            r#"{"sender":{"number":"5491155550002","user_id":"AR.12"}}"#,
             "5491155550001",
             "",
         ] {
-            assert!(!concerns(maria, other), "{other}");
+            assert!(!concerns(maria, &["AR.1".into()], other), "{other}");
         }
     }
 

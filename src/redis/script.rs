@@ -60,6 +60,7 @@ scripts! {
     }
     of_a_chat {
     CHAT_PUT "chat_put", CHAT_CLAIM "chat_claim", CHAT_SETTLE "chat_settle", CHAT_STATUS "chat_status", CHAT_ACK "chat_ack",
+    CHAT_DROP "chat_drop",
     }
     of_a_part {
     ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",

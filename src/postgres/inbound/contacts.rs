@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::PgConnection;
 
-use super::{BusinessId, UnixMs, millis};
+use super::{BusinessId, UnixMs, merge::merge_chats, millis};
 use crate::domain::chat::Identity;
 
 /// A person who wrote a message.
@@ -264,7 +264,7 @@ impl Contacts<'_> {
         .fetch_all(&mut *self.connection)
         .await?;
         for chats in shared {
-            self.merge_chat(chats.from, chats.to).await?;
+            merge_chats(&mut *self.connection, self.business, (chats.from, chats.to), self.now).await?;
         }
         sqlx::query!("update chats set contact = $2 where contact = $1", from, to)
             .execute(&mut *self.connection)
@@ -280,47 +280,30 @@ impl Contacts<'_> {
         Ok(())
     }
 
-    /// Moves the messages of the chat `from` to the chat `to`, and deletes `from`.
-    async fn merge_chat(&mut self, from: i64, to: i64) -> sqlx::Result<()> {
-        // Two messages of one microsecond, on different chats until now: hardly ever.
-        sqlx::query!(
-            "update messages set id = (select max(id) from messages where chat in ($1, $2)) + 1
-             where chat = $1 and id in (select id from messages where chat = $2)",
-            from,
-            to
-        )
-        .execute(&mut *self.connection)
-        .await?;
-        sqlx::query!("update messages set chat = $2 where chat = $1", from, to).execute(&mut *self.connection).await?;
-        sqlx::query!(
-            "update chats set unread = chats.unread + old.unread,
-                last_message = greatest(chats.last_message, (select max(id) from messages where chat = $2)),
-                last_inbound_at = greatest(chats.last_inbound_at, old.last_inbound_at),
-                owner = greatest(chats.owner, old.owner), agent = coalesce(chats.agent, old.agent)
-             from chats old where old.id = $1 and chats.id = $2",
-            from,
-            to
-        )
-        .execute(&mut *self.connection)
-        .await?;
-        sqlx::query!("delete from chats where id = $1", from).execute(&mut *self.connection).await.map(drop)
-    }
-
-    /// Stores the names and numbers of people as the last message of each tells them.
+    /// Stores the names and numbers of people as their messages tell them, the last one that does.
     async fn describe(&mut self, people: &[&Author], contacts: &[i64]) -> sqlx::Result<()> {
-        let mut last: BTreeMap<i64, &Author> = BTreeMap::new();
+        let mut told: BTreeMap<i64, Author> = BTreeMap::new();
         for (person, contact) in people.iter().zip(contacts) {
-            last.insert(self.merged.get(contact).copied().unwrap_or(*contact), person);
+            let contact = self.merged.get(contact).copied().unwrap_or(*contact);
+            let told = told.entry(contact).or_default();
+            let identity = person.becomes.as_ref().unwrap_or(&person.identity);
+            // A later message may have given the number to somebody else.
+            let is_of_contact = |key: Option<Key>| key.is_some_and(|key| self.by_key.get(&key) == Some(&contact));
+            if is_of_contact(Key::number(identity)) {
+                told.identity.number = identity.number;
+            }
+            if is_of_contact(Key::user_id(identity)) {
+                told.identity.user_id.clone_from(&identity.user_id);
+            }
+            told.name = person.name.clone().or(told.name.take());
+            told.username = person.username.clone().or(told.username.take());
         }
-        let identity = |person: &Author| person.becomes.clone().unwrap_or_else(|| person.identity.clone());
-        let ids: Vec<i64> = last.keys().copied().collect();
-        let numbers: Vec<Option<i64>> = last
-            .values()
-            .map(|person| identity(person).number.and_then(|number| number.digits().try_into().ok()))
-            .collect();
-        let user_ids: Vec<Option<String>> = last.values().map(|person| identity(person).user_id).collect();
-        let names: Vec<Option<String>> = last.values().map(|person| person.name.clone()).collect();
-        let usernames: Vec<Option<String>> = last.values().map(|person| person.username.clone()).collect();
+        let ids: Vec<i64> = told.keys().copied().collect();
+        let number = |person: &Author| person.identity.number.and_then(|number| number.digits().try_into().ok());
+        let numbers: Vec<Option<i64>> = told.values().map(number).collect();
+        let user_ids: Vec<Option<String>> = told.values().map(|person| person.identity.user_id.clone()).collect();
+        let names: Vec<Option<String>> = told.values().map(|person| person.name.clone()).collect();
+        let usernames: Vec<Option<String>> = told.values().map(|person| person.username.clone()).collect();
         sqlx::query!(
             "update contacts set number = coalesce(new.number, contacts.number),
                 user_id = coalesce(new.user_id, contacts.user_id), name = coalesce(new.name, contacts.name),

@@ -44,7 +44,12 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'LIMIT', 0, 
   local _, send, attempts = parse(redis.call('HGET', states, id))
   local request = redis.call('HGET', requests, id)
   redis.call('ZREM', queue, id)
-  if send and request then
+  if send and request == '' then
+    -- Its person was forgotten while it was on its way.
+    redis.call('HSET', states, id, 'STATE.cancelled.' .. send .. '.0.0.0')
+    redis.call('HDEL', requests, id)
+    redis.call('XADD', results, '*', 'id', id, 'send', send, 'state', 'STATE.cancelled', 'at', now)
+  elseif send and request then
     send, attempts = send + 1, attempts + 1
     redis.call('HSET', states, id, table.concat({ 'STATE.in_flight', send, attempts, epoch, number }, '.'))
     redis.call('ZADD', sends, ARGV[5], id)

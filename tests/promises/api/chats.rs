@@ -30,7 +30,7 @@ pub async fn write(database: &Database, (line, business): (&str, &str), n: u64, 
         is_echo: false,
         mark: None,
     };
-    database.store_inbound(&line.into(), &business.into(), &[message], now).await.expect("stored");
+    database.store_inbound(&line.into(), &business.into(), &[message], None, now).await.expect("stored");
 }
 
 /// An API with chats: five people wrote twice to a line of each of two businesses.

@@ -18,16 +18,26 @@ fn without_number(mut message: Inbound) -> Inbound {
     message
 }
 
-/// Stores messages one after the other, each in a transaction of its own, and returns the chats on the line: who wrote,
-/// by number and user id, and how many messages.
-async fn who_wrote(messages: &[Inbound]) -> Vec<(Option<String>, Option<String>, u32)> {
+/// Who wrote to a line, by number and user id, and how many messages.
+type Writers = Vec<(Option<String>, Option<String>, u32)>;
+
+/// Stores messages, and returns who wrote them: the same in one transaction as in one for each message.
+async fn who_wrote(messages: &[Inbound]) -> Writers {
+    let one_by_one = who_wrote_in(messages, 1).await;
+    assert_eq!(who_wrote_in(messages, messages.len()).await, one_by_one, "in one transaction");
+    one_by_one
+}
+
+async fn who_wrote_in(messages: &[Inbound], batch: usize) -> Writers {
     let office = Office::start().await;
     let database = office.database().await;
     let reader = office.reader("a");
-    for (n, message) in messages.iter().enumerate() {
-        office.write("3001", std::slice::from_ref(message)).await;
-        until("the message is stored", async || {
-            chats(&database).await.iter().map(|chat| chat.unread as usize).sum::<usize>() > n
+    let mut n = 0;
+    for batch in messages.chunks(batch) {
+        office.write("3001", batch).await;
+        n += batch.len();
+        until("the messages are stored", async || {
+            chats(&database).await.iter().map(|chat| chat.unread as usize).sum::<usize>() >= n
         })
         .await;
     }
@@ -72,11 +82,12 @@ async fn another_id_on_the_same_number_is_another_person() {
     let number = "5491155550001";
     let found = who_wrote(&[
         with_id(text(1, number, "the first owner"), "AR.1"),
-        with_id(text(2, number, "the second owner"), "AR.2"),
-        text(3, number, "the second owner"),
+        text(2, number, "the first owner"),
+        with_id(text(3, number, "the second owner"), "AR.2"),
+        text(4, number, "the second owner"),
     ])
     .await;
-    let first = (None, Some("AR.1".to_owned()), 1);
+    let first = (None, Some("AR.1".to_owned()), 2);
     assert_eq!(found, [first, someone(number, Some("AR.2"), 2)], "the number is that of the second");
 }
 

@@ -1,6 +1,8 @@
 //! What people write becomes contacts and chats.
 
 mod chats;
+mod forgetting;
+mod histories;
 mod identity;
 mod killed;
 mod replies;
@@ -52,14 +54,7 @@ impl Office {
     }
 
     fn reader(&self, name: &str) -> Reader {
-        let (store, database, clock) = (self.store.clone(), self.postgres.connect(), self.clock.clone());
-        let lines = ["3001", "3002"].map(|id| Line { business: "1001".into(), ..world::line(id, 80.0) });
-        let lines = lines.into_iter().collect();
-        let worker = name.to_owned();
-        let engage = Engage { worker, store, database, clock, lines, lease: LEASE, keep_messages: None };
-        let stop = CancellationToken::new();
-        let stopping = stop.clone();
-        Reader { stop, task: tokio::spawn(async move { engage.run(stopping).await }) }
+        Reader::start(name, &self.store, self.postgres.connect(), &self.clock)
     }
 
     /// Puts messages on the stream of a line, as the webhook does. While the stream is full, or Redis away, it tries
@@ -89,6 +84,17 @@ struct Reader {
 }
 
 impl Reader {
+    /// Reads the lines 3001 and 3002.
+    fn start(name: &str, store: &Store, database: Database, clock: &Arc<Clock>) -> Self {
+        let lines = ["3001", "3002"].map(|id| Line { business: "1001".into(), ..world::line(id, 80.0) });
+        let lines = lines.into_iter().collect();
+        let (worker, store, clock) = (name.to_owned(), store.clone(), clock.clone());
+        let engage = Engage { worker, store, database, clock, lines, lease: LEASE, keep_messages: None };
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        Self { stop, task: tokio::spawn(async move { engage.run(stopping).await }) }
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("no panic").expect("a clean end");

@@ -233,6 +233,80 @@ async fn replies_are_sent_once_through_kills_of_readers_workers_redis_and_postgr
 }
 
 #[tokio::test]
+async fn a_reply_on_its_way_gets_its_state_after_its_chat_was_merged() {
+    let office = Office::start().await;
+    let database = office.database().await;
+    let conduct = Accepting::default();
+    let meta = Meta::start(conduct.clone(), 0);
+    let reader = office.reader("r");
+    let old = office.people(&database, "3001", 1).await[0];
+    let reply = office.act(&database, old, message("1")).await.expect("a message").message.expect("an id");
+    let number = "5491155550000";
+    let mut by_id = text("by id", number, "Hola");
+    (by_id.sender.number, by_id.sender.user_id) = (None, Some("AR.1".to_owned()));
+    let mut by_both = text("by both", number, "Hola");
+    by_both.sender.user_id = Some("AR.1".to_owned());
+    office.write("3001", &[by_id]).await;
+    until("there are two chats", async || chats(&database).await.len() == 2).await;
+    office.write("3001", &[by_both]).await;
+    until("they are one", async || chats(&database).await.len() == 1).await;
+    let chat = chats(&database).await.remove(0);
+    assert_ne!(chat.id, old);
+    assert_eq!((chat.owner.name(), chat.agent.as_deref()), ("agent", Some("ana")));
+    let worker = office.worker("w", &meta).await;
+    let id = pregon::domain::ChatMessageId { chat: old, message: reply };
+    until("Meta has accepted the reply", async || states(&database).await.values().eq([&State::Accepted])).await;
+    assert_eq!(arrivals(&office, &conduct).await, HashMap::from([((id.chat, id.message), 1)]));
+    until("the outbox is empty", async || {
+        database.outbox(&"3001".into(), &HashSet::new(), 10).await.expect("the outbox").is_empty()
+    })
+    .await;
+    let repeated = office.act(&database, chat.id, message("1")).await.expect("the same message");
+    assert!(!repeated.changed && states(&database).await.contains_key(&(chat.id, repeated.message.expect("an id"))));
+    worker.stop().await;
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn free_text_of_a_slow_line_leaves_before_the_window_closes_or_not_at_all() {
+    let office = Office::start().await;
+    let database = office.database().await;
+    let conduct = Accepting::default();
+    let meta = Meta::start(conduct.clone(), 0);
+    let reader = office.reader("r");
+    // Free text is possible for some seconds more.
+    let until_at = office.clock.now().after(Duration::from_secs(6));
+    let at = pregon::domain::UnixMs(until_at.0 - (24 * 3_600 - 60) * 1_000);
+    let said = (0..15).map(|n| {
+        let mut said = text(n, &format!("549115555{n:04}"), "Hola");
+        said.at = Some(at);
+        said
+    });
+    office.write("3001", &said.collect::<Vec<_>>()).await;
+    until("everybody has a chat", async || chats(&database).await.len() == 15).await;
+    for chat in chats(&database).await {
+        office.act(&database, chat.id, message("hello")).await.expect("the window is open");
+    }
+    let settings = pregon::dispatch::DispatchSettings {
+        lease: super::LEASE,
+        doubt_deadline: Duration::from_secs(600),
+        ..world::settings()
+    };
+    let worker = TestWorker::start("w", &office.redis, &meta.url(), &[world::line("3001", 1.0)], settings).await;
+    until("every message has ended", async || states(&database).await.values().all(|state| !state.is_open())).await;
+    let sent = meta.arrivals();
+    let states: Vec<State> = states(&database).await.into_values().collect();
+    let of = |state| states.iter().filter(|found| **found == state).count();
+    assert_eq!((of(State::Accepted), of(State::Refused)), (sent.len(), 15 - sent.len()), "{states:?}");
+    assert!(!sent.is_empty() && sent.len() < 15, "{}", sent.len());
+    for arrival in sent {
+        assert!(arrival.at < until_at.after(Duration::from_secs(3)), "{arrival:?} after {until_at}");
+    }
+    worker.stop().await;
+    reader.stop().await;
+}
+
+#[tokio::test]
 async fn two_agents_cannot_have_a_chat_and_free_text_needs_the_window() {
     let office = Office::start().await;
     let database = office.database().await;

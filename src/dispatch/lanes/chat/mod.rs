@@ -230,7 +230,12 @@ impl ChatLane {
 impl Lane for ChatLane {
     type Unit = ChatUnit;
 
-    fn tick(&mut self, _: Instant, _: &LineState) -> bool {
+    /// Refuses the waiting messages whose window has closed since they were claimed: a slow line has them for a minute.
+    fn tick(&mut self, _: Instant, line: &LineState) -> bool {
+        let clock = line.clock.now();
+        if self.ready.iter().any(|message| message.is_late(clock)) {
+            mem::take(&mut self.ready).into_iter().for_each(|message| self.admit(message, clock));
+        }
         false
     }
 

@@ -34,6 +34,12 @@ impl TestPostgres {
         }
     }
 
+    /// The URL of the database, which stays the same after a restart.
+    pub fn url(&self) -> String {
+        let dir = self.dir.path().canonicalize().expect("the directory of the test");
+        format!("postgres://pregon@localhost/pregon?host={}", dir.display())
+    }
+
     /// Connections of their own.
     pub fn connect(&self) -> Database {
         Database::new(&self.address)

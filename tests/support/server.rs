@@ -320,10 +320,10 @@ impl Api {
         answer.json().await.ok()
     }
 
-    /// Posts JSON once. The body of a 200, `None` for any other response or an error.
+    /// Posts JSON once. The body of a 200 or 201, `None` for any other response or an error.
     pub async fn try_post_json(&self, path: &str, body: &Value) -> Option<Value> {
         let request = self.http.post(format!("{}/v1/{path}", self.url)).bearer_auth(KEY).json(body);
-        let answer = request.send().await.ok().filter(|answer| answer.status() == 200)?;
+        let answer = request.send().await.ok().filter(|answer| [200, 201].contains(&answer.status().as_u16()))?;
         answer.json().await.ok()
     }
 

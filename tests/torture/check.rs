@@ -9,8 +9,9 @@ use pregon::stats::{self, StateCounts};
 use serde_json::Value;
 
 use crate::{
+    chats::{self, Chats},
     feed, forgetting,
-    meta::{Ledger, LedgerEntry, Troubles},
+    meta::{ChatSends, Ledger, LedgerEntry, Troubles},
     round::{Campaign, Event, Happened},
     schedule::{Fault, LEASE, LINES, Schedule, THROTTLED, Wire},
     stage::{Stage, WorkerSlot},
@@ -70,6 +71,7 @@ pub struct Verdict {
     /// Times from a SIGKILL until another worker sent on the line; only where no other fault interfered and the
     /// machine was not late.
     pub take_overs: Vec<Duration>,
+    pub chats: Chats,
     /// Violations, as text.
     pub problems: Vec<String>,
 }
@@ -107,7 +109,7 @@ impl Verdict {
 pub async fn judge(
     stage: &Stage,
     schedule: &Schedule,
-    (ledger, troubles): (&Ledger, &Troubles),
+    (ledger, chat_sends, troubles): (&Ledger, &ChatSends, &Troubles),
     happened: &Happened,
     problems: Vec<String>,
 ) -> Verdict {
@@ -139,10 +141,13 @@ pub async fn judge(
     }
     feed::check(&mut verdict, stage, &truth, happened).await;
     forgetting::check(&mut verdict, stage, happened).await;
+    let sends = std::mem::take(&mut *chat_sends.lock().expect("no panic"));
+    chats::check(&mut verdict, stage, &sends, happened).await;
     let mut direct = stage.meta.arrivals();
     direct.retain(|arrival| is_direct(&arrival.version, schedule));
     rates(&mut verdict, &direct, schedule);
     streaks(&mut verdict, schedule, troubles);
+    direct.retain(|arrival| !chats::is_person(&arrival.to));
     holds(&mut verdict, &direct, stage, schedule, events);
     if verdict.machine_was_late < LATE_MAX {
         take_overs(&mut verdict, &stage.meta.arrivals(), events);
@@ -167,6 +172,7 @@ fn may_leave_unknown(event: &Event) -> bool {
         Fault::RedisKilled { .. } | Fault::PowerLoss { .. } | Fault::RedisAsleep { .. } => false,
         Fault::RedisPaused { .. } | Fault::RedisSlow { .. } | Fault::RedisFull { .. } => false,
         Fault::RollingRestart | Fault::LinesChanged { .. } | Fault::ScriptsFlushed | Fault::Slow { .. } => false,
+        Fault::PostgresKilled { .. } => false,
         Fault::Cut { .. } | Fault::Held { .. } | Fault::AccountBlocked { .. } | Fault::PathBroken { .. } => false,
     }
 }

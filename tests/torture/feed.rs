@@ -1,5 +1,5 @@
-//! Checks the event feed of a round: it has an event for everything that happened, in order, and no others. People
-//! write to a line during the round, and the feed has each of their messages.
+//! Checks the event feed of a round: it has an event for everything that happened, in order, and no others, and each
+//! message from people.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,56 +11,25 @@ use pregon::{
     domain::{CampaignId, EntryId, PartId, State},
     redis::{Store, inbound::InboundReader},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     check::{Truth, Verdict},
     round::{Campaign, Happened},
     stage::Stage,
-    support::{
-        hooks::{inbound, signature},
-        http_client,
-    },
 };
 
 /// How long the feed may take to catch up after the round.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
-/// Pause before a webhook without a 200 is delivered again.
-const REDELIVERED_AFTER: Duration = Duration::from_millis(200);
-/// Messages that people write during a round, and the pause between two.
-const MESSAGES: u32 = 60;
-const MESSAGE_EVERY: Duration = Duration::from_millis(100);
 /// Events of one read.
 const READ_AT_ONCE: usize = 10_000;
-
-/// Delivers messages from people to `line`, as Meta does: each is repeated until the answer is 200. Returns their ids.
-pub async fn people_write(webhooks: &str, line: &str) -> Vec<String> {
-    let mut ids = Vec::new();
-    for n in 0..MESSAGES {
-        let id = format!("wamid.PERSON{n}");
-        let message = json!({
-            "id": id, "from": format!("54911700000{n:02}"), "timestamp": "1795984075", "type": "text", "text": {"body": id},
-        });
-        let body = inbound(line, &[message]).to_string();
-        let deliver = || async {
-            let request = http_client().post(webhooks).header("x-hub-signature-256", signature(body.as_bytes()));
-            request.body(body.clone()).send().await.is_ok_and(|answer| answer.status() == 200)
-        };
-        while !deliver().await {
-            tokio::time::sleep(REDELIVERED_AFTER).await;
-        }
-        ids.push(id);
-        tokio::time::sleep(MESSAGE_EVERY).await;
-    }
-    ids
-}
 
 /// Checks everything.
 pub async fn check(
     verdict: &mut Verdict,
     stage: &Stage,
     truth: &Truth,
-    Happened { events, campaigns, inbound: (line, messages), .. }: &Happened,
+    Happened { events, campaigns, line, written, .. }: &Happened,
 ) {
     let store = stage.store().await;
     let (mut versions, mut parts): (Vec<(CampaignId, u64)>, Vec<PartId>) = Default::default();
@@ -80,7 +49,8 @@ pub async fn check(
     })
     .await;
     campaign_ends(verdict, campaigns, &told);
-    inbound_messages(verdict, &store, line, messages, &told, redis_forgot).await;
+    let messages: Vec<String> = written.iter().map(|message| message.id.clone()).collect();
+    inbound_messages(verdict, &store, line, &messages, &told, redis_forgot).await;
 }
 
 /// Waits until the feed has caught up. Returns false if it took too long.

@@ -1,6 +1,7 @@
 //! Campaigns under faults of every kind. A *round* runs a few campaigns under one schedule of faults, which is drawn
 //! from a seed. It checks that no recipient is lost or gets two messages, that every count is exact, and that no line
-//! exceeds its rate.
+//! exceeds its rate. People write meanwhile, and agents answer them: no message of either is lost, shown twice or sent
+//! twice.
 //!
 //! `cargo test` runs a few rounds; `make torture ROUNDS=200` runs the given number, several in parallel.
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
@@ -9,6 +10,7 @@
 mod support;
 
 mod backend;
+mod chats;
 mod check;
 mod clock;
 mod feed;

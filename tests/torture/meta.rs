@@ -13,6 +13,7 @@ use std::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
+    chats,
     schedule::Foreign,
     support::hostile::{self, Answer, Conduct, Courier, End, Reply, Sent, Status},
 };
@@ -175,6 +176,16 @@ impl Fate {
     }
 }
 
+/// A message of a chat that arrived.
+pub struct ChatSend {
+    pub token: String,
+    pub to: String,
+    pub is_accepted: bool,
+}
+
+/// The messages of chats that arrived.
+pub type ChatSends = Arc<Mutex<Vec<ChatSend>>>;
+
 /// The behaviour of Meta in a round.
 pub struct FaultyMeta {
     seed: u64,
@@ -182,17 +193,56 @@ pub struct FaultyMeta {
     rng: StdRng,
     fates: HashMap<String, Fate>,
     ledger: Ledger,
+    chats: ChatSends,
     troubles: Troubles,
 }
 
 impl FaultyMeta {
-    pub fn new(seed: u64, throttles: bool, ledger: Ledger, troubles: Troubles) -> Self {
-        Self { seed, throttles, rng: StdRng::seed_from_u64(seed), fates: HashMap::new(), ledger, troubles }
+    pub fn new(seed: u64, throttles: bool, (ledger, chats): (Ledger, ChatSends), troubles: Troubles) -> Self {
+        Self { seed, throttles, rng: StdRng::seed_from_u64(seed), fates: HashMap::new(), ledger, chats, troubles }
+    }
+
+    /// Handles a message of a chat. Account faults do not concern it, and it has another fate each time.
+    fn send_of_chat(&mut self, sent: &Sent, courier: &Courier) -> Reply {
+        let delay = Duration::from_millis(self.rng.random_range(0..60));
+        let mut fate = Fate::draw(self.rng.random(), &sent.to, self.throttles);
+        let foreign = self.troubles.lock().proxy_answer(sent);
+        let error = fate.errors.first().filter(|_| foreign.is_none()).copied();
+        let is_accepted = match foreign {
+            Some(foreign) => foreign.may_pass_on() && self.rng.random_bool(0.3),
+            None => error.is_none() && fate.end.is_accepted(),
+        };
+        let mut chats = self.chats.lock().expect("no panic");
+        let wamid = format!("wamid.CHAT{}", chats.len());
+        chats.push(ChatSend { token: sent.token.clone(), to: sent.to.clone(), is_accepted });
+        if let Some((http_status, code)) = error {
+            return Reply::of(hostile::refused(http_status, code), delay);
+        }
+        if is_accepted {
+            let statuses = fate.statuses().iter().map(|word| (fate.delay(), (*word).to_owned())).collect();
+            report(sent, &wamid, statuses, &mut fate, courier);
+        }
+        Reply::of(foreign.map_or_else(|| fate.end.answer(&sent.to, &wamid), Foreign::answer), delay)
+    }
+}
+
+/// Reports statuses of a message, each after its delay, and some of them twice.
+fn report(sent: &Sent, wamid: &str, statuses: Vec<(Duration, String)>, fate: &mut Fate, courier: &Courier) {
+    for (after, word) in statuses {
+        let (line, to, wamid) = (sent.line.clone(), sent.to.clone(), wamid.to_owned());
+        let status = Status { line, to, wamid, token: Some(sent.token.clone()), word };
+        if fate.rng.random_bool(0.3) {
+            courier.report(after + fate.delay(), status.clone());
+        }
+        courier.report(after, status);
     }
 }
 
 impl Conduct for FaultyMeta {
     fn send(&mut self, sent: Sent, courier: &Courier) -> Reply {
+        if chats::is_person(&sent.to) {
+            return self.send_of_chat(&sent, courier);
+        }
         let draw = || Fate::draw(self.seed, &sent.to, self.throttles);
         let fate = self.fates.entry(sent.to.clone()).or_insert_with(draw);
         let mut ledger = self.ledger.lock().expect("no panic");
@@ -234,14 +284,7 @@ impl Conduct for FaultyMeta {
                 entry.return_reported_at = Some(Instant::now() + *after);
             }
         }
-        for (after, word) in statuses {
-            let (line, to, wamid) = (sent.line.clone(), sent.to.clone(), wamid.clone());
-            let status = Status { line, to, wamid, token: Some(sent.token.clone()), word };
-            if fate.rng.random_bool(0.3) {
-                courier.report(after + fate.delay(), status.clone());
-            }
-            courier.report(after, status);
-        }
+        report(&sent, &wamid, statuses, fate, courier);
         let answer = foreign.map_or_else(|| fate.end.answer(&sent.to, &wamid), Foreign::answer);
         Reply::of(answer, delay)
     }

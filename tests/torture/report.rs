@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    chats::Chats,
     check::Verdict,
     round::Outcome,
     schedule::{Fault, Fsync},
@@ -32,7 +33,8 @@ pub fn print(outcome: &Outcome) {
     let worst: Vec<String> = verdict.worst.iter().map(|(worst, rate)| format!("{worst}/{rate}")).collect();
     println!(
         "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s (machine late by {} ms): lost {}, twice {}, stuck {}, \
-        unknown {} ({} never seen, {} not taken), forgotten {}, returned {} ({} too late), lost to streaks {:?}, worst seconds {}, {}",
+        unknown {} ({} never seen, {} not taken), forgotten {}, returned {} ({} too late), lost to streaks {:?}, worst seconds {}, \
+        {}, {}",
         schedule.seed,
         schedule.all_recipients(),
         schedule.workers,
@@ -51,6 +53,7 @@ pub fn print(outcome: &Outcome) {
         verdict.returned_late,
         verdict.streaks,
         worst.join(" "),
+        of_chats(&verdict.chats),
         if verdict.is_good() { "good" } else { "WRONG" }
     );
     let Some(logs) = &outcome.logs else { return };
@@ -62,6 +65,15 @@ pub fn print(outcome: &Outcome) {
     verdict.problems.iter().for_each(|problem| println!("  {problem}"));
     println!("  again: {}", command(schedule.seed));
     println!("  logs: {}", logs.display());
+}
+
+/// The messages of chats, as text.
+fn of_chats(chats: &Chats) -> String {
+    let Chats { inbound, inbound_lost, shown_twice, replies, replies_lost, sent_twice, unknown } = chats;
+    format!(
+        "{inbound} messages from people (lost {inbound_lost}, shown twice {shown_twice}), {replies} replies (lost \
+        {replies_lost}, sent twice {sent_twice}, unknown {unknown})"
+    )
 }
 
 /// The command that repeats a round.
@@ -139,6 +151,8 @@ pub fn markdown(seed: u64, outcomes: &[Outcome], campaigns: &[turns::Figures], j
     let restarts: usize = outcomes.iter().map(|outcome| outcome.restarts).sum();
     let people: u64 = outcomes.iter().map(|outcome| outcome.verdict.forgotten).sum();
     let _ = writeln!(text, "\nWorkers were started again {restarts} times. {people} people were forgotten.");
+    let chats = outcomes.iter().fold(Chats::default(), |sum, outcome| sum.and(&outcome.verdict.chats));
+    let _ = writeln!(text, "\nIn the chats there were {}.", of_chats(&chats));
     in_turn(&mut text, campaigns);
     text
 }

@@ -17,10 +17,10 @@ use tokio::{
 
 use crate::{
     backend::JobCampaign,
+    chats::{self, Replied, Written},
     check::{self, Verdict},
-    feed,
     forgetting::{self, Forgotten},
-    meta::{AccountFault, FaultyMeta, Ledger, LedgerEntry, Troubles},
+    meta::{AccountFault, ChatSends, FaultyMeta, Ledger, LedgerEntry, Troubles},
     schedule::{Fault, Forget, Jobs, LAUNCH_SYNCED_AFTER, LINES, Schedule, WORKER_FAULT_DISTANCE},
     stage::Stage,
     support::{
@@ -28,6 +28,7 @@ use crate::{
         hooks::{payload, signature},
         hostile::Meta,
         http_client,
+        postgres::TestPostgres,
         server::Api,
         until,
     },
@@ -136,8 +137,10 @@ pub struct Happened {
     pub events: Vec<Event>,
     pub campaigns: Vec<Campaign>,
     pub forgotten: Vec<Forgotten>,
-    /// A line, and the ids of the messages that people wrote to it.
-    pub inbound: (&'static str, Vec<String>),
+    /// A line, what people wrote to it, and what agents answered.
+    pub line: &'static str,
+    pub written: Vec<Written>,
+    pub replied: Vec<Replied>,
 }
 
 /// The result of a round.
@@ -181,13 +184,19 @@ struct Round {
 
 /// Runs the round. `keep`: the directory for the logs of a round with problems.
 pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
-    let (ledger, troubles) = (Ledger::default(), Troubles::default());
-    let faulty_meta = FaultyMeta::new(schedule.seed, schedule.throttles, ledger.clone(), troubles.clone());
+    let (ledger, chat_sends, troubles) = (Ledger::default(), ChatSends::default(), Troubles::default());
+    let ledgers = (ledger.clone(), chat_sends.clone());
+    let faulty_meta = FaultyMeta::new(schedule.seed, schedule.throttles, ledgers, troubles.clone());
     let meta = Meta::start_behind_link(faulty_meta, schedule.seed, schedule.delay_to_meta);
     let round = Arc::new(Round {
-        stage: Stage::set(schedule.fsync, schedule.rates, &schedule.roles(), meta, |worker| {
-            schedule.has_meta_faults_for(worker)
-        })
+        stage: Stage::set(
+            schedule.fsync,
+            schedule.rates,
+            &schedule.roles(),
+            meta,
+            Some(TestPostgres::start().await),
+            |worker| schedule.has_meta_faults_for(worker),
+        )
         .await,
         troubles,
         events: Mutex::default(),
@@ -253,7 +262,9 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
     }
     let line = schedule.steady_lines()[0];
     let webhooks = format!("{}/webhooks/meta", stage.front.url());
-    let people = tokio::spawn(async move { feed::people_write(&webhooks, line).await });
+    let people = tokio::spawn(async move { chats::people_write(&webhooks, line).await });
+    let front = stage.front.url();
+    let agents = tokio::spawn(async move { chats::agents_answer(&front, line).await });
     let mut problems = Vec::new();
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
@@ -282,9 +293,12 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
         events: round.events.lock().await.clone(),
         campaigns,
         forgotten: round.forgotten.lock().await.clone(),
-        inbound: (line, people.await.expect("no panic")),
+        line,
+        written: people.await.expect("no panic"),
+        replied: agents.await.expect("no panic"),
     };
-    let verdict = check::judge(stage, &schedule, (&round.ledger, &round.troubles), &happened, problems).await;
+    let verdict =
+        check::judge(stage, &schedule, (&round.ledger, &chat_sends, &round.troubles), &happened, problems).await;
     let Happened { events, .. } = happened;
     let logs = (!verdict.is_good()).then(|| {
         let dir = keep.join(schedule.seed.to_string());
@@ -482,6 +496,8 @@ impl Round {
             | Fault::Slow { .. } => None,
             Fault::ClockSet { .. } | Fault::ClockWrong { .. } => Some(self.clock.lock().await),
             Fault::AccountBlocked { .. } | Fault::PathBroken { .. } => Some(self.meta.lock().await),
+            // It waits for nothing but its own lock.
+            Fault::PostgresKilled { .. } => None,
             _ => Some(self.redis.lock().await),
         };
         let exclusive = match fault {
@@ -537,6 +553,7 @@ impl Round {
                 tokio::time::sleep(full).await;
                 disk.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
             }
+            Fault::PostgresKilled { down } => stage.kill_postgres(down).await,
             Fault::ScriptsFlushed => stage.redis.lock().await.run(&["SCRIPT", "FLUSH"]).await,
             Fault::Cut { wire } => stage.wire(wire).cut(),
             Fault::Held { wire, held } => {

@@ -100,6 +100,8 @@ pub enum Fault {
     RedisFull { full: Duration },
     /// SCRIPT FLUSH: Redis drops the scripts that it has cached.
     ScriptsFlushed,
+    /// SIGKILL to PostgreSQL, and a start after `down`.
+    PostgresKilled { down: Duration },
     /// Redis' clock is moved by this much, ahead or back, for good.
     ClockSet { by_ms: i64 },
     /// Redis' clock is moved by this much, and back after `wrong`.
@@ -137,6 +139,7 @@ impl Fault {
             Fault::RedisPaused { .. } => "Redis: CLIENT PAUSE, for less than a second",
             Fault::RedisFull { .. } => "Redis: full",
             Fault::ScriptsFlushed => "Redis: SCRIPT FLUSH",
+            Fault::PostgresKilled { .. } => "PostgreSQL: SIGKILL",
             Fault::ClockSet { by_ms: ..0 } => "Redis' clock: set back by seconds",
             Fault::ClockSet { by_ms: 0..=LEASE_MARGIN_MS } => "Redis' clock: set ahead by a fifth of a lease at most",
             Fault::ClockSet { .. } => "Redis' clock: set ahead by seconds or minutes",
@@ -177,6 +180,7 @@ impl Fault {
             Fault::RollingRestart => 2 * RESTART * workers as u32,
             Fault::LinesChanged { without, .. } => 4 * RESTART * workers as u32 + without,
             Fault::RedisKilled { down } | Fault::PowerLoss { down, .. } => down + RESTART,
+            Fault::PostgresKilled { down } => down + RESTART,
             Fault::WorkerAsleep { asleep, .. } | Fault::RedisAsleep { asleep } => asleep,
             Fault::RedisPaused { paused } => paused,
             Fault::ClockWrong { wrong, .. } => wrong,
@@ -211,7 +215,7 @@ impl Fault {
     /// Whether the fault can delay a take-over.
     pub fn delays_a_take_over(&self) -> bool {
         match self {
-            Fault::ScriptsFlushed | Fault::Cut { .. } => false,
+            Fault::ScriptsFlushed | Fault::Cut { .. } | Fault::PostgresKilled { .. } => false,
             Fault::Held { wire, .. } | Fault::Slow { wire, .. } => *wire != Wire::Webhooks,
             _ => true,
         }
@@ -455,6 +459,8 @@ impl Schedule {
                 steps.push(step);
             }
         }
+        // In addition to the others, because it touches nothing that they touch.
+        steps.push(draw_postgres_kill(seed));
         steps.sort_by_key(|step| step.at);
         let changed = steps.iter().filter(|step| matches!(step.fault, Fault::LinesChanged { .. })).count();
         let n_jobs = if changed < LINES.len() { rng.random_range(1..=3) } else { 0 };
@@ -520,9 +526,9 @@ impl Schedule {
         LINES.into_iter().enumerate().filter(|(line, _)| !changes(*line)).map(|(_, id)| id).collect()
     }
 
-    /// The roles of each worker. The second one only sends.
+    /// The roles of each worker. The second one takes no requests.
     pub fn roles(&self) -> Vec<&'static str> {
-        let roles = |worker| if worker == 1 { "dispatch" } else { "api,webhook,dispatch" };
+        let roles = |worker| if worker == 1 { "dispatch,engage" } else { "api,webhook,dispatch,engage" };
         (0..self.workers).map(roles).collect()
     }
 }
@@ -533,6 +539,13 @@ fn draw_forgets(seed: u64, recipients: u64) -> Vec<Forget> {
     let people = sample(&mut rng, recipients as usize, FORGETS);
     let mut forget = |person| Forget { at: Duration::from_millis(rng.random_range(0..LAST_MS)), person: person as u64 };
     people.into_iter().map(&mut forget).collect()
+}
+
+/// Draws when PostgreSQL is killed, apart from the other faults.
+fn draw_postgres_kill(seed: u64) -> Step {
+    let mut rng = StdRng::seed_from_u64(seed.rotate_left(32));
+    let mut ms = |range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
+    Step { at: ms(FIRST_MS..LAST_MS), fault: Fault::PostgresKilled { down: ms(0..3_000) } }
 }
 
 impl Step {

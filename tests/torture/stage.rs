@@ -1,4 +1,4 @@
-//! The set-up of a round: a Redis, a fake Meta, workers, and a faulty network between them.
+//! The set-up of a round: a Redis, a PostgreSQL, a fake Meta, workers, and a faulty network between them.
 
 use std::{
     fs::OpenOptions,
@@ -22,6 +22,7 @@ use crate::{
     support::{
         clock::{self, Clock},
         hostile::Meta,
+        postgres::TestPostgres,
         redis::TestRedis,
         server::{Installation, Server},
         world,
@@ -40,6 +41,8 @@ const STOP_MAX: Duration = Duration::from_secs(25);
 /// All parts of a round.
 pub struct Stage {
     pub redis: Mutex<Disk>,
+    /// `None` if there are no chats.
+    postgres: Option<Mutex<TestPostgres>>,
     /// The backend that adds jobs to Redis.
     pub backend: Backend,
     clock: Option<Clock>,
@@ -90,7 +93,8 @@ pub struct WorkerSlot {
 }
 
 impl Stage {
-    /// Starts everything, with one worker for each element of `roles`. Workers with `api` receive webhooks too.
+    /// Starts everything, with one worker for each element of `roles`. Workers with `api` receive webhooks too, and
+    /// those with `engage` need `postgres`.
     /// Only workers for which `proxied` returns true reach Meta through a proxy, because a proxy makes the measured
     /// rate less exact.
     pub async fn set(
@@ -98,13 +102,17 @@ impl Stage {
         rates: [u64; 3],
         roles: &[&'static str],
         meta: Meta,
+        postgres: Option<TestPostgres>,
         proxied: impl Fn(usize) -> bool,
     ) -> Self {
         let (server, clock) = clock::redis().await;
         let network = Network::start();
         let lines: Vec<(&str, f64)> = LINES.into_iter().zip(rates.map(|rate| rate as f64)).collect();
         let dispatch = format!("doubt_deadline = \"{}ms\"", DOUBT_DEADLINE.as_millis());
-        let installation = Installation::new(&server, &meta.url(), &lines, &dispatch);
+        let mut installation = Installation::new(&server, &meta.url(), &lines, &dispatch);
+        if let Some(postgres) = &postgres {
+            installation = installation.with(&format!("[database]\nurl = \"{}\"\n", postgres.url()));
+        }
         let meta_at = Endpoint::Tcp(meta.url().trim_start_matches("http://").parse().expect("an address"));
         let backend = Backend::at(server.url());
         let redis_at = Endpoint::Unix(server.url().strip_prefix("redis+unix://").expect("a socket").into());
@@ -129,6 +137,7 @@ impl Stage {
         let observer = tokio::spawn(observe(disk.file.clone(), Arc::clone(&observed)));
         let stage = Self {
             redis: Mutex::new(disk),
+            postgres: postgres.map(Mutex::new),
             backend,
             clock,
             meta,
@@ -240,6 +249,14 @@ impl Stage {
         disk.server.restart().await;
         self.configure(&disk).await;
         forgotten
+    }
+
+    /// Kills PostgreSQL, and starts it after `down`.
+    pub async fn kill_postgres(&self, down: Duration) {
+        let mut postgres = self.postgres.as_ref().expect("a round with chats").lock().await;
+        postgres.kill_hard().await;
+        tokio::time::sleep(down).await;
+        postgres.restart().await;
     }
 
     /// Moves Redis' clock ahead or back, where clocks can be set.

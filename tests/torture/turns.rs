@@ -71,7 +71,7 @@ struct Campaign {
 impl Campaign {
     async fn launch(roles: &[&'static str], recipients: u64) -> Self {
         let meta = Meta::start(AcceptAndReport, support::seed());
-        let stage = Stage::set(Fsync::Everysec, [RATE; 3], roles, meta, |_| false).await;
+        let stage = Stage::set(Fsync::Everysec, [RATE; 3], roles, meta, None, |_| false).await;
         let api = Api::at(&stage.front.url());
         let id = api.campaign(&LINES, FIRST..FIRST + recipients, json!({})).await;
         Self { stage, api, id, recipients, launched: Instant::now() }

@@ -74,11 +74,6 @@ impl TestPostgres {
         sqlx::raw_sql(statement).execute(&mut connection).await.expect("done");
     }
 
-    /// The URL of its database.
-    pub fn url(&self) -> String {
-        format!("postgres://pregon@localhost/pregon?host={}", self.dir.path().display())
-    }
-
     /// Writes a file into its directory that only the server can read, and returns its path.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);

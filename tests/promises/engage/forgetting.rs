@@ -128,6 +128,7 @@ async fn store(database: &Database, line: &LineId, wamid: &str, forgettings: Opt
         at: now,
         person: Author { identity: Identity::new(Some(NUMBER), None), ..Author::default() },
         body: r#"{"content":{"text":"Hola"}}"#.to_owned(),
+        is_echo: false,
         mark: None,
     };
     let stored = database.store_inbound(line, &"1001".into(), &[message], forgettings, now).await;

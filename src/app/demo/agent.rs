@@ -150,8 +150,7 @@ impl Conversations {
             [
                 row("messages from people", self.written, self.missing, self.shown_twice),
                 row("answers of the agent", self.answers, self.answers_lost + self.answers_open, self.answers_twice),
-            ]
-            .into_iter(),
+            ],
         )
     }
 }

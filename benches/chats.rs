@@ -68,6 +68,7 @@ async fn main() {
         lines: LINES.iter().map(|id| line(id)).collect::<Live<_>>(),
         lease: Duration::from_secs(10),
         keep_messages: None,
+        files: None,
     };
     let (mut written, mut elapsed) = (0, Duration::ZERO);
     while written < messages {

@@ -95,6 +95,7 @@ async fn main() {
         lines: [line(rate)].into_iter().collect::<Live<_>>(),
         lease: LEASE,
         keep_messages: None,
+        files: None,
     };
     let worker = worker(&store, &clock, &url, rate).await;
     let stopping = stop.clone();

@@ -10,7 +10,7 @@
 //!
 //! Reading order: [`domain`] (the rules, no I/O), [`rules`] (Meta's rules, pure), [`redis`] (what is stored, and the
 //! scripts that change it), [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`subscribers`], [`stats`],
-//! [`preflight`] and [`api`] with [`api_types`]. Then the supporting modules: [`config`], [`telemetry`], [`http`],
+//! [`preflight`], [`engage`] with [`postgres`] and [`media`], and [`api`] with [`api_types`]. Then the supporting modules: [`config`], [`telemetry`], [`http`],
 //! [`client`], [`terminal`], the simulator [`sim`], and [`app`], which connects all of them.
 
 pub mod api;
@@ -28,6 +28,7 @@ pub mod graph;
 pub mod http;
 pub mod intake;
 mod json;
+pub mod media;
 pub mod postgres;
 pub mod preflight;
 mod private_server;

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     api_types::{
-        ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat, NewChatMessage, NewNote, Page,
+        ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat, MediaView, NewChatMessage,
+        NewNote, Page,
     },
     config::KeyScope,
     domain::{
@@ -32,6 +33,7 @@ use crate::{
     postgres::{
         Database, DatabaseError,
         chats::{ActionDone, ActionOn, ActionRefused, ChatAction, NewMessage},
+        media::FileRecord,
         read::{Chat, ChatFilter, ChatMessage, Contact},
     },
 };
@@ -283,7 +285,7 @@ pub(super) async fn note(
         (status = 200, description = "The message that was written with this `client_id` before.", body = ChatMessageView),
         (status = 201, description = "The message.", body = ChatMessageView),
     ),
-    extensions(("x-problems" = json!(["no-database", "invalid-if-match", "chat-changed", "chat-of-another-agent", "window-closed", "invalid"]))),
+    extensions(("x-problems" = json!(["no-database", "invalid-if-match", "chat-changed", "chat-of-another-agent", "window-closed", "no-media-store", "invalid"]))),
 )]
 pub(super) async fn send(
     State(shared): SharedState,
@@ -294,6 +296,9 @@ pub(super) async fn send(
     JsonBody(new): JsonBody<NewChatMessage>,
 ) -> Result<(StatusCode, Json<ChatMessageView>)> {
     check(&new.content)?;
+    if new.content.file().is_some_and(|(_, file)| file.media.is_some()) {
+        shared.media()?;
+    }
     let problem = |text: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", text.to_owned());
     let context = new.context.map(|id| id.parse()).transpose();
     let context = context.map_err(|_| problem("context is not the id of a message of this chat"))?;
@@ -443,6 +448,14 @@ fn refusal(chat: i64, refused: ActionRefused) -> Problem {
             let detail = format!("context names no message of chat {chat} that has an id at Meta");
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
         }
+        ActionRefused::NoFile(media) => {
+            let detail = format!("the business has no file {media}, or it is not stored");
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+        }
+        ActionRefused::OtherFile(mime_type) => {
+            let detail = format!("a file of the type {mime_type} cannot be sent as this type of message");
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+        }
     }
 }
 
@@ -484,7 +497,12 @@ pub(super) fn chat_view(chat: Chat) -> ChatView {
 }
 
 pub(super) fn message_view(message: ChatMessage) -> ChatMessageView {
-    let ChatMessage { id, kind, at, state, author, wamid, body, marks } = message;
+    let ChatMessage { id, kind, at, state, author, wamid, body, marks, file } = message;
     let (id, kind, state) = (id.to_string(), kind.name().into(), state.map(|state| state.name().to_owned()));
-    ChatMessageView { id, kind, at, state, author, wamid, body, marks }
+    ChatMessageView { id, kind, at, state, author, wamid, body, marks, media: file.map(media_view) }
+}
+
+fn media_view(file: FileRecord) -> MediaView {
+    let FileRecord { id, state, mime_type, filename, size, reason, business: _ } = file;
+    MediaView { id, state: state.name().into(), mime_type, filename, size, reason }
 }

@@ -22,14 +22,17 @@ use super::{
     access::{Access, campaign_not_found, hold_not_found, template_not_found},
 };
 use crate::{
-    domain::{CampaignId, EntryId, HoldScope, Language, Line, LineId, Phone, SubscriberId, WabaId, reject::json_fault},
+    domain::{
+        CampaignId, EntryId, HoldScope, Language, Line, LineId, MediaId, Phone, SubscriberId, WabaId,
+        reject::json_fault,
+    },
     http::{
         problem::{Problem, Result},
         request::{content_coding, expect_media_type, too_slow},
     },
     intake::IntakeError,
     json,
-    postgres::read::Chat,
+    postgres::{media::FileRecord, read::Chat},
 };
 
 /// The campaign id in the path. The caller may see the campaign, if it exists.
@@ -95,6 +98,11 @@ pub(super) struct PhonePath(
 #[derive(IntoParams)]
 #[into_params(names("chat"), parameter_in = Path)]
 pub(super) struct ChatPath(#[param(value_type = String, example = "204")] pub(super) Chat);
+
+/// The file whose id is in the path. The caller may see it.
+#[derive(IntoParams)]
+#[into_params(names("media"), parameter_in = Path)]
+pub(super) struct MediaPath(#[param(value_type = MediaId)] pub(super) FileRecord);
 
 /// The revision of the chat that the caller has seen, if the call is to fail for another one.
 #[derive(Clone, Copy, Default)]
@@ -195,6 +203,16 @@ impl FromRequestParts<Arc<Shared>> for ChatPath {
         let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
         let access = Access::from_request_parts(parts, shared).await?;
         shared.chat(&access, &id).await.map(Self)
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for MediaPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+        let access = Access::from_request_parts(parts, shared).await?;
+        shared.file(&access, &id).await.map(Self)
     }
 }
 

@@ -23,6 +23,7 @@ mod guard;
 mod holds;
 mod jobs;
 mod lines;
+mod media;
 mod openapi;
 mod pauses;
 mod people;
@@ -60,6 +61,7 @@ use crate::{
         problem::{Problem, Result},
     },
     intake::Intake,
+    media::MediaStore,
     postgres::Database,
     redis::{Store, StoreError, campaigns::CampaignRecord, clock::Clock},
     stats::StatisticsReader,
@@ -85,6 +87,10 @@ const PREFLIGHTS_MAX: usize = 4;
 /// Maximum number of concurrent uploads. Each buffers two batches, one being read and one being committed: about 2 MB,
 /// even when Redis is slow.
 const UPLOADS_MAX: usize = 64;
+
+/// Maximum number of concurrent downloads of files, and of uploads, of which each buffers at most 10 MB.
+const FILE_DOWNLOADS_MAX: usize = 256;
+const FILE_UPLOADS_MAX: usize = 8;
 
 /// Reads the templates of the WABAs of lines from Meta and stores them. Returns for each WABA its number of templates,
 /// or why they could not be read.
@@ -117,6 +123,8 @@ pub struct ApiState {
     pub store: Store,
     /// PostgreSQL, if there is one: `database.url`.
     pub database: Option<Database>,
+    /// The files of chats, if they are stored: `media.url`.
+    pub media: Option<MediaStore>,
     /// Redis server time.
     pub clock: Arc<Clock>,
     /// Creates and changes campaigns, and stores uploads.
@@ -163,6 +171,8 @@ struct Shared {
     reports: Arc<Semaphore>,
     preflights: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    file_downloads: Arc<Semaphore>,
+    file_uploads: Arc<Semaphore>,
     calls: Calls,
 }
 
@@ -186,6 +196,8 @@ pub fn router(state: ApiState) -> Router {
         reports: Arc::new(Semaphore::new(REPORTS_MAX)),
         preflights: Arc::new(Semaphore::new(PREFLIGHTS_MAX)),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+        file_downloads: Arc::new(Semaphore::new(FILE_DOWNLOADS_MAX)),
+        file_uploads: Arc::new(Semaphore::new(FILE_UPLOADS_MAX)),
         state,
     });
     calls
@@ -255,6 +267,8 @@ fn streams(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(report::report))
         .routes(routes!(suppressions::list, suppressions::import))
         .routes(routes!(suppressions::export))
+        .routes(routes!(media::upload))
+        .routes(routes!(media::download))
         .routes(routes!(events::events))
         .routes(routes!(feed::feed))
         .routes(routes!(stream::follow))
@@ -282,7 +296,7 @@ impl Shared {
     }
 }
 
-/// Acquires a permit for one of `what`: an event stream, a report, a preflight or an upload.
+/// Acquires a permit for one of `what`: an event stream, a report, a preflight, a file or an upload.
 ///
 /// Errors: 429 if no permit is free.
 fn stream_permit(permits: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit> {

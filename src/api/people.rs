@@ -55,7 +55,9 @@ pub(super) async fn forget(
             if !forgetting.outbox().is_empty() {
                 store.make_durable().await?;
             }
-            forgetting.commit().await?
+            let (messages, files) = forgetting.commit().await?;
+            shared.remove_files(&files).await?;
+            messages
         }
         None => 0,
     };

@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 63] = [
+pub(super) const KINDS: [ProblemKind; 68] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
     kind("invalid-if-match", 400, "the header `If-Match` is not the `ETag` of a chat"),
@@ -43,6 +43,8 @@ pub(super) const KINDS: [ProblemKind; 63] = [
     kind("dead-letter-not-found", 404, "there is no such dead letter"),
     kind("hold-not-found", 404, "this is not the id of a hold"),
     kind("line-not-found", 404, "there is no such line in the configuration"),
+    kind("media-gone", 404, "the file could not be fetched from Meta, or was removed; `detail` says why"),
+    kind("media-not-found", 404, "there is no such file"),
     kind("not-found", 404, "the path is not valid"),
     kind("recipient-not-found", 404, "the campaign has no such recipient"),
     kind("subscriber-not-found", 404, "there is no such subscriber in the configuration"),
@@ -55,7 +57,9 @@ pub(super) const KINDS: [ProblemKind; 63] = [
     kind("campaign-state", 409, "the state of the campaign does not allow the call"),
     kind("chat-of-another-agent", 409, "another agent is in charge of the chat"),
     kind("feed-disabled", 409, "no events are written: `feed.enabled` is false"),
+    kind("media-pending", 409, "the file is not fetched from Meta yet; repeat the call"),
     kind("no-database", 409, "the server has no database for chats: `database.url` is not set"),
+    kind("no-media-store", 409, "the server stores no files: `media.url` is not set"),
     kind("recipients-forgotten", 409, "the recipients were deleted at the end of their retention"),
     kind("retry-conflict", 409, "the `external_id` belongs to a retry of other recipients"),
     kind("template-not-paused", 409, "Meta has not paused the template; `detail` has its status"),
@@ -66,10 +70,15 @@ pub(super) const KINDS: [ProblemKind; 63] = [
     kind("window-closed", 409, "only a template can be sent: the contact has not written within 24 hours"),
     kind("recipients-dropped", 410, "the recipients were deleted at the end of their retention"),
     kind("chat-changed", 412, "the chat does not have the revision in `If-Match` any more"),
-    kind("body-too-large", 413, "the body is longer than `http.body_bytes_max`"),
+    kind(
+        "body-too-large",
+        413,
+        "the body is longer than `http.body_bytes_max`, or the file larger than Meta or `media.max_size` allow",
+    ),
     kind("upload-expands-too-far", 413, "the body expands to more than 1,000 times its length"),
     kind("unsupported-encoding", 415, "the call does not accept this `Content-Encoding`"),
     kind("unsupported-media-type", 415, "the call does not accept this `Content-Type`"),
+    kind("range-not-satisfiable", 416, "the header `Range` begins after the end of the file"),
     kind("invalid", 422, "values are invalid; `problems` lists them all"),
     kind("template-changed", 422, "the template was edited at Meta and takes other values now"),
     kind("template-missing", 422, "Meta has no such template"),
@@ -119,6 +128,7 @@ pub(super) fn of(operation: &mut Operation, reads: bool) -> BTreeMap<u16, Vec<&'
             (ParameterIn::Path, "dead_letter") => names.extend(["dead-letter-not-found", "not-found"]),
             (ParameterIn::Path, "hold") => names.extend(["hold-not-found", "not-found"]),
             (ParameterIn::Path, "line") => names.extend(["line-not-found", "not-found"]),
+            (ParameterIn::Path, "media") => names.extend(["media-not-found", "not-found"]),
             (ParameterIn::Path, "waba") => names.extend(["template-not-found", "not-found"]),
             (ParameterIn::Path, "subscriber") => names.extend(["subscriber-not-found", "not-found"]),
             _ => {}

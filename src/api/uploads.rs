@@ -213,7 +213,8 @@ fn problem(error: &BodyError, stall_timeout: Duration) -> Option<Problem> {
     }
 }
 
-fn is_timeout(error: &axum::Error) -> bool {
+/// Whether reading a body failed because it stalled.
+pub(super) fn is_timeout(error: &axum::Error) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error.is::<TimeoutError>() {

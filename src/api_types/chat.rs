@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Listed, Page};
-use crate::domain::{BusinessId, LineId, Phone, UnixMs, chat::content::ReplyContent};
+use crate::domain::{BusinessId, LineId, MediaId, Phone, UnixMs, chat::content::ReplyContent};
 
 /// A person who wrote to a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -104,6 +104,36 @@ pub struct ChatMessageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object, nullable = false)]
     pub marks: Option<Value>,
+    /// Its file, if Pregón knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub media: Option<MediaView>,
+}
+
+/// A file of a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = MediaInfo)]
+pub struct MediaView {
+    /// Its id, for `GET /v1/media/{media}`.
+    pub id: MediaId,
+    /// `pending` (not fetched from Meta yet), `stored` or `gone`.
+    #[schema(example = "stored")]
+    pub state: String,
+    /// Its type.
+    #[schema(example = "image/jpeg")]
+    pub mime_type: String,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub filename: Option<String>,
+    /// Its size in bytes, if it is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub size: Option<u64>,
+    /// Why it is gone: `expired`, `missing`, `too_large` or `corrupt`. Absent if it was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reason: Option<String>,
 }
 
 impl Listed for ChatMessageView {

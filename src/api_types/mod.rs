@@ -34,7 +34,7 @@ pub use self::{
         StateEvent, TemplateName,
     },
     chat::{
-        ChatMessageEvent, ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat,
+        ChatMessageEvent, ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat, MediaView,
         NewChatMessage, NewNote,
     },
     hold::{HoldPage, HoldView, LiftedHold},

@@ -10,8 +10,8 @@ use utoipa::{
 
 use super::{ProblemCode, WaitReason};
 use crate::domain::{
-    BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, FrequencyCap, Late, LineId, MetaCode, OnDoubt,
-    OnWithheld, Phone, RawRecipient, SendWindow, State, SubscriberId, Template, UnixMs, WabaId, Wamid,
+    BusinessId, CampaignId, CampaignState, Day, EntryId, EventType, FrequencyCap, Late, LineId, MediaId, MetaCode,
+    OnDoubt, OnWithheld, Phone, RawRecipient, SendWindow, State, SubscriberId, Template, UnixMs, WabaId, Wamid,
     campaign::{PauseReason, RetriedState},
 };
 
@@ -42,6 +42,14 @@ schema_of!(
     json!({
         "type": "string", "description": "Assigned by Pregón: a ULID.", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$",
         "examples": ["01J9ZK3V5T8R7Q6P5N4M3K2J1H"],
+    })
+);
+schema_of!(
+    MediaId,
+    "MediaId",
+    json!({
+        "type": "string", "description": "A file of a chat. Assigned by Pregón: a ULID.",
+        "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$", "examples": ["01KBCNYG3T8R7Q6P5N4M3K2J1H"],
     })
 );
 schema_of!(

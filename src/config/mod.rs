@@ -35,6 +35,7 @@ pub use settings::Settings;
 use crate::{
     domain::{BusinessId, FrequencyCap, LineId, PriceList, Secret, SecretDigest, WabaId},
     graph,
+    media::MediaSettings,
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     rules::{contact_hours::ContactHours, stop_words::StopWords},
     subscribers::Subscriber,
@@ -56,6 +57,8 @@ pub struct Config {
     pub redis: RedisConfig,
     /// `[database]`; `None` if it has no `url`.
     pub database: Option<DatabaseConfig>,
+    /// `[media]`; `None` if it has no `url`.
+    pub media: Option<MediaSettings>,
     /// `[graph]`
     pub graph: GraphConfig,
     /// `[http]`

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     domain::{FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN, Secret, SuppressionScope},
+    media::{MediaSettings, MediaUrl},
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     rules::stop_words::StopWords,
     telemetry::{
@@ -80,6 +81,7 @@ fn root(mut root: Section<'_>) -> Config {
         id_retention: root.duration("id_retention", "1h..90d"),
         redis: redis(root.section("redis")),
         database: database(root.section("database")),
+        media: media(root.section("media")),
         graph: graph(root.section("graph")),
         http: http(root.section("http")),
         ops: ops(root.section("ops")),
@@ -137,6 +139,26 @@ fn database(mut section: Section<'_>) -> Option<DatabaseConfig> {
     section.finish();
     let url = url.map(|url| url.unwrap_or_else(|| DatabaseUrl::Spawn(PathBuf::new())));
     url.map(|url| DatabaseConfig { url, pool, timeout, keep_messages })
+}
+
+fn media(mut section: Section<'_>) -> Option<MediaSettings> {
+    let a_store = "a directory such as ./media or file:///var/media, or a bucket such as s3://BUCKET/PREFIX";
+    let url = section.parsed("url", a_store, |text| text.parse::<MediaUrl>().ok());
+    let endpoint = section.parsed("endpoint", "an http or https URL without a query", base_url);
+    let bytes_max = section.parsed("max_size", "a size such as 100MB, 1MB..1GB", size).unwrap_or_default();
+    section.finish();
+    url.map(|url| MediaSettings { url, endpoint, bytes_max })
+}
+
+/// The bytes of a size such as `100MB`, from 1 MB to 1 GB.
+fn size(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let unit = match unit.trim() {
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse().ok().and_then(|n: u64| n.checked_mul(unit)).filter(|bytes| (1 << 20..=1 << 30).contains(bytes))
 }
 
 /// Reads the key `url` of a server. A URL with a password is a secret: in the file it must be a reference to a variable

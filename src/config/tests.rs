@@ -112,6 +112,8 @@ fn the_commented_examples_in_the_defaults_are_valid() {
             }
             Some(("file", value)) => format!("[prices]\nfile = {value}\n"),
             Some(("url", value)) if value.contains("postgres") => format!("database.url = {value}\n"),
+            Some(("url", value)) if value.contains("./media") => format!("media.url = {value}\n"),
+            Some(("endpoint", value)) if value.contains("storage") => format!("media.endpoint = {value}\n"),
             // `headers` follows.
             Some(("endpoint", value)) => format!("[traces]\nendpoint = {value}\n"),
             Some(("keep_messages", value)) => format!("database.keep_messages = {value}\n"),
@@ -127,7 +129,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
     let surroundings = Surroundings { environment: &environment, folder: Path::new("config") };
     let config = read::config("example", &example, &HashMap::new(), surroundings).expect("the commented examples");
     assert_eq!(config.lines[0].name, "sales");
-    assert!(config.http.tls.is_some());
+    assert!(config.http.tls.is_some() && config.media.as_ref().is_some_and(|media| media.endpoint.is_some()));
     assert!(config.traces.as_ref().is_some_and(|traces| !traces.headers.is_empty()));
     assert!(config.contact_hours.by_name("co").is_some());
     assert_eq!(config.http.api_keys[0].scopes, [KeyScope::Read, KeyScope::Submit]);
@@ -216,10 +218,22 @@ fn all_problems_are_reported_together() {
          dispatch.threads (1.5) must be a whole number, 1..64\n  \
          dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
          pair_spacing, templates_every, late_after, retry\n  \
-         colour is not a key; the keys here are retention, id_retention, redis, database, graph, http, ops, webhook, inbound, stop_words, contact_hours, feed, subscriber, \
+         colour is not a key; the keys here are retention, id_retention, redis, database, media, graph, http, ops, webhook, inbound, stop_words, contact_hours, feed, subscriber, \
          intake, prices, business, waba, line, dispatch, shutdown, log, traces\n  \
          line[0].waba (2009) is the id of no [[waba]]: list that one, or correct the id"
     );
+}
+
+#[test]
+fn files_are_stored_only_where_the_configuration_says() {
+    assert!(overridden(INSTALLATION, &[]).expect("no store").media.is_none());
+    let config = overridden(INSTALLATION, &[("PREGON__MEDIA__URL", "s3://files/chats")]).expect("a bucket");
+    let media = config.media.expect("a store");
+    assert_eq!((media.url.to_string().as_str(), media.bytes_max), ("s3://files/chats", 100 << 20));
+    for (key, bad) in [("URL", "gs://files"), ("MAX_SIZE", "100"), ("MAX_SIZE", "2GB"), ("ENDPOINT", "minio:9000")] {
+        let error = overridden(INSTALLATION, &[(&format!("PREGON__MEDIA__{key}"), bad)]).expect_err(bad);
+        assert!(error.problems[0].contains(bad), "{error}");
+    }
 }
 
 #[test]

@@ -55,23 +55,36 @@ text_id! {
     SubscriberId
 }
 
-/// The id that Pregón assigns to a campaign: a ULID, 26 characters, sorted by creation time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct CampaignId(pub Ulid);
+macro_rules! ulid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Ulid);
 
-impl fmt::Display for CampaignId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ulid::DecodeError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Ulid::from_string(text).map(Self)
+            }
+        }
+    };
 }
 
-impl FromStr for CampaignId {
-    type Err = ulid::DecodeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ulid::from_string(text).map(Self)
-    }
+ulid_id! {
+    /// The id that Pregón assigns to a campaign: a ULID, 26 characters, sorted by creation time.
+    CampaignId
+}
+ulid_id! {
+    /// The id that Pregón assigns to a file of a chat: a ULID, of which 80 bits are random.
+    MediaId
 }
 
 /// A part: up to 65,536 recipients of one campaign, sent on one line at a time. Written as `01J….7`.

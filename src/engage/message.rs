@@ -1,10 +1,18 @@
 //! A message from the stream of a line, as it is stored in PostgreSQL.
 
 use serde_json::{Value, json};
+use ulid::Ulid;
 
 use crate::{
-    domain::{Inbound, LineId, UnixMs, chat::Identity, inbound::Content},
-    postgres::inbound::{Author, Mark, ReceivedMessage},
+    domain::{
+        Inbound, LineId, MediaId, UnixMs,
+        chat::Identity,
+        inbound::{Content, Media},
+    },
+    postgres::{
+        inbound::{Author, Mark, ReceivedMessage},
+        media::ReceivedFile,
+    },
     redis::inbound::{InboundEntry, recipient_of},
 };
 
@@ -17,6 +25,7 @@ pub(super) fn received(line: &LineId, entry: InboundEntry, now: UnixMs) -> Recei
     remove_nul(&mut body);
     let id = inbound.id.as_ref().map(|id| without_nul(id.as_str()));
     let wamid = id.unwrap_or_else(|| format!("{line}/{}", entry.id));
+    let file = file(&inbound, &mut body, now);
     // A time in the future would extend the window.
     let (at, person, mark) = (inbound.at.unwrap_or(now).min(now), person(&inbound), mark(&inbound, &body));
     if let Some(fields) = body.as_object_mut() {
@@ -27,7 +36,29 @@ pub(super) fn received(line: &LineId, entry: InboundEntry, now: UnixMs) -> Recei
         fields.extend(entry.answers.map(|answers| ("recipient".to_owned(), json!(recipient_of(answers)))));
     }
     let is_echo = matches!(inbound.content, Content::Echo { .. });
-    ReceivedMessage { wamid, at, person, body: body.to_string(), is_echo, mark }
+    ReceivedMessage { wamid, at, person, body: body.to_string(), is_echo, mark, file }
+}
+
+/// The file of a message, whose `body` names it from then on.
+fn file(inbound: &Inbound, body: &mut Value, now: UnixMs) -> Option<ReceivedFile> {
+    let (media, place): (&Media, _) = match &inbound.content {
+        Content::Media(media) => (media, "/content/media"),
+        Content::Edit { content, .. } => match &**content {
+            Content::Media(media) => (media, "/content/edit/content/media"),
+            _ => return None,
+        },
+        Content::Echo { content } => match &**content {
+            Content::Media(media) => (media, "/content/echo/content/media"),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let meta_id = without_nul(media.id.as_deref()?);
+    let id = MediaId(Ulid::from_parts(now.0, rand::random()));
+    body.pointer_mut(place)?.as_object_mut()?.insert("media".to_owned(), json!(id));
+    let text = |text: &Option<String>| text.as_deref().map(without_nul);
+    let mime_type = text(&media.mime_type).unwrap_or_default();
+    Some(ReceivedFile { id, meta_id, mime_type, filename: text(&media.filename) })
 }
 
 /// Replaces the character NUL, which PostgreSQL cannot store.
@@ -96,6 +127,21 @@ mod tests {
             assert!(kept && !stored.wamid.is_empty(), "{message}: {}", stored.body);
         }
         assert_eq!(of("{").wamid, "3001/7-1", "a message without an id is known by its entry");
+    }
+
+    #[test]
+    fn a_message_names_its_file_also_in_an_edit() {
+        let media = r#"{"media":{"kind":"document","id":"77","mime_type":"application/pdf","filename":"a.pdf"}}"#;
+        let edit = format!(r#"{{"edit":{{"original":"wamid.0","content":{media}}}}}"#);
+        for (content, place) in [(media, "/content/media"), (edit.as_str(), "/content/edit/content/media")] {
+            let stored = of(&format!(r#"{{"id":"wamid.1","content":{content}}}"#));
+            let file = stored.file.expect("a file");
+            assert_eq!((file.meta_id.as_str(), file.mime_type.as_str()), ("77", "application/pdf"));
+            let body: Value = serde_json::from_str(&stored.body).expect("JSON");
+            let named = body.pointer(place).expect("the file");
+            assert_eq!((&named["media"], &named["id"]), (&json!(file.id.to_string()), &json!("77")));
+        }
+        assert!(of(r#"{"id":"wamid.1","content":{"media":{"kind":"image"}}}"#).file.is_none(), "not at Meta");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! If PostgreSQL is away: the messages wait in Redis. A stream that is full answers Meta's webhooks with 503, and Meta
 //! delivers them again.
 
+mod files;
 mod message;
 mod outbound;
 mod reader;
@@ -22,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use self::files::FileTransfers;
 use self::{outbound::Outbound, reader::Reader};
 use crate::{
     domain::{LineId, Lines, Live},
@@ -56,6 +58,8 @@ pub struct Engage {
     pub lease: Duration,
     /// How long messages are kept, at least; `None`: for ever.
     pub keep_messages: Option<Duration>,
+    /// For files; `None`: they stay at Meta.
+    pub files: Option<FileTransfers>,
 }
 
 impl Engage {
@@ -70,6 +74,9 @@ impl Engage {
         let mut running: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         let doorbells = Doorbells::default();
         running.push(Box::pin(self.answer_doorbells(doorbells.clone(), &stop)));
+        if let Some(transfers) = &self.files {
+            running.push(Box::pin(self.transfer_files(transfers, &stop)));
+        }
         let mut housekeeping_at = Instant::now();
         while !stop.is_cancelled() {
             self.follow_lines(&mut readers, &mut running, &doorbells, &stop);

@@ -215,9 +215,19 @@ impl GraphClient {
     ) -> Result<(u16, Bytes), String> {
         let mut request = Request::new(method, url);
         *request.headers_mut() = headers;
-        let response = self.reads.execute(request).await.map_err(describe)?;
+        let response = self.respond(request).await?;
         let http_status = response.status().as_u16();
         Ok((http_status, whole_body(response, bytes_max).await?))
+    }
+
+    /// Sends a request that is safe to repeat. `Err` says why there is no response.
+    pub(super) async fn respond(&self, request: Request) -> Result<Response, String> {
+        self.reads.execute(request).await.map_err(describe)
+    }
+
+    /// The time limit of a call.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 }
 
@@ -446,7 +456,7 @@ fn never_written(error: &reqwest::Error) -> bool {
 }
 
 /// The body of a response of at most `bytes_max` bytes. It usually arrives in one piece, which is not copied.
-async fn whole_body(mut response: Response, bytes_max: usize) -> Result<Bytes, String> {
+pub(super) async fn whole_body(mut response: Response, bytes_max: usize) -> Result<Bytes, String> {
     let length = response.content_length();
     let mut body = Bytes::new();
     while let Some(piece) = response.chunk().await.map_err(describe)? {
@@ -462,7 +472,7 @@ async fn whole_body(mut response: Response, bytes_max: usize) -> Result<Bytes, S
 }
 
 /// The error and its causes in one line, without the URL.
-fn describe(error: reqwest::Error) -> String {
+pub(super) fn describe(error: reqwest::Error) -> String {
     chain(&error.without_url())
 }
 

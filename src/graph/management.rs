@@ -211,7 +211,12 @@ impl GraphClient {
         self.read(&Subject::Line(line.clone()), url, token).await
     }
 
-    async fn read<T: DeserializeOwned>(&self, what: &Subject, url: Url, token: &Secret) -> Result<T, GraphError> {
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        what: &Subject,
+        url: Url,
+        token: &Secret,
+    ) -> Result<T, GraphError> {
         self.call(Method::GET, what, url, token).await
     }
 
@@ -250,6 +255,10 @@ pub enum Subject {
     Template(String),
     /// The apps subscribed to a WABA.
     Apps(WabaId),
+    /// The file with this id.
+    Media(String),
+    /// The upload of a file for a line.
+    Upload(LineId),
 }
 
 impl fmt::Display for Subject {
@@ -260,6 +269,8 @@ impl fmt::Display for Subject {
             Subject::Templates(waba) => write!(f, "templates of waba {waba}"),
             Subject::Template(id) => write!(f, "template {id}"),
             Subject::Apps(waba) => write!(f, "apps subscribed to waba {waba}"),
+            Subject::Media(id) => write!(f, "file {id}"),
+            Subject::Upload(line) => write!(f, "upload of a file for line {line}"),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod body;
 pub mod client;
 mod connections;
 pub mod management;
+pub mod media;
 pub mod reply;
 
 pub use client::{

@@ -150,7 +150,8 @@ impl Database {
         .fetch_all(&self.pool)
         .await
         .map_err(DatabaseError::of("read the changes of messages"))?;
-        Ok(rows.into_iter().map(|row| (row.chat, row.into())).collect())
+        let chats: Vec<i64> = rows.iter().map(|row| row.chat).collect();
+        Ok(chats.into_iter().zip(self.with_files(rows).await?).collect())
     }
 }
 

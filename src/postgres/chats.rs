@@ -7,15 +7,18 @@ use sqlx::{PgConnection, PgTransaction};
 
 use super::{
     Database, DatabaseError, Result,
-    inbound::{MessageKind, meta_id, micros, millis, next_message},
+    inbound::{MessageKind, meta_id, micros, next_message},
+    media, millis,
 };
 use crate::domain::{
-    LineId, Phone, State, UnixMs,
+    LineId, MediaId, Phone, State, UnixMs,
     chat::{
         Owner,
         content::{ChatReply, ChatRequest, ReadMark, ReplyContent, ReplyTo},
         free_text_until,
     },
+    inbound::MediaKind,
+    media::{FileState, sendable},
 };
 
 /// What an agent does.
@@ -76,6 +79,10 @@ pub enum ActionRefused {
     WindowClosed(Option<UnixMs>),
     /// There is no such message in the chat, or it has no id of Meta's.
     NoMessage,
+    /// The business has no such file in its store.
+    NoFile(MediaId),
+    /// The file has this type, which does not fit the type of the message.
+    OtherFile(String),
 }
 
 /// What an action did.
@@ -234,6 +241,16 @@ impl Locked<'_> {
                 answered
             }
         };
+        let file = match content.file().and_then(|(kind, file)| Some((kind, file.media?))) {
+            None => None,
+            Some((kind, id)) => match media::named(&mut *connection, &self.business, id).await? {
+                Some(file) if file.state == FileState::Stored && fits(kind, &file.mime_type) => Some(id),
+                Some(file) if file.state == FileState::Stored => {
+                    return Ok(Err(ActionRefused::OtherFile(file.mime_type)));
+                }
+                _ => return Ok(Err(ActionRefused::NoFile(id))),
+            },
+        };
         self.give_to(&mut *connection, Owner::Agent, "reply").await?;
         let until = until.filter(|_| content.is_free());
         let mut body = json!({ "content": content });
@@ -242,8 +259,16 @@ impl Locked<'_> {
         }
         let state = i16::from(State::Pending.code());
         let id = self.write(&mut *connection, MessageKind::Outbound, state, body).await?;
-        let reply = ChatReply { to: self.to.clone(), context: answered, content };
-        self.put(&mut *connection, id, &ChatRequest::Message(reply), until).await?;
+        let mut reply = ChatReply { to: self.to.clone(), context: answered, content };
+        let mut waits_for = None;
+        if let Some(file) = file {
+            let wanted_by = (self.business.as_str(), self.line.as_str(), self.on.chat);
+            match media::wanted(&mut *connection, wanted_by, file, self.on.now).await? {
+                Some(meta_id) => reply.content = reply.content.with_meta_id(meta_id),
+                None => waits_for = Some(file),
+            }
+        }
+        self.put(&mut *connection, id, &ChatRequest::Message(reply), until, waits_for).await?;
         if let Some(client_id) = client_id {
             sqlx::query!(
                 "insert into client_ids (chat, client_id, business, message) values ($1, $2, $3, $4)",
@@ -289,7 +314,7 @@ impl Locked<'_> {
         .await?;
         if let Some(message_id) = meta_id(newest.flatten()) {
             let id = -micros(self.on.now);
-            self.put(connection, id, &ChatRequest::Mark(ReadMark { message_id, typing }), None).await?;
+            self.put(connection, id, &ChatRequest::Mark(ReadMark { message_id, typing }), None, None).await?;
         }
         Ok(())
     }
@@ -321,24 +346,26 @@ impl Locked<'_> {
         Ok(self.last_message)
     }
 
-    /// Puts a request into the outbox.
+    /// Puts a request into the outbox. `file`: the one that has to be at Meta first.
     async fn put(
         &mut self,
         connection: &mut PgConnection,
         id: i64,
         request: &ChatRequest,
         until: Option<UnixMs>,
+        file: Option<MediaId>,
     ) -> sqlx::Result<()> {
         let request = serde_json::to_value(request).expect("a request has only texts, numbers and JSON");
         sqlx::query!(
-            "insert into outbox (line, message, chat, business, request, until_at) values ($1, $2, $3, $4, $5, $6)
-             on conflict do nothing",
+            "insert into outbox (line, message, chat, business, request, until_at, media)
+             values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
             self.line,
             id,
             self.on.chat,
             self.business,
             request,
-            until.map(millis)
+            until.map(millis),
+            file.map(|id| id.to_string())
         )
         .execute(connection)
         .await?;
@@ -360,4 +387,9 @@ impl Locked<'_> {
         .await
         .map(drop)
     }
+}
+
+/// Whether a message with a file of this kind can carry a file of this type. A document can be any that Meta takes.
+fn fits(kind: MediaKind, mime_type: &str) -> bool {
+    sendable(mime_type).is_some_and(|(of_file, _)| kind == of_file || kind == MediaKind::Document)
 }

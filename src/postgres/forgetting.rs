@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use sqlx::PgTransaction;
 
-use super::{Database, DatabaseError, Result};
-use crate::domain::{BusinessId, ChatMessageId, LineId, Person};
+use super::{Database, DatabaseError, Result, media::remove_of_chats};
+use crate::domain::{BusinessId, ChatMessageId, LineId, MediaId, Person};
 
 /// A person who is deleted once this is committed.
 pub struct Forgetting {
     transaction: PgTransaction<'static>,
     messages: u64,
     outbox: BTreeMap<LineId, Vec<ChatMessageId>>,
+    files: Vec<MediaId>,
 }
 
 impl Database {
@@ -72,6 +73,7 @@ impl Database {
         .fetch_all(&mut *transaction)
         .await
         .map_err(&failed)?;
+        let files = remove_of_chats(&mut transaction, &chats).await.map_err(&failed)?;
         for delete in [
             sqlx::query!("delete from client_ids where chat = any($1)", &chats),
             sqlx::query!("delete from merged_messages where into_chat = any($1)", &chats),
@@ -86,7 +88,7 @@ impl Database {
             let id = ChatMessageId { chat: row.chat, message: row.message };
             outbox.entry(row.line.as_str().into()).or_default().push(id);
         }
-        Ok(Forgetting { transaction, messages: messages.rows_affected(), outbox })
+        Ok(Forgetting { transaction, messages: messages.rows_affected(), outbox, files })
     }
 }
 
@@ -97,9 +99,9 @@ impl Forgetting {
         &self.outbox
     }
 
-    /// Returns the number of deleted messages.
-    pub async fn commit(self) -> Result<u64> {
+    /// Returns the number of deleted messages, and the files that are only to be removed from the store now.
+    pub async fn commit(self) -> Result<(u64, Vec<MediaId>)> {
         self.transaction.commit().await.map_err(DatabaseError::of("forget a person"))?;
-        Ok(self.messages)
+        Ok((self.messages, self.files))
     }
 }

@@ -14,7 +14,11 @@ use sqlx::PgConnection;
 
 pub use self::contacts::Author;
 use self::contacts::resolve;
-use super::{Database, DatabaseError, Result};
+use super::{
+    Database, DatabaseError, Result,
+    media::{ReceivedFile, add_received, remove_of_message},
+    millis,
+};
 use crate::domain::{BusinessId, LineId, State, UnixMs, chat::Owner};
 
 /// How far back a message is looked up that Meta delivers again, or that Redis returns again: longer than either may
@@ -67,6 +71,8 @@ pub struct ReceivedMessage {
     pub is_echo: bool,
     /// What it does to an earlier message.
     pub mark: Option<Mark>,
+    /// Its file. `body` names the id.
+    pub file: Option<ReceivedFile>,
 }
 
 /// What a message does to an earlier one.
@@ -204,10 +210,6 @@ pub(super) fn micros(at: UnixMs) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX / 1_000).saturating_mul(1_000)
 }
 
-pub(super) fn millis(at: UnixMs) -> i64 {
-    at.0.try_into().unwrap_or(i64::MAX)
-}
-
 /// The batch that is stored.
 struct Batch<'a> {
     line: &'a LineId,
@@ -282,12 +284,13 @@ impl Batch<'_> {
         contacts: &[i64],
         mut chats: BTreeMap<i64, Chat>,
     ) -> sqlx::Result<()> {
-        let mut rows = Rows::default();
+        let (mut rows, mut files) = (Rows::default(), Vec::new());
         for (message, contact) in messages.iter().zip(contacts) {
             let Some(chat) = chats.get_mut(contact) else { continue };
             let kind = if message.is_echo { MessageKind::Outbound } else { MessageKind::Inbound };
             let id = chat.next_id(self.now);
             rows.push(id, chat.id, message.at, kind, Some(&message.wamid), message.body.clone());
+            files.extend(message.file.as_ref().map(|file| (chat.id, file)));
             if message.is_echo {
                 // Who answers in the app has read the chat there.
                 chat.unread = 0;
@@ -303,8 +306,12 @@ impl Batch<'_> {
             chat.last_inbound_at = chat.last_inbound_at.max(Some(millis(message.at)));
         }
         rows.insert(connection, self.business).await?;
+        add_received(connection, self.line, self.business, &files, self.now).await?;
         self.update_chats(connection, chats.into_values().collect()).await?;
         for mark in messages.iter().filter_map(|message| message.mark.as_ref()) {
+            if mark.removes_content {
+                remove_of_message(connection, self.business, &mark.message).await?;
+            }
             sqlx::query!(
                 "update messages set marks = coalesce(marks, '{}'::jsonb) || $2::text::jsonb,
                     body = case when $3 then '{}'::jsonb else body end

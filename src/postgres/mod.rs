@@ -6,6 +6,7 @@ pub mod changes;
 pub mod chats;
 pub mod forgetting;
 pub mod inbound;
+pub mod media;
 pub mod outbox;
 pub mod partitions;
 pub mod read;
@@ -19,7 +20,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::telemetry::metrics::{self, DatabaseErrorKind};
+use crate::{
+    domain::UnixMs,
+    telemetry::metrics::{self, DatabaseErrorKind},
+};
 
 /// The oldest major version that the tables work with.
 pub const VERSION_MIN: u32 = 14;
@@ -95,6 +99,11 @@ fn distrust(error: &io::Error) -> Option<&rustls::Error> {
 /// insufficient resources, intervention by an operator, locks and I/O errors.
 fn is_transient(code: &str) -> bool {
     ["08", "40", "53", "57", "55P03", "58", "25P03"].iter().any(|class| code.starts_with(class))
+}
+
+/// A time as it is stored in columns that end in `_at`.
+fn millis(at: UnixMs) -> i64 {
+    at.0.try_into().unwrap_or(i64::MAX)
 }
 
 pub(crate) type Result<T> = std::result::Result<T, DatabaseError>;

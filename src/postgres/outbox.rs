@@ -19,12 +19,15 @@ struct Changed {
 }
 
 impl Database {
-    /// At most `limit` rows of the outbox of a line that are not among `known`, the oldest messages first.
+    /// At most `limit` rows of the outbox of a line that are not among `known`, the oldest messages first. A message
+    /// whose file is not at Meta yet, and the later ones of its chat, are left out.
     pub async fn outbox(&self, line: &LineId, known: &HashSet<ChatMessageId>, limit: usize) -> Result<Vec<Outgoing>> {
         let (chats, messages): (Vec<i64>, Vec<i64>) = known.iter().map(|id| (id.chat, id.message)).unzip();
         let rows = sqlx::query!(
             r#"select chat, message, request::text as "request!", until_at from outbox
              where line = $1 and (chat, message) not in (select * from unnest($2::bigint[], $3::bigint[]))
+                and not exists (select from outbox waiting where waiting.line = $1 and waiting.chat = outbox.chat
+                    and waiting.message <= outbox.message and waiting.media is not null)
              order by message limit $4"#,
             line.as_str(),
             &chats,

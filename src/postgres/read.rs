@@ -5,8 +5,9 @@ use sqlx::types::Json;
 use super::{
     Database, DatabaseError, Result,
     inbound::{MessageKind, meta_id},
+    media::FileRecord,
 };
-use crate::domain::{BusinessId, LineId, Person, Phone, State, UnixMs, chat::Owner};
+use crate::domain::{BusinessId, LineId, MediaId, Person, Phone, State, UnixMs, chat::Owner};
 
 /// A contact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,8 @@ pub struct ChatMessage {
     pub body: serde_json::Value,
     /// What became of it later.
     pub marks: Option<serde_json::Value>,
+    /// Its file.
+    pub file: Option<FileRecord>,
 }
 
 /// A row of `messages`.
@@ -99,6 +102,7 @@ impl From<MessageRow> for ChatMessage {
             wamid: meta_id(row.wamid),
             body: row.body.0,
             marks: row.marks.map(|marks| marks.0),
+            file: None,
         }
     }
 }
@@ -187,7 +191,18 @@ impl Database {
         .fetch_all(&self.pool)
         .await
         .map_err(DatabaseError::of("list messages"))?;
-        Ok(rows.into_iter().map(ChatMessage::from).collect())
+        self.with_files(rows).await
+    }
+
+    /// The messages of rows, with their files.
+    pub(super) async fn with_files(&self, rows: Vec<MessageRow>) -> Result<Vec<ChatMessage>> {
+        let files: Vec<MediaId> = rows.iter().filter_map(|row| file_of(&row.body.0)).collect();
+        let files = self.files(&files).await?;
+        let message = |row: MessageRow| {
+            let file = file_of(&row.body.0).and_then(|id| files.get(&id).cloned());
+            ChatMessage { file, ..row.into() }
+        };
+        Ok(rows.into_iter().map(message).collect())
     }
 
     /// The contact of a person at a business.
@@ -212,6 +227,17 @@ impl Database {
             created_at: time(row.created_at),
         }))
     }
+}
+
+/// The file that the body of a message names.
+fn file_of(body: &serde_json::Value) -> Option<MediaId> {
+    let places = [
+        "/content/media/media",
+        "/content/edit/content/media/media",
+        "/content/echo/content/media/media",
+        "/content/media",
+    ];
+    places.into_iter().find_map(|place| body.pointer(place)?.as_str()?.parse().ok())
 }
 
 fn phone(digits: i64) -> Option<Phone> {

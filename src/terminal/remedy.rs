@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail contains the remedy, or which no command can cause.
-    const WITHOUT: [&str; 27] = [
+    const WITHOUT: [&str; 32] = [
         "body-too-large",
         "business-not-found",
         "chat-changed",
@@ -75,7 +75,12 @@ mod tests {
         "invalid-rate",
         "invalid-upload-id",
         "malformed-body",
+        "media-gone",
+        "media-not-found",
+        "media-pending",
         "no-database",
+        "no-media-store",
+        "range-not-satisfiable",
         "redis-full",
         "subscriber-not-found",
         "sync-failed",

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Each room, and exactly the rooms that it uses. No room uses `app`, which connects the others into one program.
-const ARROWS: [(&str, &[&str]); 27] = [
+const ARROWS: [(&str, &[&str]); 28] = [
     (
         "api",
         &[
@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 27] = [
             "http",
             "intake",
             "json",
+            "media",
             "postgres",
             "preflight",
             "redis",
@@ -46,6 +47,7 @@ const ARROWS: [(&str, &[&str]); 27] = [
             "graph",
             "http",
             "intake",
+            "media",
             "postgres",
             "private_server",
             "redis",
@@ -61,16 +63,17 @@ const ARROWS: [(&str, &[&str]); 27] = [
     ("api_types", &["domain", "json"]),
     ("client", &["api_types", "coding", "domain", "intake"]),
     ("coding", &[]),
-    ("config", &["domain", "endpoint", "graph", "redis", "rules", "subscribers", "telemetry", "webhook"]),
+    ("config", &["domain", "endpoint", "graph", "media", "redis", "rules", "subscribers", "telemetry", "webhook"]),
     ("dispatch", &["domain", "graph", "redis", "rules", "stats", "telemetry", "templates"]),
     ("domain", &[]),
     ("endpoint", &["telemetry"]),
-    ("engage", &["domain", "postgres", "redis", "telemetry"]),
+    ("engage", &["domain", "graph", "media", "postgres", "redis", "telemetry"]),
     ("feed", &["domain", "redis", "stats", "telemetry"]),
     ("graph", &["domain", "json"]),
     ("http", &["api_types", "coding", "config", "domain", "telemetry"]),
     ("intake", &["api_types", "domain", "json", "redis", "rules", "telemetry", "templates"]),
     ("json", &[]),
+    ("media", &["domain"]),
     ("postgres", &["domain", "private_server", "telemetry"]),
     ("preflight", &["api_types", "domain", "redis", "stats"]),
     ("private_server", &[]),

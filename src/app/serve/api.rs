@@ -25,6 +25,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<(Router, Deliveries), Serve
     let router = api::router(ApiState {
         store: context.store.clone(),
         database: context.database.clone(),
+        media: context.media.clone(),
         clock: context.clock.clone(),
         intake: intake(context, Origin::calls(context.traces.clone())),
         lines: context.configured.lines.clone(),

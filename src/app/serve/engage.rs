@@ -5,8 +5,12 @@ use std::{convert::Infallible, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Context;
-use crate::{engage::Engage, postgres::Database};
+use super::{Context, ServeError};
+use crate::{
+    engage::{Engage, FileTransfers},
+    graph::{GraphClient, GraphClientConfig},
+    postgres::Database,
+};
 
 /// How often the state of the database is published.
 const WATCH_EVERY: Duration = Duration::from_secs(5);
@@ -24,7 +28,12 @@ pub(super) async fn watch(database: Database, stopping: CancellationToken) -> Re
 }
 
 /// Starts the readers of the lines.
-pub(super) fn start(context: &Context<'_>, database: Database) {
+pub(super) fn start(context: &Context<'_>, database: Database) -> Result<(), ServeError> {
+    let graph = GraphClientConfig { http2: false, ..context.config.graph.client() };
+    let files = match context.media.clone() {
+        Some(media) => Some(FileTransfers { media, graph: GraphClient::new(graph)? }),
+        None => None,
+    };
     let engage = Engage {
         worker: context.worker.clone(),
         store: context.store.clone(),
@@ -33,7 +42,9 @@ pub(super) fn start(context: &Context<'_>, database: Database) {
         lines: context.configured.lines.clone(),
         lease: context.config.dispatch.lease,
         keep_messages: context.config.database.as_ref().and_then(|database| database.keep_messages),
+        files,
     };
     let stopping = context.shutdown.stopping();
     context.shutdown.core("engage", async move { engage.run(stopping).await });
+    Ok(())
 }

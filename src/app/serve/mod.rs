@@ -51,6 +51,7 @@ use crate::{
     endpoint::NoEndpointClient,
     graph::BadGraphConfig,
     http::tls::TlsError,
+    media::{MediaStore, MediaStoreError},
     postgres::{Database, spawn::DatabaseSpawnError},
     redis::{Store, StoreError, clock::Clock, spawn::SpawnError},
     telemetry::{
@@ -89,6 +90,9 @@ pub enum ServeError {
     /// The private PostgreSQL could not be started.
     #[error(transparent)]
     SpawnDatabase(#[from] DatabaseSpawnError),
+    /// The store of files cannot be opened.
+    #[error("media.url cannot be used: {0}")]
+    Media(#[from] MediaStoreError),
     /// No client for the Graph API can be made from this configuration.
     #[error(transparent)]
     Graph(#[from] BadGraphConfig),
@@ -211,6 +215,7 @@ impl Service {
             }
             None => (None, None),
         };
+        let media = config.media.as_ref().filter(|_| needs_database).map(MediaStore::open).transpose()?;
         for risk in opened.risks {
             warn!(remedy = risk.remedy(), "redis can lose data: {risk}");
         }
@@ -227,6 +232,7 @@ impl Service {
             worker,
             store: opened.store,
             database: database.clone(),
+            media,
             clock: Arc::new(opened.clock),
             token_key: opened.token_key,
             health: health.clone(),
@@ -242,7 +248,7 @@ impl Service {
             dispatch::start(&context, open.clone(), &page)?;
         }
         if let Some(database) = context.database.clone().filter(|_| roles.contains(&Role::Engage)) {
-            engage::start(&context, database);
+            engage::start(&context, database)?;
         }
         if let Some(database) = context.database.clone() {
             shutdown.core("database watch", engage::watch(database, shutdown.stopping()));
@@ -323,6 +329,7 @@ struct Context<'a> {
     worker: String,
     store: Store,
     database: Option<Database>,
+    media: Option<MediaStore>,
     clock: Arc<Clock>,
     token_key: SharedTokenKey,
     health: Health,

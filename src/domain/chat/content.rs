@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::domain::Phone;
+use crate::domain::{MediaId, Phone, inbound::MediaKind};
 
 /// What the lane of a line sends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -150,10 +150,14 @@ pub enum ReplyContent {
     },
 }
 
-/// A file at Meta, or one that Meta fetches.
+/// A file: one of Pregón, one at Meta, or one that Meta fetches. Exactly one of `media`, `id` and `link` is given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MediaFile {
+    /// The id of a file that was uploaded with `POST /v1/media`, or that a contact sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub media: Option<MediaId>,
     /// Meta's id of an uploaded file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -215,6 +219,28 @@ impl ReplyContent {
     /// Whether it may be sent only within the window of 24 hours.
     pub fn is_free(&self) -> bool {
         !matches!(self, Self::Template { .. })
+    }
+
+    /// Its file, and the kind that the file has to have.
+    pub fn file(&self) -> Option<(MediaKind, &MediaFile)> {
+        match self {
+            Self::Image(file) => Some((MediaKind::Image, file)),
+            Self::Video(file) => Some((MediaKind::Video, file)),
+            Self::Audio(file) => Some((MediaKind::Audio, file)),
+            Self::Document(file) => Some((MediaKind::Document, file)),
+            Self::Sticker(file) => Some((MediaKind::Sticker, file)),
+            _ => None,
+        }
+    }
+
+    /// The same content with Meta's id of its file.
+    pub fn with_meta_id(mut self, meta_id: String) -> Self {
+        if let Self::Image(file) | Self::Video(file) | Self::Audio(file) | Self::Document(file) | Self::Sticker(file) =
+            &mut self
+        {
+            (file.media, file.id) = (None, Some(meta_id));
+        }
+        self
     }
 
     /// What Meta would refuse, one sentence each; none if it can be sent.
@@ -301,8 +327,9 @@ impl Problems {
     }
 
     fn media(&mut self, media: &MediaFile, has_caption: bool, has_filename: bool) {
-        let MediaFile { id, link, caption, filename } = media;
-        self.check(id.is_some() != link.is_some(), || "a file has either id or link".to_owned());
+        let MediaFile { media, id, link, caption, filename } = media;
+        let named = [media.is_some(), id.is_some(), link.is_some()].into_iter().filter(|given| *given).count();
+        self.check(named == 1, || "a file has exactly one of media, id and link".to_owned());
         let is_https = link.as_ref().is_none_or(|link| link.starts_with("https://"));
         self.check(is_https, || "link is not an https address".to_owned());
         self.check(caption.is_none() || has_caption, || "caption is not possible here".to_owned());
@@ -329,6 +356,7 @@ mod tests {
             json!({"type": "text", "body": "¡Hola!"}),
             json!({"type": "image", "link": "https://example.org/a.png", "caption": "A"}),
             json!({"type": "document", "id": "77", "filename": "a.pdf"}),
+            json!({"type": "sticker", "media": "01J9ZK3V5T8R7Q6P5N4M3K2J1H"}),
             json!({"type": "buttons", "body": "¿Sí?", "buttons": [button("yes", "Sí"), button("no", "No")]}),
             json!({"type": "list", "body": "b", "button": "Menu", "sections": [{"rows": [{"id": "1", "title": "One"}]}]}),
             json!({"type": "location", "latitude": -34.6, "longitude": -58.4}),
@@ -344,7 +372,7 @@ mod tests {
                 "body has 4097 characters, and at most 4096 are possible",
             ),
             (json!({"type": "audio", "id": "1", "caption": "c"}), "caption is not possible here"),
-            (json!({"type": "image"}), "a file has either id or link"),
+            (json!({"type": "image"}), "a file has exactly one of media, id and link"),
             (json!({"type": "image", "link": "http://example.org"}), "link is not an https address"),
             (json!({"type": "buttons", "body": "b", "buttons": []}), "buttons has 0 entries, and 1 to 3 are possible"),
             (

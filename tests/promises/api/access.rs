@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use pregon::domain::{Campaign, CampaignId, Line, UnixMs};
+use pregon::{
+    domain::{Campaign, CampaignId, Line, UnixMs},
+    postgres::media::NewFile,
+};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
@@ -21,6 +24,10 @@ const DEAD_LETTER: &str = "1-1";
 
 /// The id of no chat.
 const UNKNOWN_CHAT: &str = "900001";
+
+/// A file of business 1001, and one that there is not.
+const FILE: &str = "01KBCNYG3T8R7Q6P5N4M3K2J1H";
+const UNKNOWN_FILE: &str = "01KBCNYG3T8R7Q6P5N4M3K2J1J";
 
 impl Api {
     pub fn request_of(&self, business: &str, method: Method, path: &str) -> RequestBuilder {
@@ -74,6 +81,11 @@ fn chat_of(line: &str) -> &'static str {
     if line == "3001" { "1" } else { UNKNOWN_CHAT }
 }
 
+/// The file of the business of a line: the only one there is, of line 3001, otherwise none.
+fn file_of(line: &str) -> &'static str {
+    if line == "3001" { FILE } else { UNKNOWN_FILE }
+}
+
 /// Calls `path` with these ids and the key of `business`.
 async fn call(api: &Api, business: &str, (method, path): &(Method, &str), campaign: &str, line: &str) -> Answer {
     let filled = path.replace("{campaign}", campaign).replace("{line}", line);
@@ -82,6 +94,7 @@ async fn call(api: &Api, business: &str, (method, path): &(Method, &str), campai
         filled.replace("{waba}", &waba_of(line)).replace("{name}", "order_update").replace("{language}", "es_AR");
     let filled = filled
         .replace("{chat}", chat_of(line))
+        .replace("{media}", file_of(line))
         .replace("{subscriber}", "crm")
         .replace("{hold}", &format!("line:{line}"));
     assert!(!filled.contains('{'), "an id that this test does not know: {path}");
@@ -109,6 +122,9 @@ async fn an_id_of_another_business_does_not_exist() {
     let api = Api::start_with_database(postgres.connect()).await;
     let database = postgres.database(api.now()).await;
     chats::write(&database, ("3001", "1001"), 0, "hola", api.now()).await;
+    let (file, business, now) = (FILE.parse().expect("an id"), "1001".into(), api.now());
+    let file = NewFile { id: file, business: &business, mime_type: "image/png", filename: None };
+    database.announce_file(&file, now, now).await.expect("PostgreSQL");
     let id = api.launched("spring", &["3001"], 5).await.to_string();
     api.add_dead_letter(DEAD_LETTER, &[b"job", b"{}"]).await;
     let (campaign, line) = (format!("/v1/campaigns/{id}"), "/v1/lines/3001");
@@ -120,7 +136,7 @@ async fn an_id_of_another_business_does_not_exist() {
         let unknown = call(&api, OTHER, given, UNKNOWN, "3009").await;
         assert_eq!(foreign.status, StatusCode::NOT_FOUND, "{given:?}: {foreign:?}");
         let text = unknown.body.to_string().replace(UNKNOWN, &id).replace("3009", "3001").replace("2009", "2001");
-        let text = text.replace(UNKNOWN_CHAT, "1");
+        let text = text.replace(UNKNOWN_CHAT, "1").replace(UNKNOWN_FILE, FILE);
         assert_eq!(foreign.body.to_string(), text, "{given:?}: nothing distinguishes it from an unknown id");
     }
     assert_eq!((api.read(&campaign).await, api.read(line).await), before, "nothing was changed");

@@ -10,6 +10,7 @@ use super::{
     chats,
     document::DOCUMENT,
     harness::{Api, answer, campaign, csv},
+    media,
 };
 use crate::support::{alone::runs_alone, log::Log, postgres::TestPostgres, until};
 
@@ -26,7 +27,8 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         return;
     }
     let postgres = TestPostgres::start().await;
-    let api = Api::start_with_database(postgres.connect()).await;
+    let files = tempfile::tempdir().expect("a directory");
+    let api = Api::start_with_media(postgres.connect(), media::store(files.path())).await;
     let database = postgres.database(api.now()).await;
     chats::write(&database, ("3001", "1001"), 1, "Hola", api.now()).await;
     let chat = api.read("/v1/chats").await["chats"][0]["id"].as_str().expect("an id").to_owned();
@@ -115,6 +117,8 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&post, of_chat("close"), None, "close_chat", &*chat, "changed"),
         (&post, of_chat("finish"), None, "finish_chat", &*chat, "unchanged"),
         (&post, "/v1/chats/77/take".into(), None, "take_chat", "77", "refused"),
+        (&post, of_business("/v1/media"), None, "upload_media", "", "changed"),
+        (&post, "/v1/media?business=9".into(), None, "upload_media", "", "refused"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "changed"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "unchanged"),
         (&post, "/v1/pause".into(), Some(business.clone()), "pause_all", "business:1001", "changed"),
@@ -133,6 +137,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
             None if path.starts_with("/v1/suppressions?") => {
                 request.header("content-type", "text/csv").body("phone,scope\n+5491155550002,all\n")
             }
+            None if path.starts_with("/v1/media") => request.header("content-type", "image/png").body("png"),
             None if path.ends_with("/recipients") => request.header("content-type", "text/csv").body(csv(3)),
             None => request,
         };

@@ -29,6 +29,7 @@ pub async fn write(database: &Database, (line, business): (&str, &str), n: u64, 
         body: json!({"content": {"text": text}}).to_string(),
         is_echo: false,
         mark: None,
+        file: None,
     };
     database.store_inbound(&line.into(), &business.into(), &[message], None, now).await.expect("stored");
 }

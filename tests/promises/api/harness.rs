@@ -19,6 +19,7 @@ use pregon::{
     endpoint::Endpoint,
     http::listener::{self, ConnectionLimits},
     intake::{Intake, MemoryGuard},
+    media::MediaStore,
     postgres::Database,
     redis::{Address, Store, clock::Clock, feed::FeedLimits, parts::Claim},
     subscribers::{SigningKey, Subscriber},
@@ -118,15 +119,26 @@ impl Api {
 
     /// Like [`Api::start`], with this database.
     pub async fn start_with_database(database: Database) -> Self {
-        Self::start_by(Some(FEED), vec![subscriber("crm", "http://127.0.0.1:9/hook")], Some(database)).await
+        Self::start_by(Some(FEED), vec![subscriber("crm", "http://127.0.0.1:9/hook")], Some(database), None).await
+    }
+
+    /// Like [`Api::start`], with this database and this store of files.
+    pub async fn start_with_media(database: Database, media: MediaStore) -> Self {
+        Self::start_by(Some(FEED), vec![subscriber("crm", "http://127.0.0.1:9/hook")], Some(database), Some(media))
+            .await
     }
 
     /// Starts a server with this feed or none, and these subscribers.
     pub async fn start_with(feed: Option<FeedLimits>, subscribers: Vec<Subscriber>) -> Self {
-        Self::start_by(feed, subscribers, None).await
+        Self::start_by(feed, subscribers, None, None).await
     }
 
-    async fn start_by(feed: Option<FeedLimits>, subscribers: Vec<Subscriber>, database: Option<Database>) -> Self {
+    async fn start_by(
+        feed: Option<FeedLimits>,
+        subscribers: Vec<Subscriber>,
+        database: Option<Database>,
+        media: Option<MediaStore>,
+    ) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
         let address = Address {
@@ -183,6 +195,7 @@ impl Api {
         }));
         let router = api::router(ApiState {
             database,
+            media,
             store: store.clone(),
             clock: clock.clone(),
             intake,

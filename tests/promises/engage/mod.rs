@@ -1,6 +1,7 @@
 //! What people write becomes contacts and chats.
 
 mod chats;
+mod files;
 mod forgetting;
 mod histories;
 mod identity;
@@ -11,8 +12,8 @@ mod retention;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pregon::{
-    domain::{Fingerprint, Inbound, Line, Wamid, chat::Owner, inbound::Content},
-    engage::Engage,
+    domain::{Fingerprint, Inbound, Line, Secret, Wamid, chat::Owner, inbound::Content},
+    engage::{Engage, FileTransfers},
     postgres::{
         Database, DatabaseError,
         inbound::MessageKind,
@@ -57,6 +58,11 @@ impl Office {
         Reader::start(name, &self.store, self.postgres.connect(), &self.clock)
     }
 
+    /// A reader that uses this token, and fetches and uploads files if it can.
+    fn reader_with(&self, name: &str, token: Secret, files: Option<FileTransfers>) -> Reader {
+        Reader::start_with(name, &self.store, self.postgres.connect(), &self.clock, token, files)
+    }
+
     /// Puts messages on the stream of a line, as the webhook does. While the stream is full, or Redis away, it tries
     /// again, as Meta does.
     async fn write(&self, line: &str, messages: &[Inbound]) {
@@ -86,10 +92,21 @@ struct Reader {
 impl Reader {
     /// Reads the lines 3001 and 3002.
     fn start(name: &str, store: &Store, database: Database, clock: &Arc<Clock>) -> Self {
-        let lines = ["3001", "3002"].map(|id| Line { business: "1001".into(), ..world::line(id, 80.0) });
-        let lines = lines.into_iter().collect();
+        Self::start_with(name, store, database, clock, world::line("", 80.0).token, None)
+    }
+
+    fn start_with(
+        name: &str,
+        store: &Store,
+        database: Database,
+        clock: &Arc<Clock>,
+        token: Secret,
+        files: Option<FileTransfers>,
+    ) -> Self {
+        let line = |id| Line { business: "1001".into(), token: token.clone(), ..world::line(id, 80.0) };
+        let lines = ["3001", "3002"].map(line).into_iter().collect();
         let (worker, store, clock) = (name.to_owned(), store.clone(), clock.clone());
-        let engage = Engage { worker, store, database, clock, lines, lease: LEASE, keep_messages: None };
+        let engage = Engage { worker, store, database, clock, lines, lease: LEASE, keep_messages: None, files };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         Self { stop, task: tokio::spawn(async move { engage.run(stopping).await }) }

@@ -28,7 +28,7 @@ use crate::support::{
 
 /// Accepts every message, and records them.
 #[derive(Clone, Default)]
-struct Accepting(Arc<Mutex<Vec<Sent>>>);
+pub(super) struct Accepting(pub(super) Arc<Mutex<Vec<Sent>>>);
 
 impl Conduct for Accepting {
     fn send(&mut self, sent: Sent, _: &Courier) -> Reply {
@@ -40,7 +40,7 @@ impl Conduct for Accepting {
 }
 
 impl Office {
-    async fn worker(&self, name: &str, meta: &Meta) -> TestWorker {
+    pub(super) async fn worker(&self, name: &str, meta: &Meta) -> TestWorker {
         let lines = ["3001", "3002"].map(|id| world::line(id, 200.0));
         let settings = pregon::dispatch::DispatchSettings { lease: super::LEASE, ..world::settings() };
         TestWorker::start(name, &self.redis, &meta.url(), &lines, settings).await

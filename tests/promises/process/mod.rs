@@ -5,6 +5,7 @@ mod full;
 mod killed;
 mod lines_change;
 mod log;
+mod media;
 mod private_redis;
 mod reload;
 mod reload_lines;

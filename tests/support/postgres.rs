@@ -45,14 +45,6 @@ impl TestPostgres {
         Database::new(&self.address)
     }
 
-    /// The URL of the database, for a process.
-    pub fn url(&self) -> String {
-        let options = &self.address.options;
-        let socket = options.get_socket().expect("a private server").display();
-        let database = options.get_database().unwrap_or_default();
-        format!("postgres://{}@localhost/{database}?host={socket}", options.get_username())
-    }
-
     /// A database with its tables.
     pub async fn database(&self, now: UnixMs) -> Database {
         let database = self.connect();

@@ -66,11 +66,13 @@ impl World {
             at: self.api.now(),
             person: Author { identity: Identity::new(Some(number), None), ..Author::default() },
             body: json!({"content": {"media": {"kind": "document", "media": id}}}).to_string(),
+            is_echo: false,
             mark: None,
             file: Some(file),
         };
-        let stored = self.database.store_inbound(&"3001".into(), &"1001".into(), &[message], self.api.now()).await;
-        assert_eq!(stored.expect("stored").messages, 1);
+        let stored =
+            self.database.store_inbound(&"3001".into(), &"1001".into(), &[message], None, self.api.now()).await;
+        assert_eq!(stored.expect("PostgreSQL").expect("stored").messages, 1);
         id
     }
 

@@ -130,6 +130,7 @@ async fn store(database: &Database, line: &LineId, wamid: &str, forgettings: Opt
         body: r#"{"content":{"text":"Hola"}}"#.to_owned(),
         is_echo: false,
         mark: None,
+        file: None,
     };
     let stored = database.store_inbound(line, &"1001".into(), &[message], forgettings, now).await;
     stored.expect("PostgreSQL").is_some()

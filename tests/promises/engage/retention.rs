@@ -27,7 +27,7 @@ async fn months_that_are_kept_no_longer_go_and_contacts_chats_and_the_outbox_sta
     let said = async |number: &str, now: UnixMs| {
         let person = Author { identity: Identity::new(Some(number), None), ..Author::default() };
         let (wamid, body) = (format!("wamid.{now}"), r#"{"content":{"text":"Hola"}}"#.to_owned());
-        let message = ReceivedMessage { wamid, at: now, person, body, is_echo: false, mark: None };
+        let message = ReceivedMessage { wamid, at: now, person, body, is_echo: false, mark: None, file: None };
         database.store_inbound(&"3001".into(), &"1001".into(), &[message], None, now).await.expect("stored");
     };
     said("5491155550001", january).await;

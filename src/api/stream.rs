@@ -41,7 +41,7 @@ use crate::{
     http::{page::non_empty, problem::Result},
     postgres::{
         Database, DatabaseError,
-        changes::{Changes, Moment, Since},
+        changes::{ChatChanges, Moment, Since},
     },
 };
 
@@ -105,7 +105,7 @@ pub(super) async fn follow(State(shared): SharedState, access: Access, headers: 
     Ok(event_stream(events, stopping))
 }
 
-/// Changes up to a moment, ready to be sent.
+/// ChatChanges up to a moment, ready to be sent.
 struct Batch {
     until: Moment,
     events: Vec<ChatEvent>,
@@ -129,7 +129,7 @@ impl Batch {
     }
 }
 
-fn events_of(Changes { chats, messages }: Changes) -> Vec<ChatEvent> {
+fn events_of(ChatChanges { chats, messages }: ChatChanges) -> Vec<ChatEvent> {
     let business_of: BTreeMap<i64, BusinessId> =
         chats.iter().map(|chat| (chat.id, chat.contact.business.clone())).collect();
     let chats = chats.into_iter().map(|chat| ("chat", chat.id, json(&chat_view(chat))));

@@ -14,7 +14,7 @@ use sqlx::types::Json;
 
 use crate::domain::chat::Owner;
 
-/// Maximum number of chats in [`Changes`].
+/// Maximum number of chats in [`ChatChanges`].
 pub const CHATS_MAX: usize = 1_000;
 
 /// How many of the newest messages of a chat are looked at.
@@ -63,7 +63,7 @@ impl fmt::Display for Moment {
 
 /// What changed.
 #[derive(Clone, Debug)]
-pub struct Changes {
+pub struct ChatChanges {
     /// The chats, in the order of their changes.
     pub chats: Vec<Chat>,
     /// Their messages that are new or changed, among the newest 100 of each, each with its chat, the oldest first.
@@ -74,7 +74,7 @@ pub struct Changes {
 #[derive(Clone, Debug)]
 pub enum Since {
     /// These chats.
-    Changes(Changes),
+    Changes(ChatChanges),
     /// More than [`CHATS_MAX`] chats, or the moment is of another database.
     TooMuch,
 }
@@ -114,7 +114,7 @@ impl Database {
         }
         let chats = self.chats_as_they_are(&found.chats).await?;
         let messages = self.messages_changed_since(since, &found.chats).await?;
-        Ok((now, Since::Changes(Changes { chats, messages })))
+        Ok((now, Since::Changes(ChatChanges { chats, messages })))
     }
 
     /// The chats with these ids that exist, in their order.

@@ -105,7 +105,7 @@ pub(super) async fn follow(State(shared): SharedState, access: Access, headers: 
     Ok(event_stream(events, stopping))
 }
 
-/// ChatChanges up to a moment, ready to be sent.
+/// Changes up to a moment, ready to be sent.
 struct Batch {
     until: Moment,
     events: Vec<ChatEvent>,

@@ -34,7 +34,7 @@ use crate::{
         Database, DatabaseError,
         chats::{ActionDone, ActionOn, ActionRefused, ChatAction, NewMessage},
         media::FileRecord,
-        read::{Chat, ChatFilter, ChatMessage, Contact},
+        read::{Chat, ChatFilter, ChatMessage, Contact, SearchWords},
     },
 };
 
@@ -52,6 +52,10 @@ pub(super) struct ChatListParams {
     /// Only chats of this line.
     #[param(nullable = false)]
     line: Option<String>,
+    /// Only chats with a message, or of a contact, that has all of these words, or words that begin with them. A number is
+    /// found by its first digits.
+    #[param(nullable = false, example = "renov")]
+    search: Option<String>,
     /// `next` of the page before. Without it the list begins.
     #[param(nullable = false)]
     cursor: Option<String>,
@@ -89,6 +93,8 @@ pub(super) async fn list(
     let limit = page::limit(params.limit.as_deref())?;
     let before = page::non_empty(params.cursor.as_deref()).map(|text| cursor(text).ok_or_else(page::bad_cursor));
     let view = page::non_empty(params.view.as_deref()).unwrap_or("all");
+    let words = |text| SearchWords::of(text).ok_or_else(|| bad_query("search has neither a letter nor a digit"));
+    let search = page::non_empty(params.search.as_deref()).map(words);
     let filter = ChatFilter {
         businesses: access.names(),
         owners: owners(view)?,
@@ -96,6 +102,7 @@ pub(super) async fn list(
         line: page::non_empty(params.line.as_deref()).map(LineId::from),
         ids: None,
         before: before.transpose()?,
+        search: search.transpose()?,
     };
     let mut chats = shared.database()?.chats(&filter, limit + 1).await?;
     let has_more = chats.len() > limit;

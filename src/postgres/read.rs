@@ -1,6 +1,6 @@
 //! Chats, messages and contacts, as the API shows them.
 
-use sqlx::types::Json;
+use sqlx::{PgTransaction, types::Json};
 
 use super::{
     Database, DatabaseError, Result,
@@ -122,6 +122,37 @@ pub struct ChatFilter {
     pub ids: Option<Vec<i64>>,
     /// Whose newest message and id are before these.
     pub before: Option<(i64, i64)>,
+    /// With a message, or of a contact, that has all of these words.
+    pub search: Option<SearchWords>,
+}
+
+/// Number of messages or contacts from which a search looks for its words in the newest chats first.
+const HITS_MAX: i64 = 30_000;
+
+/// Maximum number of words in a search, and of characters of each. What is beyond is ignored.
+const WORDS_MAX: usize = 8;
+const WORD_CHARS_MAX: usize = 64;
+
+/// Minimum number of digits in a search that is for one number, however it is written.
+const DIGITS_MIN: usize = 5;
+
+/// The words of a search, each as the beginning of a word, in the syntax of PostgreSQL's `to_tsquery`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchWords(String);
+
+impl SearchWords {
+    /// The words of a text; `None` if there are none. Digits that are written as a phone number are one word.
+    pub fn of(text: &str) -> Option<Self> {
+        let is_number = text.chars().all(|c| c.is_ascii_digit() || " +-.()".contains(c));
+        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+        if is_number && digits.len() >= DIGITS_MIN {
+            return Some(Self(format!("{digits}:*")));
+        }
+        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).take(WORDS_MAX);
+        let begins = |word: &str| word.chars().take(WORD_CHARS_MAX).chain(":*".chars()).collect::<String>();
+        let words: Vec<String> = words.map(begins).collect();
+        (!words.is_empty()).then(|| Self(words.join(" & ")))
+    }
 }
 
 impl Database {
@@ -129,6 +160,14 @@ impl Database {
     pub async fn chats(&self, filter: &ChatFilter, limit: usize) -> Result<Vec<Chat>> {
         let owners: Vec<i16> = filter.owners.iter().map(|owner| owner.code()).collect();
         let (message, id) = filter.before.unwrap_or((i64::MAX, i64::MAX));
+        let failed = DatabaseError::of("list chats");
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        let found = match &filter.search {
+            Some(words) => find_chats(&mut transaction, filter, words).await.map_err(&failed)?,
+            None => None,
+        };
+        // Words that are frequent are soon found in the newest chats.
+        let frequent = filter.search.as_ref().filter(|_| found.is_none()).map(|words| words.0.as_str());
         let rows = sqlx::query!(
             "select chats.id, chats.business, chats.line, chats.contact, chats.owner, chats.agent, chats.revision, chats.owner_since_at,
                 chats.created_at, chats.last_inbound_at, chats.last_message, chats.unread, contacts.number,
@@ -137,6 +176,12 @@ impl Database {
              where ($1::text[] is null or chats.business = any($1)) and chats.owner = any($2)
                 and ($3::text is null or chats.line = $3) and ($4::bigint[] is null or chats.id = any($4))
                 and (chats.last_message, chats.id) < ($5, $6) and ($8::text is null or chats.agent = $8)
+                and ($9::bigint[] is null or chats.id = any($9))
+                and ($10::text is null
+                    or contact_words(contacts.name, contacts.username, contacts.number) @@
+                        to_tsquery('simple', folded($10))
+                    or exists (select from messages where messages.chat = chats.id and kind <> 4
+                        and message_words(body) @@ to_tsquery('simple', folded($10)) offset 0))
              order by chats.last_message desc, chats.id desc limit $7",
             filter.businesses.as_deref(),
             &owners,
@@ -145,11 +190,13 @@ impl Database {
             message,
             id,
             i64::try_from(limit).unwrap_or(i64::MAX),
-            filter.agent
+            filter.agent,
+            found.as_deref(),
+            frequent
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *transaction)
         .await
-        .map_err(DatabaseError::of("list chats"))?;
+        .map_err(&failed)?;
         let chats = rows.into_iter().map(|row| {
             let contact = Contact {
                 id: row.contact,
@@ -240,10 +287,77 @@ fn file_of(body: &serde_json::Value) -> Option<MediaId> {
     places.into_iter().find_map(|place| body.pointer(place)?.as_str()?.parse().ok())
 }
 
+/// All chats with a message, or of a contact, that has the words; `None` if there are too many messages or contacts to
+/// read them all.
+async fn find_chats(
+    transaction: &mut PgTransaction<'_>,
+    filter: &ChatFilter,
+    words: &SearchWords,
+) -> sqlx::Result<Option<Vec<i64>>> {
+    // A plan for any words would be a bad one for most.
+    sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut **transaction).await?;
+    // The planner underrates what the words of a row cost, and prefers to compute them for all rows.
+    sqlx::query!("set local enable_seqscan = off").execute(&mut **transaction).await?;
+    let hits = sqlx::query!(
+        r#"select count(*) as "n!", array_agg(distinct chat) as chats from (
+                select chat from messages
+                where kind <> 4 and message_words(body) @@ to_tsquery('simple', folded($2))
+                    and ($1::text[] is null or business = any($1))
+                limit $3) as hits"#,
+        filter.businesses.as_deref(),
+        words.0,
+        HITS_MAX
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    let people = sqlx::query!(
+        r#"select count(*) as "n!", array_agg(id) as ids from (
+                select id from contacts
+                where contact_words(name, username, number) @@ to_tsquery('simple', folded($2))
+                    and ($1::text[] is null or business = any($1))
+                limit $3) as people"#,
+        filter.businesses.as_deref(),
+        words.0,
+        HITS_MAX
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    sqlx::query!("set local enable_seqscan = on").execute(&mut **transaction).await?;
+    if hits.n.max(people.n) == HITS_MAX {
+        return Ok(None);
+    }
+    let of_people =
+        sqlx::query_scalar!("select id from chats where contact = any($1)", &people.ids.unwrap_or_default())
+            .fetch_all(&mut **transaction)
+            .await?;
+    let mut chats = hits.chats.unwrap_or_default();
+    chats.extend(of_people);
+    Ok(Some(chats))
+}
+
 fn phone(digits: i64) -> Option<Phone> {
     Phone::from_digits(digits.try_into().ok()?)
 }
 
 fn time(ms: i64) -> UnixMs {
     UnixMs(ms.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_is_for_words_that_begin_so_or_for_one_number() {
+        for (text, query) in [
+            ("María gonz", Some("María:* & gonz:*")),
+            ("+54 9 11 5555-0001", Some("5491155550001:*")),
+            ("4711", Some("4711:*")),
+            ("12 34", Some("12:* & 34:*")),
+            ("a' | !b:C\\", Some("a:* & b:* & C:*")),
+            (" ¿? ", None),
+        ] {
+            assert_eq!(SearchWords::of(text), query.map(|query| SearchWords(query.to_owned())), "{text}");
+        }
+    }
 }

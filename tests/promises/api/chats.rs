@@ -177,3 +177,29 @@ async fn without_a_database_or_while_it_is_away_the_calls_say_so() {
     postgres.kill_hard().await;
     api.get("/v1/chats").await.problem(503, "unavailable");
 }
+
+#[tokio::test]
+async fn chats_are_found_by_words_of_their_messages_and_by_the_name_and_number_of_the_contact() {
+    let (api, _postgres, database) = with_chats().await;
+    write(&database, LINES[0], 2, "Quiero la RENOVACIÓN del plan-familiar", api.now()).await;
+    let found =
+        async |search: &str| pages(&api, &format!("/v1/chats?limit=3&search={search}"), "chats", "cursor").await;
+    let phones = async |search: &str| {
+        let chats = found(search).await.into_iter();
+        chats.map(|chat| chat["contact"]["phone"].as_str().expect("a number").to_owned()).collect::<Vec<_>>()
+    };
+    let of = |n: u64| format!("+{}", number(n));
+    for search in ["renovacion", "Renovaci%C3%B3n%20quier", "familiar", "plan%20fam"] {
+        assert_eq!(phones(search).await, [of(2)], "{search}");
+    }
+    for search in ["Person%203", "%2B54%209%2011%205555-0003"] {
+        assert_eq!(phones(search).await, [of(3), of(3)], "{search}: a chat on each line");
+    }
+    for search in ["second", "SECO", "pers%20549115555"] {
+        assert_eq!(found(search).await.len(), 10, "{search}");
+    }
+    assert!(found("renovacion%20first").await.is_empty(), "no message has both words");
+    assert_eq!(api.read("/v1/chats?view=closed&search=second").await["chats"], json!([]));
+    assert_eq!(api.read("/v1/chats?line=3003&search=second").await["chats"].as_array().map(Vec::len), Some(5));
+    api.get("/v1/chats?search=%21").await.problem(400, "invalid-query");
+}

@@ -213,7 +213,7 @@ impl Store {
     }
 
     /// Stores statuses that name their messages only by Meta's ids and that belong to no campaign, unless no message of a
-    /// chat has ever left by the line, or [`UNNAMED_MAX`] results wait.
+    /// chat has ever left by the line, or 1,000 results wait.
     pub async fn note_unnamed_statuses(&self, line: &LineId, statuses: &[ChatStatus]) -> Result<()> {
         let mut has_reader = cmd("HEXISTS");
         has_reader.arg(self.keys.chat_fences(line)).arg("reader");

@@ -516,6 +516,20 @@ pub(super) async fn remove_of_chats(transaction: &mut PgTransaction<'_>, chats: 
     Ok(removed.iter().filter_map(|id| id.parse().ok()).collect())
 }
 
+/// Removes the files that people sent before a time, whose messages are gone.
+pub(super) async fn remove_received(connection: &mut PgConnection, before: UnixMs) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with removed as (
+            update media set state = 3, filename = null, meta_id = null
+            where line is not null and created_at < $1 and state <> 3 returning id)
+         delete from chat_media using removed where chat_media.media = removed.id",
+        millis(before)
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
 /// Removes the file of a message that its author has deleted. `message`: Meta's id.
 pub(super) async fn remove_of_message(
     connection: &mut PgConnection,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{ToSpan as _, Zoned, civil::Date, tz::TimeZone};
 use sqlx::PgTransaction;
 
-use super::{Database, DatabaseError, Result, inbound::micros};
+use super::{Database, DatabaseError, Result, inbound::micros, media::remove_received};
 use crate::domain::UnixMs;
 
 /// How many months exist ahead of the present one, so that a housekeeping that is late loses nothing.
@@ -29,8 +29,8 @@ impl Database {
         transaction.commit().await.map_err(&failed)
     }
 
-    /// Drops the partitions whose last message is older than `keep`, and returns their names, the oldest first. Contacts,
-    /// chats and the outbox stay.
+    /// Drops the partitions whose last message is older than `keep`, and returns their names, the oldest first. The files
+    /// that people sent go with them. Contacts, chats, the outbox and the files of agents stay.
     ///
     /// Errors: transient if a query of messages runs for long, which the drop would have to wait for.
     pub async fn drop_partitions(&self, now: UnixMs, keep: Duration) -> Result<Vec<String>> {
@@ -52,6 +52,11 @@ impl Database {
         for name in &names {
             let statement = sqlx::AssertSqlSafe(format!("drop table {name}"));
             sqlx::raw_sql(statement).execute(&mut *transaction).await.map_err(&failed)?;
+        }
+        if let Some(last) = names.last().and_then(|name| month(name)) {
+            let end = start(last.saturating_add(1.month()));
+            let end = UnixMs(end.unsigned_abs() / 1_000);
+            remove_received(&mut transaction, end).await.map_err(&failed)?;
         }
         transaction.commit().await.map_err(&failed)?;
         Ok(names)

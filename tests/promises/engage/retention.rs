@@ -4,14 +4,16 @@ use std::{collections::HashSet, time::Duration};
 
 use pregon::{
     domain::{
-        UnixMs,
+        MediaId, UnixMs,
         chat::{Identity, content::ReplyContent},
     },
     postgres::{
         chats::{ActionOn, ChatAction, NewMessage},
         inbound::{Author, ReceivedMessage},
+        media::ReceivedFile,
     },
 };
+use ulid::Ulid;
 
 use super::chats;
 use crate::support::postgres::TestPostgres;
@@ -27,7 +29,9 @@ async fn months_that_are_kept_no_longer_go_and_contacts_chats_and_the_outbox_sta
     let said = async |number: &str, now: UnixMs| {
         let person = Author { identity: Identity::new(Some(number), None), ..Author::default() };
         let (wamid, body) = (format!("wamid.{now}"), r#"{"content":{"text":"Hola"}}"#.to_owned());
-        let message = ReceivedMessage { wamid, at: now, person, body, is_echo: false, mark: None, file: None };
+        let id = MediaId(Ulid::from_parts(now.0, 1));
+        let file = ReceivedFile { id, meta_id: "77".into(), mime_type: "image/png".into(), filename: None };
+        let message = ReceivedMessage { wamid, at: now, person, body, is_echo: false, mark: None, file: Some(file) };
         database.store_inbound(&"3001".into(), &"1001".into(), &[message], None, now).await.expect("stored");
     };
     said("5491155550001", january).await;
@@ -43,6 +47,8 @@ async fn months_that_are_kept_no_longer_go_and_contacts_chats_and_the_outbox_sta
     assert!(dropped(100 * DAY).await.is_empty(), "the month has not ended for so long");
     assert_eq!(dropped(60 * DAY).await, ["messages_2025_01"]);
     assert!(dropped(60 * DAY).await.is_empty());
+    let removed = database.removed_files(10, april).await.expect("files");
+    assert_eq!(removed, [MediaId(Ulid::from_parts(january.0, 1))], "the file of the message that is gone");
     let all = chats(&database).await;
     let of_chat = async |chat| database.messages(chat, None, 10).await.expect("messages").len();
     let [newest, oldest] = all.as_slice() else { panic!("{all:?}") };

@@ -145,10 +145,13 @@ fn json(view: &impl Serialize) -> String {
     serde_json::to_string(view).expect("every map has string keys")
 }
 
+/// The sender of the task that looks for changes, while there is one.
+type CurrentSender = Arc<Mutex<Weak<broadcast::Sender<Arc<Batch>>>>>;
+
 /// What looks for changes while somebody follows the chats.
 #[derive(Default)]
 pub(super) struct Watch {
-    sender: Arc<Mutex<Weak<broadcast::Sender<Arc<Batch>>>>>,
+    sender: CurrentSender,
 }
 
 impl Watch {
@@ -171,7 +174,7 @@ async fn look(
     database: Database,
     mut since: Moment,
     sender: Arc<broadcast::Sender<Arc<Batch>>>,
-    current: Arc<Mutex<Weak<broadcast::Sender<Arc<Batch>>>>>,
+    current: CurrentSender,
 ) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -208,6 +211,7 @@ async fn next_batch(
     Ok(Batch::new(until, since))
 }
 
+/// Reports a failure, and waits before the next attempt.
 async fn failed(error: &DatabaseError) {
     if error.is_transient() {
         debug!(%error, "the changes of chats cannot be read");

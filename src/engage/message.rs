@@ -4,11 +4,7 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use crate::{
-    domain::{
-        Inbound, LineId, MediaId, UnixMs,
-        chat::Identity,
-        inbound::{Content, Media},
-    },
+    domain::{Inbound, LineId, MediaId, UnixMs, chat::Identity, inbound::Content},
     postgres::{
         inbound::{Author, Mark, ReceivedMessage},
         media::ReceivedFile,
@@ -41,18 +37,12 @@ pub(super) fn received(line: &LineId, entry: InboundEntry, now: UnixMs) -> Recei
 
 /// The file of a message, whose `body` names it from then on.
 fn file(inbound: &Inbound, body: &mut Value, now: UnixMs) -> Option<ReceivedFile> {
-    let (media, place): (&Media, _) = match &inbound.content {
-        Content::Media(media) => (media, "/content/media"),
-        Content::Edit { content, .. } => match &**content {
-            Content::Media(media) => (media, "/content/edit/content/media"),
-            _ => return None,
-        },
-        Content::Echo { content } => match &**content {
-            Content::Media(media) => (media, "/content/echo/content/media"),
-            _ => return None,
-        },
-        _ => return None,
+    let (content, place) = match &inbound.content {
+        Content::Edit { content, .. } => (&**content, "/content/edit/content/media"),
+        Content::Echo { content } => (&**content, "/content/echo/content/media"),
+        content => (content, "/content/media"),
     };
+    let Content::Media(media) = content else { return None };
     let meta_id = without_nul(media.id.as_deref()?);
     let id = MediaId(Ulid::from_parts(now.0, rand::random()));
     body.pointer_mut(place)?.as_object_mut()?.insert("media".to_owned(), json!(id));

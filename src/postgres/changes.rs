@@ -64,7 +64,7 @@ impl fmt::Display for Moment {
 /// What changed.
 #[derive(Clone, Debug)]
 pub struct ChatChanges {
-    /// The chats, in the order of their changes.
+    /// The chats.
     pub chats: Vec<Chat>,
     /// Their messages that are new or changed, among the newest 100 of each, each with its chat, the oldest first.
     pub messages: Vec<(i64, ChatMessage)>,
@@ -117,15 +117,13 @@ impl Database {
         Ok((now, Since::Changes(ChatChanges { chats, messages })))
     }
 
-    /// The chats with these ids that exist, in their order.
+    /// The chats with these ids that exist.
     async fn chats_as_they_are(&self, ids: &[i64]) -> Result<Vec<Chat>> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let filter = ChatFilter { owners: Owner::ALL.to_vec(), ids: Some(ids.to_vec()), ..ChatFilter::default() };
-        let mut chats = self.chats(&filter, ids.len()).await?;
-        chats.sort_by_key(|chat| ids.iter().position(|id| *id == chat.id));
-        Ok(chats)
+        self.chats(&filter, ids.len()).await
     }
 
     async fn messages_changed_since(&self, since: &Moment, chats: &[i64]) -> Result<Vec<(i64, ChatMessage)>> {

@@ -292,7 +292,7 @@ impl Batch<'_> {
             rows.push(id, chat.id, message.at, kind, Some(&message.wamid), message.body.clone());
             files.extend(message.file.as_ref().map(|file| (chat.id, file)));
             if message.is_echo {
-                // Who answers in the app has read the chat there.
+                // Whoever answers in the app has read the chat there.
                 chat.unread = 0;
                 continue;
             }

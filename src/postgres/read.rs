@@ -1,6 +1,6 @@
 //! Chats, messages and contacts, as the API shows them.
 
-use sqlx::{PgTransaction, types::Json};
+use sqlx::types::Json;
 
 use super::{
     Database, DatabaseError, Result,
@@ -161,9 +161,8 @@ impl Database {
         let owners: Vec<i16> = filter.owners.iter().map(|owner| owner.code()).collect();
         let (message, id) = filter.before.unwrap_or((i64::MAX, i64::MAX));
         let failed = DatabaseError::of("list chats");
-        let mut transaction = self.pool.begin().await.map_err(&failed)?;
         let found = match &filter.search {
-            Some(words) => find_chats(&mut transaction, filter, words).await.map_err(&failed)?,
+            Some(words) => self.find_chats(filter, words).await.map_err(&failed)?,
             None => None,
         };
         // Words that are frequent are soon found in the newest chats.
@@ -194,7 +193,7 @@ impl Database {
             found.as_deref(),
             frequent
         )
-        .fetch_all(&mut *transaction)
+        .fetch_all(&self.pool)
         .await
         .map_err(&failed)?;
         let chats = rows.into_iter().map(|row| {
@@ -222,6 +221,50 @@ impl Database {
             }
         });
         Ok(chats.collect())
+    }
+
+    /// All chats with a message, or of a contact, that has the words; `None` if there are too many messages or contacts to
+    /// read them all.
+    async fn find_chats(&self, filter: &ChatFilter, words: &SearchWords) -> sqlx::Result<Option<Vec<i64>>> {
+        let mut transaction = self.pool.begin().await?;
+        // A plan for any words would be a bad one for most.
+        sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
+        // The planner underrates what the words of a row cost, and prefers to compute them for all rows.
+        sqlx::query!("set local enable_seqscan = off").execute(&mut *transaction).await?;
+        let hits = sqlx::query!(
+            r#"select count(*) as "n!", array_agg(distinct chat) as chats from (
+                select chat from messages
+                where kind <> 4 and message_words(body) @@ to_tsquery('simple', folded($2))
+                    and ($1::text[] is null or business = any($1))
+                limit $3) as hits"#,
+            filter.businesses.as_deref(),
+            words.0,
+            HITS_MAX
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        let people = sqlx::query!(
+            r#"select count(*) as "n!", array_agg(id) as ids from (
+                select id from contacts
+                where contact_words(name, username, number) @@ to_tsquery('simple', folded($2))
+                    and ($1::text[] is null or business = any($1))
+                limit $3) as people"#,
+            filter.businesses.as_deref(),
+            words.0,
+            HITS_MAX
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if hits.n.max(people.n) == HITS_MAX {
+            return Ok(None);
+        }
+        let of_people =
+            sqlx::query_scalar!("select id from chats where contact = any($1)", &people.ids.unwrap_or_default())
+                .fetch_all(&mut *transaction)
+                .await?;
+        let mut chats = hits.chats.unwrap_or_default();
+        chats.extend(of_people);
+        Ok(Some(chats))
     }
 
     /// At most `limit` messages of a chat before the message `before`, the newest first.
@@ -285,54 +328,6 @@ fn file_of(body: &serde_json::Value) -> Option<MediaId> {
         "/content/media",
     ];
     places.into_iter().find_map(|place| body.pointer(place)?.as_str()?.parse().ok())
-}
-
-/// All chats with a message, or of a contact, that has the words; `None` if there are too many messages or contacts to
-/// read them all.
-async fn find_chats(
-    transaction: &mut PgTransaction<'_>,
-    filter: &ChatFilter,
-    words: &SearchWords,
-) -> sqlx::Result<Option<Vec<i64>>> {
-    // A plan for any words would be a bad one for most.
-    sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut **transaction).await?;
-    // The planner underrates what the words of a row cost, and prefers to compute them for all rows.
-    sqlx::query!("set local enable_seqscan = off").execute(&mut **transaction).await?;
-    let hits = sqlx::query!(
-        r#"select count(*) as "n!", array_agg(distinct chat) as chats from (
-                select chat from messages
-                where kind <> 4 and message_words(body) @@ to_tsquery('simple', folded($2))
-                    and ($1::text[] is null or business = any($1))
-                limit $3) as hits"#,
-        filter.businesses.as_deref(),
-        words.0,
-        HITS_MAX
-    )
-    .fetch_one(&mut **transaction)
-    .await?;
-    let people = sqlx::query!(
-        r#"select count(*) as "n!", array_agg(id) as ids from (
-                select id from contacts
-                where contact_words(name, username, number) @@ to_tsquery('simple', folded($2))
-                    and ($1::text[] is null or business = any($1))
-                limit $3) as people"#,
-        filter.businesses.as_deref(),
-        words.0,
-        HITS_MAX
-    )
-    .fetch_one(&mut **transaction)
-    .await?;
-    sqlx::query!("set local enable_seqscan = on").execute(&mut **transaction).await?;
-    if hits.n.max(people.n) == HITS_MAX {
-        return Ok(None);
-    }
-    let of_people =
-        sqlx::query_scalar!("select id from chats where contact = any($1)", &people.ids.unwrap_or_default())
-            .fetch_all(&mut **transaction)
-            .await?;
-    let mut chats = hits.chats.unwrap_or_default();
-    chats.extend(of_people);
-    Ok(Some(chats))
 }
 
 fn phone(digits: i64) -> Option<Phone> {

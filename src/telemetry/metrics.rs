@@ -50,7 +50,7 @@ const LAG_BUCKETS: [f64; 9] = [1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 
 /// What was read from Redis longer ago is unknown, and not shown.
 const AGE_MAX: Duration = Duration::from_secs(60);
 /// The states that a message of a chat can come to.
-const REPLY_STATES: [State; 9] = [
+const REPLY_STATES: [State; 10] = [
     State::Retrying,
     State::InDoubt,
     State::Unknown,
@@ -59,6 +59,7 @@ const REPLY_STATES: [State; 9] = [
     State::Failed,
     State::Delivered,
     State::Read,
+    State::Cancelled,
     State::Refused,
 ];
 /// How often histogram samples are merged into buckets. Reading `/metrics` merges them too.

@@ -91,9 +91,11 @@ fn known_series_start_at_zero() {
 #[test]
 fn a_thousand_lines_stay_within_the_bounds_of_series() {
     let page = whole_page(1_000);
-    let of_lines = samples(&page).filter(|sample| sample.contains("line=\"")).count();
-    let others = samples(&page).count() - of_lines;
-    assert!(of_lines <= 17 * 1_000, "{of_lines}");
+    let of_lines = || samples(&page).filter(|sample| sample.contains("line=\""));
+    let of_chats = of_lines().filter(|sample| sample.starts_with("pregon_chat_")).count();
+    let others = samples(&page).count() - of_lines().count();
+    assert!(of_lines().count() - of_chats <= 15 * 1_000, "of lines that it serves: {}", of_lines().count() - of_chats);
+    assert!(of_chats <= 2 * 1_000, "of lines whose chats it reads: {of_chats}");
     assert!(others <= 3_000, "{others}");
 }
 

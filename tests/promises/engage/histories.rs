@@ -83,7 +83,7 @@ impl People {
         contact
     }
 
-    /// Gives a contact a naming. A contact that has no id but the number is the same person.
+    /// Records how Meta names a contact. Another contact that has the same number and no id is the same person.
     fn name(&mut self, contact: usize, naming: &Naming) {
         if let Some(id) = &naming.user_id {
             self.by_id.insert(id.clone(), contact);

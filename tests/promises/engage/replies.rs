@@ -19,7 +19,7 @@ use pregon::{
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::{Office, chats, text};
+use super::{Office, Reader, chats, text};
 use crate::support::{
     hostile::{Conduct, Courier, Meta, Reply, Sent, accepted, wamid},
     seed, until,
@@ -98,20 +98,29 @@ async fn arrivals(office: &Office, meta: &Accepting) -> HashMap<(i64, i64), usiz
     arrived
 }
 
+/// An agent answers a person who wrote to line 3001, and Meta accepts the answer. Returns who does that, the chat and the
+/// message.
+async fn answered(office: &Office, database: &Database, meta: &Meta) -> (Reader, TestWorker, i64, i64) {
+    let (reader, worker) = (office.reader("r"), office.worker("w", meta).await);
+    let chat = office.people(database, "3001", 1).await[0];
+    let done = office.act(database, chat, message(QUESTION)).await.expect("a message");
+    let id = done.message.expect("a message");
+    until("Meta has accepted it", async || states(database).await[&(chat, id)] == State::Accepted).await;
+    (reader, worker, chat, id)
+}
+
+const QUESTION: &str = "¿En qué puedo ayudar?";
+
 #[tokio::test]
 async fn a_reply_leaves_and_its_statuses_come_back() {
     let office = Office::start().await;
     let database = office.database().await;
     let conduct = Accepting::default();
     let meta = Meta::start(conduct.clone(), 0);
-    let (reader, worker) = (office.reader("r"), office.worker("w", &meta).await);
-    let chat = office.people(&database, "3001", 1).await[0];
-    let done = office.act(&database, chat, message("¿En qué puedo ayudar?")).await.expect("a message");
-    let id = done.message.expect("a message");
-    let repeated = office.act(&database, chat, message("¿En qué puedo ayudar?")).await.expect("the same message");
+    let (reader, worker, chat, id) = answered(&office, &database, &meta).await;
+    let repeated = office.act(&database, chat, message(QUESTION)).await.expect("the same message");
     assert_eq!((repeated.message, repeated.changed), (Some(id), false));
     let state = async || states(&database).await[&(chat, id)];
-    until("Meta has accepted it", async || state().await == State::Accepted).await;
     let news = |state, at: u64| ChatStatus {
         id: Some(pregon::domain::ChatMessageId { chat, message: id }),
         send: 1,
@@ -150,12 +159,8 @@ async fn a_status_without_our_token_finds_its_message_by_metas_id() {
     let database = office.database().await;
     let conduct = Accepting::default();
     let meta = Meta::start(conduct.clone(), 0);
-    let (reader, worker) = (office.reader("r"), office.worker("w", &meta).await);
-    let chat = office.people(&database, "3001", 1).await[0];
-    let done = office.act(&database, chat, message("¿En qué puedo ayudar?")).await.expect("a message");
-    let id = done.message.expect("a message");
+    let (reader, worker, chat, id) = answered(&office, &database, &meta).await;
     let state = async || states(&database).await[&(chat, id)];
-    until("Meta has accepted it", async || state().await == State::Accepted).await;
     let failed = |wamid: &str| ChatStatus {
         id: None,
         send: 0,

@@ -17,7 +17,7 @@ use std::{
 
 use inputs::stored;
 use pregon::{
-    domain::{Fingerprint, Line, Live, Secret},
+    domain::{Fingerprint, Line, Live, Secret, agent::AgentLimits},
     engage::Engage,
     postgres::{Database, DatabaseAddress, spawn::PrivatePostgres},
     redis::{
@@ -69,6 +69,7 @@ async fn main() {
         lease: Duration::from_secs(10),
         keep_messages: None,
         files: None,
+        agents: AgentLimits { offline_after: Duration::from_mins(1), silence: None },
     };
     let (mut written, mut elapsed) = (0, Duration::ZERO);
     while written < messages {

@@ -23,6 +23,7 @@ use pregon::{
     dispatch::{DispatchSettings, worker::Worker},
     domain::{
         Fingerprint, Line, Live, MessagingLimit, RetryPolicy, Secret,
+        agent::AgentLimits,
         chat::{Owner, content::ReplyContent},
     },
     engage::Engage,
@@ -96,6 +97,7 @@ async fn main() {
         lease: LEASE,
         keep_messages: None,
         files: None,
+        agents: AgentLimits { offline_after: Duration::from_mins(1), silence: None },
     };
     let worker = worker(&store, &clock, &url, rate).await;
     let stopping = stop.clone();
@@ -117,7 +119,8 @@ async fn main() {
         let body = format!("text {n}");
         let content = ReplyContent::Text { body: body.clone(), preview_url: false };
         let message = NewMessage { client_id: None, context: None, content };
-        let on = ActionOn { chat: chats[n % chats.len()], agent: "ana", revision: None, now: clock.now() };
+        let on =
+            ActionOn { chat: chats[n % chats.len()], agent: "ana", visible: None, revision: None, now: clock.now() };
         let done = database.act(on, ChatAction::Send(message)).await.expect("PostgreSQL").expect("a message");
         written.push((body, Instant::now()));
         store.ring_reader(&done.outbox.expect("a row of the outbox")).await.expect("redis");

@@ -1,6 +1,7 @@
-//! What a caller may see and change: the lines, templates and campaigns of the businesses of its key.
+//! What a caller may see and change: the lines, templates and campaigns of the businesses of its key, or of the business
+//! of an agent; and of an agent who is no manager, the chats of the own groups.
 //!
-//! The guard puts the [`Access`] of the key into the request. The extractors of ids in paths check it, so a handler
+//! The guard puts the [`Access`] of the key or session into the request. The extractors of ids in paths check it, so a handler
 //! gets only an id that its caller may know. Calls without an id ask here for what the caller may see.
 //!
 //! Never: reveals whether something of another business exists, except that its `external_id` is in use.
@@ -12,36 +13,99 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 
-use super::Shared;
+use super::{Shared, session_token::SessionToken};
 use crate::{
-    config::ApiKey,
-    domain::{BusinessId, Campaign, CampaignId, HoldScope, Language, Line, LineId, Lines, PauseScope, WabaId},
+    config::{ApiKey, KeyScope},
+    domain::{
+        AgentId, AgentRole, BusinessId, Campaign, CampaignId, HoldScope, Language, Line, LineId, Lines, PauseScope,
+        WabaId, agent::Visibility,
+    },
     http::{
         page,
         problem::{Problem, Result},
     },
     intake::Intake,
+    postgres::sessions::Session,
     telemetry::traces::Origin,
 };
 
 /// How many definitions of campaigns are read in one round trip. Each has a template: some kB.
 const DEFINITIONS_AT_ONCE: usize = 256;
 
-/// The name of the key of a request, the businesses that it is limited to, and the trace of its caller.
-#[derive(Clone, Debug)]
+/// The name of the key of a request or the id of its agent, the businesses that it is limited to, and the trace of its
+/// caller.
+#[derive(Clone)]
 pub(super) struct Access {
     who: Arc<str>,
     businesses: Option<Arc<[BusinessId]>>,
+    /// Of an agent.
+    session: Option<Arc<(Session, SessionToken)>>,
     origin: Option<Origin>,
 }
 
+/// What agents of a role may do.
+pub(super) fn scopes(role: AgentRole) -> &'static [KeyScope] {
+    use KeyScope::{Chats, Contacts, Operate, Read, Submit};
+    match role {
+        AgentRole::Agent => &[Contacts, Chats],
+        AgentRole::Manager => &[Read, Submit, Operate, Contacts, Chats],
+        AgentRole::Admin => &KeyScope::ALL,
+    }
+}
+
 impl Access {
-    /// What `key` may see. `origin`: of a request with a trace.
-    pub(super) fn of(key: &ApiKey, origin: Option<Origin>) -> Self {
-        Self { who: key.name.as_str().into(), businesses: key.businesses.as_deref().map(Into::into), origin }
+    /// What `key` may see.
+    pub(super) fn of(key: &ApiKey) -> Self {
+        let businesses = key.businesses.as_deref().map(Into::into);
+        Self { who: key.name.as_str().into(), businesses, session: None, origin: None }
     }
 
-    /// The name of the key.
+    /// What the agent of a session may see.
+    pub(super) fn of_session(session: Session, token: SessionToken) -> Self {
+        Self {
+            who: session.agent.to_string().into(),
+            businesses: Some([session.business.clone()].into()),
+            session: Some(Arc::new((session, token))),
+            origin: None,
+        }
+    }
+
+    /// The same, with the trace of a request.
+    pub(super) fn traced(self, origin: Option<Origin>) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// The session of the caller.
+    ///
+    /// Errors: 403 for a key.
+    pub(super) fn session(&self) -> Result<&(Session, SessionToken)> {
+        let detail = "this call is for an agent who has logged in, not for a key";
+        self.session.as_deref().ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
+
+    /// The token of the session; `None` for a key.
+    pub(super) fn token(&self) -> Option<&SessionToken> {
+        self.session.as_deref().map(|(_, token)| token)
+    }
+
+    /// The chats that the caller sees, of its businesses; `None`: all.
+    pub(super) fn visibility(&self) -> Option<Visibility> {
+        let (session, _) = self.session.as_deref().filter(|(session, _)| session.role == AgentRole::Agent)?;
+        Some(Visibility { agent: session.agent.to_string(), groups: session.groups.clone() })
+    }
+
+    /// Errors: 403 if the caller is neither the agent `id` nor a manager.
+    pub(super) fn check_self_or_manager(&self, id: AgentId) -> Result<()> {
+        match self.session.as_deref() {
+            Some((session, _)) if session.role < AgentRole::Manager && session.agent != id => {
+                let detail = "agents say only of themselves whether they are there; managers say it of everybody";
+                Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The name of the key, or the id of the agent.
     pub(super) fn who(&self) -> &str {
         &self.who
     }
@@ -98,6 +162,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Access {
 /// 404 for the campaign `id`: it does not exist, or the caller may not see it.
 pub(super) fn campaign_not_found(id: impl fmt::Display) -> Problem {
     Problem::not_found("campaign-not-found", format!("there is no campaign {id}"))
+}
+
+/// 404 for the agent `id`: there is none, or the caller may not see it.
+pub(super) fn agent_not_found(id: impl fmt::Display) -> Problem {
+    Problem::not_found("agent-not-found", format!("there is no agent {id}; GET /v1/agents lists the agents"))
+}
+
+/// 404 for the group `id`.
+pub(super) fn group_not_found(id: impl fmt::Display) -> Problem {
+    Problem::not_found("group-not-found", format!("there is no group {id}; GET /v1/groups lists the groups"))
 }
 
 /// 404 for the hold `id`: it is no scope, or the caller may not see it.

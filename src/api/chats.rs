@@ -12,17 +12,18 @@ use utoipa::IntoParams;
 use super::{
     Shared, SharedState,
     access::Access,
+    agents::group_id,
     audit::Audit,
     extract::{ChatPath, IfMatch, JsonBody, OptionalJsonBody, PhonePath},
 };
 use crate::{
     api_types::{
-        ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat, MediaView, NewChatMessage,
-        NewNote, Page,
+        AssignChat, ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat, MediaView,
+        NewChatMessage, NewNote, Page, SnoozeChat,
     },
     config::KeyScope,
     domain::{
-        LineId, UnixMs,
+        GroupId, LineId, UnixMs,
         chat::{Owner, content::ReplyContent, window_until},
     },
     http::{
@@ -46,12 +47,16 @@ const CLIENT_ID_CHARS_MAX: usize = 64;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ChatListParams {
-    /// Which chats: `mine` (those of the caller), `queue` (they wait for an agent), `closed`, or `all`.
+    /// Which chats: `mine` (those of the caller), `snoozed` (those that the caller has put aside), `queue` (they wait for
+    /// an agent), `closed`, or `all`.
     #[param(nullable = false, default = "all")]
     view: Option<String>,
     /// Only chats of this line.
     #[param(nullable = false)]
     line: Option<String>,
+    /// Only chats of this group.
+    #[param(nullable = false)]
+    group: Option<String>,
     /// Only chats with a message, or of a contact, that has all of these words, or words that begin with them. A number is
     /// found by its first digits.
     #[param(nullable = false, example = "renov")]
@@ -98,7 +103,14 @@ pub(super) async fn list(
     let filter = ChatFilter {
         businesses: access.names(),
         owners: owners(view)?,
-        agent: (view == "mine").then(|| access.who().to_owned()),
+        agent: ["mine", "snoozed"].contains(&view).then(|| access.who().to_owned()),
+        is_snoozed: match view {
+            "mine" => Some(false),
+            "snoozed" => Some(true),
+            _ => None,
+        },
+        group: page::non_empty(params.group.as_deref()).map(GroupId::from),
+        visible: access.visibility(),
         line: page::non_empty(params.line.as_deref()).map(LineId::from),
         ids: None,
         before: before.transpose()?,
@@ -179,6 +191,66 @@ pub(super) async fn release(
     if_match: IfMatch,
 ) -> Result<Tagged> {
     shared.change(&access, &audit, &chat, if_match, ChatAction::Release).await
+}
+
+/// Give a chat to an agent, or to the queue of a group.
+///
+/// An agent gives away the own chats and those of the queue; managers and keys give away every chat. An agent who is
+/// offline gets none.
+#[utoipa::path(
+    post, path = "/v1/chats/{chat}/assign", tag = "chats", operation_id = "assign_chat",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath, IfMatch),
+    request_body = AssignChat,
+    responses((status = 200, description = "The chat after the call.", body = ChatView)),
+    extensions(("x-problems" = json!(["no-database", "invalid-if-match", "chat-changed", "chat-of-another-agent", "agent-offline", "invalid"]))),
+)]
+pub(super) async fn assign(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+    if_match: IfMatch,
+    JsonBody(to): JsonBody<AssignChat>,
+) -> Result<Tagged> {
+    let invalid = |detail: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail.to_owned());
+    let action = match (to.agent, to.group) {
+        (Some(agent), None) => {
+            let agent = agent.parse().map_err(|_| invalid("agent is the id of an agent: GET /v1/agents"))?;
+            ChatAction::Assign(agent)
+        }
+        (None, Some(group)) => ChatAction::AssignGroup(group_id(&group)?),
+        _ => return Err(invalid("send either `agent` or `group`")),
+    };
+    shared.act(&access, &audit, &chat, if_match, action).await?;
+    // The agent who gave it away may not see it any more.
+    shared.any_chat(chat.id).await.map(tagged)
+}
+
+/// Put a chat aside until a time, or until the contact writes.
+///
+/// The chat becomes the caller's. It is in `view=snoozed` instead of `view=mine`, and leaves room for another chat.
+#[utoipa::path(
+    post, path = "/v1/chats/{chat}/snooze", tag = "chats", operation_id = "snooze_chat",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath, IfMatch),
+    request_body = SnoozeChat,
+    responses((status = 200, description = "The chat after the call.", body = ChatView)),
+    extensions(("x-problems" = json!(["no-database", "invalid-if-match", "chat-changed", "chat-of-another-agent", "invalid"]))),
+)]
+pub(super) async fn snooze(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+    if_match: IfMatch,
+    JsonBody(SnoozeChat { until }): JsonBody<SnoozeChat>,
+) -> Result<Tagged> {
+    if until <= shared.now() {
+        let detail = "until is a time in the future";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail));
+    }
+    shared.change(&access, &audit, &chat, if_match, ChatAction::Snooze(until)).await
 }
 
 /// Close a chat.
@@ -381,9 +453,13 @@ impl Shared {
         IfMatch(revision): IfMatch,
         action: ChatAction,
     ) -> Result<ActionDone> {
-        let on = ActionOn { chat: chat.id, agent: access.who(), revision, now: self.now() };
+        let visible = access.visibility();
+        let on = ActionOn { chat: chat.id, agent: access.who(), visible: visible.as_ref(), revision, now: self.now() };
         let done = self.database()?.act(on, action).await?.map_err(|refused| refusal(chat.id, refused))?;
         audit.changed(done.changed);
+        if done.changed {
+            self.assign(&chat.contact.business).await;
+        }
         if let Some(line) = &done.outbox
             && let Err(error) = self.state.store.ring_reader(line).await
         {
@@ -393,6 +469,13 @@ impl Shared {
         Ok(done)
     }
 
+    /// The chat `id`, whoever asks.
+    async fn any_chat(&self, id: i64) -> Result<Chat> {
+        let filter = ChatFilter { owners: Owner::ALL.to_vec(), ids: Some(vec![id]), ..ChatFilter::default() };
+        let chat = self.database()?.chats(&filter, 1).await?.pop();
+        chat.ok_or_else(|| Problem::not_found("chat-not-found", format!("there is no chat {id}")))
+    }
+
     /// The chat `id`.
     ///
     /// Errors: 404 if the caller may not see it, or if it does not exist.
@@ -400,8 +483,8 @@ impl Shared {
         let missing = || Problem::not_found("chat-not-found", format!("there is no chat {id}"));
         let number: i64 = id.parse().map_err(|_| missing())?;
         let owners = Owner::ALL.to_vec();
-        let filter =
-            ChatFilter { businesses: access.names(), owners, ids: Some(vec![number]), ..ChatFilter::default() };
+        let (businesses, visible) = (access.names(), access.visibility());
+        let filter = ChatFilter { businesses, visible, owners, ids: Some(vec![number]), ..ChatFilter::default() };
         self.database()?.chats(&filter, 1).await?.pop().ok_or_else(missing)
     }
 }
@@ -451,6 +534,13 @@ fn refusal(chat: i64, refused: ActionRefused) -> Problem {
         ActionRefused::WindowClosed(None) => {
             conflict("window-closed", "the contact has not written to this line: send a template".to_owned())
         }
+        ActionRefused::NoAgent(agent) => {
+            conflict("agent-offline", format!("the business has no agent {agent} who is there"))
+        }
+        ActionRefused::NoGroup(group) => {
+            let detail = format!("the business has no group {group}");
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+        }
         ActionRefused::NoMessage => {
             let detail = format!("context names no message of chat {chat} that has an id at Meta");
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
@@ -475,10 +565,10 @@ fn cursor(text: &str) -> Option<(i64, i64)> {
 fn owners(view: &str) -> Result<Vec<Owner>> {
     match view {
         "all" => Ok(Owner::ALL.to_vec()),
-        "mine" => Ok(vec![Owner::Agent]),
+        "mine" | "snoozed" => Ok(vec![Owner::Agent]),
         "queue" => Ok(vec![Owner::Queue]),
         "closed" => Ok(vec![Owner::Nobody]),
-        _ => Err(bad_query(format!("view is {view}; it is all, mine, queue or closed"))),
+        _ => Err(bad_query(format!("view is {view}; it is all, mine, snoozed, queue or closed"))),
     }
 }
 
@@ -496,6 +586,9 @@ pub(super) fn chat_view(chat: Chat) -> ChatView {
         agent: chat.agent,
         revision: chat.revision,
         owner_since: chat.owner_since,
+        group: chat.group,
+        waiting_since: chat.waiting_since,
+        snoozed_until: chat.snoozed_until,
         created_at: chat.created_at,
         window_until: chat.last_inbound_at.map(window_until),
         unread: chat.unread,

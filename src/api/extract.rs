@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, StatusCode, header::IF_MATCH, request::Parts},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 use utoipa::{
     IntoParams, PartialSchema as _,
@@ -19,20 +19,20 @@ use utoipa::{
 
 use super::{
     Shared,
-    access::{Access, campaign_not_found, hold_not_found, template_not_found},
+    access::{Access, agent_not_found, campaign_not_found, group_not_found, hold_not_found, template_not_found},
 };
 use crate::{
     domain::{
-        CampaignId, EntryId, HoldScope, Language, Line, LineId, MediaId, Phone, SubscriberId, WabaId,
-        reject::json_fault,
+        BusinessId, CampaignId, EntryId, GroupId, HoldScope, Language, Line, LineId, MediaId, Phone, SubscriberId,
+        WabaId, agent, reject::json_fault,
     },
     http::{
         problem::{Problem, Result},
-        request::{content_coding, expect_media_type, too_slow},
+        request::{Params, content_coding, expect_media_type, too_slow},
     },
     intake::IntakeError,
     json,
-    postgres::{media::FileRecord, read::Chat},
+    postgres::{agents::Agent, media::FileRecord, read::Chat},
 };
 
 /// The campaign id in the path. The caller may see the campaign, if it exists.
@@ -98,6 +98,27 @@ pub(super) struct PhonePath(
 #[derive(IntoParams)]
 #[into_params(names("chat"), parameter_in = Path)]
 pub(super) struct ChatPath(#[param(value_type = String, example = "204")] pub(super) Chat);
+
+/// The agent whose id is in the path. The caller may see the agent.
+#[derive(IntoParams)]
+#[into_params(names("agent"), parameter_in = Path)]
+pub(super) struct AgentPath(#[param(value_type = String, example = "01KBCNYG3T8R7Q6P5N4M3K2J1H")] pub(super) Agent);
+
+/// The group whose id is in the path, and the business that the query names, or the only one that the caller may see.
+pub(super) struct GroupPath {
+    pub(super) business: BusinessId,
+    pub(super) group: GroupId,
+}
+
+/// The query parameters of a call about a group.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct GroupParams {
+    /// The business of the group. May be left out if the caller sees only one.
+    #[param(nullable = false)]
+    business: Option<String>,
+}
 
 /// The file whose id is in the path. The caller may see it.
 #[derive(IntoParams)]
@@ -203,6 +224,41 @@ impl FromRequestParts<Arc<Shared>> for ChatPath {
         let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
         let access = Access::from_request_parts(parts, shared).await?;
         shared.chat(&access, &id).await.map(Self)
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for AgentPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+        let access = Access::from_request_parts(parts, shared).await?;
+        let agent = match id.parse() {
+            Ok(id) => shared.database()?.agent(access.names().as_deref(), id).await?,
+            Err(_) => None,
+        };
+        agent.map(Self).ok_or_else(|| agent_not_found(id))
+    }
+}
+
+impl IntoParams for GroupPath {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let id = ParameterBuilder::new().name("group").parameter_in(ParameterIn::Path).required(Required::True);
+        let id = id.description(Some("The id of the group.")).schema(Some(String::schema())).build();
+        [id].into_iter().chain(GroupParams::into_params(|| None)).collect()
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for GroupPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+        let access = Access::from_request_parts(parts, shared).await?;
+        let Params(params) = Params::<GroupParams>::from_request_parts(parts, shared).await?;
+        let business = shared.business(&access, params.business.as_deref())?;
+        let group = agent::group_id(&id).ok_or_else(|| group_not_found(&id))?;
+        Ok(Self { business, group })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Middleware for every request: API key, timeout, log line, audit trail, panics.
+//! Middleware for every request: API key or session, timeout, log line, audit trail, panics.
 
 use std::{
     any::Any,
@@ -9,14 +9,21 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
-    http::Method,
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tracing::{debug, info, warn};
 
-use super::{Shared, access::Access, audit::AuditEntry};
+use super::{
+    Shared,
+    access::{self, Access},
+    audit::AuditEntry,
+    openapi::{Call, Needs},
+    session_token::SessionToken,
+};
 use crate::{
+    config::KeyScope,
     domain::reject::redacted,
     http::{
         auth::AuthError,
@@ -32,11 +39,65 @@ use crate::{
 /// campaign: ten million recipients take about ten seconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Passes a request on if its key has the scope for it, and logs the response.
+/// The address of the connected peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client(pub(super) IpAddr);
+
+/// Why a request is rejected.
+enum Refusal {
+    Key(AuthError),
+    /// The cookie has no session, or one that has ended.
+    NoSession,
+    /// An agent's change has no token against forged requests.
+    NoCsrfToken,
+    /// The role of the agent lacks the scope.
+    NoScope {
+        agent: String,
+        scope: KeyScope,
+    },
+    /// The session cannot be read.
+    Failed(Problem),
+}
+
+/// Who makes a request: the holder of a key, or else an agent with a session. `None`: anybody may make the call.
+async fn caller(
+    shared: &Shared,
+    (method, headers): (&Method, &HeaderMap),
+    client: IpAddr,
+    call: Option<&Call>,
+) -> Result<Option<Access>, Refusal> {
+    let scope = match call.map(|call| call.needs) {
+        Some(Needs::Nothing) => return Ok(None),
+        Some(Needs::Scope(scope)) => Some(scope),
+        Some(Needs::Session) | None => None,
+    };
+    let token = SessionToken::of(headers).filter(|_| !headers.contains_key(header::AUTHORIZATION));
+    let Some(token) = token else {
+        let key = shared.keys.admit(headers, client, scope).map_err(Refusal::Key)?;
+        return Ok(Some(Access::of(&key)));
+    };
+    let session = shared.session_of(&token, true).await.map_err(Refusal::Failed)?.ok_or(Refusal::NoSession)?;
+    if !reads(method) && !token.confirms(headers) {
+        return Err(Refusal::NoCsrfToken);
+    }
+    match scope {
+        Some(scope) if !access::scopes(session.role).contains(&scope) => {
+            Err(Refusal::NoScope { agent: session.agent.to_string(), scope })
+        }
+        _ => Ok(Some(Access::of_session(session, token))),
+    }
+}
+
+/// Whether requests with this method change nothing.
+fn reads(method: &Method) -> bool {
+    [Method::GET, Method::HEAD].contains(method)
+}
+
+/// Passes a request on if its key or session has the scope for it, and logs the response.
 pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
-    let reads = [Method::GET, Method::HEAD].contains(&method);
+    let reads = reads(&method);
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let call = matched.and_then(|matched| shared.calls.of(&method, matched));
     let path = match matched {
@@ -46,39 +107,46 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
         None => "unknown path".to_owned(),
     };
     let client = client(&request);
-    let key = match shared.keys.admit(request.headers(), client, call.map(|call| call.scope)) {
-        Ok(key) => key,
+    let headers = request.headers().clone();
+    let access = match caller(&shared, (&method, &headers), client, call).await {
+        Ok(access) => access,
         Err(refusal) => {
             let result = result(&refusal);
             metrics::api_call(result);
             let reason = result.label();
             match &refusal {
                 // Logged at debug level, because anyone can cause any number of these.
-                AuthError::NoKey | AuthError::RateLimited { .. } => {
+                Refusal::Key(AuthError::NoKey | AuthError::RateLimited { .. })
+                | Refusal::NoSession
+                | Refusal::Failed(_) => {
                     debug!(%client, %method, path, reason, "call refused");
                 }
-                AuthError::UnknownKey => {
+                Refusal::Key(AuthError::UnknownKey) | Refusal::NoCsrfToken => {
                     info!(%client, %method, path, reason, "call refused");
                 }
-                AuthError::NoScope { name, scope } => {
-                    info!(%client, %method, path, reason, caller = name, %scope, "call refused");
+                Refusal::Key(AuthError::NoScope { name: caller, scope })
+                | Refusal::NoScope { agent: caller, scope } => {
+                    info!(%client, %method, path, reason, caller, %scope, "call refused");
                 }
             }
             return Problem::from(refusal).into_response();
         }
     };
     metrics::api_call(ApiResult::Admitted);
-    let caller = key.name.as_str();
+    let caller = access.as_ref().map_or("nobody", Access::who).to_owned();
     let entry = call.filter(|call| call.is_audited).map(|call| {
         let path_id = matched.and_then(|matched| path_id(matched, request.uri().path()));
-        AuditEntry::open(caller, &call.id, path_id.as_deref(), request.headers())
+        AuditEntry::open(&caller, &call.id, path_id.as_deref(), request.headers())
     });
     let traceparent = request.headers().get("traceparent").filter(|_| !reads).and_then(|value| value.to_str().ok());
     let traced = traceparent.and_then(|traceparent| {
         let name = format!("{method} {}", matched.unwrap_or("unknown path"));
         shared.state.intake.origin.request(name, traceparent)
     });
-    request.extensions_mut().insert(Access::of(&key, traced.as_ref().map(TracedRequest::origin)));
+    request.extensions_mut().insert(Client(client));
+    if let Some(access) = access {
+        request.extensions_mut().insert(access.traced(traced.as_ref().map(TracedRequest::origin)));
+    }
     if let Some(entry) = &entry {
         request.extensions_mut().insert(entry.audit());
     }
@@ -121,12 +189,35 @@ fn client(request: &Request) -> IpAddr {
     peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip())
 }
 
-fn result(refusal: &AuthError) -> ApiResult {
+fn result(refusal: &Refusal) -> ApiResult {
     match refusal {
-        AuthError::NoKey => ApiResult::NoKey,
-        AuthError::UnknownKey => ApiResult::UnknownKey,
-        AuthError::RateLimited { .. } => ApiResult::TooOften,
-        AuthError::NoScope { .. } => ApiResult::NoScope,
+        Refusal::Key(AuthError::NoKey) => ApiResult::NoKey,
+        Refusal::Key(AuthError::UnknownKey) | Refusal::NoSession | Refusal::Failed(_) => ApiResult::UnknownKey,
+        Refusal::Key(AuthError::RateLimited { .. }) => ApiResult::TooOften,
+        Refusal::Key(AuthError::NoScope { .. }) | Refusal::NoScope { .. } | Refusal::NoCsrfToken => ApiResult::NoScope,
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Key(refusal) => refusal.into(),
+            Refusal::NoSession => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "the session has ended: log in with POST /v1/session",
+            ),
+            Refusal::NoCsrfToken => Self::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "send `X-CSRF-Token` with the `csrf_token` of the session: GET /v1/session",
+            ),
+            Refusal::NoScope { scope, .. } => {
+                let detail = format!("this call needs the scope `{}`, which your role lacks", scope.name());
+                Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+            }
+            Refusal::Failed(problem) => problem,
+        }
     }
 }
 

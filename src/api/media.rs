@@ -235,7 +235,8 @@ impl Shared {
     pub(super) async fn file(&self, access: &Access, id: &str) -> Result<FileRecord> {
         let missing = || Problem::not_found("media-not-found", format!("there is no file {id}"));
         let media: MediaId = id.parse().map_err(|_| missing())?;
-        self.database()?.file(media, access.names().as_deref()).await?.ok_or_else(missing)
+        let file = self.database()?.file(media, access.names().as_deref(), access.visibility().as_ref()).await?;
+        file.ok_or_else(missing)
     }
 
     /// Removes files that nobody can see any more from the store. What fails is removed later, by a process with the

@@ -9,6 +9,7 @@
 //! Never: decides which actions a campaign allows ([`crate::intake`] does), or counts ([`crate::stats`] does).
 
 mod access;
+mod agents;
 mod audit;
 mod businesses;
 mod campaigns;
@@ -31,6 +32,8 @@ mod preflight;
 mod problems;
 mod recipients;
 mod report;
+mod session_token;
+mod sessions;
 mod stream;
 mod subscribers;
 mod suppressions;
@@ -55,9 +58,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{access::campaign_not_found, openapi::Calls};
 use crate::{
     config::ApiKey,
-    domain::{BusinessId, CampaignId, Language, Lines, Live, PriceList, UnixMs, WabaId},
+    domain::{BusinessId, CampaignId, Language, Lines, Live, PriceList, UnixMs, WabaId, agent::SessionLimits},
     http::{
-        auth::ApiKeys,
+        auth::{ApiKeys, passwords::Passwords},
         problem::{Problem, Result},
     },
     intake::Intake,
@@ -145,6 +148,8 @@ pub struct ApiState {
     pub keys: Live<Arc<[ApiKey]>>,
     /// Requests with an unknown key that each network may make per minute: `http.key_failures_per_minute`.
     pub key_failures_per_minute: NonZeroU32,
+    /// How long sessions of agents live: `agents.session_idle` and `agents.session_age`.
+    pub sessions: SessionLimits,
     /// Reads the templates from Meta now.
     pub sync_templates: SyncTemplates,
     /// Asks Meta to lift the pause of a template.
@@ -161,6 +166,7 @@ pub struct ApiState {
 struct Shared {
     state: ApiState,
     keys: ApiKeys,
+    passwords: Passwords,
     reader: StatisticsReader,
     /// Redis, over a connection that only the streams of the event feed use.
     feed: Store,
@@ -185,6 +191,7 @@ pub fn router(state: ApiState) -> Router {
     let shared = Arc::new(Shared {
         calls: openapi::complete(&mut api),
         keys: ApiKeys::new(state.keys.clone(), state.key_failures_per_minute),
+        passwords: Passwords::default(),
         reader: StatisticsReader::new(state.store.clone(), state.lines.clone())
             .with_contact_hours(state.intake.contact_hours.clone())
             .with_grace_period(state.intake.grace_period),
@@ -248,7 +255,18 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(chats::list))
         .routes(routes!(chats::one))
         .routes(routes!(chats::messages, chats::send))
+        .routes(routes!(sessions::log_in, sessions::session, sessions::log_out))
+        .routes(routes!(sessions::change_password))
+        .routes(routes!(agents::list, agents::create))
+        .routes(routes!(agents::one, agents::change, agents::remove))
+        .routes(routes!(agents::invite))
+        .routes(routes!(agents::end_sessions))
+        .routes(routes!(agents::set_presence))
+        .routes(routes!(agents::groups, agents::create_group))
+        .routes(routes!(agents::rename_group, agents::remove_group))
         .routes(routes!(chats::take))
+        .routes(routes!(chats::assign))
+        .routes(routes!(chats::snooze))
         .routes(routes!(chats::release))
         .routes(routes!(chats::close))
         .routes(routes!(chats::finish))

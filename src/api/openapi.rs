@@ -19,7 +19,7 @@ use utoipa::openapi::{
     ComponentsBuilder, Info, Object, OpenApi, PathItem, RefOr, Type,
     path::{Operation, Parameter, ParameterBuilder, ParameterIn},
     response::Response,
-    security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
 
 use super::{
@@ -34,6 +34,9 @@ use crate::{
 /// The name of the security scheme: an API key. A call's requirement lists the scope that the key needs.
 const API_KEY: &str = "api_key";
 
+/// The name of the other one: the cookie of an agent.
+const SESSION: &str = "session";
+
 /// The page needs no script, and no file but its style sheet.
 const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -47,12 +50,18 @@ pub(super) fn empty() -> OpenApi {
          RFC 9457 problems: match on `type`. A newer version may add fields to responses, and values to enumerations."
             .into(),
     );
+    let session = ApiKeyValue::with_description(
+        "__Host-pregon",
+        "The cookie that `log_in` sets. The role of the agent says which scopes it has. A call that changes something \
+         needs the header `X-CSRF-Token` too, with the `csrf_token` of the session.",
+    );
     let mut api = OpenApi::new(info, utoipa::openapi::Paths::new());
     let mut key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     key.description = Some("A key of `http.api_keys`. Its `scopes` limit which calls it may make.".into());
     api.components = Some(
         ComponentsBuilder::new()
             .security_scheme(API_KEY, SecurityScheme::Http(key))
+            .security_scheme(SESSION, SecurityScheme::ApiKey(ApiKey::Cookie(session)))
             .schema_from::<ProblemBody>()
             .schema_from::<StateEvent>()
             .schema_from::<ChatMessageEvent>()
@@ -68,14 +77,17 @@ pub(super) fn complete(api: &mut OpenApi) -> Calls {
     let mut calls = HashMap::new();
     for (path, item) in &mut api.paths.paths {
         for (method, operation) in operations(item) {
-            let scope = declared_scope(path, operation);
+            let needs = declared_needs(path, operation);
+            if let Needs::Scope(_) = needs {
+                operation.security.get_or_insert_default().push(SecurityRequirement::new(SESSION, [""; 0]));
+            }
             let reads = method == Method::GET;
             let is_audited = !reads && !declares(operation, UNAUDITED);
             if !reads {
                 operation.parameters.get_or_insert_default().push(RefOr::T(traceparent()));
             }
             let id = operation.operation_id.clone().unwrap_or_default();
-            calls.insert((method, path.clone()), Call { id, scope, is_audited });
+            calls.insert((method, path.clone()), Call { id, needs, is_audited });
             for (status, kinds) in problems::of(operation, reads) {
                 let response = problem_response(status, &kinds);
                 operation.responses.responses.insert(status.to_string(), RefOr::T(response));
@@ -92,10 +104,21 @@ const UNAUDITED: &str = "x-unaudited";
 pub(super) struct Call {
     /// The operation id.
     pub(super) id: String,
-    /// The scope that the call needs.
-    pub(super) scope: KeyScope,
+    /// What the caller needs.
+    pub(super) needs: Needs,
     /// Whether the call is in the audit trail.
     pub(super) is_audited: bool,
+}
+
+/// What the caller of a call needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing: the call is how to get a session.
+    Nothing,
+    /// A session.
+    Session,
+    /// A key or a session with this scope.
+    Scope(KeyScope),
 }
 
 /// Every call.
@@ -127,14 +150,20 @@ fn declares(operation: &Operation, extension: &str) -> bool {
     operation.extensions.as_ref().is_some_and(|extensions| extensions.contains_key(extension))
 }
 
-fn declared_scope(path: &str, operation: &Operation) -> KeyScope {
+fn declared_needs(path: &str, operation: &Operation) -> Needs {
     // The fields of a requirement are private; its JSON is an object: the name of the scheme, with a list of scopes.
     let declared = serde_json::to_value(&operation.security).expect("plain JSON");
     let [requirement] = declared.as_array().map(Vec::as_slice).unwrap_or_default() else {
         panic!("{:?} of {path} has no scope: declare it in `security`", operation.operation_id)
     };
+    if requirement.as_object().is_some_and(serde_json::Map::is_empty) {
+        return Needs::Nothing;
+    }
+    if requirement.get(SESSION).is_some() {
+        return Needs::Session;
+    }
     let scope = requirement[API_KEY].as_array().and_then(|scopes| match scopes.as_slice() {
-        [Value::String(name)] => KeyScope::ALL.into_iter().find(|scope| scope.name() == name),
+        [Value::String(name)] => KeyScope::ALL.into_iter().find(|scope| scope.name() == name).map(Needs::Scope),
         _ => None,
     });
     scope.unwrap_or_else(|| panic!("{:?} of {path} does not have one scope of {API_KEY}", operation.operation_id))

@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 68] = [
+pub(super) const KINDS: [ProblemKind; 76] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
     kind("invalid-if-match", 400, "the header `If-Match` is not the `ETag` of a chat"),
@@ -34,13 +34,16 @@ pub(super) const KINDS: [ProblemKind; 68] = [
     kind("malformed-body", 400, "the body is not JSON of the documented form"),
     kind("upload-interrupted", 400, "the body was cut: repeat the upload with its `Upload-Id`"),
     kind("upload-undecodable", 400, "the body is not valid for its `Content-Encoding`, or was cut"),
-    kind("unauthorized", 401, "the key is missing or unknown"),
+    kind("login-refused", 401, "the email address, the password or the invitation is wrong"),
+    kind("unauthorized", 401, "the key is missing or unknown, or the session has ended"),
     kind("forbidden", 403, "the key lacks the scope of this call, or is limited to other businesses"),
+    kind("agent-not-found", 404, "there is no such agent"),
     kind("business-not-found", 404, "there is no such business in the configuration, or the key is limited to others"),
     kind("campaign-not-found", 404, "there is no such campaign"),
     kind("chat-not-found", 404, "there is no such chat"),
     kind("contact-not-found", 404, "the business has no contact with this number"),
     kind("dead-letter-not-found", 404, "there is no such dead letter"),
+    kind("group-not-found", 404, "there is no such group"),
     kind("hold-not-found", 404, "this is not the id of a hold"),
     kind("line-not-found", 404, "there is no such line in the configuration"),
     kind("media-gone", 404, "the file could not be fetched from Meta, or was removed; `detail` says why"),
@@ -51,12 +54,16 @@ pub(super) const KINDS: [ProblemKind; 68] = [
     kind("suppression-not-found", 404, "the person is not suppressed"),
     kind("template-not-found", 404, "the WABA has no such template, or none of its lines is configured"),
     kind("body-too-slow", 408, "the body arrived too slowly"),
+    kind("agent-exists", 409, "another agent has the email address"),
+    kind("agent-offline", 409, "the business has no such agent, or the agent is offline"),
     kind("campaign-conflict", 409, "the `external_id` belongs to a campaign with another definition"),
     kind("campaign-empty", 409, "the campaign has no recipients"),
     kind("campaign-expired", 409, "the `expires_at` of the campaign has passed"),
     kind("campaign-state", 409, "the state of the campaign does not allow the call"),
     kind("chat-of-another-agent", 409, "another agent is in charge of the chat"),
     kind("feed-disabled", 409, "no events are written: `feed.enabled` is false"),
+    kind("group-exists", 409, "the business has a group with this id"),
+    kind("group-in-use", 409, "the group has chats"),
     kind("media-pending", 409, "the file is not fetched from Meta yet; repeat the call"),
     kind("no-database", 409, "the server has no database for chats: `database.url` is not set"),
     kind("no-media-store", 409, "the server stores no files: `media.url` is not set"),
@@ -86,6 +93,7 @@ pub(super) const KINDS: [ProblemKind; 68] = [
     kind("template-unsupported", 422, "the template contains something that can't be sent"),
     kind("templates-not-synced", 422, "the templates of the WABA were never read from Meta"),
     kind("upload-unreadable", 422, "the header row of the CSV does not fit"),
+    kind("too-many-logins", 429, "too many logins were tried from this address, or for this agent"),
     kind("too-many-streams", 429, "too many streams of this kind are open on this server"),
     kind("too-many-unknown-keys", 429, "too many calls from this address had an unknown key"),
     kind("internal", 500, "a bug in Pregón; its log has the cause"),
@@ -123,6 +131,8 @@ pub(super) fn of(operation: &mut Operation, reads: bool) -> BTreeMap<u16, Vec<&'
         let RefOr::T(parameter) = parameter else { continue };
         match (&parameter.parameter_in, parameter.name.as_str()) {
             (ParameterIn::Query, _) => names.push("invalid-query"),
+            (ParameterIn::Path, "agent") => names.extend(["agent-not-found", "not-found"]),
+            (ParameterIn::Path, "group") => names.extend(["group-not-found", "not-found"]),
             (ParameterIn::Path, "campaign") => names.extend(["campaign-not-found", "not-found"]),
             (ParameterIn::Path, "chat") => names.extend(["chat-not-found", "not-found"]),
             (ParameterIn::Path, "dead_letter") => names.extend(["dead-letter-not-found", "not-found"]),

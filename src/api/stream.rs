@@ -19,15 +19,16 @@ use axum::{
 };
 use futures_util::stream;
 use serde::Serialize;
+use serde_json::json;
 use tokio::{
     sync::{OwnedSemaphorePermit, broadcast},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{debug, error};
 use utoipa::ToSchema;
 
 use super::{
-    SharedState,
+    Shared, SharedState,
     access::Access,
     chats::{chat_view, message_view},
     events::event_stream,
@@ -37,16 +38,21 @@ use super::{
 use crate::{
     api_types::ChatMessageEvent,
     config::KeyScope,
-    domain::BusinessId,
+    domain::{BusinessId, GroupId},
     http::{page::non_empty, problem::Result},
     postgres::{
         Database, DatabaseError,
         changes::{ChatChanges, Moment, Since},
+        read::Chat,
     },
 };
 
 /// How often a process looks for changes.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often a stream looks whether the session of its agent is open, and what the agent may see. The agent is present
+/// while it does.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
 
 /// Wait before the next attempt after PostgreSQL has failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -60,16 +66,16 @@ const BATCHES_MAX: usize = 64;
 struct ChatStreamEvent {
     /// The position after the event. It also comes without an event, when the stream opens.
     id: Option<String>,
-    /// `chat`, `message` or `reload`.
+    /// `chat`, `message`, `gone` or `reload`.
     event: Option<String>,
-    /// JSON: a `Chat`, a `ChatMessageEvent`, or an empty object.
+    /// JSON: a `Chat`, a `ChatMessageEvent`, an object with the `id` of a chat, or an empty object.
     data: String,
 }
 
 /// Follow the chats: what changes in them, as it is then.
 ///
 /// Server-sent events. `chat` has a chat that is new or has changed, `message` a message that is new or has changed.
-/// `reload` means that too much has changed to be told: read the lists again. Send the last `id` as `Last-Event-ID` to
+/// `gone` has the id of a chat that an agent does not see any more, because it went to another group. `reload` means that too much has changed to be told: read the lists again. Send the last `id` as `Last-Event-ID` to
 /// continue there; without it, the stream starts with new changes. An event can be repeated. Several changes of a chat
 /// within a moment are one event. Of each chat, changes of the newest 100 messages are told.
 #[utoipa::path(
@@ -96,7 +102,18 @@ pub(super) async fn follow(State(shared): SharedState, access: Access, headers: 
     let position = since.unwrap_or(now);
     let queue = VecDeque::from([sse::Event::default().id(position.to_string())]);
     // The first batch may begin after the position.
-    let follower = Follower { database, access, batches, position, is_behind: true, queue, _permit: permit };
+    let (shared_by_follower, renewals) = (shared.clone(), interval(RENEW_EVERY));
+    let follower = Follower {
+        shared: shared_by_follower,
+        renewals,
+        database,
+        access,
+        batches,
+        position,
+        is_behind: true,
+        queue,
+        _permit: permit,
+    };
     let stopping = shared.state.stopping.clone();
     let events = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
@@ -113,31 +130,77 @@ struct Batch {
 
 /// What a client is told.
 struct ChatEvent {
-    /// The business that it belongs to; `None`: everybody is told.
-    business: Option<BusinessId>,
+    /// The chat that it is about; `None`: everybody is told.
+    chat: Option<Arc<EventChat>>,
     name: &'static str,
     json: String,
+}
+
+/// Who is told what happens in a chat.
+struct EventChat {
+    id: i64,
+    business: BusinessId,
+    group: Option<GroupId>,
+    agent: Option<String>,
+    last_group: Option<String>,
+    last_agent: Option<String>,
+}
+
+/// What a caller is told of an event.
+#[derive(PartialEq)]
+enum Told {
+    Everything,
+    Gone,
+    Nothing,
+}
+
+impl EventChat {
+    fn of(chat: &Chat) -> Self {
+        Self {
+            id: chat.id,
+            business: chat.contact.business.clone(),
+            group: chat.group.clone(),
+            agent: chat.agent.clone(),
+            last_group: chat.last_group.clone(),
+            last_agent: chat.last_agent.clone(),
+        }
+    }
+
+    fn told(&self, access: &Access) -> Told {
+        if !access.allows(Some(&self.business)) {
+            return Told::Nothing;
+        }
+        let Some(visible) = access.visibility() else { return Told::Everything };
+        let of_group = |group: &str| group.is_empty() || visible.has(Some(group), None);
+        if visible.has(self.group.as_ref().map(GroupId::as_str), self.agent.as_deref()) {
+            Told::Everything
+        } else if self.last_group.as_deref().is_some_and(of_group) || self.last_agent.as_ref() == Some(&visible.agent) {
+            Told::Gone
+        } else {
+            Told::Nothing
+        }
+    }
 }
 
 impl Batch {
     fn new(until: Moment, since: Since) -> Self {
         let events = match since {
             Since::Changes(changes) => events_of(changes),
-            Since::TooMuch => vec![ChatEvent { business: None, name: "reload", json: "{}".to_owned() }],
+            Since::TooMuch => vec![ChatEvent { chat: None, name: "reload", json: "{}".to_owned() }],
         };
         Self { until, events }
     }
 }
 
 fn events_of(ChatChanges { chats, messages }: ChatChanges) -> Vec<ChatEvent> {
-    let business_of: BTreeMap<i64, BusinessId> =
-        chats.iter().map(|chat| (chat.id, chat.contact.business.clone())).collect();
+    let known: BTreeMap<i64, Arc<EventChat>> =
+        chats.iter().map(|chat| (chat.id, Arc::new(EventChat::of(chat)))).collect();
     let chats = chats.into_iter().map(|chat| ("chat", chat.id, json(&chat_view(chat))));
     let messages = messages.into_iter().map(|(chat, message)| {
         ("message", chat, json(&ChatMessageEvent { chat: chat.to_string(), message: message_view(message) }))
     });
     // A message whose chat is gone belongs to nobody.
-    let event = |(name, chat, json)| Some(ChatEvent { business: Some(business_of.get(&chat)?.clone()), name, json });
+    let event = |(name, chat, json)| Some(ChatEvent { chat: Some(known.get(&chat)?.clone()), name, json });
     chats.chain(messages).filter_map(event).collect()
 }
 
@@ -223,8 +286,10 @@ async fn failed(error: &DatabaseError) {
 
 /// An open stream.
 struct Follower {
+    shared: Arc<Shared>,
     database: Database,
     access: Access,
+    renewals: Interval,
     batches: broadcast::Receiver<Arc<Batch>>,
     /// Behind the last event that was sent.
     position: Moment,
@@ -252,10 +317,13 @@ impl Follower {
                 }
                 continue;
             }
-            match self.batches.recv().await {
-                Ok(batch) => self.enqueue(&batch),
-                Err(broadcast::error::RecvError::Lagged(_)) => self.is_behind = true,
-                Err(broadcast::error::RecvError::Closed) => return None,
+            tokio::select! {
+                batch = self.batches.recv() => match batch {
+                    Ok(batch) => self.enqueue(&batch),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.is_behind = true,
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                },
+                _ = self.renewals.tick() => if !self.renew().await { return None },
             }
         }
     }
@@ -263,14 +331,35 @@ impl Follower {
     /// Queues the events that the caller may see. The last one has the position after the batch.
     fn enqueue(&mut self, batch: &Batch) {
         self.position = batch.until.clone();
-        let is_visible = |event: &&ChatEvent| event.business.is_none() || self.access.allows(event.business.as_ref());
-        let mut visible = batch.events.iter().filter(is_visible).peekable();
-        while let Some(event) = visible.next() {
-            let event_to_send = sse::Event::default().event(event.name).data(&event.json);
-            self.queue.push_back(match visible.peek() {
-                Some(_) => event_to_send,
-                None => event_to_send.id(self.position.to_string()),
+        let told = batch.events.iter().filter_map(|event| {
+            let Some(chat) = &event.chat else { return Some((event.name, event.json.clone())) };
+            match chat.told(&self.access) {
+                Told::Everything => Some((event.name, event.json.clone())),
+                Told::Gone if event.name == "chat" => Some(("gone", json(&json!({ "id": chat.id.to_string() })))),
+                Told::Gone | Told::Nothing => None,
+            }
+        });
+        let mut told = told.peekable();
+        while let Some((name, json)) = told.next() {
+            let event = sse::Event::default().event(name).data(json);
+            self.queue.push_back(match told.peek() {
+                Some(_) => event,
+                None => event.id(self.position.to_string()),
             });
+        }
+    }
+
+    /// Reads again what the agent may see, which may have changed. Returns false if the session has ended.
+    async fn renew(&mut self) -> bool {
+        let Some(token) = self.access.token().cloned() else { return true };
+        match self.shared.session_of(&token, false).await {
+            Ok(Some(session)) => {
+                self.access = Access::of_session(session, token);
+                true
+            }
+            Ok(None) => false,
+            // Without PostgreSQL there is nothing to tell.
+            Err(_) => true,
         }
     }
 }

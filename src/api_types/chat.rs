@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Listed, Page};
-use crate::domain::{BusinessId, LineId, MediaId, Phone, UnixMs, chat::content::ReplyContent};
+use crate::domain::{BusinessId, GroupId, LineId, MediaId, Phone, UnixMs, chat::content::ReplyContent};
 
 /// A person who wrote to a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -46,11 +46,22 @@ pub struct ChatView {
     /// Who is in charge: `nobody` (the chat is closed), `queue` (it waits for an agent) or `agent`.
     #[schema(example = "queue")]
     pub owner: String,
-    /// The agent in charge: the name of an API key. Null unless `owner` is `agent`.
+    /// The agent in charge: the id of an agent, or the name of an API key. Null unless `owner` is `agent`.
     #[schema(required)]
     pub agent: Option<String>,
     /// Since when the owner is in charge.
     pub owner_since: UnixMs,
+    /// The id of the group whose agents see the chat. Null: all agents of the business see it.
+    #[schema(required, value_type = Option<String>, example = "sales")]
+    pub group: Option<GroupId>,
+    /// Since when the contact waits for an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub waiting_since: Option<UnixMs>,
+    /// Until when the chat is put aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub snoozed_until: Option<UnixMs>,
     /// When the chat began.
     pub created_at: UnixMs,
     /// Until when free text may be sent: 24 hours after the contact's last message. Null if the contact never wrote.
@@ -88,7 +99,7 @@ pub struct ChatMessageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = super::schemas::recipient_state)]
     pub state: Option<String>,
-    /// Who wrote it, if not the contact: the name of an API key.
+    /// Who wrote it, if not the contact: the id of an agent, or the name of an API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub author: Option<String>,

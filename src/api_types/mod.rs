@@ -7,6 +7,7 @@
 //!
 //! Never: decides or computes anything.
 
+mod agent;
 mod business;
 mod campaign;
 mod chat;
@@ -28,6 +29,10 @@ mod upload;
 mod worker;
 
 pub use self::{
+    agent::{
+        AgentChangeBody, AgentPage, AgentView, AssignChat, GroupChange, GroupPage, GroupView, InvitedAgent, LogIn,
+        NewAgentBody, NewGroup, NewPassword, NewPresence, SessionView, SnoozeChat,
+    },
     business::{BusinessPage, BusinessView},
     campaign::{
         CampaignChange, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign, NewRetry, NewTest,

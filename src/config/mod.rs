@@ -33,7 +33,10 @@ pub use redis_url::RedisUrl;
 pub use settings::Settings;
 
 use crate::{
-    domain::{BusinessId, FrequencyCap, LineId, PriceList, Secret, SecretDigest, WabaId},
+    domain::{
+        BusinessId, FrequencyCap, LineId, PriceList, Secret, SecretDigest, WabaId,
+        agent::{AgentLimits, SessionLimits},
+    },
     graph,
     media::MediaSettings,
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
@@ -57,6 +60,8 @@ pub struct Config {
     pub redis: RedisConfig,
     /// `[database]`; `None` if it has no `url`.
     pub database: Option<DatabaseConfig>,
+    /// `[agents]`
+    pub agents: AgentsConfig,
     /// `[media]`; `None` if it has no `url`.
     pub media: Option<MediaSettings>,
     /// `[graph]`
@@ -139,6 +144,15 @@ pub struct DatabaseConfig {
     pub timeout: Duration,
     /// How long messages of chats are kept, at least; `None`: for ever.
     pub keep_messages: Option<Duration>,
+}
+
+/// `[agents]`
+#[derive(Clone, Copy, Debug)]
+pub struct AgentsConfig {
+    /// How long sessions live.
+    pub sessions: SessionLimits,
+    /// When agents count as gone.
+    pub limits: AgentLimits,
 }
 
 /// `[graph]`
@@ -235,6 +249,8 @@ pub enum KeyScope {
     Contacts,
     /// Read chats and answer them.
     Chats,
+    /// Create, change and remove agents and groups, and assign chats.
+    Admin,
 }
 
 impl fmt::Display for KeyScope {
@@ -245,8 +261,8 @@ impl fmt::Display for KeyScope {
 
 impl KeyScope {
     /// All scopes.
-    pub const ALL: [KeyScope; 5] =
-        [KeyScope::Read, KeyScope::Submit, KeyScope::Operate, KeyScope::Contacts, KeyScope::Chats];
+    pub const ALL: [KeyScope; 6] =
+        [KeyScope::Read, KeyScope::Submit, KeyScope::Operate, KeyScope::Contacts, KeyScope::Chats, KeyScope::Admin];
 
     /// The name of the scope in the configuration.
     pub fn name(self) -> &'static str {
@@ -256,6 +272,7 @@ impl KeyScope {
             KeyScope::Operate => "operate",
             KeyScope::Contacts => "contacts",
             KeyScope::Chats => "chats",
+            KeyScope::Admin => "admin",
         }
     }
 }

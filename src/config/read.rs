@@ -14,15 +14,18 @@ use reqwest::header::{HeaderName, HeaderValue};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DatabaseConfig, DatabaseUrl, DispatchConfig, GraphConfig,
-    HttpConfig, IntakeConfig, KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig,
-    Source, TlsConfig, WabaConfig, WebhookConfig, contact_hours, endpoint, prices,
+    AgentsConfig, ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DatabaseConfig, DatabaseUrl, DispatchConfig,
+    GraphConfig, HttpConfig, IntakeConfig, KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig,
+    ShutdownConfig, Source, TlsConfig, WabaConfig, WebhookConfig, contact_hours, endpoint, prices,
     reader::{Environment, Findings, PREFIX, Section, Surroundings, is_plain},
     settings::Settings,
     subscriber,
 };
 use crate::{
-    domain::{FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN, Secret, SuppressionScope},
+    domain::{
+        FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN, Secret, SuppressionScope,
+        agent::{AgentLimits, SessionLimits},
+    },
     media::{MediaSettings, MediaUrl},
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     rules::stop_words::StopWords,
@@ -81,6 +84,7 @@ fn root(mut root: Section<'_>) -> Config {
         id_retention: root.duration("id_retention", "1h..90d"),
         redis: redis(root.section("redis")),
         database: database(root.section("database")),
+        agents: agents(root.section("agents")),
         media: media(root.section("media")),
         graph: graph(root.section("graph")),
         http: http(root.section("http")),
@@ -139,6 +143,17 @@ fn database(mut section: Section<'_>) -> Option<DatabaseConfig> {
     section.finish();
     let url = url.map(|url| url.unwrap_or_else(|| DatabaseUrl::Spawn(PathBuf::new())));
     url.map(|url| DatabaseConfig { url, pool, timeout, keep_messages })
+}
+
+fn agents(mut section: Section<'_>) -> AgentsConfig {
+    let sessions = SessionLimits {
+        idle: section.duration("session_idle", "1m..12h"),
+        age: section.duration("session_age", "5m..30d"),
+    };
+    let silence = section.has("silence").then(|| section.duration("silence", "10s..7d"));
+    let limits = AgentLimits { offline_after: section.duration("offline_after", "30s..1h"), silence };
+    section.finish();
+    AgentsConfig { sessions, limits }
 }
 
 fn media(mut section: Section<'_>) -> Option<MediaSettings> {

@@ -116,6 +116,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
             Some(("endpoint", value)) if value.contains("storage") => format!("media.endpoint = {value}\n"),
             // `headers` follows.
             Some(("endpoint", value)) => format!("[traces]\nendpoint = {value}\n"),
+            Some(("silence", value)) => format!("agents.silence = {value}\n"),
             Some(("keep_messages", value)) => format!("database.keep_messages = {value}\n"),
             Some((key @ ("api_keys" | "tls"), value)) => format!("http.{key} = {value}\n"),
             Some(("ca", value)) if value.contains("graph") => format!("graph.ca = {value}\n"),
@@ -218,7 +219,7 @@ fn all_problems_are_reported_together() {
          dispatch.threads (1.5) must be a whole number, 1..64\n  \
          dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
          pair_spacing, templates_every, late_after, retry\n  \
-         colour is not a key; the keys here are retention, id_retention, redis, database, media, graph, http, ops, webhook, inbound, stop_words, contact_hours, feed, subscriber, \
+         colour is not a key; the keys here are retention, id_retention, redis, database, agents, media, graph, http, ops, webhook, inbound, stop_words, contact_hours, feed, subscriber, \
          intake, prices, business, waba, line, dispatch, shutdown, log, traces\n  \
          line[0].waba (2009) is the id of no [[waba]]: list that one, or correct the id"
     );
@@ -421,10 +422,12 @@ fn the_scopes_of_an_api_key_are_read_from_a_list_or_text() {
     assert_eq!(scopes("[\"read\"]"), Ok(vec![KeyScope::Read]));
     assert_eq!(scopes("[\"operate\", \"submit\"]"), Ok(vec![KeyScope::Operate, KeyScope::Submit]));
     assert_eq!(scopes("\"read, submit\""), Ok(vec![KeyScope::Read, KeyScope::Submit]));
-    for (bad, shown) in [("[]", ""), ("[\"read\", \"admin\"]", "read, admin"), ("3", ""), ("\"\"", "")] {
+    for (bad, shown) in [("[]", ""), ("[\"read\", \"root\"]", "read, root"), ("3", ""), ("\"\"", "")] {
         assert_eq!(
             scopes(bad).expect_err("a problem").problems,
-            [format!("http.api_keys[0].scopes ({shown}) must be a list of read, submit, operate, contacts, chats")]
+            [format!(
+                "http.api_keys[0].scopes ({shown}) must be a list of read, submit, operate, contacts, chats, admin"
+            )]
         );
     }
 }

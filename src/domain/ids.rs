@@ -51,6 +51,10 @@ text_id! {
 }
 
 text_id! {
+    /// A group of agents of a business: of `a-z`, `0-9`, `-` and `_`.
+    GroupId
+}
+text_id! {
     /// A subscriber, which gets events by webhook: of `a-z`, `0-9`, `-` and `_`.
     SubscriberId
 }
@@ -81,6 +85,10 @@ macro_rules! ulid_id {
 ulid_id! {
     /// The id that Pregón assigns to a campaign: a ULID, 26 characters, sorted by creation time.
     CampaignId
+}
+ulid_id! {
+    /// The id that Pregón assigns to an agent: a ULID.
+    AgentId
 }
 ulid_id! {
     /// The id that Pregón assigns to a file of a chat: a ULID, of which 80 bits are random.

@@ -1,5 +1,6 @@
 //! Types and rules of the domain. Pure: no I/O, no clock and no randomness; callers pass the time.
 
+pub mod agent;
 pub mod campaign;
 pub mod chat;
 pub mod event;
@@ -36,13 +37,17 @@ pub mod time;
 pub mod token;
 pub mod us_numbers;
 
+pub use agent::{AgentRole, Presence};
 pub use campaign::{Campaign, CampaignState, Late, OnDoubt, OnWithheld};
 pub use event::{Event, EventType};
 pub use fact::{Applied, ClaimedRow, Fact, Fingerprint, News, Settled};
 pub use failure::{FailureReason, MetaCode};
 pub use frequency_cap::FrequencyCap;
 pub use hold::{ErrorOrigin, Hold, HoldScope, Lifter};
-pub use ids::{BusinessId, CampaignId, ChatMessageId, EntryId, LineId, MediaId, PartId, SubscriberId, WabaId, Wamid};
+pub use ids::{
+    AgentId, BusinessId, CampaignId, ChatMessageId, EntryId, GroupId, LineId, MediaId, PartId, SubscriberId, WabaId,
+    Wamid,
+};
 pub use inbound::Inbound;
 pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line, LineAllowance, RateSource};
 pub use lines::Lines;

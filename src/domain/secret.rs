@@ -93,6 +93,11 @@ impl SecretDigest {
     pub fn of(text: &str) -> Self {
         Self(Sha256::digest(text.as_bytes()).into())
     }
+
+    /// The bytes, for storing them.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl ConstantTimeEq for SecretDigest {

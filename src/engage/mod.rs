@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 pub use self::files::FileTransfers;
 use self::{outbound::Outbound, reader::Reader};
 use crate::{
-    domain::{LineId, Lines, Live},
+    domain::{LineId, Lines, Live, agent::AgentLimits},
     postgres::{Database, DatabaseError},
     redis::{
         Store,
@@ -39,6 +39,9 @@ use crate::{
 
 /// How often the list of lines is read, and how often months are prepared and old data is deleted.
 const LINES_EVERY: Duration = Duration::from_secs(1);
+/// How often the queues and the agents are looked at.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+
 const HOUSEKEEPING_EVERY: Duration = Duration::from_hours(6);
 
 /// What the readers need.
@@ -60,6 +63,8 @@ pub struct Engage {
     pub keep_messages: Option<Duration>,
     /// For files; `None`: they stay at Meta.
     pub files: Option<FileTransfers>,
+    /// When agents count as gone.
+    pub agents: AgentLimits,
 }
 
 impl Engage {
@@ -74,6 +79,7 @@ impl Engage {
         let mut running: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         let doorbells = Doorbells::default();
         running.push(Box::pin(self.answer_doorbells(doorbells.clone(), &stop)));
+        running.push(Box::pin(self.tend_chats(&stop)));
         if let Some(transfers) = &self.files {
             running.push(Box::pin(self.transfer_files(transfers, &stop)));
         }
@@ -92,6 +98,30 @@ impl Engage {
         }
         while running.next().await.is_some() {}
         Ok(())
+    }
+
+    /// Assigns chats to agents, and takes them back from those who have gone, until `stop`. One process at a time does.
+    async fn tend_chats(&self, stop: &CancellationToken) {
+        let tend = async |_| {
+            let mut failures = 0;
+            while !stop.is_cancelled() {
+                let wait = match self.database.tend_chats(self.agents, self.clock.now()).await {
+                    Ok(_) => {
+                        failures = 0;
+                        TEND_EVERY
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        if failures == 1 {
+                            warn!(%error, "chats are not assigned to agents: tried again");
+                        }
+                        backoff(failures)
+                    }
+                };
+                stop.run_until_cancelled(sleep(wait)).await;
+            }
+        };
+        self.store.on_duty("agents", &self.worker, self.lease, stop, tend).await;
     }
 
     /// Prepares the next months, and deletes what is kept no longer.

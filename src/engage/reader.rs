@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::{Outage, message};
 use crate::{
@@ -89,6 +90,11 @@ impl Reader<'_> {
         metrics::chat_messages(ChatResult::Stored, stored.messages);
         metrics::chat_messages(ChatResult::Repeated, n - stored.messages);
         outage.ended(self.line, "messages from people are stored again");
+        if stored.queued > 0
+            && let Err(error) = self.database.assign(business, clock.now()).await
+        {
+            debug!(%error, line.id = %self.line, "chats are not assigned at once");
+        }
         if let Err(error) = self.store.set_inbound_read(InboundReader::Engage, self.line, last).await {
             error.report("the position of the chats in a line cannot be stored: its messages are read again");
             return Step::Failed(backoff(1));

@@ -11,7 +11,8 @@ use super::{
     media, millis,
 };
 use crate::domain::{
-    LineId, MediaId, Phone, State, UnixMs,
+    AgentId, GroupId, LineId, MediaId, Phone, Presence, State, UnixMs,
+    agent::Visibility,
     chat::{
         Owner,
         content::{ChatReply, ChatRequest, ReadMark, ReplyContent, ReplyTo},
@@ -26,6 +27,12 @@ use crate::domain::{
 pub enum ChatAction {
     /// Takes the chat over, from the queue or from nobody.
     Take,
+    /// Gives the chat to an agent.
+    Assign(AgentId),
+    /// Gives the chat to the queue of a group.
+    AssignGroup(GroupId),
+    /// Puts the chat aside until then, or until the contact writes.
+    Snooze(UnixMs),
     /// Returns the chat to the queue.
     Release,
     /// Closes the chat.
@@ -60,6 +67,8 @@ pub struct ActionOn<'a> {
     pub chat: i64,
     /// The agent.
     pub agent: &'a str,
+    /// The chats that the agent sees; `None`: all.
+    pub visible: Option<&'a Visibility>,
     /// The revision that the agent has seen; `None`: any.
     pub revision: Option<i64>,
     /// The time.
@@ -77,6 +86,10 @@ pub enum ActionRefused {
     OtherAgent(String),
     /// Free text is not possible outside the window; since when, if the contact ever wrote.
     WindowClosed(Option<UnixMs>),
+    /// The business has no such agent, or the agent is offline.
+    NoAgent(AgentId),
+    /// The business has no such group.
+    NoGroup(GroupId),
     /// There is no such message in the chat, or it has no id of Meta's.
     NoMessage,
     /// The business has no such file in its store.
@@ -103,6 +116,14 @@ struct Locked<'a> {
     line: String,
     owner: Owner,
     agent: Option<String>,
+    owner_since_at: i64,
+    group: Option<String>,
+    last_group: Option<String>,
+    waiting_since_at: Option<i64>,
+    snoozed_until_at: Option<i64>,
+    last_agent: Option<String>,
+    last_agent_at: Option<i64>,
+    avoids_last_agent: bool,
     last_message: i64,
     last_inbound_at: Option<UnixMs>,
     unread: i32,
@@ -144,12 +165,14 @@ impl Database {
 
 async fn lock<'a>(transaction: &mut PgTransaction<'_>, on: ActionOn<'a>) -> sqlx::Result<Option<(Locked<'a>, i64)>> {
     let row = sqlx::query!(
-        "select chats.business, line, owner, agent, last_message, last_inbound_at, unread, revision, number, user_id
+        "select chats.business, line, owner, agent, owner_since_at, group_id, last_group, waiting_since_at,
+            snoozed_until_at, last_agent, last_agent_at, avoids_last_agent, last_message, last_inbound_at, unread, revision, number, user_id
          from chats join contacts on contacts.id = contact where chats.id = $1 for update of chats",
         on.chat
     )
     .fetch_optional(&mut **transaction)
     .await?;
+    let row = row.filter(|row| on.visible.is_none_or(|all| all.has(row.group_id.as_deref(), row.agent.as_deref())));
     Ok(row.map(|row| {
         let number = row.number.and_then(|digits| Phone::from_digits(digits.unsigned_abs()));
         let locked = Locked {
@@ -158,6 +181,14 @@ async fn lock<'a>(transaction: &mut PgTransaction<'_>, on: ActionOn<'a>) -> sqlx
             line: row.line,
             owner: Owner::of(row.owner).unwrap_or(Owner::Queue),
             agent: row.agent,
+            owner_since_at: row.owner_since_at,
+            group: row.group_id,
+            last_group: row.last_group,
+            waiting_since_at: row.waiting_since_at,
+            snoozed_until_at: row.snoozed_until_at,
+            last_agent: row.last_agent,
+            last_agent_at: row.last_agent_at,
+            avoids_last_agent: row.avoids_last_agent,
             last_message: row.last_message,
             last_inbound_at: row.last_inbound_at.map(|at| UnixMs(at.unsigned_abs())),
             unread: row.unread,
@@ -174,15 +205,47 @@ impl Locked<'_> {
     async fn act(&mut self, connection: &mut PgConnection, action: ChatAction) -> sqlx::Result<Acted> {
         let is_free = match &action {
             ChatAction::Read | ChatAction::Typing | ChatAction::Note(_) => true,
+            // Whoever sees all chats shares them out.
+            ChatAction::Assign(_) | ChatAction::AssignGroup(_) if self.on.visible.is_none() => true,
             _ => self.owner != Owner::Agent || self.agent.as_deref() == Some(self.on.agent),
         };
         if !is_free {
             return Ok(Err(ActionRefused::OtherAgent(self.agent.clone().unwrap_or_default())));
         }
         match action {
-            ChatAction::Take => self.give_to(connection, Owner::Agent, "taken").await?,
-            ChatAction::Release => self.give_to(connection, Owner::Queue, "released").await?,
-            ChatAction::Close => self.give_to(connection, Owner::Nobody, "closed").await?,
+            ChatAction::Take => self.take(connection, "taken").await?,
+            ChatAction::Assign(agent) => {
+                let presence = sqlx::query_scalar!(
+                    "select presence from agents where id = $1 and business = $2 and removed_at is null",
+                    agent.to_string(),
+                    self.business
+                );
+                let presence = presence.fetch_optional(&mut *connection).await?.and_then(Presence::of);
+                if presence.is_none_or(|presence| presence == Presence::Offline) {
+                    return Ok(Err(ActionRefused::NoAgent(agent)));
+                }
+                self.give_to(connection, Owner::Agent, Some(agent.to_string()), "assigned").await?;
+            }
+            ChatAction::AssignGroup(group) => {
+                let exists = sqlx::query_scalar!(
+                    "select 1 from agent_groups where business = $1 and id = $2",
+                    self.business,
+                    group.as_str()
+                );
+                if exists.fetch_optional(&mut *connection).await?.is_none() {
+                    return Ok(Err(ActionRefused::NoGroup(group)));
+                }
+                self.move_to(connection, group).await?;
+            }
+            ChatAction::Snooze(until) => {
+                self.take(&mut *connection, "taken").await?;
+                self.done.changed |= self.snoozed_until_at.replace(millis(until)) != Some(millis(until));
+            }
+            ChatAction::Release => {
+                self.give_to(connection, Owner::Queue, None, "released").await?;
+                self.avoids_last_agent = true;
+            }
+            ChatAction::Close => self.close(connection, "closed").await?,
             ChatAction::Finish(text) => {
                 if let Some(body) = text {
                     let content = ReplyContent::Text { body, preview_url: false };
@@ -191,7 +254,7 @@ impl Locked<'_> {
                         return Ok(Err(refused));
                     }
                 }
-                self.give_to(connection, Owner::Nobody, "finished").await?;
+                self.close(connection, "finished").await?;
             }
             ChatAction::Read => {
                 if std::mem::take(&mut self.unread) > 0 {
@@ -210,18 +273,62 @@ impl Locked<'_> {
     }
 
     /// Changes the owner, with an activity, unless it is the owner already.
-    async fn give_to(&mut self, connection: &mut PgConnection, owner: Owner, why: &str) -> sqlx::Result<()> {
-        let agent = (owner == Owner::Agent).then(|| self.on.agent.to_owned());
+    async fn give_to(
+        &mut self,
+        connection: &mut PgConnection,
+        owner: Owner,
+        agent: Option<String>,
+        why: &str,
+    ) -> sqlx::Result<()> {
         if owner == self.owner && agent == self.agent {
             return Ok(());
         }
-        (self.owner, self.agent) = (owner, agent);
-        let activity = json!({ "owner": owner.name(), "agent": self.agent, "why": why });
-        self.write(connection, MessageKind::Activity, 0, activity).await?;
-        sqlx::query!("update chats set owner_since_at = $2 where id = $1", self.on.chat, millis(self.on.now))
-            .execute(connection)
-            .await
-            .map(drop)
+        let mut activity = json!({ "owner": owner.name(), "agent": agent, "why": why });
+        if let Some(group) = &self.group {
+            activity["group"] = group.as_str().into();
+        }
+        self.owner = owner;
+        if let Some(agent) = std::mem::replace(&mut self.agent, agent) {
+            (self.last_agent, self.last_agent_at) = (Some(agent), Some(millis(self.on.now)));
+            self.avoids_last_agent = false;
+        }
+        (self.owner_since_at, self.snoozed_until_at) = (millis(self.on.now), None);
+        self.write(connection, MessageKind::Activity, 0, activity).await.map(drop)
+    }
+
+    /// Gives the chat to whoever acts, and is therefore there.
+    async fn take(&mut self, connection: &mut PgConnection, why: &str) -> sqlx::Result<()> {
+        sqlx::query!(
+            "update agents set presence = $2, seen_at = $3 where id = $1 and presence = $4",
+            self.on.agent,
+            Presence::Away.code(),
+            millis(self.on.now),
+            Presence::Offline.code()
+        )
+        .execute(&mut *connection)
+        .await?;
+        self.give_to(connection, Owner::Agent, Some(self.on.agent.to_owned()), why).await
+    }
+
+    async fn close(&mut self, connection: &mut PgConnection, why: &str) -> sqlx::Result<()> {
+        self.waiting_since_at = None;
+        self.give_to(connection, Owner::Nobody, None, why).await
+    }
+
+    /// Gives the chat to the queue of a group.
+    async fn move_to(&mut self, connection: &mut PgConnection, group: GroupId) -> sqlx::Result<()> {
+        let is_moved = self.group.as_deref() != Some(group.as_str());
+        if is_moved {
+            self.last_group = Some(self.group.replace(group.as_str().to_owned()).unwrap_or_default());
+        }
+        if self.owner != Owner::Queue {
+            return self.give_to(connection, Owner::Queue, None, "moved").await;
+        }
+        if is_moved {
+            let activity = json!({ "owner": self.owner.name(), "group": self.group, "why": "moved" });
+            self.write(connection, MessageKind::Activity, 0, activity).await?;
+        }
+        Ok(())
     }
 
     /// Writes a message to the contact. The chat is the agent's from then on.
@@ -243,6 +350,9 @@ impl Locked<'_> {
         };
         let file = match content.file().and_then(|(kind, file)| Some((kind, file.media?))) {
             None => None,
+            Some((_, id)) if !media::is_seen(&mut *connection, id, self.on.visible).await? => {
+                return Ok(Err(ActionRefused::NoFile(id)));
+            }
             Some((kind, id)) => match media::named(&mut *connection, &self.business, id).await? {
                 Some(file) if file.state == FileState::Stored && fits(kind, &file.mime_type) => Some(id),
                 Some(file) if file.state == FileState::Stored => {
@@ -251,7 +361,8 @@ impl Locked<'_> {
                 _ => return Ok(Err(ActionRefused::NoFile(id))),
             },
         };
-        self.give_to(&mut *connection, Owner::Agent, "reply").await?;
+        self.take(&mut *connection, "reply").await?;
+        (self.waiting_since_at, self.snoozed_until_at) = (None, None);
         let until = until.filter(|_| content.is_free());
         let mut body = json!({ "content": content });
         if let Some(id) = context {
@@ -375,13 +486,23 @@ impl Locked<'_> {
 
     async fn store(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         sqlx::query!(
-            "update chats set owner = $2, agent = $3, last_message = $4, unread = $5, revision = revision + 1
+            "update chats set owner = $2, agent = $3, last_message = $4, unread = $5, owner_since_at = $6, group_id = $7,
+                waiting_since_at = $8, snoozed_until_at = $9, last_agent = $10, last_agent_at = $11,
+                avoids_last_agent = $12, last_group = $13, revision = revision + 1
              where id = $1",
             self.on.chat,
             self.owner.code(),
             self.agent,
             self.last_message,
-            self.unread
+            self.unread,
+            self.owner_since_at,
+            self.group,
+            self.waiting_since_at,
+            self.snoozed_until_at,
+            self.last_agent,
+            self.last_agent_at,
+            self.avoids_last_agent,
+            self.last_group
         )
         .execute(connection)
         .await

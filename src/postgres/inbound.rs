@@ -95,6 +95,8 @@ pub struct StoredBatch {
     pub contacts: usize,
     /// Chats that were created.
     pub chats: usize,
+    /// Chats that went to the queue.
+    pub queued: usize,
 }
 
 /// A chat that is locked for the transaction.
@@ -104,6 +106,7 @@ struct Chat {
     last_message: i64,
     last_inbound_at: Option<i64>,
     unread: i32,
+    waiting_since_at: Option<i64>,
     has_new_owner: bool,
 }
 
@@ -156,9 +159,9 @@ impl Database {
         let people: Vec<&Author> = new.iter().map(|message| &message.person).collect();
         let resolved = resolve(&mut transaction, business, &people, now).await.map_err(&failed)?;
         let (chats, created) = batch.lock_chats(&mut transaction, &resolved.contacts).await.map_err(&failed)?;
-        batch.write(&mut transaction, &new, &resolved.contacts, chats).await.map_err(&failed)?;
+        let queued = batch.write(&mut transaction, &new, &resolved.contacts, chats).await.map_err(&failed)?;
         transaction.commit().await.map_err(&failed)?;
-        Ok(Some(StoredBatch { messages: new.len(), contacts: resolved.created, chats: created }))
+        Ok(Some(StoredBatch { messages: new.len(), contacts: resolved.created, chats: created, queued }))
     }
 }
 
@@ -255,7 +258,7 @@ impl Batch<'_> {
         contacts: &[i64],
     ) -> sqlx::Result<BTreeMap<i64, Chat>> {
         let found = sqlx::query!(
-            "select id, contact, owner, last_message, last_inbound_at, unread from chats
+            "select id, contact, owner, last_message, last_inbound_at, unread, waiting_since_at from chats
              where line = $1 and contact = any($2) order by id for update",
             self.line.as_str(),
             contacts
@@ -269,6 +272,7 @@ impl Batch<'_> {
                 last_message: row.last_message,
                 last_inbound_at: row.last_inbound_at,
                 unread: row.unread,
+                waiting_since_at: row.waiting_since_at,
                 has_new_owner: false,
             };
             (row.contact, chat)
@@ -276,14 +280,14 @@ impl Batch<'_> {
         Ok(chats.collect())
     }
 
-    /// Writes the messages, what they do to earlier ones, and the chats.
+    /// Writes the messages, what they do to earlier ones, and the chats. Returns how many chats went to the queue.
     async fn write(
         &self,
         connection: &mut PgConnection,
         messages: &[&ReceivedMessage],
         contacts: &[i64],
         mut chats: BTreeMap<i64, Chat>,
-    ) -> sqlx::Result<()> {
+    ) -> sqlx::Result<usize> {
         let (mut rows, mut files) = (Rows::default(), Vec::new());
         for (message, contact) in messages.iter().zip(contacts) {
             let Some(chat) = chats.get_mut(contact) else { continue };
@@ -293,7 +297,7 @@ impl Batch<'_> {
             files.extend(message.file.as_ref().map(|file| (chat.id, file)));
             if message.is_echo {
                 // Whoever answers in the app has read the chat there.
-                chat.unread = 0;
+                (chat.unread, chat.waiting_since_at) = (0, None);
                 continue;
             }
             let owner = chat.owner.after_inbound();
@@ -304,7 +308,9 @@ impl Batch<'_> {
             }
             chat.unread = chat.unread.saturating_add(1);
             chat.last_inbound_at = chat.last_inbound_at.max(Some(millis(message.at)));
+            chat.waiting_since_at.get_or_insert(millis(self.now));
         }
+        let queued = chats.values().filter(|chat| chat.has_new_owner).count();
         rows.insert(connection, self.business).await?;
         add_received(connection, self.line, self.business, &files, self.now).await?;
         self.update_chats(connection, chats.into_values().collect()).await?;
@@ -324,7 +330,7 @@ impl Batch<'_> {
             .execute(&mut *connection)
             .await?;
         }
-        Ok(())
+        Ok(queued)
     }
 
     async fn update_chats(&self, connection: &mut PgConnection, chats: Vec<Chat>) -> sqlx::Result<()> {
@@ -334,12 +340,14 @@ impl Batch<'_> {
         let inbound: Vec<Option<i64>> = chats.iter().map(|chat| chat.last_inbound_at).collect();
         let last: Vec<i64> = chats.iter().map(|chat| chat.last_message).collect();
         let unread: Vec<i32> = chats.iter().map(|chat| chat.unread).collect();
+        let waiting: Vec<Option<i64>> = chats.iter().map(|chat| chat.waiting_since_at).collect();
         sqlx::query!(
             "update chats set owner = new.owner, last_inbound_at = new.inbound, last_message = new.last,
-                unread = new.unread, revision = revision + 1,
-                owner_since_at = case when new.has_new_owner then $7 else owner_since_at end
-             from unnest($1::bigint[], $2::smallint[], $3::bool[], $4::bigint[], $5::bigint[], $6::int[])
-                as new (id, owner, has_new_owner, inbound, last, unread)
+                unread = new.unread, revision = revision + 1, waiting_since_at = new.waiting,
+                owner_since_at = case when new.has_new_owner then $7 else owner_since_at end,
+                snoozed_until_at = case when new.waiting is null then snoozed_until_at end
+             from unnest($1::bigint[], $2::smallint[], $3::bool[], $4::bigint[], $5::bigint[], $6::int[], $8::bigint[])
+                as new (id, owner, has_new_owner, inbound, last, unread, waiting)
              where chats.id = new.id",
             &ids,
             &owners,
@@ -347,7 +355,8 @@ impl Batch<'_> {
             &inbound as &[Option<i64>],
             &last,
             &unread,
-            millis(self.now)
+            millis(self.now),
+            &waiting as &[Option<i64>]
         )
         .execute(connection)
         .await

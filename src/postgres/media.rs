@@ -10,6 +10,7 @@ use sqlx::{PgConnection, PgTransaction};
 use super::{Database, DatabaseError, Result, millis};
 use crate::domain::{
     BusinessId, ChatMessageId, LineId, MediaId, UnixMs,
+    agent::Visibility,
     media::{FileState, GoneReason, KEPT_BY_META},
 };
 
@@ -91,13 +92,23 @@ pub struct DueUpload {
 }
 
 impl Database {
-    /// The file `id`, if it belongs to one of `businesses`; `None`: of any.
-    pub async fn file(&self, id: MediaId, businesses: Option<&[String]>) -> Result<Option<FileRecord>> {
+    /// The file `id`, if it belongs to one of `businesses` (`None`: of any), and is in a chat that an agent sees or in none
+    /// yet.
+    pub async fn file(
+        &self,
+        id: MediaId,
+        businesses: Option<&[String]>,
+        visible: Option<&Visibility>,
+    ) -> Result<Option<FileRecord>> {
         let file = self.files(&[id]).await?.remove(&id);
-        let is_visible = |file: &FileRecord| {
-            businesses.is_none_or(|visible| visible.iter().any(|business| business == file.business.as_str()))
+        let is_own = |file: &FileRecord| {
+            businesses.is_none_or(|own| own.iter().any(|business| business == file.business.as_str()))
         };
-        Ok(file.filter(is_visible))
+        let Some(file) = file.filter(is_own) else { return Ok(None) };
+        let failed = DatabaseError::of("read a file");
+        let mut connection = self.pool.acquire().await.map_err(&failed)?;
+        let is_seen = is_seen(&mut connection, id, visible).await.map_err(&failed)?;
+        Ok(is_seen.then_some(file))
     }
 
     /// Those of `ids` that exist.
@@ -444,6 +455,25 @@ pub(super) async fn add_received(
 pub(super) struct NamedFile {
     pub(super) state: FileState,
     pub(super) mime_type: String,
+}
+
+/// Whether a file is in a chat that an agent sees (`None`: all are), or in none yet.
+pub(super) async fn is_seen(
+    connection: &mut PgConnection,
+    id: MediaId,
+    visible: Option<&Visibility>,
+) -> sqlx::Result<bool> {
+    let Some(Visibility { agent, groups }) = visible else { return Ok(true) };
+    sqlx::query_scalar!(
+        r#"select count(*) = 0 or coalesce(bool_or(agent = $2 or group_id is null or group_id = any($3)), false)
+            as "is_seen!"
+         from chat_media join chats on chats.id = chat_media.chat where media = $1"#,
+        id.to_string(),
+        agent,
+        groups
+    )
+    .fetch_one(connection)
+    .await
 }
 
 /// The file `id` of a business.

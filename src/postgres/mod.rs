@@ -2,6 +2,8 @@
 //!
 //! Every change is one transaction. Nothing that sends campaigns or receives webhooks waits for it.
 
+pub mod agents;
+pub mod assignment;
 pub mod changes;
 pub mod chats;
 pub mod forgetting;
@@ -10,6 +12,7 @@ pub mod media;
 pub mod outbox;
 pub mod partitions;
 pub mod read;
+pub mod sessions;
 pub mod spawn;
 pub mod tables;
 

@@ -7,7 +7,9 @@ use super::{
     inbound::{MessageKind, meta_id},
     media::FileRecord,
 };
-use crate::domain::{BusinessId, LineId, MediaId, Person, Phone, State, UnixMs, chat::Owner};
+use crate::domain::{
+    BusinessId, GroupId, LineId, MediaId, Person, Phone, State, UnixMs, agent::Visibility, chat::Owner,
+};
 
 /// A contact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,16 @@ pub struct Chat {
     pub agent: Option<String>,
     /// Since when.
     pub owner_since: UnixMs,
+    /// The group of agents whose chat it is; `None`: every agent's.
+    pub group: Option<GroupId>,
+    /// The group before it was moved; empty: every agent's.
+    pub last_group: Option<String>,
+    /// The agent before.
+    pub last_agent: Option<String>,
+    /// Since when the person waits for an answer.
+    pub waiting_since: Option<UnixMs>,
+    /// Until when it is put aside.
+    pub snoozed_until: Option<UnixMs>,
     /// When it was created.
     pub created_at: UnixMs,
     /// When the person wrote last, by Meta's clock.
@@ -116,6 +128,12 @@ pub struct ChatFilter {
     pub owners: Vec<Owner>,
     /// Of this agent.
     pub agent: Option<String>,
+    /// Of this group.
+    pub group: Option<GroupId>,
+    /// Whether they are put aside; `None`: either.
+    pub is_snoozed: Option<bool>,
+    /// That an agent sees; `None`: all.
+    pub visible: Option<Visibility>,
     /// On this line.
     pub line: Option<LineId>,
     /// Only these.
@@ -169,13 +187,16 @@ impl Database {
         let frequent = filter.search.as_ref().filter(|_| found.is_none()).map(|words| words.0.as_str());
         let rows = sqlx::query!(
             "select chats.id, chats.business, chats.line, chats.contact, chats.owner, chats.agent, chats.revision, chats.owner_since_at,
-                chats.created_at, chats.last_inbound_at, chats.last_message, chats.unread, contacts.number,
+                chats.group_id, chats.last_group, chats.last_agent, chats.waiting_since_at, chats.snoozed_until_at, chats.created_at, chats.last_inbound_at, chats.last_message, chats.unread, contacts.number,
                 contacts.user_id, contacts.name, contacts.username, contacts.created_at as contact_created_at
              from chats join contacts on contacts.id = chats.contact
              where ($1::text[] is null or chats.business = any($1)) and chats.owner = any($2)
                 and ($3::text is null or chats.line = $3) and ($4::bigint[] is null or chats.id = any($4))
                 and (chats.last_message, chats.id) < ($5, $6) and ($8::text is null or chats.agent = $8)
                 and ($9::bigint[] is null or chats.id = any($9))
+                and ($11::text is null or chats.group_id = $11)
+                and ($12::bool is null or (chats.snoozed_until_at is not null) = $12)
+                and ($13::text is null or chats.agent = $13 or chats.group_id is null or chats.group_id = any($14))
                 and ($10::text is null
                     or contact_words(contacts.name, contacts.username, contacts.number) @@
                         to_tsquery('simple', folded($10))
@@ -191,7 +212,11 @@ impl Database {
             i64::try_from(limit).unwrap_or(i64::MAX),
             filter.agent,
             found.as_deref(),
-            frequent
+            frequent,
+            filter.group.as_ref().map(GroupId::as_str),
+            filter.is_snoozed,
+            filter.visible.as_ref().map(|all| all.agent.as_str()),
+            filter.visible.as_ref().map(|all| all.groups.as_slice())
         )
         .fetch_all(&self.pool)
         .await
@@ -213,6 +238,11 @@ impl Database {
                 owner: Owner::of(row.owner).unwrap_or(Owner::Queue),
                 agent: row.agent,
                 owner_since: time(row.owner_since_at),
+                group: row.group_id.as_deref().map(GroupId::from),
+                last_group: row.last_group,
+                last_agent: row.last_agent,
+                waiting_since: row.waiting_since_at.map(time),
+                snoozed_until: row.snoozed_until_at.map(time),
                 created_at: time(row.created_at),
                 last_inbound_at: row.last_inbound_at.map(time),
                 last_message: row.last_message,
@@ -334,7 +364,7 @@ fn phone(digits: i64) -> Option<Phone> {
     Phone::from_digits(digits.try_into().ok()?)
 }
 
-fn time(ms: i64) -> UnixMs {
+pub(super) fn time(ms: i64) -> UnixMs {
     UnixMs(ms.unsigned_abs())
 }
 

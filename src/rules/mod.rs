@@ -3,6 +3,7 @@
 //!
 //! The meaning of each of Meta's error codes is in [`crate::domain::policy`].
 
+pub mod assignment;
 pub mod breaker;
 pub mod ceiling;
 pub mod contact_hours;

@@ -60,13 +60,19 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail contains the remedy, or which no command can cause.
-    const WITHOUT: [&str; 32] = [
+    const WITHOUT: [&str; 40] = [
+        "agent-exists",
+        "agent-not-found",
+        "agent-offline",
         "body-too-large",
         "business-not-found",
         "chat-changed",
         "chat-not-found",
         "chat-of-another-agent",
         "contact-not-found",
+        "group-exists",
+        "group-in-use",
+        "group-not-found",
         "hold-not-found",
         "invalid",
         "invalid-if-match",
@@ -74,6 +80,7 @@ mod tests {
         "invalid-query",
         "invalid-rate",
         "invalid-upload-id",
+        "login-refused",
         "malformed-body",
         "media-gone",
         "media-not-found",
@@ -88,6 +95,7 @@ mod tests {
         "template-not-approved",
         "template-not-found",
         "template-unsupported",
+        "too-many-logins",
         "unauthorized",
         "unsupported-encoding",
         "unsupported-media-type",

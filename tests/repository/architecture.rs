@@ -74,7 +74,7 @@ const ARROWS: [(&str, &[&str]); 28] = [
     ("intake", &["api_types", "domain", "json", "redis", "rules", "telemetry", "templates"]),
     ("json", &[]),
     ("media", &["domain"]),
-    ("postgres", &["domain", "private_server", "telemetry"]),
+    ("postgres", &["domain", "private_server", "rules", "telemetry"]),
     ("preflight", &["api_types", "domain", "redis", "stats"]),
     ("private_server", &[]),
     ("redis", &["domain", "private_server", "telemetry"]),

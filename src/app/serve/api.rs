@@ -36,6 +36,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<(Router, Deliveries), Serve
         subscribers: context.configured.subscribers.clone(),
         keys: context.configured.api_keys.clone(),
         key_failures_per_minute: config.http.key_failures_per_minute,
+        sessions: config.agents.sessions,
         sync_templates: sync_templates(context)?,
         unpause_template: unpause_template(context)?,
         body_bytes_max: config.http.body_bytes_max,

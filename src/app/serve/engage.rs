@@ -43,6 +43,7 @@ pub(super) fn start(context: &Context<'_>, database: Database) -> Result<(), Ser
         lease: context.config.dispatch.lease,
         keep_messages: context.config.database.as_ref().and_then(|database| database.keep_messages),
         files,
+        agents: context.config.agents.limits,
     };
     let stopping = context.shutdown.stopping();
     context.shutdown.core("engage", async move { engage.run(stopping).await });

@@ -4,6 +4,7 @@
 //! leak nothing about the keys.
 //! Never: stores a key, only its digest.
 
+pub mod passwords;
 mod throttle;
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
@@ -19,10 +20,14 @@ use crate::{
     domain::{Live, SecretDigest},
 };
 
+/// Logins that each network may try per minute. Each password is limited too.
+const LOGINS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("60 is not 0");
+
 /// The configured API keys, which a reload can replace, and the throttle for unknown ones.
 pub struct ApiKeys {
     keys: Live<Arc<[ApiKey]>>,
     throttle: Throttle,
+    logins: Throttle,
 }
 
 /// Why a request is rejected.
@@ -49,7 +54,15 @@ pub enum AuthError {
 impl ApiKeys {
     /// `failures_per_minute`: requests with an unknown key that each network may make per minute.
     pub fn new(keys: Live<Arc<[ApiKey]>>, failures_per_minute: NonZeroU32) -> Self {
-        Self { keys, throttle: Throttle::new(failures_per_minute, DefaultClock::default()) }
+        let throttle = |per_minute| Throttle::new(per_minute, DefaultClock::default());
+        Self { keys, throttle: throttle(failures_per_minute), logins: throttle(LOGINS_PER_MINUTE) }
+    }
+
+    /// Counts a login that is tried from `client`.
+    ///
+    /// Errors: how long to wait until the next one.
+    pub fn admit_login(&self, client: IpAddr) -> Result<(), Duration> {
+        self.logins.check(client, None)
     }
 
     /// Checks the key of a request from `client`, and returns it as configured. `scope` is the scope that the key
@@ -83,7 +96,7 @@ impl From<AuthError> for Problem {
             AuthError::NoKey | AuthError::UnknownKey => Self::new(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
-                "send `Authorization: Bearer KEY` with a key of http.api_keys",
+                "send `Authorization: Bearer KEY` with a key of http.api_keys, or log in with POST /v1/session",
             )
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             AuthError::RateLimited { wait } => Self::new(

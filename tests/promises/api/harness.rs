@@ -14,7 +14,8 @@ use pregon::{
     config::{ApiKey, KeyScope},
     domain::{
         BusinessId, CampaignId, ClaimedRow, Fact, FrequencyCap, Hold, HoldScope, Line, LineId, Lines, Live, MetaCode,
-        News, PartId, PriceList, Secret, Settled, Template, UnixMs, WabaId, prices::CountryPrices,
+        News, PartId, PriceList, Secret, Settled, Template, UnixMs, WabaId, agent::SessionLimits,
+        prices::CountryPrices,
     },
     endpoint::Endpoint,
     http::listener::{self, ConnectionLimits},
@@ -40,6 +41,9 @@ pub const KEY_FAILURES_PER_MINUTE: u32 = 15;
 pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// A feed with one stream.
 pub const FEED: FeedLimits = FeedLimits { partitions: NonZeroU16::MIN, retention: DAY, length_max: 100_000 };
+
+/// How long sessions of agents live.
+pub const SESSIONS: SessionLimits = SessionLimits { idle: Duration::from_mins(30), age: Duration::from_hours(12) };
 
 const EPOCH: u64 = 1;
 /// How long a pause of everything waits for workers to confirm it.
@@ -207,6 +211,7 @@ impl Api {
             subscribers: Live::new(subscribers.into()),
             keys: Live::new(keys.into()),
             key_failures_per_minute: NonZeroU32::new(KEY_FAILURES_PER_MINUTE).expect("not 0"),
+            sessions: SESSIONS,
             sync_templates: Arc::new(move |lines| {
                 let synced = answers.lock().expect("no panic under the lock").clone();
                 let of_lines = move |(waba, _): &(WabaId, _)| lines.wabas().contains_key(waba);

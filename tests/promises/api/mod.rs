@@ -1,6 +1,7 @@
 //! The HTTP API over real HTTP and a real Redis.
 
 mod access;
+mod agents;
 mod audit;
 mod businesses;
 mod campaigns;

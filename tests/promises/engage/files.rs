@@ -317,7 +317,7 @@ fn words(body: &str) -> ReplyContent {
 
 impl Office {
     async fn send(&self, database: &Database, chat: i64, content: ReplyContent) -> i64 {
-        let on = ActionOn { chat, agent: "ana", revision: None, now: self.clock.now() };
+        let on = ActionOn { chat, agent: "ana", visible: None, revision: None, now: self.clock.now() };
         let message = NewMessage { client_id: None, context: None, content };
         let done = database.act(on, ChatAction::Send(message)).await.expect("PostgreSQL").expect("a message");
         self.store.ring_reader(&"3001".into()).await.expect("redis");

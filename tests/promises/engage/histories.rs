@@ -386,7 +386,7 @@ async fn act_on(database: &Database, (agent, now): (&str, UnixMs), chats: &[i64]
     for n in 0..8 {
         let chat = chats[random.random_range(0..chats.len())];
         let call = async |revision, action| {
-            database.act(ActionOn { chat, agent, revision, now }, action).await.expect("PostgreSQL")
+            database.act(ActionOn { chat, agent, visible: None, revision, now }, action).await.expect("PostgreSQL")
         };
         let said = (first_text + n).to_string();
         let text = ReplyContent::Text { body: said.clone(), preview_url: false };

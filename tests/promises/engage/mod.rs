@@ -1,5 +1,6 @@
 //! What people write becomes contacts and chats.
 
+mod assignment;
 mod chats;
 mod files;
 mod forgetting;
@@ -12,7 +13,7 @@ mod retention;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pregon::{
-    domain::{Fingerprint, Inbound, Line, Secret, Wamid, chat::Owner, inbound::Content},
+    domain::{Fingerprint, Inbound, Line, Secret, Wamid, agent::AgentLimits, chat::Owner, inbound::Content},
     engage::{Engage, FileTransfers},
     postgres::{
         Database, DatabaseError,
@@ -83,6 +84,8 @@ impl Office {
     }
 }
 
+const AGENTS: AgentLimits = AgentLimits { offline_after: Duration::from_mins(1), silence: None };
+
 /// A process that reads the lines.
 struct Reader {
     stop: CancellationToken,
@@ -106,7 +109,8 @@ impl Reader {
         let line = |id| Line { business: "1001".into(), token: token.clone(), ..world::line(id, 80.0) };
         let lines = ["3001", "3002"].map(line).into_iter().collect();
         let (worker, store, clock) = (name.to_owned(), store.clone(), clock.clone());
-        let engage = Engage { worker, store, database, clock, lines, lease: LEASE, keep_messages: None, files };
+        let engage =
+            Engage { worker, store, database, clock, lines, lease: LEASE, keep_messages: None, files, agents: AGENTS };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         Self { stop, task: tokio::spawn(async move { engage.run(stopping).await }) }

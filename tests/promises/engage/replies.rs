@@ -47,7 +47,7 @@ impl Office {
     }
 
     async fn act(&self, database: &Database, chat: i64, action: ChatAction) -> Result<ActionDone, ActionRefused> {
-        let on = ActionOn { chat, agent: "ana", revision: None, now: self.clock.now() };
+        let on = ActionOn { chat, agent: "ana", visible: None, revision: None, now: self.clock.now() };
         let done = database.act(on, action).await.expect("PostgreSQL");
         if let Some(line) = done.as_ref().ok().and_then(|done| done.outbox.as_ref()) {
             // A ring may be lost: the reader looks by itself.
@@ -318,7 +318,7 @@ async fn two_agents_cannot_have_a_chat_and_free_text_needs_the_window() {
     let reader = office.reader("r");
     let chat = office.people(&database, "3001", 1).await[0];
     let act = async |agent: &str, revision, action, now| {
-        database.act(ActionOn { chat, agent, revision, now }, action).await.expect("PostgreSQL")
+        database.act(ActionOn { chat, agent, visible: None, revision, now }, action).await.expect("PostgreSQL")
     };
     let now = office.clock.now();
     let (one, other) = tokio::join!(act("ana", None, ChatAction::Take, now), act("luis", None, ChatAction::Take, now));

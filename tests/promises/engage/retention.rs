@@ -38,7 +38,7 @@ async fn months_that_are_kept_no_longer_go_and_contacts_chats_and_the_outbox_sta
     let old = chats(&database).await[0].clone();
     let content = ReplyContent::Text { body: "¿En qué puedo ayudar?".to_owned(), preview_url: false };
     let reply = ChatAction::Send(NewMessage { client_id: Some("1".to_owned()), context: None, content });
-    let on = ActionOn { chat: old.id, agent: "ana", revision: None, now: january };
+    let on = ActionOn { chat: old.id, agent: "ana", visible: None, revision: None, now: january };
     database.act(on, reply).await.expect("PostgreSQL").expect("a message");
 
     database.create_partitions(april).await.expect("created");

@@ -105,6 +105,21 @@ impl Access {
         }
     }
 
+    /// Errors: 403 if the caller is an agent and no manager.
+    pub(super) fn check_manager(&self) -> Result<()> {
+        match self.session.as_deref() {
+            Some((session, _)) if session.role < AgentRole::Manager => {
+                Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "this call is for managers"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The name of the key or the agent.
+    pub(super) fn name(&self) -> &str {
+        self.session.as_deref().map_or(&self.who, |(session, _)| &session.name)
+    }
+
     /// The name of the key, or the id of the agent.
     pub(super) fn who(&self) -> &str {
         &self.who
@@ -172,6 +187,16 @@ pub(super) fn agent_not_found(id: impl fmt::Display) -> Problem {
 /// 404 for the group `id`.
 pub(super) fn group_not_found(id: impl fmt::Display) -> Problem {
     Problem::not_found("group-not-found", format!("there is no group {id}; GET /v1/groups lists the groups"))
+}
+
+/// 404 for the tag `id`.
+pub(super) fn tag_not_found(id: impl fmt::Display) -> Problem {
+    Problem::not_found("tag-not-found", format!("there is no tag {id}; GET /v1/tags lists the tags"))
+}
+
+/// 404 for the canned reply `id`: there is none, or the caller does not use it.
+pub(super) fn reply_not_found(id: impl fmt::Display) -> Problem {
+    Problem::not_found("reply-not-found", format!("there is no canned reply {id}; GET /v1/replies lists them"))
 }
 
 /// 404 for the hold `id`: it is no scope, or the caller may not see it.

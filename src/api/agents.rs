@@ -12,6 +12,7 @@ use super::{
     audit::Audit,
     extract::{AgentPath, GroupPath, JsonBody},
     session_token::random_text,
+    values::{group_id, invalid, name},
 };
 use crate::{
     api_types::{
@@ -342,17 +343,8 @@ fn refusal(id: AgentId, refused: AgentRefused) -> Problem {
     }
 }
 
-fn invalid(detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail.into())
-}
-
 fn email(text: &str) -> Result<String> {
     agent::email(text).ok_or_else(|| invalid("email is not an email address"))
-}
-
-fn name(text: &str) -> Result<String> {
-    let name = agent::name(text).map(str::to_owned);
-    name.ok_or_else(|| invalid("name has 1 to 100 characters, without line breaks"))
 }
 
 fn role(text: &str) -> Result<AgentRole> {
@@ -362,10 +354,6 @@ fn role(text: &str) -> Result<AgentRole> {
 fn capacity(number: u32) -> Result<u32> {
     let is_valid = number <= agent::CAPACITY_MAX;
     is_valid.then_some(number).ok_or_else(|| invalid(format!("capacity is 0 to {}", agent::CAPACITY_MAX)))
-}
-
-pub(super) fn group_id(text: &str) -> Result<GroupId> {
-    agent::group_id(text).ok_or_else(|| invalid("the id of a group has 1 to 32 of a-z, 0-9, - and _"))
 }
 
 pub(super) fn agent_view(agent: Agent) -> AgentView {

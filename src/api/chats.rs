@@ -1,5 +1,7 @@
 //! Chats, their messages, and contacts.
 
+use std::collections::BTreeSet;
+
 use axum::{
     Json,
     extract::State,
@@ -12,19 +14,21 @@ use utoipa::IntoParams;
 use super::{
     Shared, SharedState,
     access::Access,
-    agents::group_id,
     audit::Audit,
     extract::{ChatPath, IfMatch, JsonBody, OptionalJsonBody, PhonePath},
+    tags::tag_id,
+    values::{group_id, invalid},
 };
 use crate::{
     api_types::{
         AssignChat, ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat, MediaView,
-        NewChatMessage, NewNote, Page, SnoozeChat,
+        NewChatMessage, NewNote, NewTags, Page, SnoozeChat,
     },
     config::KeyScope,
     domain::{
         GroupId, LineId, UnixMs,
         chat::{Owner, content::ReplyContent, window_until},
+        tag::{DerivedTag, derived},
     },
     http::{
         page,
@@ -35,7 +39,7 @@ use crate::{
         Database, DatabaseError,
         chats::{ActionDone, ActionOn, ActionRefused, ChatAction, NewMessage},
         media::FileRecord,
-        read::{Chat, ChatFilter, ChatMessage, Contact, SearchWords},
+        read::{Chat, ChatFilter, ChatMessage, Contact, SearchWords, TagFilter},
     },
 };
 
@@ -57,6 +61,9 @@ pub(super) struct ChatListParams {
     /// Only chats of this group.
     #[param(nullable = false)]
     group: Option<String>,
+    /// Only chats with this tag, which may be a derived one.
+    #[param(nullable = false, example = "unanswered")]
+    tag: Option<String>,
     /// Only chats with a message, or of a contact, that has all of these words, or words that begin with them. A number is
     /// found by its first digits.
     #[param(nullable = false, example = "renov")]
@@ -110,6 +117,10 @@ pub(super) async fn list(
             _ => None,
         },
         group: page::non_empty(params.group.as_deref()).map(GroupId::from),
+        tag: page::non_empty(params.tag.as_deref()).map(|tag| match DerivedTag::named(tag) {
+            Some(derived) => TagFilter::Derived(derived, shared.now()),
+            None => TagFilter::Own(tag.into()),
+        }),
         visible: access.visibility(),
         line: page::non_empty(params.line.as_deref()).map(LineId::from),
         ids: None,
@@ -120,7 +131,7 @@ pub(super) async fn list(
     let has_more = chats.len() > limit;
     chats.truncate(limit);
     let next = chats.last().filter(|_| has_more).map(|chat| format!("{}.{}", chat.last_message, chat.id));
-    Ok(Json(Page { rows: chats.into_iter().map(chat_view).collect(), next }))
+    Ok(Json(Page { rows: chats.into_iter().map(|chat| chat_view(chat, shared.now())).collect(), next }))
 }
 
 /// Get a chat.
@@ -131,8 +142,8 @@ pub(super) async fn list(
     responses((status = 200, description = "The chat.", body = ChatView)),
     extensions(("x-problems" = json!(["no-database"]))),
 )]
-pub(super) async fn one(ChatPath(chat): ChatPath) -> Tagged {
-    tagged(chat)
+pub(super) async fn one(State(shared): SharedState, ChatPath(chat): ChatPath) -> Tagged {
+    tagged(chat, shared.now())
 }
 
 /// List the messages of a chat, the newest first.
@@ -213,7 +224,6 @@ pub(super) async fn assign(
     if_match: IfMatch,
     JsonBody(to): JsonBody<AssignChat>,
 ) -> Result<Tagged> {
-    let invalid = |detail: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail.to_owned());
     let action = match (to.agent, to.group) {
         (Some(agent), None) => {
             let agent = agent.parse().map_err(|_| invalid("agent is the id of an agent: GET /v1/agents"))?;
@@ -224,7 +234,7 @@ pub(super) async fn assign(
     };
     shared.act(&access, &audit, &chat, if_match, action).await?;
     // The agent who gave it away may not see it any more.
-    shared.any_chat(chat.id).await.map(tagged)
+    shared.any_chat(chat.id).await.map(|chat| tagged(chat, shared.now()))
 }
 
 /// Put a chat aside until a time, or until the contact writes.
@@ -247,8 +257,7 @@ pub(super) async fn snooze(
     JsonBody(SnoozeChat { until }): JsonBody<SnoozeChat>,
 ) -> Result<Tagged> {
     if until <= shared.now() {
-        let detail = "until is a time in the future";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail));
+        return Err(invalid("until is a time in the future"));
     }
     shared.change(&access, &audit, &chat, if_match, ChatAction::Snooze(until)).await
 }
@@ -294,6 +303,27 @@ pub(super) async fn finish(
         check(&ReplyContent::Text { body: body.clone(), preview_url: false })?;
     }
     shared.change(&access, &audit, &chat, if_match, ChatAction::Finish(finish.text)).await
+}
+
+/// Set the tags of a chat.
+#[utoipa::path(
+    put, path = "/v1/chats/{chat}/tags", tag = "chats", operation_id = "tag_chat",
+    security(("api_key" = [KeyScope::Chats])),
+    params(ChatPath, IfMatch),
+    request_body = NewTags,
+    responses((status = 200, description = "The chat after the call.", body = ChatView)),
+    extensions(("x-problems" = json!(["no-database", "invalid-if-match", "chat-changed", "invalid"]))),
+)]
+pub(super) async fn tag(
+    State(shared): SharedState,
+    access: Access,
+    audit: Audit,
+    ChatPath(chat): ChatPath,
+    if_match: IfMatch,
+    JsonBody(new): JsonBody<NewTags>,
+) -> Result<Tagged> {
+    let tags = new.tags.iter().map(|tag| tag_id(tag)).collect::<Result<BTreeSet<_>>>()?;
+    shared.change(&access, &audit, &chat, if_match, ChatAction::Tag(tags.into_iter().collect())).await
 }
 
 /// Mark the messages of a chat as read, for the contact too.
@@ -442,7 +472,7 @@ impl Shared {
         action: ChatAction,
     ) -> Result<Tagged> {
         self.act(access, audit, chat, if_match, action).await?;
-        self.chat(access, &chat.id.to_string()).await.map(tagged)
+        self.chat(access, &chat.id.to_string()).await.map(|chat| tagged(chat, self.now()))
     }
 
     async fn act(
@@ -502,8 +532,8 @@ impl From<DatabaseError> for Problem {
 /// A chat, and its revision as an entity tag.
 type Tagged = ([(HeaderName, String); 1], Json<ChatView>);
 
-fn tagged(chat: Chat) -> Tagged {
-    ([(header::ETAG, format!("\"{}\"", chat.revision))], Json(chat_view(chat)))
+fn tagged(chat: Chat, now: UnixMs) -> Tagged {
+    ([(header::ETAG, format!("\"{}\"", chat.revision))], Json(chat_view(chat, now)))
 }
 
 /// Errors: 422 if Meta would refuse the content.
@@ -537,10 +567,8 @@ fn refusal(chat: i64, refused: ActionRefused) -> Problem {
         ActionRefused::NoAgent(agent) => {
             conflict("agent-offline", format!("the business has no agent {agent} who is there"))
         }
-        ActionRefused::NoGroup(group) => {
-            let detail = format!("the business has no group {group}");
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
-        }
+        ActionRefused::NoGroup(group) => invalid(format!("the business has no group {group}")),
+        ActionRefused::NoTag(tag) => invalid(format!("the business has no tag {tag}: GET /v1/tags lists the tags")),
         ActionRefused::NoMessage => {
             let detail = format!("context names no message of chat {chat} that has an id at Meta");
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
@@ -577,8 +605,11 @@ fn contact_view(contact: Contact) -> ContactView {
     ContactView { id: id.to_string(), business, phone: number, user_id, name, username, created_at }
 }
 
-pub(super) fn chat_view(chat: Chat) -> ChatView {
+pub(super) fn chat_view(chat: Chat, now: UnixMs) -> ChatView {
+    let derived = derived(chat.waiting_since.is_some(), chat.is_attended, chat.last_inbound_at, now);
+    let derived: Vec<String> = derived.map(|tag| tag.name().to_owned()).collect();
     ChatView {
+        tags: chat.tags.iter().map(ToString::to_string).chain(derived).collect(),
         id: chat.id.to_string(),
         line: chat.line,
         contact: contact_view(chat.contact),

@@ -19,12 +19,14 @@ use utoipa::{
 
 use super::{
     Shared,
-    access::{Access, agent_not_found, campaign_not_found, group_not_found, hold_not_found, template_not_found},
+    access::{
+        Access, agent_not_found, campaign_not_found, group_not_found, hold_not_found, tag_not_found, template_not_found,
+    },
 };
 use crate::{
     domain::{
         BusinessId, CampaignId, EntryId, GroupId, HoldScope, Language, Line, LineId, MediaId, Phone, SubscriberId,
-        WabaId, agent, reject::json_fault,
+        TagId, WabaId, agent, reject::json_fault, tag,
     },
     http::{
         problem::{Problem, Result},
@@ -32,7 +34,7 @@ use crate::{
     },
     intake::IntakeError,
     json,
-    postgres::{agents::Agent, media::FileRecord, read::Chat},
+    postgres::{agents::Agent, canned_replies::CannedReply, media::FileRecord, read::Chat},
 };
 
 /// The campaign id in the path. The caller may see the campaign, if it exists.
@@ -110,12 +112,25 @@ pub(super) struct GroupPath {
     pub(super) group: GroupId,
 }
 
-/// The query parameters of a call about a group.
+/// The tag whose id is in the path, and the business that the query names, or the only one that the caller may see.
+pub(super) struct TagPath {
+    pub(super) business: BusinessId,
+    pub(super) tag: TagId,
+}
+
+/// The canned reply whose id is in the path. The caller may use it.
+#[derive(IntoParams)]
+#[into_params(names("reply"), parameter_in = Path)]
+pub(super) struct ReplyPath(
+    #[param(value_type = String, example = "01KBCNYG3T8R7Q6P5N4M3K2J1H")] pub(super) CannedReply,
+);
+
+/// The query parameters of a call about something that a business has defined.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct GroupParams {
-    /// The business of the group. May be left out if the caller sees only one.
+struct BusinessParams {
+    /// The business. May be left out if the caller sees only one.
     #[param(nullable = false)]
     business: Option<String>,
 }
@@ -243,9 +258,48 @@ impl FromRequestParts<Arc<Shared>> for AgentPath {
 
 impl IntoParams for GroupPath {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let id = ParameterBuilder::new().name("group").parameter_in(ParameterIn::Path).required(Required::True);
-        let id = id.description(Some("The id of the group.")).schema(Some(String::schema())).build();
-        [id].into_iter().chain(GroupParams::into_params(|| None)).collect()
+        of_business("group", "The id of the group.")
+    }
+}
+
+impl IntoParams for TagPath {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        of_business("tag", "The id of the tag.")
+    }
+}
+
+/// The parameters of a call about something that a business has defined.
+fn of_business(name: &str, description: &str) -> Vec<Parameter> {
+    let id = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
+    let id = id.description(Some(description)).schema(Some(String::schema())).build();
+    [id].into_iter().chain(BusinessParams::into_params(|| None)).collect()
+}
+
+/// The id in the path, and the business that the query names, or the only one that the caller may see.
+async fn id_of_business(parts: &mut Parts, shared: &Arc<Shared>) -> Result<(String, BusinessId)> {
+    let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+    let access = Access::from_request_parts(parts, shared).await?;
+    let Params(params) = Params::<BusinessParams>::from_request_parts(parts, shared).await?;
+    Ok((id, shared.business(&access, params.business.as_deref())?))
+}
+
+impl FromRequestParts<Arc<Shared>> for TagPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let (id, business) = id_of_business(parts, shared).await?;
+        let tag = tag::tag_id(&id).ok_or_else(|| tag_not_found(&id))?;
+        Ok(Self { business, tag })
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for ReplyPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+        let access = Access::from_request_parts(parts, shared).await?;
+        shared.reply(&access, &id).await.map(Self)
     }
 }
 
@@ -253,10 +307,7 @@ impl FromRequestParts<Arc<Shared>> for GroupPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
-        let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
-        let access = Access::from_request_parts(parts, shared).await?;
-        let Params(params) = Params::<GroupParams>::from_request_parts(parts, shared).await?;
-        let business = shared.business(&access, params.business.as_deref())?;
+        let (id, business) = id_of_business(parts, shared).await?;
         let group = agent::group_id(&id).ok_or_else(|| group_not_found(&id))?;
         Ok(Self { business, group })
     }

@@ -13,6 +13,7 @@ mod agents;
 mod audit;
 mod businesses;
 mod campaigns;
+mod canned_replies;
 mod chats;
 mod csv;
 mod docs_page;
@@ -37,8 +38,10 @@ mod sessions;
 mod stream;
 mod subscribers;
 mod suppressions;
+mod tags;
 mod templates;
 mod uploads;
+mod values;
 mod workers;
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
@@ -266,6 +269,12 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(agents::rename_group, agents::remove_group))
         .routes(routes!(chats::take))
         .routes(routes!(chats::assign))
+        .routes(routes!(chats::tag))
+        .routes(routes!(tags::list, tags::create))
+        .routes(routes!(tags::change, tags::remove))
+        .routes(routes!(canned_replies::list, canned_replies::create))
+        .routes(routes!(canned_replies::change, canned_replies::remove))
+        .routes(routes!(canned_replies::fill_in))
         .routes(routes!(chats::snooze))
         .routes(routes!(chats::release))
         .routes(routes!(chats::close))

@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 76] = [
+pub(super) const KINDS: [ProblemKind; 80] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
     kind("invalid-if-match", 400, "the header `If-Match` is not the `ETag` of a chat"),
@@ -50,8 +50,10 @@ pub(super) const KINDS: [ProblemKind; 76] = [
     kind("media-not-found", 404, "there is no such file"),
     kind("not-found", 404, "the path is not valid"),
     kind("recipient-not-found", 404, "the campaign has no such recipient"),
+    kind("reply-not-found", 404, "there is no such canned reply"),
     kind("subscriber-not-found", 404, "there is no such subscriber in the configuration"),
     kind("suppression-not-found", 404, "the person is not suppressed"),
+    kind("tag-not-found", 404, "there is no such tag"),
     kind("template-not-found", 404, "the WABA has no such template, or none of its lines is configured"),
     kind("body-too-slow", 408, "the body arrived too slowly"),
     kind("agent-exists", 409, "another agent has the email address"),
@@ -68,7 +70,9 @@ pub(super) const KINDS: [ProblemKind; 76] = [
     kind("no-database", 409, "the server has no database for chats: `database.url` is not set"),
     kind("no-media-store", 409, "the server stores no files: `media.url` is not set"),
     kind("recipients-forgotten", 409, "the recipients were deleted at the end of their retention"),
+    kind("reply-exists", 409, "the business has a canned reply with this shortcut"),
     kind("retry-conflict", 409, "the `external_id` belongs to a retry of other recipients"),
+    kind("tag-exists", 409, "the business has a tag with this id"),
     kind("template-not-paused", 409, "Meta has not paused the template; `detail` has its status"),
     kind("too-many-recipients", 409, "the campaign would have too many recipients"),
     kind("unpause-refused", 409, "Meta does not lift the pause; `detail` has its reason"),
@@ -132,6 +136,8 @@ pub(super) fn of(operation: &mut Operation, reads: bool) -> BTreeMap<u16, Vec<&'
         match (&parameter.parameter_in, parameter.name.as_str()) {
             (ParameterIn::Query, _) => names.push("invalid-query"),
             (ParameterIn::Path, "agent") => names.extend(["agent-not-found", "not-found"]),
+            (ParameterIn::Path, "reply") => names.extend(["reply-not-found", "not-found"]),
+            (ParameterIn::Path, "tag") => names.extend(["tag-not-found", "not-found"]),
             (ParameterIn::Path, "group") => names.extend(["group-not-found", "not-found"]),
             (ParameterIn::Path, "campaign") => names.extend(["campaign-not-found", "not-found"]),
             (ParameterIn::Path, "chat") => names.extend(["chat-not-found", "not-found"]),

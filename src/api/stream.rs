@@ -38,13 +38,14 @@ use super::{
 use crate::{
     api_types::ChatMessageEvent,
     config::KeyScope,
-    domain::{BusinessId, GroupId},
+    domain::{BusinessId, GroupId, UnixMs},
     http::{page::non_empty, problem::Result},
     postgres::{
         Database, DatabaseError,
         changes::{ChatChanges, Moment, Since},
         read::Chat,
     },
+    redis::clock::Clock,
 };
 
 /// How often a process looks for changes.
@@ -98,7 +99,7 @@ pub(super) async fn follow(State(shared): SharedState, access: Access, headers: 
         .transpose()?;
     let permit = stream_permit(&shared.chat_streams, "streams of chats")?;
     let now = database.moment().await?;
-    let batches = shared.watch.follow(&database, &now);
+    let batches = shared.watch.follow(&database, &shared.state.clock, &now);
     let position = since.unwrap_or(now);
     let queue = VecDeque::from([sse::Event::default().id(position.to_string())]);
     // The first batch may begin after the position.
@@ -183,19 +184,19 @@ impl EventChat {
 }
 
 impl Batch {
-    fn new(until: Moment, since: Since) -> Self {
+    fn new(until: Moment, since: Since, now: UnixMs) -> Self {
         let events = match since {
-            Since::Changes(changes) => events_of(changes),
+            Since::Changes(changes) => events_of(changes, now),
             Since::TooMuch => vec![ChatEvent { chat: None, name: "reload", json: "{}".to_owned() }],
         };
         Self { until, events }
     }
 }
 
-fn events_of(ChatChanges { chats, messages }: ChatChanges) -> Vec<ChatEvent> {
+fn events_of(ChatChanges { chats, messages }: ChatChanges, now: UnixMs) -> Vec<ChatEvent> {
     let known: BTreeMap<i64, Arc<EventChat>> =
         chats.iter().map(|chat| (chat.id, Arc::new(EventChat::of(chat)))).collect();
-    let chats = chats.into_iter().map(|chat| ("chat", chat.id, json(&chat_view(chat))));
+    let chats = chats.into_iter().map(|chat| ("chat", chat.id, json(&chat_view(chat, now))));
     let messages = messages.into_iter().map(|(chat, message)| {
         ("message", chat, json(&ChatMessageEvent { chat: chat.to_string(), message: message_view(message) }))
     });
@@ -219,7 +220,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// The batches of changes from now on. `now`: a moment before the call.
-    fn follow(&self, database: &Database, now: &Moment) -> broadcast::Receiver<Arc<Batch>> {
+    fn follow(&self, database: &Database, clock: &Arc<Clock>, now: &Moment) -> broadcast::Receiver<Arc<Batch>> {
         let mut current = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = current.upgrade() {
             return sender.subscribe();
@@ -227,7 +228,7 @@ impl Watch {
         let (sender, receiver) = broadcast::channel(BATCHES_MAX);
         let sender = Arc::new(sender);
         *current = Arc::downgrade(&sender);
-        tokio::spawn(look(database.clone(), now.clone(), sender, self.sender.clone()));
+        tokio::spawn(look(database.clone(), clock.clone(), now.clone(), sender, self.sender.clone()));
         receiver
     }
 }
@@ -235,6 +236,7 @@ impl Watch {
 /// Looks for changes since a moment, as long as there is a receiver.
 async fn look(
     database: Database,
+    clock: Arc<Clock>,
     mut since: Moment,
     sender: Arc<broadcast::Sender<Arc<Batch>>>,
     current: CurrentSender,
@@ -251,7 +253,7 @@ async fn look(
                 return;
             }
         }
-        match next_batch(&database, &since, None).await {
+        match next_batch((&database, &clock), &since, None).await {
             Ok(batch) => {
                 since = batch.until.clone();
                 if !batch.events.is_empty() {
@@ -266,12 +268,12 @@ async fn look(
 
 /// What changed since a moment.
 async fn next_batch(
-    database: &Database,
+    (database, clock): (&Database, &Clock),
     since: &Moment,
     businesses: Option<&[String]>,
 ) -> std::result::Result<Batch, DatabaseError> {
     let (until, since) = database.changes_since(since, businesses).await?;
-    Ok(Batch::new(until, since))
+    Ok(Batch::new(until, since, clock.now()))
 }
 
 /// Reports a failure, and waits before the next attempt.
@@ -308,7 +310,9 @@ impl Follower {
                 return Some(event);
             }
             if self.is_behind {
-                match next_batch(&self.database, &self.position, self.access.names().as_deref()).await {
+                let businesses = self.access.names();
+                let source = (&self.database, &*self.shared.state.clock);
+                match next_batch(source, &self.position, businesses.as_deref()).await {
                     Ok(batch) => {
                         self.is_behind = false;
                         self.enqueue(&batch);

@@ -58,6 +58,9 @@ pub struct ChatView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub waiting_since: Option<UnixMs>,
+    /// The tags, the derived ones last.
+    #[schema(example = json!(["renewal", "unanswered"]))]
+    pub tags: Vec<String>,
     /// Until when the chat is put aside.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -24,6 +24,7 @@ mod schemas;
 mod statistics;
 mod subscriber;
 mod suppression;
+mod tag;
 mod template;
 mod upload;
 mod worker;
@@ -58,6 +59,10 @@ pub use self::{
     statistics::{ByState, FailureCount, Funnel, SkipCount, Statistics, WaitReason, Waiting},
     subscriber::{SubscriberPage, SubscriberView},
     suppression::{NewSuppression, SuppressionPage, SuppressionView},
+    tag::{
+        CannedReplyChangeBody, CannedReplyPage, CannedReplyView, FillIn, FilledIn, NewCannedReply, NewTag, NewTags,
+        TagChangeBody, TagPage, TagView,
+    },
     template::{SyncedTemplates, SyncedWaba, TemplatePage, TemplateView, UnpausedTemplate},
     upload::{Rejection, UploadResult},
     worker::{WorkerPage, WorkerView},

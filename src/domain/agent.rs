@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use zxcvbn::{Score, zxcvbn};
 
-use super::GroupId;
+use super::{GroupId, ids::is_plain};
 
 /// What an agent may see and do, beyond the chats of the own groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,8 +151,7 @@ pub fn name(text: &str) -> Option<&str> {
 
 /// The id of a group; `None` if it is not 1 to 32 of `a-z`, `0-9`, `-` and `_`.
 pub fn group_id(text: &str) -> Option<GroupId> {
-    let is_plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
-    ((1..=32).contains(&text.len()) && text.bytes().all(is_plain)).then(|| text.into())
+    is_plain(text).then(|| text.into())
 }
 
 /// The bounds of a password, in characters (OWASP ASVS 2.1.1 and 2.1.2).

@@ -55,8 +55,18 @@ text_id! {
     GroupId
 }
 text_id! {
+    /// A tag of a business: of `a-z`, `0-9`, `-` and `_`.
+    TagId
+}
+text_id! {
     /// A subscriber, which gets events by webhook: of `a-z`, `0-9`, `-` and `_`.
     SubscriberId
+}
+
+/// Whether a text is 1 to 32 of `a-z`, `0-9`, `-` and `_`: an id that people choose.
+pub(super) fn is_plain(text: &str) -> bool {
+    let is_plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    (1..=32).contains(&text.len()) && text.bytes().all(is_plain)
 }
 
 macro_rules! ulid_id {
@@ -89,6 +99,10 @@ ulid_id! {
 ulid_id! {
     /// The id that Pregón assigns to an agent: a ULID.
     AgentId
+}
+ulid_id! {
+    /// The id that Pregón assigns to a canned reply: a ULID.
+    CannedReplyId
 }
 ulid_id! {
     /// The id that Pregón assigns to a file of a chat: a ULID, of which 80 bits are random.

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod campaign;
+pub mod canned_reply;
 pub mod chat;
 pub mod event;
 pub mod fact;
@@ -32,6 +33,7 @@ pub mod skip;
 pub mod state;
 pub mod suppression;
 pub mod suppression_row;
+pub mod tag;
 pub mod template;
 pub mod time;
 pub mod token;
@@ -45,8 +47,8 @@ pub use failure::{FailureReason, MetaCode};
 pub use frequency_cap::FrequencyCap;
 pub use hold::{ErrorOrigin, Hold, HoldScope, Lifter};
 pub use ids::{
-    AgentId, BusinessId, CampaignId, ChatMessageId, EntryId, GroupId, LineId, MediaId, PartId, SubscriberId, WabaId,
-    Wamid,
+    AgentId, BusinessId, CampaignId, CannedReplyId, ChatMessageId, EntryId, GroupId, LineId, MediaId, PartId,
+    SubscriberId, TagId, WabaId, Wamid,
 };
 pub use inbound::Inbound;
 pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line, LineAllowance, RateSource};
@@ -67,6 +69,7 @@ pub use skip::{RowReason, SkipReason};
 pub use state::State;
 pub use suppression::{PersonHash, Suppression, SuppressionReason, SuppressionScope, SuppressionSource};
 pub use suppression_row::{RawSuppression, SuppressionDefaults};
+pub use tag::DerivedTag;
 pub use template::{Form, Language, Template, TemplateStatus};
 pub use time::{Due, UnixMs};
 pub use token::{SharedTokenKey, Token, TokenKey};

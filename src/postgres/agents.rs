@@ -4,7 +4,7 @@
 
 use sqlx::{PgConnection, error::ErrorKind};
 
-use super::{Database, DatabaseError, Result, millis, read::time};
+use super::{Database, DatabaseError, Result, millis, time};
 use crate::domain::{AgentId, AgentRole, BusinessId, GroupId, Presence, UnixMs};
 
 /// An agent.

@@ -8,10 +8,10 @@ use sqlx::{PgConnection, PgTransaction};
 use super::{
     Database, DatabaseError, Result,
     inbound::{MessageKind, meta_id, micros, next_message},
-    media, millis,
+    media, millis, tags,
 };
 use crate::domain::{
-    AgentId, GroupId, LineId, MediaId, Phone, Presence, State, UnixMs,
+    AgentId, GroupId, LineId, MediaId, Phone, Presence, State, TagId, UnixMs,
     agent::Visibility,
     chat::{
         Owner,
@@ -21,6 +21,7 @@ use crate::domain::{
     inbound::MediaKind,
     media::{FileState, sendable},
 };
+use crate::rules::tagging::{self, Happened, TagEvent};
 
 /// What an agent does.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub enum ChatAction {
     Assign(AgentId),
     /// Gives the chat to the queue of a group.
     AssignGroup(GroupId),
+    /// Sets the tags of the chat, without the derived ones.
+    Tag(Vec<TagId>),
     /// Puts the chat aside until then, or until the contact writes.
     Snooze(UnixMs),
     /// Returns the chat to the queue.
@@ -90,6 +93,8 @@ pub enum ActionRefused {
     NoAgent(AgentId),
     /// The business has no such group.
     NoGroup(GroupId),
+    /// The business has no such tag.
+    NoTag(TagId),
     /// There is no such message in the chat, or it has no id of Meta's.
     NoMessage,
     /// The business has no such file in its store.
@@ -124,6 +129,8 @@ struct Locked<'a> {
     last_agent: Option<String>,
     last_agent_at: Option<i64>,
     avoids_last_agent: bool,
+    tags: Vec<TagId>,
+    is_attended: bool,
     last_message: i64,
     last_inbound_at: Option<UnixMs>,
     unread: i32,
@@ -166,7 +173,7 @@ impl Database {
 async fn lock<'a>(transaction: &mut PgTransaction<'_>, on: ActionOn<'a>) -> sqlx::Result<Option<(Locked<'a>, i64)>> {
     let row = sqlx::query!(
         "select chats.business, line, owner, agent, owner_since_at, group_id, last_group, waiting_since_at,
-            snoozed_until_at, last_agent, last_agent_at, avoids_last_agent, last_message, last_inbound_at, unread, revision, number, user_id
+            snoozed_until_at, last_agent, last_agent_at, avoids_last_agent, tags, attended, last_message, last_inbound_at, unread, revision, number, user_id
          from chats join contacts on contacts.id = contact where chats.id = $1 for update of chats",
         on.chat
     )
@@ -189,6 +196,8 @@ async fn lock<'a>(transaction: &mut PgTransaction<'_>, on: ActionOn<'a>) -> sqlx
             last_agent: row.last_agent,
             last_agent_at: row.last_agent_at,
             avoids_last_agent: row.avoids_last_agent,
+            tags: row.tags.iter().map(|tag| tag.as_str().into()).collect(),
+            is_attended: row.attended,
             last_message: row.last_message,
             last_inbound_at: row.last_inbound_at.map(|at| UnixMs(at.unsigned_abs())),
             unread: row.unread,
@@ -204,7 +213,7 @@ type Acted = std::result::Result<(), ActionRefused>;
 impl Locked<'_> {
     async fn act(&mut self, connection: &mut PgConnection, action: ChatAction) -> sqlx::Result<Acted> {
         let is_free = match &action {
-            ChatAction::Read | ChatAction::Typing | ChatAction::Note(_) => true,
+            ChatAction::Read | ChatAction::Typing | ChatAction::Note(_) | ChatAction::Tag(_) => true,
             // Whoever sees all chats shares them out.
             ChatAction::Assign(_) | ChatAction::AssignGroup(_) if self.on.visible.is_none() => true,
             _ => self.owner != Owner::Agent || self.agent.as_deref() == Some(self.on.agent),
@@ -236,6 +245,12 @@ impl Locked<'_> {
                     return Ok(Err(ActionRefused::NoGroup(group)));
                 }
                 self.move_to(connection, group).await?;
+            }
+            ChatAction::Tag(tags) => {
+                if let Some(tag) = tags::unknown(&mut *connection, &self.business, &tags).await? {
+                    return Ok(Err(ActionRefused::NoTag(tag)));
+                }
+                self.retag(connection, tags).await?;
             }
             ChatAction::Snooze(until) => {
                 self.take(&mut *connection, "taken").await?;
@@ -311,8 +326,24 @@ impl Locked<'_> {
     }
 
     async fn close(&mut self, connection: &mut PgConnection, why: &str) -> sqlx::Result<()> {
+        if self.owner == Owner::Nobody {
+            return Ok(());
+        }
         self.waiting_since_at = None;
-        self.give_to(connection, Owner::Nobody, None, why).await
+        self.give_to(&mut *connection, Owner::Nobody, None, why).await?;
+        let rules = tags::rules_of(&mut *connection, &self.business).await?;
+        let (mut tags, line) = (self.tags.clone(), self.line.as_str().into());
+        tagging::retag(&mut tags, &rules, Happened { event: TagEvent::Closed, line: &line, text: "" });
+        self.retag(connection, tags).await
+    }
+
+    /// Sets the tags, with an activity, unless the chat has them already.
+    async fn retag(&mut self, connection: &mut PgConnection, tags: Vec<TagId>) -> sqlx::Result<()> {
+        let before = std::mem::replace(&mut self.tags, tags);
+        match tags::activity(&before, &self.tags, self.owner, self.agent.as_deref()) {
+            Some(activity) => self.write(connection, MessageKind::Activity, 0, activity).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Gives the chat to the queue of a group.
@@ -362,7 +393,7 @@ impl Locked<'_> {
             },
         };
         self.take(&mut *connection, "reply").await?;
-        (self.waiting_since_at, self.snoozed_until_at) = (None, None);
+        (self.waiting_since_at, self.snoozed_until_at, self.is_attended) = (None, None, true);
         let until = until.filter(|_| content.is_free());
         let mut body = json!({ "content": content });
         if let Some(id) = context {
@@ -488,7 +519,7 @@ impl Locked<'_> {
         sqlx::query!(
             "update chats set owner = $2, agent = $3, last_message = $4, unread = $5, owner_since_at = $6, group_id = $7,
                 waiting_since_at = $8, snoozed_until_at = $9, last_agent = $10, last_agent_at = $11,
-                avoids_last_agent = $12, last_group = $13, revision = revision + 1
+                avoids_last_agent = $12, last_group = $13, tags = $14, attended = $15, revision = revision + 1
              where id = $1",
             self.on.chat,
             self.owner.code(),
@@ -502,7 +533,9 @@ impl Locked<'_> {
             self.last_agent,
             self.last_agent_at,
             self.avoids_last_agent,
-            self.last_group
+            self.last_group,
+            &self.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            self.is_attended
         )
         .execute(connection)
         .await

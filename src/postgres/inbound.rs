@@ -10,6 +10,7 @@ mod merge;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 pub use self::contacts::Author;
@@ -17,9 +18,12 @@ use self::contacts::resolve;
 use super::{
     Database, DatabaseError, Result,
     media::{ReceivedFile, add_received, remove_of_message},
-    millis,
+    millis, tags,
 };
-use crate::domain::{BusinessId, LineId, State, UnixMs, chat::Owner};
+use crate::{
+    domain::{BusinessId, LineId, State, TagId, UnixMs, chat::Owner},
+    rules::tagging::{Happened, TagEvent, TagRules, retag},
+};
 
 /// How far back a message is looked up that Meta delivers again, or that Redis returns again: longer than either may
 /// take.
@@ -107,6 +111,8 @@ struct Chat {
     last_inbound_at: Option<i64>,
     unread: i32,
     waiting_since_at: Option<i64>,
+    is_attended: bool,
+    tags: Vec<TagId>,
     has_new_owner: bool,
 }
 
@@ -258,7 +264,8 @@ impl Batch<'_> {
         contacts: &[i64],
     ) -> sqlx::Result<BTreeMap<i64, Chat>> {
         let found = sqlx::query!(
-            "select id, contact, owner, last_message, last_inbound_at, unread, waiting_since_at from chats
+            "select id, contact, owner, last_message, last_inbound_at, unread, waiting_since_at, attended, tags
+             from chats
              where line = $1 and contact = any($2) order by id for update",
             self.line.as_str(),
             contacts
@@ -273,6 +280,8 @@ impl Batch<'_> {
                 last_inbound_at: row.last_inbound_at,
                 unread: row.unread,
                 waiting_since_at: row.waiting_since_at,
+                is_attended: row.attended,
+                tags: row.tags.iter().map(|tag| tag.as_str().into()).collect(),
                 has_new_owner: false,
             };
             (row.contact, chat)
@@ -288,6 +297,7 @@ impl Batch<'_> {
         contacts: &[i64],
         mut chats: BTreeMap<i64, Chat>,
     ) -> sqlx::Result<usize> {
+        let rules = tags::rules_of(&mut *connection, self.business.as_str()).await?;
         let (mut rows, mut files) = (Rows::default(), Vec::new());
         for (message, contact) in messages.iter().zip(contacts) {
             let Some(chat) = chats.get_mut(contact) else { continue };
@@ -297,18 +307,23 @@ impl Batch<'_> {
             files.extend(message.file.as_ref().map(|file| (chat.id, file)));
             if message.is_echo {
                 // Whoever answers in the app has read the chat there.
-                (chat.unread, chat.waiting_since_at) = (0, None);
+                (chat.unread, chat.waiting_since_at, chat.is_attended) = (0, None, true);
                 continue;
             }
             let owner = chat.owner.after_inbound();
-            if owner != chat.owner {
-                let activity = serde_json::json!({ "owner": owner.name(), "why": "inbound" }).to_string();
+            let is_opened = owner != chat.owner;
+            if is_opened {
+                let activity = json!({ "owner": owner.name(), "why": "inbound" }).to_string();
                 rows.push(chat.next_id(self.now), chat.id, self.now, MessageKind::Activity, None, activity);
                 (chat.owner, chat.has_new_owner) = (owner, true);
             }
             chat.unread = chat.unread.saturating_add(1);
             chat.last_inbound_at = chat.last_inbound_at.max(Some(millis(message.at)));
             chat.waiting_since_at.get_or_insert(millis(self.now));
+            chat.is_attended = false;
+            if let Some(activity) = chat.retag(&rules, self.line, &message.body, is_opened) {
+                rows.push(chat.next_id(self.now), chat.id, self.now, MessageKind::Activity, None, activity);
+            }
         }
         let queued = chats.values().filter(|chat| chat.has_new_owner).count();
         rows.insert(connection, self.business).await?;
@@ -340,14 +355,18 @@ impl Batch<'_> {
         let inbound: Vec<Option<i64>> = chats.iter().map(|chat| chat.last_inbound_at).collect();
         let last: Vec<i64> = chats.iter().map(|chat| chat.last_message).collect();
         let unread: Vec<i32> = chats.iter().map(|chat| chat.unread).collect();
+        let attended: Vec<bool> = chats.iter().map(|chat| chat.is_attended).collect();
+        let tags: Vec<String> = chats.iter().map(|chat| json!(chat.tags).to_string()).collect();
         let waiting: Vec<Option<i64>> = chats.iter().map(|chat| chat.waiting_since_at).collect();
         sqlx::query!(
             "update chats set owner = new.owner, last_inbound_at = new.inbound, last_message = new.last,
-                unread = new.unread, revision = revision + 1, waiting_since_at = new.waiting,
+                unread = new.unread, revision = revision + 1, waiting_since_at = new.waiting, attended = new.attended,
+                tags = array(select jsonb_array_elements_text(new.tags::jsonb)),
                 owner_since_at = case when new.has_new_owner then $7 else owner_since_at end,
                 snoozed_until_at = case when new.waiting is null then snoozed_until_at end
-             from unnest($1::bigint[], $2::smallint[], $3::bool[], $4::bigint[], $5::bigint[], $6::int[], $8::bigint[])
-                as new (id, owner, has_new_owner, inbound, last, unread, waiting)
+             from unnest($1::bigint[], $2::smallint[], $3::bool[], $4::bigint[], $5::bigint[], $6::int[], $8::bigint[],
+                $9::bool[], $10::text[])
+                as new (id, owner, has_new_owner, inbound, last, unread, waiting, attended, tags)
              where chats.id = new.id",
             &ids,
             &owners,
@@ -356,7 +375,9 @@ impl Batch<'_> {
             &last,
             &unread,
             millis(self.now),
-            &waiting as &[Option<i64>]
+            &waiting as &[Option<i64>],
+            &attended,
+            &tags
         )
         .execute(connection)
         .await
@@ -365,11 +386,32 @@ impl Batch<'_> {
 }
 
 impl Chat {
+    /// Changes the tags as the rules say after a message with this body. Returns the activity of that, if they change.
+    fn retag(&mut self, rules: &TagRules, line: &LineId, body: &str, is_opened: bool) -> Option<String> {
+        if rules.is_empty() {
+            return None;
+        }
+        let (text, before) = (text_of(body), self.tags.clone());
+        let events = [is_opened.then_some(TagEvent::Opened), Some(TagEvent::Message)];
+        for event in events.into_iter().flatten() {
+            retag(&mut self.tags, rules, Happened { event, line, text: &text });
+        }
+        tags::activity(&before, &self.tags, self.owner, None).map(|activity| activity.to_string())
+    }
+
     /// The id of the next message of the chat, which is stored at `now`.
     fn next_id(&mut self, now: UnixMs) -> i64 {
         self.last_message = next_message(self.last_message, now);
         self.last_message
     }
+}
+
+/// The text of a message, its caption, or what was chosen; empty if there is none.
+fn text_of(body: &str) -> String {
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let places = ["text", "media/caption", "button_reply/title", "list_reply/title", "tap/text"];
+    let text = places.into_iter().find_map(|place| body.pointer(&format!("/content/{place}"))?.as_str());
+    text.unwrap_or_default().to_owned()
 }
 
 impl Rows {

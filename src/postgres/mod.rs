@@ -4,6 +4,7 @@
 
 pub mod agents;
 pub mod assignment;
+pub mod canned_replies;
 pub mod changes;
 pub mod chats;
 pub mod forgetting;
@@ -15,6 +16,7 @@ pub mod read;
 pub mod sessions;
 pub mod spawn;
 pub mod tables;
+pub mod tags;
 
 use std::{io, time::Duration};
 
@@ -107,6 +109,11 @@ fn is_transient(code: &str) -> bool {
 /// A time as it is stored in columns that end in `_at`.
 fn millis(at: UnixMs) -> i64 {
     at.0.try_into().unwrap_or(i64::MAX)
+}
+
+/// The time of such a column.
+fn time(ms: i64) -> UnixMs {
+    UnixMs(ms.unsigned_abs())
 }
 
 pub(crate) type Result<T> = std::result::Result<T, DatabaseError>;

@@ -6,9 +6,13 @@ use super::{
     Database, DatabaseError, Result,
     inbound::{MessageKind, meta_id},
     media::FileRecord,
+    millis, time,
 };
 use crate::domain::{
-    BusinessId, GroupId, LineId, MediaId, Person, Phone, State, UnixMs, agent::Visibility, chat::Owner,
+    BusinessId, GroupId, LineId, MediaId, Person, Phone, State, TagId, UnixMs,
+    agent::Visibility,
+    chat::Owner,
+    tag::{DerivedTag, closing},
 };
 
 /// A contact.
@@ -55,6 +59,10 @@ pub struct Chat {
     pub waiting_since: Option<UnixMs>,
     /// Until when it is put aside.
     pub snoozed_until: Option<UnixMs>,
+    /// The tags, without the derived ones.
+    pub tags: Vec<TagId>,
+    /// Whether somebody has answered what the person wrote last.
+    pub is_attended: bool,
     /// When it was created.
     pub created_at: UnixMs,
     /// When the person wrote last, by Meta's clock.
@@ -130,6 +138,8 @@ pub struct ChatFilter {
     pub agent: Option<String>,
     /// Of this group.
     pub group: Option<GroupId>,
+    /// With this tag.
+    pub tag: Option<TagFilter>,
     /// Whether they are put aside; `None`: either.
     pub is_snoozed: Option<bool>,
     /// That an agent sees; `None`: all.
@@ -142,6 +152,15 @@ pub struct ChatFilter {
     pub before: Option<(i64, i64)>,
     /// With a message, or of a contact, that has all of these words.
     pub search: Option<SearchWords>,
+}
+
+/// Which tag chats have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TagFilter {
+    /// One that the business defines.
+    Own(TagId),
+    /// One that follows from the chat, at this time.
+    Derived(DerivedTag, UnixMs),
 }
 
 /// Number of messages or contacts from which a search looks for its words in the newest chats first.
@@ -183,11 +202,17 @@ impl Database {
             Some(words) => self.find_chats(filter, words).await.map_err(&failed)?,
             None => None,
         };
+        let (own_tag, derived, closing) = match &filter.tag {
+            None => (None, None, None),
+            Some(TagFilter::Own(tag)) => (Some(tag.as_str()), None, None),
+            Some(TagFilter::Derived(DerivedTag::WindowClosing, now)) => (None, None, Some(closing(*now).map(millis))),
+            Some(TagFilter::Derived(tag, _)) => (None, Some(*tag), None),
+        };
         // Words that are frequent are soon found in the newest chats.
         let frequent = filter.search.as_ref().filter(|_| found.is_none()).map(|words| words.0.as_str());
         let rows = sqlx::query!(
             "select chats.id, chats.business, chats.line, chats.contact, chats.owner, chats.agent, chats.revision, chats.owner_since_at,
-                chats.group_id, chats.last_group, chats.last_agent, chats.waiting_since_at, chats.snoozed_until_at, chats.created_at, chats.last_inbound_at, chats.last_message, chats.unread, contacts.number,
+                chats.group_id, chats.last_group, chats.last_agent, chats.tags, chats.attended, chats.waiting_since_at, chats.snoozed_until_at, chats.created_at, chats.last_inbound_at, chats.last_message, chats.unread, contacts.number,
                 contacts.user_id, contacts.name, contacts.username, contacts.created_at as contact_created_at
              from chats join contacts on contacts.id = chats.contact
              where ($1::text[] is null or chats.business = any($1)) and chats.owner = any($2)
@@ -196,6 +221,10 @@ impl Database {
                 and ($9::bigint[] is null or chats.id = any($9))
                 and ($11::text is null or chats.group_id = $11)
                 and ($12::bool is null or (chats.snoozed_until_at is not null) = $12)
+                and ($15::text is null or (chats.tags <> '{}' and chats.tags @> array[$15]))
+                and ($16::bool is not true or chats.waiting_since_at is not null)
+                and ($17::bool is not true or chats.attended)
+                and ($18::bigint is null or (chats.last_inbound_at >= $18 and chats.last_inbound_at < $19))
                 and ($13::text is null or chats.agent = $13 or chats.group_id is null or chats.group_id = any($14))
                 and ($10::text is null
                     or contact_words(contacts.name, contacts.username, contacts.number) @@
@@ -216,7 +245,12 @@ impl Database {
             filter.group.as_ref().map(GroupId::as_str),
             filter.is_snoozed,
             filter.visible.as_ref().map(|all| all.agent.as_str()),
-            filter.visible.as_ref().map(|all| all.groups.as_slice())
+            filter.visible.as_ref().map(|all| all.groups.as_slice()),
+            own_tag,
+            derived == Some(DerivedTag::Unanswered),
+            derived == Some(DerivedTag::Attended),
+            closing.map(|[from, _]| from),
+            closing.map(|[_, to]| to)
         )
         .fetch_all(&self.pool)
         .await
@@ -242,6 +276,8 @@ impl Database {
                 last_group: row.last_group,
                 last_agent: row.last_agent,
                 waiting_since: row.waiting_since_at.map(time),
+                tags: row.tags.iter().map(|tag| tag.as_str().into()).collect(),
+                is_attended: row.attended,
                 snoozed_until: row.snoozed_until_at.map(time),
                 created_at: time(row.created_at),
                 last_inbound_at: row.last_inbound_at.map(time),
@@ -362,10 +398,6 @@ fn file_of(body: &serde_json::Value) -> Option<MediaId> {
 
 fn phone(digits: i64) -> Option<Phone> {
     Phone::from_digits(digits.try_into().ok()?)
-}
-
-pub(super) fn time(ms: i64) -> UnixMs {
-    UnixMs(ms.unsigned_abs())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Database, DatabaseError, Result, millis, read::time};
+use super::{Database, DatabaseError, Result, millis, time};
 use crate::domain::{AgentId, AgentRole, BusinessId, SecretDigest, UnixMs, agent::SessionLimits};
 
 /// How long an invitation can be used.

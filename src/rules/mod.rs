@@ -12,6 +12,7 @@ pub mod hours;
 pub mod pairs;
 pub mod rate;
 pub mod stop_words;
+pub mod tagging;
 pub mod warm_up;
 pub mod windows;
 pub mod zones;

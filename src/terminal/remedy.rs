@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail contains the remedy, or which no command can cause.
-    const WITHOUT: [&str; 40] = [
+    const WITHOUT: [&str; 44] = [
         "agent-exists",
         "agent-not-found",
         "agent-offline",
@@ -89,8 +89,12 @@ mod tests {
         "no-media-store",
         "range-not-satisfiable",
         "redis-full",
+        "reply-exists",
+        "reply-not-found",
         "subscriber-not-found",
         "sync-failed",
+        "tag-exists",
+        "tag-not-found",
         "template-changed",
         "template-not-approved",
         "template-not-found",

@@ -60,7 +60,7 @@ const ARROWS: [(&str, &[&str]); 28] = [
             "webhook",
         ],
     ),
-    ("api_types", &["domain", "json"]),
+    ("api_types", &["domain", "json", "rules"]),
     ("client", &["api_types", "coding", "domain", "intake"]),
     ("coding", &[]),
     ("config", &["domain", "endpoint", "graph", "media", "redis", "rules", "subscribers", "telemetry", "webhook"]),

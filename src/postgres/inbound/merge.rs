@@ -75,7 +75,8 @@ pub(super) async fn merge_chats(
             owner_since_at = case when old.owner > chats.owner then old.owner_since_at else chats.owner_since_at end,
             group_id = case when old.owner > chats.owner then old.group_id else chats.group_id end,
             waiting_since_at = least(chats.waiting_since_at, old.waiting_since_at),
-            snoozed_until_at = null,
+            snoozed_until_at = null, attended = chats.attended and old.attended,
+            tags = array(select distinct tag from unnest(chats.tags || old.tags) as tag order by tag),
             last_message = greatest(chats.last_message, old.last_message, $3)
          from chats old where old.id = $1 and chats.id = $2
          returning chats.owner as "owner!", chats.agent, chats.last_message as "last_message!""#,

@@ -58,14 +58,22 @@ fn all(list: &Value, field: &str) -> Vec<String> {
 }
 
 /// Every call of the document that has an id in its path: the method and the path. Calls about a person are left out: a
-/// number belongs to no business, and `suppressions.rs`, `people.rs` and `chats.rs` test those calls; `agents.rs` tests
-/// those about agents and groups.
+/// number belongs to no business, and `suppressions.rs`, `people.rs` and `chats.rs` test those calls; `agents.rs` and
+/// `tags.rs` test those about what a business has defined.
 fn calls_with_ids() -> Vec<(Method, &'static str)> {
     let has_id = |path: &str| {
         path.contains('{')
-            && !["/v1/suppressions/", "/v1/people/", "/v1/contacts/", "/v1/agents/", "/v1/groups/"]
-                .iter()
-                .any(|of_people| path.starts_with(of_people))
+            && ![
+                "/v1/suppressions/",
+                "/v1/people/",
+                "/v1/contacts/",
+                "/v1/agents/",
+                "/v1/groups/",
+                "/v1/tags/",
+                "/v1/replies/",
+            ]
+            .iter()
+            .any(|of_people| path.starts_with(of_people))
     };
     let items = DOCUMENT["paths"].as_object().expect("an object").iter().filter(|(path, _)| has_id(path));
     let calls = items.flat_map(|(path, item)| item.as_object().expect("an object").keys().map(move |key| (key, path)));

@@ -27,7 +27,7 @@ async fn start() -> (Api, TestPostgres, Database) {
 }
 
 /// An agent with a session.
-struct LoggedIn {
+pub struct LoggedIn {
     id: String,
     cookie: String,
     csrf_token: String,
@@ -39,11 +39,11 @@ impl LoggedIn {
         request.header("x-csrf-token", &self.csrf_token)
     }
 
-    async fn get(&self, api: &Api, path: &str) -> Answer {
+    pub async fn get(&self, api: &Api, path: &str) -> Answer {
         answer(self.request(api, Method::GET, path)).await
     }
 
-    async fn call(&self, api: &Api, method: Method, path: &str, body: &Value) -> Answer {
+    pub async fn call(&self, api: &Api, method: Method, path: &str, body: &Value) -> Answer {
         answer(self.request(api, method, path).json(body)).await
     }
 
@@ -89,12 +89,12 @@ async fn log_in(api: &Api, body: &Value) -> Answer {
 }
 
 /// A new agent of business 1001 who is logged in.
-async fn agent(api: &Api, name: &str, role: &str, groups: &[&str]) -> LoggedIn {
+pub async fn agent(api: &Api, name: &str, role: &str, groups: &[&str]) -> LoggedIn {
     let (_, invitation) = invited(api, name, role, groups).await;
     session(&log_in(api, &json!({ "invitation": invitation, "password": PASSWORD })).await)
 }
 
-async fn group(api: &Api, id: &str) {
+pub async fn group(api: &Api, id: &str) {
     let created = api.post_json("/v1/groups", &json!({ "business": "1001", "id": id, "name": id })).await;
     assert_eq!(created.status, StatusCode::CREATED, "{}", created.body);
 }

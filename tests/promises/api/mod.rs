@@ -23,5 +23,6 @@ mod recipients;
 mod retries;
 mod stream;
 mod suppressions;
+mod tags;
 mod truth;
 mod workers;

@@ -69,6 +69,12 @@ impl TestRedis {
         cmd("CONFIG").arg("SET").arg("maxmemory").arg(max).exec_async(&mut connection).await.expect("a setting");
     }
 
+    /// Sends the server a signal: `STOP` or `CONT`.
+    pub fn signal(&self, name: &str) {
+        let status = std::process::Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        assert!(status.expect("kill").success(), "SIG{name}");
+    }
+
     /// Kills the server with SIGKILL, like a crash.
     pub async fn kill_hard(&mut self) {
         let server = self.server.take().expect("it runs");

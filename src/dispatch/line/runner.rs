@@ -90,7 +90,7 @@ pub struct RunnerSetup {
     pub stop: CancellationToken,
     /// Where the runner publishes its status.
     pub status: Arc<Mutex<LineStatus>>,
-    /// The series of the line. They end with the runner.
+    /// The series of the line. They end with the lease, or with the runner.
     pub metrics: LineMetrics,
     /// What the line shares with the other lines of its dispatch thread.
     pub shard: Rc<Shard>,
@@ -237,6 +237,10 @@ impl<L: Lane> Runner<L> {
             }
             if self.state.clearance.stop_if(stop.is_cancelled(), now) {
                 self.give_back_all();
+            }
+            if !self.state.clearance.lease.is_valid(now) {
+                // A call of the lane may keep the runner until Redis is back.
+                self.metrics.end();
             }
             self.probe_path(now);
             if self.lane.tick(now, &self.state) {

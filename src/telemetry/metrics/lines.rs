@@ -1,4 +1,5 @@
-//! The series of the lines that this process serves. They exist from the start of a line's runner to its end.
+//! The series of the lines that this process serves. They exist from the start of a line's runner to the end of the
+//! runner or of its lease, whichever comes first.
 //!
 //! Each line has its own counters, so the runners of different threads share none. A page reads them all.
 //!
@@ -9,7 +10,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -57,6 +58,8 @@ struct LineSeries {
     paced_micros: AtomicU64,
     gauges: Mutex<LineGauges>,
     backlog: Mutex<Option<LineBacklog>>,
+    /// Only the durations of its attempts are shown any more.
+    has_ended: AtomicBool,
 }
 
 /// The present state of a line.
@@ -143,7 +146,7 @@ impl OwnedLines {
 
     /// The lines that have series now.
     pub fn ids(&self) -> Vec<LineId> {
-        self.lock().keys().cloned().collect()
+        self.lock().iter().filter(|(_, series)| series.is_shown()).map(|(line, _)| line.clone()).collect()
     }
 
     /// Sets what waits on each line.
@@ -157,10 +160,11 @@ impl OwnedLines {
     pub(super) fn write(&self, text: &mut MetricsText, now: Instant) {
         let lines = self.lock();
         let read = |(line, series): (&LineId, &Arc<LineSeries>)| (line.to_string(), series.clone(), series.gauges());
-        let read: Vec<(String, Arc<LineSeries>, LineGauges)> = lines.iter().map(read).collect();
+        let read: Vec<(String, Arc<LineSeries>, LineGauges)> =
+            lines.iter().filter(|(_, series)| series.is_shown()).map(read).collect();
         let attempts = Durations::default();
         attempts.add(&self.0.ended);
-        read.iter().for_each(|(_, series, _)| attempts.add(&series.durations));
+        lines.values().for_each(|series| attempts.add(&series.durations));
         drop(lines);
 
         text.add(
@@ -199,6 +203,10 @@ impl OwnedLines {
 }
 
 impl LineSeries {
+    fn is_shown(&self) -> bool {
+        !self.has_ended.load(Ordering::Relaxed)
+    }
+
     fn gauges(&self) -> LineGauges {
         *self.gauges.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,6 +235,11 @@ impl LineMetrics {
     /// Adds time in which a message waited for the pace.
     pub fn paced(&self, wait: Duration) {
         self.series.paced_micros.fetch_add(wait.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// Ends the series of the line, because another process may have the line from now on.
+    pub fn end(&self) {
+        self.series.has_ended.store(true, Ordering::Relaxed);
     }
 
     /// Publishes the present state of the line.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{Hold, HoldScope, OnDoubt},
     redis::Store,
@@ -89,24 +88,19 @@ async fn a_pause_a_hold_and_the_backlog_are_shown() {
     worker.stop().await;
 }
 
-/// Whether the worker has claimed from the lane of the chats. It does not claim from the empty lane again.
-async fn is_claimed(store: &Store) -> bool {
-    let mut exists = cmd("EXISTS");
-    exists.arg("pregon:{l:3001}:chat:fences");
-    store.query("EXISTS chat_fences", &exists).await.expect("redis")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_without_redis_shows_no_lines() {
-    let mut stage = Stage::start().await;
+    const ACCEPTED: &str = "pregon_attempts_total{line=\"3001\",outcome=\"accepted\"}";
+    let stage = Stage::start().await;
     let worker = stage.worker("w1").await;
-    until("the line is owned", async || value(&worker, "pregon_lines_owned") == Some(1.0)).await;
-    // A worker keeps a line for as long as it does not know what an unanswered claim has claimed.
-    until("nothing is left to claim", async || is_claimed(&stage.store).await).await;
-    stage.redis.kill_hard().await;
+    let id = world::campaign(&stage.store, &["3001"], 4_000, OnDoubt::Hold).await;
+    world::launch(&stage.store, id).await;
+    until("messages are sent", async || value(&worker, ACCEPTED).is_some_and(|n| n > 0.0)).await;
+    // The worker needs another claim to go on, and does not learn what it has claimed.
+    stage.redis.signal("STOP");
     until("the lease has ended", async || value(&worker, "pregon_lines_owned") == Some(0.0)).await;
     assert!(!shows_lines(&worker));
-    stage.redis.restart().await;
+    stage.redis.signal("CONT");
     until("the line is owned again", async || value(&worker, "pregon_lines_owned") == Some(1.0)).await;
     worker.stop().await;
 }

@@ -498,9 +498,7 @@ impl Fault {
             (Fault::ReadOnly, true) => &["REPLICAOF", "127.0.0.1", "1"],
             (Fault::ReadOnly, false) => &["REPLICAOF", "NO", "ONE"],
             (Fault::Stalled, _) => {
-                let (signal, pid) = (if on { "STOP" } else { "CONT" }, world.redis.pid().to_string());
-                let status = tokio::process::Command::new("kill").args(["-s", signal, &pid]).status().await;
-                assert!(status.expect("kill").success());
+                world.redis.signal(if on { "STOP" } else { "CONT" });
                 return;
             }
         };

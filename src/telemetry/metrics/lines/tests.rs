@@ -85,6 +85,19 @@ fn the_series_of_a_line_end_when_its_runner_ends() {
 }
 
 #[test]
+fn the_series_of_a_line_end_with_its_lease_and_its_attempts_still_count() {
+    let (lines, now) = (OwnedLines::default(), Instant::now());
+    let line = lines.begin(&"3001".into());
+    line.end();
+    line.attempt(&Outcome::InDoubt(Cause::Unanswered("time-out".into())), Duration::from_secs(1));
+    assert!(!shown(&lines, now).iter().any(|series| of_a_line(series)) && lines.ids().is_empty());
+    assert_shows(&lines, now, "pregon_lines_owned 0");
+    assert_shows(&lines, now, "pregon_attempt_duration_seconds_count 1");
+    drop(line);
+    assert_shows(&lines, now, "pregon_attempt_duration_seconds_count 1");
+}
+
+#[test]
 fn a_line_that_comes_back_keeps_its_new_series() {
     let (lines, now) = (OwnedLines::default(), Instant::now());
     let before = lines.begin(&"3001".into());

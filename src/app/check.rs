@@ -2,6 +2,7 @@
 //!
 //! Never: sends a message, or changes data in Redis (it loads the scripts, as every start does).
 
+mod media;
 mod meta;
 mod ports;
 mod postgres;
@@ -73,10 +74,11 @@ pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), CommandErr
     let found = tokio::join!(
         redis::check(&config),
         postgres::check(&config, &options.roles),
+        media::check(&config, &options.roles),
         lines,
         ports::check(&config, &options.roles)
     );
-    checks.extend([found.0, found.1, found.2, found.3].concat());
+    checks.extend([found.0, found.1, found.2, found.3, found.4].concat());
 
     let failed = checks.iter().filter(|check| !check.ok).count();
     match json {

@@ -67,13 +67,14 @@ pub fn campaigns<C: Deref<Target = CampaignView>>(campaigns: &[C]) -> String {
     let row = |campaign: &C| {
         [
             campaign.id.to_string(),
+            campaign.external_id.clone().unwrap_or_default(),
             campaign.name.clone(),
             campaign.state.to_string(),
             template(campaign),
             created(campaign),
         ]
     };
-    table(["=id", "name", "=state", "template", "=created"], campaigns.iter().map(row))
+    table(["=id", "external id", "name", "=state", "template", "=created"], campaigns.iter().map(row))
 }
 
 /// One campaign: its fields, its recipients by state, the funnel, the failures, and why it waits.
@@ -460,6 +461,7 @@ mod tests {
             }
         }
         let text = campaigns(&[&long]);
+        assert!(text.contains("crm-77"), "an external id names a campaign in every command: {text}");
         assert!(text.contains("01JD8Z2V3W4X5Y6Z7A8B9C0D1E"), "an id is never wrapped, because people copy it: {text}");
     }
 
@@ -547,7 +549,7 @@ mod tests {
         let text = line(&held_line());
         assert!(text.contains("rate         20/s (configured: 80/s)"), "{text}");
         assert!(text.contains("Meta allows  1000/s") && !text.contains("warm-up"), "{text}");
-        assert!(text.contains("the token expired") && text.contains("operator"), "{text}");
+        assert!(text.contains("the token expired") && text.contains("person"), "{text}");
         assert!(!text.contains("worker     "), "no worker has its lease: {text}");
     }
 
@@ -563,7 +565,7 @@ mod tests {
         let wanted = "
  hold         code  reason  since                 lifted by
 ───────────────────────────────────────────────────────────────────────────────────
- waba:2001  131031  locked  2026-11-22T17:00:00Z  probe, webhook, operator
+ waba:2001  131031  locked  2026-11-22T17:00:00Z  probe, webhook, person
  waba:2001  131031  locked  2026-11-22T17:00:00Z  its end, at 2026-11-22T18:00:00Z";
         let open = hold(&["probe", "webhook", "person"], None);
         let ending = hold(&["time", "person"], Some("2026-11-22T18:00:00Z"));

@@ -210,7 +210,7 @@ pub fn end_of_hold(hold: &HoldView) -> String {
         Lifter::Time => "its end",
         Lifter::Probe => "probe",
         Lifter::Webhook => "webhook",
-        Lifter::Person => "operator",
+        Lifter::Person => "person",
     };
     match hold.until {
         Some(until) => format!("{}, at {}", lifter(&Lifter::Time), time(until)),

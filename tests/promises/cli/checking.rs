@@ -58,6 +58,31 @@ async fn a_valid_configuration_passes_every_check() {
 }
 
 #[tokio::test]
+async fn the_check_writes_to_the_store_of_files_and_leaves_nothing() {
+    let redis = TestRedis::start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let occupied = dir.path().join("occupied");
+    std::fs::write(&occupied, "").expect("written");
+    for (media, is_good) in [(dir.path().join("media"), true), (occupied.join("media"), false)] {
+        let text = format!(
+            "{}[database]\nurl = \"spawn:./never-made\"\n[media]\nurl = \"{}\"\n",
+            worker(redis.url()),
+            media.display()
+        );
+        let (_dir, file) = configuration(&text);
+        let ran = run(&["check", "--json", "--roles", "engage", "--config", &file], &[("WORD", "w")], "").await;
+        let [report] = ran.json().try_into().expect("one object");
+        let check = report["checks"].as_array().expect("checks").iter().find(|check| check["check"] == "media");
+        let check = check.unwrap_or_else(|| panic!("{ran:?}"));
+        assert_eq!((&check["ok"], ran.code), (&json!(is_good), i32::from(!is_good)), "{ran:?}");
+        assert_eq!(check["remedy"].is_string(), !is_good, "{check}");
+    }
+    let folders = std::fs::read_dir(dir.path().join("media")).expect("the store").flatten();
+    let left: usize = folders.map(|folder| std::fs::read_dir(folder.path()).expect("a folder").count()).sum();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
 async fn work_on_an_unlisted_line_fails_the_check_with_a_remedy() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");

@@ -26,7 +26,7 @@ use crate::{
     config::KeyScope,
     domain::{
         MediaId,
-        media::{FileState, bytes_max, is_animated, sendable, served_as, types},
+        media::{FileState, UNSENT_KEPT, bytes_max, is_animated, sendable, served_as, types},
     },
     http::{
         page,
@@ -193,7 +193,7 @@ pub(super) async fn upload(
         return Err(problem);
     }
     writer.finish().await.map_err(failed)?;
-    if !database.file_uploaded(id, size).await? {
+    if !database.file_uploaded(id, size, shared.now().after(UNSENT_KEPT)).await? {
         return Err(Problem::unavailable("timeout", format!("the upload took longer than {UPLOAD_MAX:?}")));
     }
     let view = MediaView {

@@ -13,6 +13,9 @@ pub const KEPT_BY_META: Duration = Duration::from_hours(7 * 24);
 /// How long the id of a file that was uploaded to Meta is used. Meta keeps the file a day longer.
 pub const UPLOAD_USED: Duration = Duration::from_hours(29 * 24);
 
+/// How long a file that was uploaded here is kept without a message that names it.
+pub const UNSENT_KEPT: Duration = Duration::from_hours(24);
+
 const MIB: u64 = 1024 * 1024;
 
 /// The largest sticker that does not move, in bytes.

@@ -284,7 +284,12 @@ impl Files<'_> {
     async fn remove(&self) {
         let mut failures = 0;
         loop {
-            let removed = claimed(self.engage.database.removed_files(REMOVALS_MAX, self.now()).await);
+            let (database, now) = (&self.engage.database, self.now());
+            let due = async {
+                database.remove_unsent(REMOVALS_MAX, now).await?;
+                database.removed_files(REMOVALS_MAX, now).await
+            };
+            let removed = claimed(due.await);
             let mut done = Vec::new();
             for id in removed {
                 if let Err(error) = self.media.remove(id).await {
@@ -297,7 +302,7 @@ impl Files<'_> {
                 failures = 0;
                 done.push(id);
             }
-            noted(self.engage.database.drop_files(&done, self.now()).await);
+            noted(database.drop_files(&done, self.now()).await);
             sleep(REMOVALS_EVERY.max(wait(failures))).await;
         }
     }

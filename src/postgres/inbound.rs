@@ -17,11 +17,11 @@ pub use self::contacts::Author;
 use self::contacts::resolve;
 use super::{
     Database, DatabaseError, Result,
-    media::{ReceivedFile, add_received, remove_of_message},
+    media::{ReceivedFile, add_received, remove_of_messages},
     millis, tags,
 };
 use crate::{
-    domain::{BusinessId, LineId, State, TagId, UnixMs, chat::Owner},
+    domain::{BusinessId, ChatMessageId, LineId, State, TagId, UnixMs, chat::Owner},
     rules::tagging::{Happened, TagEvent, TagRules, retag},
 };
 
@@ -331,21 +331,45 @@ impl Batch<'_> {
         self.update_chats(connection, chats.into_values().collect()).await?;
         for mark in messages.iter().filter_map(|message| message.mark.as_ref()) {
             if mark.removes_content {
-                remove_of_message(connection, self.business, &mark.message).await?;
+                self.remove_content(connection, &mark.message).await?;
             }
             sqlx::query!(
-                "update messages set marks = coalesce(marks, '{}'::jsonb) || $2::text::jsonb,
-                    body = case when $3 then '{}'::jsonb else body end
-                 where wamid = $1 and business = $4",
+                "update messages set marks = coalesce(marks, '{}'::jsonb) || $2::text::jsonb
+                 where wamid = $1 and business = $3",
                 mark.message,
                 mark.marks,
-                mark.removes_content,
                 self.business.as_str()
             )
             .execute(&mut *connection)
             .await?;
         }
         Ok(queued)
+    }
+
+    /// Removes what a message and its edits say, with their files. `message`: Meta's id.
+    async fn remove_content(&self, connection: &mut PgConnection, message: &str) -> sqlx::Result<()> {
+        let found = sqlx::query!(
+            "select said.chat, said.id from messages original
+             join messages said on said.chat = original.chat and said.id >= original.id
+                and (said.id = original.id or edited_message(said.body) = $1)
+             where original.wamid = $1 and original.business = $2",
+            message,
+            self.business.as_str()
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let said: Vec<_> = found.iter().map(|row| ChatMessageId { chat: row.chat, message: row.id }).collect();
+        remove_of_messages(&mut *connection, &said).await?;
+        let (chats, ids): (Vec<i64>, Vec<i64>) = said.iter().map(|id| (id.chat, id.message)).unzip();
+        sqlx::query!(
+            "update messages set body = '{}', marks = marks - 'edited'
+             where (chat, id) in (select * from unnest($1::bigint[], $2::bigint[]))",
+            &chats,
+            &ids
+        )
+        .execute(connection)
+        .await
+        .map(drop)
     }
 
     async fn update_chats(&self, connection: &mut PgConnection, chats: Vec<Chat>) -> sqlx::Result<()> {

@@ -160,27 +160,79 @@ impl Database {
         .map(drop)
     }
 
-    /// The file is in the store. Returns false if it was given up.
-    pub async fn file_uploaded(&self, id: MediaId, size: u64) -> Result<bool> {
-        self.store_file(id, FileState::Removed, size).await
-    }
-
-    /// The file was fetched into the store. Returns false if it is not wanted any more.
-    pub async fn file_fetched(&self, id: MediaId, size: u64) -> Result<bool> {
-        self.store_file(id, FileState::Pending, size).await
-    }
-
-    async fn store_file(&self, id: MediaId, from: FileState, size: u64) -> Result<bool> {
+    /// The file is in the store. Unless a message names it by `until`, it is removed. Returns false if it was given up.
+    pub async fn file_uploaded(&self, id: MediaId, size: u64, until: UnixMs) -> Result<bool> {
         let stored = sqlx::query!(
-            "update media set state = $3, size = $4, next_at = 0 where id = $1 and state = $2",
+            "update media set state = 1, size = $2, next_at = $3 where id = $1 and state = 3",
             id.to_string(),
-            from.code(),
-            FileState::Stored.code(),
-            i64::try_from(size).unwrap_or(i64::MAX)
+            i64::try_from(size).unwrap_or(i64::MAX),
+            millis(until)
         )
         .execute(&self.pool)
         .await
         .map_err(DatabaseError::of("store a file"))?;
+        Ok(stored.rows_affected() > 0)
+    }
+
+    /// Marks at most `limit` uploads for removal that no message has named in time.
+    pub async fn remove_unsent(&self, limit: usize, now: UnixMs) -> Result<()> {
+        let failed = DatabaseError::of("remove unsent files");
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        // A file that a message is naming is locked, and is looked at the next time.
+        let ids = sqlx::query_scalar!(
+            "select id from media where state = 1 and next_at > 0 and next_at <= $1 order by next_at limit $2
+             for update skip locked",
+            millis(now),
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        sqlx::query!(
+            "with looked as (select id, exists (select from chat_media where media = id) as is_sent from media
+                where id = any($1))
+             update media set next_at = 0, state = case when is_sent then 1 else 3 end,
+                filename = case when is_sent then filename end
+             from looked where media.id = looked.id",
+            &ids
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)
+    }
+
+    /// The file was fetched into the store. Returns false if it is not wanted any more.
+    pub async fn file_fetched(&self, id: MediaId, size: u64) -> Result<bool> {
+        self.end_fetch(id, FileState::Stored, Some(size), None).await
+    }
+
+    /// Stores how a fetch ended, for which the message of the file counts as changed. Returns false if the file is not
+    /// wanted any more.
+    async fn end_fetch(
+        &self,
+        id: MediaId,
+        state: FileState,
+        size: Option<u64>,
+        reason: Option<GoneReason>,
+    ) -> Result<bool> {
+        let failed = DatabaseError::of("store how a fetch ended");
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        touch_message(&mut transaction, id).await.map_err(&failed)?;
+        let stored = sqlx::query!(
+            "update media set state = $2, size = $3, reason = $4, next_at = 0 where id = $1 and state = 0",
+            id.to_string(),
+            state.code(),
+            size.map(|size| i64::try_from(size).unwrap_or(i64::MAX)),
+            reason.map(GoneReason::name)
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
         Ok(stored.rows_affected() > 0)
     }
 
@@ -244,16 +296,7 @@ impl Database {
 
     /// A file cannot be fetched.
     pub async fn give_up_fetch(&self, id: MediaId, reason: GoneReason) -> Result<()> {
-        sqlx::query!(
-            "update media set state = $2, reason = $3 where id = $1 and state = 0",
-            id.to_string(),
-            FileState::Gone.code(),
-            reason.name()
-        )
-        .execute(&self.pool)
-        .await
-        .map_err(DatabaseError::of("give up a file"))
-        .map(drop)
+        self.end_fetch(id, FileState::Gone, None, Some(reason)).await.map(drop)
     }
 
     /// At most `limit` files that have to be uploaded to Meta for `lines`. They are the caller's until `until`.
@@ -560,18 +603,50 @@ pub(super) async fn remove_received(connection: &mut PgConnection, before: UnixM
     .map(drop)
 }
 
-/// Removes the file of a message that its author has deleted. `message`: Meta's id.
-pub(super) async fn remove_of_message(
-    connection: &mut PgConnection,
-    business: &BusinessId,
-    message: &str,
-) -> sqlx::Result<()> {
+/// The message of a file that a person sent counts as changed, and its chat, which is locked before it.
+async fn touch_message(transaction: &mut PgTransaction<'_>, id: MediaId) -> sqlx::Result<()> {
+    let id = id.to_string();
+    loop {
+        let touched = sqlx::query_scalar!(
+            "with locked as (
+                select id from chats where id in (select chat from chat_media where media = $1) order by id for update)
+             update chats set changed = default from locked where chats.id = locked.id returning chats.id",
+            id
+        )
+        .fetch_all(&mut **transaction)
+        .await?;
+        // A chat that became part of another one while its lock was awaited has passed the file on.
+        let is_elsewhere = sqlx::query_scalar!(
+            r#"select exists (select from chat_media join chats on chats.id = chat
+                where media = $1 and chat <> all($2)) as "is_elsewhere!""#,
+            id,
+            &touched
+        );
+        if !is_elsewhere.fetch_one(&mut **transaction).await? {
+            // No message is older than its file.
+            return sqlx::query!(
+                "update messages set changed = default from media
+                 where media.id = $1 and chat = any($2) and messages.id >= media.created_at * 1000
+                    and received_file(body) = $1",
+                id,
+                &touched
+            )
+            .execute(&mut **transaction)
+            .await
+            .map(drop);
+        }
+    }
+}
+
+/// Removes the files of messages that their author has deleted.
+pub(super) async fn remove_of_messages(connection: &mut PgConnection, messages: &[ChatMessageId]) -> sqlx::Result<()> {
+    let (chats, messages): (Vec<i64>, Vec<i64>) = messages.iter().map(|id| (id.chat, id.message)).unzip();
     sqlx::query!(
         "update media set state = 3, filename = null, meta_id = null from messages
-         where media.id = messages.body #>> '{content,media,media}' and messages.wamid = $1 and messages.business = $2
-            and messages.kind = 1",
-        message,
-        business.as_str()
+         where media.id = received_file(body)
+            and (chat, messages.id) in (select * from unnest($1::bigint[], $2::bigint[]))",
+        &chats,
+        &messages
     )
     .execute(connection)
     .await

@@ -20,14 +20,19 @@ struct Changed {
 
 impl Database {
     /// At most `limit` rows of the outbox of a line that are not among `known`, the oldest messages first. A message
-    /// whose file is not at Meta yet, and the later ones of its chat, are left out.
+    /// whose file is not at Meta yet, and the later ones of its chat, are left out: also those that were written in
+    /// different chats which are now one.
     pub async fn outbox(&self, line: &LineId, known: &HashSet<ChatMessageId>, limit: usize) -> Result<Vec<Outgoing>> {
         let (chats, messages): (Vec<i64>, Vec<i64>) = known.iter().map(|id| (id.chat, id.message)).unzip();
         let rows = sqlx::query!(
-            r#"select chat, message, request::text as "request!", until_at from outbox
+            r#"with waiting as (
+                select coalesce(into_chat, chat) as chat, coalesce(into_message, message) as message
+                from outbox left join merged_messages using (chat, message) where line = $1 and media is not null)
+             select chat as "chat!", message as "message!", request::text as "request!", until_at
+             from outbox left join merged_messages using (chat, message)
              where line = $1 and (chat, message) not in (select * from unnest($2::bigint[], $3::bigint[]))
-                and not exists (select from outbox waiting where waiting.line = $1 and waiting.chat = outbox.chat
-                    and waiting.message <= outbox.message and waiting.media is not null)
+                and not exists (select from waiting where waiting.chat = coalesce(into_chat, outbox.chat)
+                    and waiting.message <= coalesce(into_message, outbox.message))
              order by message limit $4"#,
             line.as_str(),
             &chats,

@@ -3,10 +3,15 @@
 use std::path::Path;
 
 use pregon::{
-    domain::{MediaId, chat::Identity, media::GoneReason},
+    domain::{
+        MediaId,
+        chat::Identity,
+        media::{FileState, GoneReason},
+    },
     media::{MediaSettings, MediaStore, MediaUrl},
     postgres::{
         Database,
+        changes::Since,
         inbound::{Author, ReceivedMessage},
         media::ReceivedFile,
     },
@@ -100,6 +105,20 @@ fn header<'a>(response: &'a Response, name: &str) -> &'a str {
 
 fn path(file: impl std::fmt::Display) -> String {
     format!("/v1/media/{file}")
+}
+
+#[tokio::test]
+async fn a_message_is_told_again_when_its_file_is_stored_or_gone() {
+    let world = World::start().await;
+    let stored = world.receive("5491155550001", "image/png", "one.png").await;
+    let gone = world.receive("5491155550002", "image/png", "two.png").await;
+    let before = world.database.moment().await.expect("PostgreSQL");
+    world.fetch(stored, b"one").await;
+    world.database.give_up_fetch(gone, GoneReason::Missing).await.expect("PostgreSQL");
+    let (_, since) = world.database.changes_since(&before, None).await.expect("PostgreSQL");
+    let Since::Changes(changes) = since else { panic!("{since:?}") };
+    let told: Vec<_> = changes.messages.into_iter().filter_map(|(_, message)| Some(message.file?.state)).collect();
+    assert_eq!((changes.chats.len(), told), (2, vec![FileState::Stored, FileState::Gone]));
 }
 
 #[tokio::test]

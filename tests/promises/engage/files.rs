@@ -22,7 +22,7 @@ use pregon::{
         MediaId, State as MessageState, UnixMs, Wamid,
         chat::content::{MediaFile, ReplyContent},
         inbound::{Content, Inbound, Media, MediaKind},
-        media::FileState,
+        media::{FileState, UNSENT_KEPT},
     },
     engage::FileTransfers,
     graph::GraphClient,
@@ -279,14 +279,33 @@ async fn a_file_that_is_another_one_or_too_large_or_missing_is_gone_with_the_rea
 async fn the_file_of_a_deleted_message_leaves_the_store() {
     let (office, dir, meta) = (Office::start().await, TempDir::new().expect("a directory"), FileMeta::start().await);
     let (database, store) = (office.database().await, store(&dir));
-    meta.hold("771", "private");
+    let (number, ids) = ("5491155550001", ["771", "772", "773", "774"]);
+    for id in ids {
+        meta.hold(id, "private");
+    }
     let reader = reader(&office, "r", meta.transfers(&store));
-    office.write("3001", &[with_file("771")]).await;
+    let original = Some(Wamid::from("wamid.771"));
+    let edit = |id: &str| {
+        let content = Content::Edit { original: original.clone(), content: Box::new(with_file(id).content) };
+        message(id, number, content)
+    };
+    let echo = |id: &str, content: Content| message(id, number, Content::Echo { content: Box::new(content) });
+    office.write("3001", &[with_file("771"), edit("772"), edit("773"), echo("774", with_file("774").content)]).await;
     let media = dir.path().join("media");
-    until("the file is stored", async || count(&media) == 1).await;
-    let revoke = Content::Revoke { original: Some(Wamid::from("wamid.771")) };
-    office.write("3001", &[message("revoke", "5491155550001", revoke)]).await;
-    until("the file is removed", async || count(&media) == 0).await;
+    until("the files are stored", async || count(&media) == ids.len()).await;
+    let revoke = |id: &str| Content::Revoke { original: Some(Wamid::from(id)) };
+    office.write("3001", &[message("revoke", number, revoke("wamid.771"))]).await;
+    until("those of the message and its edits are removed", async || count(&media) == 1).await;
+    office.write("3001", &[echo("echo", revoke("wamid.774"))]).await;
+    until("that of the echo is removed", async || count(&media) == 0).await;
+    let chat = chats(&database).await.remove(0).id;
+    let mut said = database.messages(chat, None, 10).await.expect("messages");
+    said.retain(|message| message.wamid.as_ref().is_some_and(|id| ids.iter().any(|of| id.ends_with(of))));
+    assert_eq!(said.len(), ids.len());
+    for message in said {
+        let is_edited = message.marks.is_some_and(|marks| marks.get("edited").is_some());
+        assert!(message.body == json!({}) && !is_edited, "nothing of what it said is left: {:?}", message.wamid);
+    }
     until("it is forgotten", async || {
         database.removed_files(10, UnixMs(u64::MAX >> 1)).await.expect("files").is_empty()
     })
@@ -303,7 +322,7 @@ async fn uploaded(office: &Office, database: &Database, store: &MediaStore, mime
     writer.put(Bytes::from_static(b"\x89PNG offer")).await.expect("written");
     let size = writer.size();
     writer.finish().await.expect("stored");
-    assert!(database.file_uploaded(id, size).await.expect("PostgreSQL"));
+    assert!(database.file_uploaded(id, size, now.after(UNSENT_KEPT)).await.expect("PostgreSQL"));
     id
 }
 
@@ -422,4 +441,63 @@ async fn files_go_both_ways_between_the_store_and_the_simulator() {
     assert_eq!((&node["mime_type"], &node["file_size"]), (&json!("image/png"), &json!(10)));
     reader.stop().await;
     sim.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_waits_holds_back_its_chat_after_a_merge() {
+    let office = Office::start().await;
+    let (database, dir, line) = (office.database().await, TempDir::new().expect("a directory"), "3001".into());
+    let reader = office.reader("r");
+    let [old, _] = two_chats(&office, &database).await;
+    let file = uploaded(&office, &database, &store(&dir), "image/png").await;
+    let picture = office.send(&database, old, image(file)).await;
+    let (mut by_id, mut by_both) = (text("by id", "", "Hola"), text("by both", "5491155550001", "Hola"));
+    by_id.sender.number = None;
+    by_id.sender.user_id = Some("AR.1".to_owned());
+    by_both.sender.user_id = by_id.sender.user_id.clone();
+    office.write("3001", &[by_id]).await;
+    until("the person has two chats", async || chats(&database).await.len() == 3).await;
+    office.write("3001", &[by_both]).await;
+    until("they are one", async || chats(&database).await.len() == 2).await;
+    let merged = chats(&database).await.into_iter().find(|chat| chat.contact.user_id.is_some()).expect("a chat").id;
+    assert_ne!(merged, old);
+    let after_it = office.send(&database, merged, words("¿Te gusta?")).await;
+    let outbox = async || {
+        let rows = database.outbox(&line, &Default::default(), 10).await.expect("the outbox");
+        rows.into_iter().map(|row| (row.id.chat, row.id.message)).collect::<Vec<_>>()
+    };
+    assert_eq!(outbox().await, [], "the picture is not at Meta");
+    let now = office.clock.now();
+    let late = now.after(Duration::from_hours(1));
+    let upload = database.claim_uploads(std::slice::from_ref(&line), 1, now, late).await.expect("files").remove(0);
+    database.file_at_meta(&upload, "9001", late).await.expect("PostgreSQL");
+    assert_eq!(outbox().await, [(old, picture), (merged, after_it)]);
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_no_message_names_within_a_day_leaves_the_store() {
+    let (office, dir, files) = (Office::start().await, TempDir::new().expect("a directory"), FileMeta::start().await);
+    let (database, store) = (office.database().await, store(&dir));
+    let reader = office.reader("r");
+    let [chat, _] = two_chats(&office, &database).await;
+    let [unsent, sent] = [
+        uploaded(&office, &database, &store, "image/png").await,
+        uploaded(&office, &database, &store, "image/png").await,
+    ];
+    office.send(&database, chat, image(sent)).await;
+    let states = async || {
+        let files = database.files(&[unsent, sent]).await.expect("files");
+        [unsent, sent].map(|id| files.get(&id).map(|file| file.state))
+    };
+    let now = office.clock.now();
+    database.remove_unsent(10, now.after(UNSENT_KEPT - Duration::from_secs(60))).await.expect("PostgreSQL");
+    assert_eq!(states().await, [Some(FileState::Stored); 2], "the day is not over");
+    database.remove_unsent(10, now.after(UNSENT_KEPT)).await.expect("PostgreSQL");
+    assert_eq!(states().await, [Some(FileState::Removed), Some(FileState::Stored)]);
+    reader.stop().await;
+    let reader = self::reader(&office, "files", files.transfers(&store));
+    until("the unsent one is forgotten", async || states().await == [None, Some(FileState::Stored)]).await;
+    assert_eq!(count(&dir.path().join("media")), 1);
+    reader.stop().await;
 }

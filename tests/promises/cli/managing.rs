@@ -346,7 +346,7 @@ async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
     let ran = server.run(&["hold", "list"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     let outage = "On line 3001: the path to Meta is broken: HTTP 503 (since 2026-11-22T17:00:00Z)";
-    for text in ["line:3001", template, "131048", "restricted", "probe, operator", outage] {
+    for text in ["line:3001", template, "131048", "restricted", "probe, person", outage] {
         assert!(ran.out.contains(text), "{text}: {ran:?}");
     }
     assert_eq!(

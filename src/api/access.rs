@@ -199,6 +199,11 @@ pub(super) fn reply_not_found(id: impl fmt::Display) -> Problem {
     Problem::not_found("reply-not-found", format!("there is no canned reply {id}; GET /v1/replies lists them"))
 }
 
+/// 404 for the inbound link `id`: there is none, or the caller may not see it.
+pub(super) fn link_not_found(id: impl fmt::Display) -> Problem {
+    Problem::not_found("link-not-found", format!("there is no inbound link {id}; GET /v1/inbound-links lists them"))
+}
+
 /// 404 for the hold `id`: it is no scope, or the caller may not see it.
 pub(super) fn hold_not_found(id: &str) -> Problem {
     let detail = format!(

@@ -34,7 +34,7 @@ use crate::{
     },
     intake::IntakeError,
     json,
-    postgres::{agents::Agent, canned_replies::CannedReply, media::FileRecord, read::Chat},
+    postgres::{agents::Agent, canned_replies::CannedReply, inbound_links::InboundLink, media::FileRecord, read::Chat},
 };
 
 /// The campaign id in the path. The caller may see the campaign, if it exists.
@@ -123,6 +123,13 @@ pub(super) struct TagPath {
 #[into_params(names("reply"), parameter_in = Path)]
 pub(super) struct ReplyPath(
     #[param(value_type = String, example = "01KBCNYG3T8R7Q6P5N4M3K2J1H")] pub(super) CannedReply,
+);
+
+/// The inbound link whose id is in the path. The caller may see it.
+#[derive(IntoParams)]
+#[into_params(names("link"), parameter_in = Path)]
+pub(super) struct LinkPath(
+    #[param(value_type = String, example = "01KBCNYG3T8R7Q6P5N4M3K2J1H")] pub(super) InboundLink,
 );
 
 /// The query parameters of a call about something that a business has defined.
@@ -290,6 +297,16 @@ impl FromRequestParts<Arc<Shared>> for TagPath {
         let (id, business) = id_of_business(parts, shared).await?;
         let tag = tag::tag_id(&id).ok_or_else(|| tag_not_found(&id))?;
         Ok(Self { business, tag })
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for LinkPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+        let access = Access::from_request_parts(parts, shared).await?;
+        shared.link(&access, &id).await.map(Self)
     }
 }
 

@@ -23,6 +23,7 @@ mod extract;
 mod feed;
 mod guard;
 mod holds;
+mod inbound_links;
 mod jobs;
 mod lines;
 mod media;
@@ -272,6 +273,9 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(chats::tag))
         .routes(routes!(tags::list, tags::create))
         .routes(routes!(tags::change, tags::remove))
+        .routes(routes!(inbound_links::list, inbound_links::create))
+        .routes(routes!(inbound_links::change, inbound_links::remove))
+        .routes(routes!(inbound_links::qr))
         .routes(routes!(canned_replies::list, canned_replies::create))
         .routes(routes!(canned_replies::change, canned_replies::remove))
         .routes(routes!(canned_replies::fill_in))

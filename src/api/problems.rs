@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 80] = [
+pub(super) const KINDS: [ProblemKind; 82] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
     kind("invalid-if-match", 400, "the header `If-Match` is not the `ETag` of a chat"),
@@ -46,6 +46,7 @@ pub(super) const KINDS: [ProblemKind; 80] = [
     kind("group-not-found", 404, "there is no such group"),
     kind("hold-not-found", 404, "this is not the id of a hold"),
     kind("line-not-found", 404, "there is no such line in the configuration"),
+    kind("link-not-found", 404, "there is no such inbound link"),
     kind("media-gone", 404, "the file could not be fetched from Meta, or was removed; `detail` says why"),
     kind("media-not-found", 404, "there is no such file"),
     kind("not-found", 404, "the path is not valid"),
@@ -66,6 +67,7 @@ pub(super) const KINDS: [ProblemKind; 80] = [
     kind("feed-disabled", 409, "no events are written: `feed.enabled` is false"),
     kind("group-exists", 409, "the business has a group with this id"),
     kind("group-in-use", 409, "the group has chats"),
+    kind("line-without-number", 409, "the configuration has no number of the line: `line.display`"),
     kind("media-pending", 409, "the file is not fetched from Meta yet; repeat the call"),
     kind("no-database", 409, "the server has no database for chats: `database.url` is not set"),
     kind("no-media-store", 409, "the server stores no files: `media.url` is not set"),
@@ -136,6 +138,7 @@ pub(super) fn of(operation: &mut Operation, reads: bool) -> BTreeMap<u16, Vec<&'
         match (&parameter.parameter_in, parameter.name.as_str()) {
             (ParameterIn::Query, _) => names.push("invalid-query"),
             (ParameterIn::Path, "agent") => names.extend(["agent-not-found", "not-found"]),
+            (ParameterIn::Path, "link") => names.extend(["link-not-found", "not-found"]),
             (ParameterIn::Path, "reply") => names.extend(["reply-not-found", "not-found"]),
             (ParameterIn::Path, "tag") => names.extend(["tag-not-found", "not-found"]),
             (ParameterIn::Path, "group") => names.extend(["group-not-found", "not-found"]),

@@ -12,6 +12,7 @@ mod business;
 mod campaign;
 mod chat;
 mod hold;
+mod inbound_link;
 mod job;
 mod line;
 mod page;
@@ -44,6 +45,7 @@ pub use self::{
         NewChatMessage, NewNote,
     },
     hold::{HoldPage, HoldView, LiftedHold},
+    inbound_link::{InboundLinkChangeBody, InboundLinkPage, InboundLinkView, NewInboundLink},
     job::{DeadJobPage, DeadJobView, RetriedJob},
     line::{LINE_STATES, LineChange, LinePage, LineView, RATE_SOURCES},
     page::{Listed, Page},

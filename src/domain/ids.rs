@@ -105,6 +105,10 @@ ulid_id! {
     CannedReplyId
 }
 ulid_id! {
+    /// The id that Pregón assigns to an inbound link: a ULID.
+    InboundLinkId
+}
+ulid_id! {
     /// The id that Pregón assigns to a file of a chat: a ULID, of which 80 bits are random.
     MediaId
 }

@@ -47,8 +47,8 @@ pub use failure::{FailureReason, MetaCode};
 pub use frequency_cap::FrequencyCap;
 pub use hold::{ErrorOrigin, Hold, HoldScope, Lifter};
 pub use ids::{
-    AgentId, BusinessId, CampaignId, CannedReplyId, ChatMessageId, EntryId, GroupId, LineId, MediaId, PartId,
-    SubscriberId, TagId, WabaId, Wamid,
+    AgentId, BusinessId, CampaignId, CannedReplyId, ChatMessageId, EntryId, GroupId, InboundLinkId, LineId, MediaId,
+    PartId, SubscriberId, TagId, WabaId, Wamid,
 };
 pub use inbound::Inbound;
 pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line, LineAllowance, RateSource};

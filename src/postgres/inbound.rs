@@ -17,12 +17,16 @@ pub use self::contacts::Author;
 use self::contacts::resolve;
 use super::{
     Database, DatabaseError, Result,
+    inbound_links::{self, Opening},
     media::{ReceivedFile, add_received, remove_of_messages},
     millis, tags,
 };
 use crate::{
-    domain::{BusinessId, ChatMessageId, LineId, State, TagId, UnixMs, chat::Owner},
-    rules::tagging::{Happened, TagEvent, TagRules, retag},
+    domain::{BusinessId, ChatMessageId, InboundLinkId, LineId, State, TagId, UnixMs, chat::Owner},
+    rules::{
+        inbound_links::followed,
+        tagging::{Happened, TagEvent, TagRules, retag},
+    },
 };
 
 /// How far back a message is looked up that Meta delivers again, or that Redis returns again: longer than either may
@@ -112,6 +116,7 @@ struct Chat {
     unread: i32,
     waiting_since_at: Option<i64>,
     is_attended: bool,
+    group: Option<String>,
     tags: Vec<TagId>,
     has_new_owner: bool,
 }
@@ -264,7 +269,8 @@ impl Batch<'_> {
         contacts: &[i64],
     ) -> sqlx::Result<BTreeMap<i64, Chat>> {
         let found = sqlx::query!(
-            "select id, contact, owner, last_message, last_inbound_at, unread, waiting_since_at, attended, tags
+            "select id, contact, owner, last_message, last_inbound_at, unread, waiting_since_at, attended, group_id,
+                tags
              from chats
              where line = $1 and contact = any($2) order by id for update",
             self.line.as_str(),
@@ -281,6 +287,7 @@ impl Batch<'_> {
                 unread: row.unread,
                 waiting_since_at: row.waiting_since_at,
                 is_attended: row.attended,
+                group: row.group_id,
                 tags: row.tags.iter().map(|tag| tag.as_str().into()).collect(),
                 has_new_owner: false,
             };
@@ -298,6 +305,7 @@ impl Batch<'_> {
         mut chats: BTreeMap<i64, Chat>,
     ) -> sqlx::Result<usize> {
         let rules = tags::rules_of(&mut *connection, self.business.as_str()).await?;
+        let (links, mut followed) = (inbound_links::of_line(&mut *connection, self.line).await?, Vec::new());
         let (mut rows, mut files) = (Rows::default(), Vec::new());
         for (message, contact) in messages.iter().zip(contacts) {
             let Some(chat) = chats.get_mut(contact) else { continue };
@@ -313,7 +321,14 @@ impl Batch<'_> {
             let owner = chat.owner.after_inbound();
             let is_opened = owner != chat.owner;
             if is_opened {
-                let activity = json!({ "owner": owner.name(), "why": "inbound" }).to_string();
+                let activity = match chat.follow(&links, &message.body) {
+                    None => json!({ "owner": owner.name(), "why": "inbound" }),
+                    Some(link) => {
+                        followed.push(link);
+                        json!({ "owner": owner.name(), "group": chat.group, "why": "link", "link": link })
+                    }
+                };
+                let activity = activity.to_string();
                 rows.push(chat.next_id(self.now), chat.id, self.now, MessageKind::Activity, None, activity);
                 (chat.owner, chat.has_new_owner) = (owner, true);
             }
@@ -329,6 +344,7 @@ impl Batch<'_> {
         rows.insert(connection, self.business).await?;
         add_received(connection, self.line, self.business, &files, self.now).await?;
         self.update_chats(connection, chats.into_values().collect()).await?;
+        inbound_links::count(connection, &followed).await?;
         for mark in messages.iter().filter_map(|message| message.mark.as_ref()) {
             if mark.removes_content {
                 self.remove_content(connection, &mark.message).await?;
@@ -380,17 +396,19 @@ impl Batch<'_> {
         let last: Vec<i64> = chats.iter().map(|chat| chat.last_message).collect();
         let unread: Vec<i32> = chats.iter().map(|chat| chat.unread).collect();
         let attended: Vec<bool> = chats.iter().map(|chat| chat.is_attended).collect();
+        let groups: Vec<Option<String>> = chats.iter().map(|chat| chat.group.clone()).collect();
         let tags: Vec<String> = chats.iter().map(|chat| json!(chat.tags).to_string()).collect();
         let waiting: Vec<Option<i64>> = chats.iter().map(|chat| chat.waiting_since_at).collect();
         sqlx::query!(
             "update chats set owner = new.owner, last_inbound_at = new.inbound, last_message = new.last,
                 unread = new.unread, revision = revision + 1, waiting_since_at = new.waiting, attended = new.attended,
-                tags = array(select jsonb_array_elements_text(new.tags::jsonb)),
+                group_id = new.group_id, tags = array(select jsonb_array_elements_text(new.tags::jsonb)),
                 owner_since_at = case when new.has_new_owner then $7 else owner_since_at end,
                 snoozed_until_at = case when new.waiting is null then snoozed_until_at end
              from unnest($1::bigint[], $2::smallint[], $3::bool[], $4::bigint[], $5::bigint[], $6::int[], $8::bigint[],
-                $9::bool[], $10::text[])
-                as new (id, owner, has_new_owner, inbound, last, unread, waiting, attended, tags)
+                $9::bool[], $10::text[], $11::text[])
+                as new (id, owner, has_new_owner, inbound, last, unread, waiting, attended, tags,
+                    group_id)
              where chats.id = new.id",
             &ids,
             &owners,
@@ -401,7 +419,8 @@ impl Batch<'_> {
             millis(self.now),
             &waiting as &[Option<i64>],
             &attended,
-            &tags
+            &tags,
+            &groups as &[Option<String>]
         )
         .execute(connection)
         .await
@@ -410,6 +429,25 @@ impl Batch<'_> {
 }
 
 impl Chat {
+    /// Gives the chat, which a message with this body opens, the group and the tags of the link that its text begins with.
+    fn follow(&mut self, links: &[Opening], body: &str) -> Option<InboundLinkId> {
+        if links.is_empty() {
+            return None;
+        }
+        let openings = links.iter().map(|link| (link.id, link.text.clone())).collect();
+        let followed = followed(&text_of(body), &openings)?;
+        let link = links.iter().find(|link| link.id == followed)?;
+        if link.group.is_some() {
+            self.group.clone_from(&link.group);
+        }
+        for tag in &link.tags {
+            if !self.tags.contains(tag) {
+                self.tags.push(tag.clone());
+            }
+        }
+        Some(followed)
+    }
+
     /// Changes the tags as the rules say after a message with this body. Returns the activity of that, if they change.
     fn retag(&mut self, rules: &TagRules, line: &LineId, body: &str, is_opened: bool) -> Option<String> {
         if rules.is_empty() {

@@ -9,6 +9,7 @@ pub mod changes;
 pub mod chats;
 pub mod forgetting;
 pub mod inbound;
+pub mod inbound_links;
 pub mod media;
 pub mod outbox;
 pub mod partitions;

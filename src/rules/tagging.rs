@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::words::folded;
 use crate::domain::{LineId, TagId};
 
 /// Maximum number of rules of a tag, and of words of a rule.
@@ -92,22 +93,6 @@ fn fits(when: &TagCondition, happened: Happened<'_>) -> bool {
 fn has_words(text: &str, words: &str) -> bool {
     let (text, words) = (folded(text), folded(words));
     !words.is_empty() && format!(" {text} ").contains(&format!(" {words} "))
-}
-
-/// The words of a text in lower case, without the accents of Spanish and Portuguese, each after one space.
-fn folded(text: &str) -> String {
-    let plain = |c: char| match c {
-        'á' | 'à' | 'â' | 'ã' | 'ä' => 'a',
-        'é' | 'è' | 'ê' | 'ë' => 'e',
-        'í' | 'ì' | 'î' | 'ï' => 'i',
-        'ó' | 'ò' | 'ô' | 'õ' | 'ö' => 'o',
-        'ú' | 'ù' | 'û' | 'ü' => 'u',
-        'ñ' => 'n',
-        'ç' => 'c',
-        other => other,
-    };
-    let text: String = text.to_lowercase().chars().map(plain).collect();
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

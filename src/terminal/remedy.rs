@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail contains the remedy, or which no command can cause.
-    const WITHOUT: [&str; 44] = [
+    const WITHOUT: [&str; 46] = [
         "agent-exists",
         "agent-not-found",
         "agent-offline",
@@ -80,6 +80,8 @@ mod tests {
         "invalid-query",
         "invalid-rate",
         "invalid-upload-id",
+        "line-without-number",
+        "link-not-found",
         "login-refused",
         "malformed-body",
         "media-gone",

@@ -71,6 +71,7 @@ fn calls_with_ids() -> Vec<(Method, &'static str)> {
                 "/v1/groups/",
                 "/v1/tags/",
                 "/v1/replies/",
+                "/v1/inbound-links/",
             ]
             .iter()
             .any(|of_people| path.starts_with(of_people))

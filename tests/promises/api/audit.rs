@@ -42,6 +42,9 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
     let canned = |shortcut: &str| json!({ "business": "1001", "shortcut": shortcut, "title": "T", "body": "Hola" });
     let reply = api.post_json("/v1/replies", &canned("a")).await.body["id"].as_str().expect("an id").to_owned();
     let of_reply = format!("/v1/replies/{reply}");
+    let link = |opening: &str| json!({ "line": "3001", "name": "Flyer", "opening": opening });
+    let link_id = api.post_json("/v1/inbound-links", &link("a")).await.body["id"].as_str().expect("an id").to_owned();
+    let of_link = format!("/v1/inbound-links/{link_id}");
     let away = Some(json!({ "presence": "away" }));
     let password = Some(json!({ "current": "x", "password": "y" }));
     let text = |text: &str| Some(json!({ "type": "text", "body": text, "client_id": "1" }));
@@ -130,6 +133,9 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&Method::PUT, of_chat("tags"), Some(json!({ "tags": ["vip"] })), "tag_chat", &*chat, "unchanged"),
         (&patch, of_business("/v1/tags/vip"), Some(json!({ "name": "x" })), "change_tag", "vip", "changed"),
         (&Method::DELETE, of_business("/v1/tags/vip"), None, "remove_tag", "vip", "changed"),
+        (&post, "/v1/inbound-links".into(), Some(link("b")), "create_inbound_link", "", "changed"),
+        (&patch, of_link.clone(), Some(json!({ "name": "x" })), "change_inbound_link", &*link_id, "changed"),
+        (&Method::DELETE, of_link, None, "remove_inbound_link", &*link_id, "changed"),
         (&post, "/v1/replies".into(), Some(canned("b")), "create_reply", "", "changed"),
         (&post, "/v1/replies".into(), Some(canned("b")), "create_reply", "", "refused"),
         (&patch, of_reply.clone(), Some(json!({ "body": "x" })), "change_reply", &*reply, "changed"),

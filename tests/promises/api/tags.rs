@@ -1,4 +1,4 @@
-//! Tags of chats and canned replies.
+//! Tags of chats, canned replies and inbound links.
 
 use pregon::postgres::Database;
 use reqwest::{Method, StatusCode};
@@ -166,4 +166,46 @@ async fn a_canned_reply_is_filled_in_for_a_chat() {
     answer(api.request_of("1002", Method::DELETE, &path)).await.problem(404, "reply-not-found");
     assert_eq!(answer(api.request(Method::DELETE, &path)).await.status, StatusCode::NO_CONTENT);
     api.patch_json(&path, &json!({})).await.problem(404, "reply-not-found");
+}
+
+#[tokio::test]
+async fn a_chat_that_a_link_opens_has_its_group_and_tags() {
+    let (api, _postgres, database) = start().await;
+    group(&api, "sales").await;
+    create_tag(&api, "flyer", json!([])).await;
+    let link = |line: &str, opening: &str, group: &str, tag: &str| json!({ "line": line, "name": "Flyer", "opening": opening, "group": group, "tags": [tag] });
+    let created = api.post_json("/v1/inbound-links", &link("3001", "Hola, quiero información", "sales", "flyer")).await;
+    assert_eq!(created.status, StatusCode::CREATED, "{}", created.body);
+    let path = format!("/v1/inbound-links/{}", created.body["id"].as_str().expect("an id"));
+    for (bad, problem) in [
+        (link("9", "x", "sales", "flyer"), (404, "line-not-found")),
+        (link("3001", "👋", "sales", "flyer"), (422, "invalid")),
+        (link("3001", "x", "unknown", "flyer"), (422, "invalid")),
+        (link("3001", "x", "sales", "unknown"), (422, "invalid")),
+    ] {
+        api.post_json("/v1/inbound-links", &bad).await.problem(problem.0, problem.1);
+    }
+    write(&database, LINE, 1, "¡hola! quiero INFORMACION del plan", api.now()).await;
+    let opened = chat(&api).await;
+    assert_eq!((&opened["group"], &opened["tags"]), (&json!("sales"), &json!(["flyer", "unanswered"])));
+    let messages = api.read(&format!("/v1/chats/{}/messages", opened["id"].as_str().expect("an id"))).await;
+    let activity = &messages["messages"][0]["body"];
+    assert_eq!((&activity["why"], &activity["link"]), (&json!("link"), &created.body["id"]), "{activity}");
+    write(&database, LINE, 1, "Hola, quiero información", api.now()).await;
+    write(&database, LINE, 2, "Quiero información", api.now()).await;
+    write(&database, ("3002", "1001"), 3, "Hola, quiero información", api.now()).await;
+    let list = api.read("/v1/inbound-links").await["inbound_links"].clone();
+    assert_eq!((&list[0]["opened"], &list[0]["opening"]), (&json!(1), &json!("Hola, quiero información")));
+    assert_eq!(count(&api, "group=sales").await, 1, "neither an open chat, another text nor another line");
+
+    let url = list[0]["url"].as_str().expect("the line has a number");
+    assert!(url.starts_with("https://wa.me/") && url.ends_with("?text=Hola%2C%20quiero%20informaci%C3%B3n"), "{url}");
+    let code = api.request(Method::GET, &format!("{path}/qr.svg")).send().await.expect("an answer");
+    assert_eq!(code.headers()["content-type"], "image/svg+xml");
+    assert!(code.text().await.expect("a body").starts_with("<svg"));
+    let changed = api.patch_json(&path, &json!({ "opening": "Buenas", "tags": [] })).await;
+    assert_eq!((&changed.body["tags"], &changed.body["group"]), (&json!([]), &json!("sales")), "{}", changed.body);
+    answer(api.request_of("1002", Method::GET, &format!("{path}/qr.svg"))).await.problem(404, "link-not-found");
+    assert_eq!(answer(api.request(Method::DELETE, &path)).await.status, StatusCode::NO_CONTENT);
+    api.patch_json(&path, &json!({})).await.problem(404, "link-not-found");
 }

@@ -30,8 +30,8 @@ use pregon::{
     graph::GraphClientConfig,
     postgres::{
         Database, DatabaseAddress,
+        chat_list::ChatFilter,
         chats::{ActionOn, ChatAction, NewMessage},
-        read::ChatFilter,
         spawn::PrivatePostgres,
     },
     redis::{

@@ -15,7 +15,7 @@ use pregon::{
     domain::{UnixMs, chat::Owner},
     postgres::{
         Database, DatabaseAddress,
-        read::{ChatFilter, SearchWords},
+        chat_list::{ChatFilter, SearchWords},
         spawn::PrivatePostgres,
     },
 };

@@ -37,9 +37,10 @@ use crate::{
     },
     postgres::{
         Database, DatabaseError,
+        chat_list::{ChatFilter, SearchWords, TagFilter},
         chats::{ActionDone, ActionOn, ActionRefused, ChatAction, NewMessage},
         media::FileRecord,
-        read::{Chat, ChatFilter, ChatMessage, Contact, SearchWords, TagFilter},
+        read::{Chat, ChatMessage, Contact},
     },
 };
 
@@ -606,7 +607,8 @@ fn contact_view(contact: Contact) -> ContactView {
 }
 
 pub(super) fn chat_view(chat: Chat, now: UnixMs) -> ChatView {
-    let derived = derived(chat.waiting_since.is_some(), chat.is_attended, chat.last_inbound_at, now);
+    let is_open = chat.owner != Owner::Nobody;
+    let derived = derived(is_open, chat.waiting_since.is_some(), chat.is_attended, chat.last_inbound_at, now);
     let derived: Vec<String> = derived.map(|tag| tag.name().to_owned()).collect();
     ChatView {
         tags: chat.tags.iter().map(ToString::to_string).chain(derived).collect(),

@@ -17,7 +17,7 @@ pub enum DerivedTag {
     Unanswered,
     /// Somebody has answered what the contact wrote last.
     Attended,
-    /// Free text is possible for less than two hours.
+    /// The chat is open, and free text is possible for less than two hours.
     WindowClosing,
 }
 
@@ -40,8 +40,10 @@ impl DerivedTag {
     }
 }
 
-/// The derived tags of a chat at `now`, whose contact waits for an answer or has one, and last wrote then.
+/// The derived tags at `now` of a chat that is open or not, whose contact waits for an answer or has one, and last wrote
+/// then.
 pub fn derived(
+    is_open: bool,
     waits: bool,
     is_attended: bool,
     last_inbound_at: Option<UnixMs>,
@@ -50,10 +52,10 @@ pub fn derived(
     DerivedTag::ALL.into_iter().filter(move |tag| match tag {
         DerivedTag::Unanswered => waits,
         DerivedTag::Attended => is_attended,
-        DerivedTag::WindowClosing => last_inbound_at.is_some_and(|at| {
+        DerivedTag::WindowClosing => {
             let [from, to] = closing(now);
-            (from..to).contains(&at)
-        }),
+            is_open && last_inbound_at.is_some_and(|at| (from..to).contains(&at))
+        }
     })
 }
 
@@ -85,13 +87,14 @@ mod tests {
     fn the_window_is_closing_in_its_last_two_hours() {
         let now = UnixMs(100 * HOUR);
         let is_closing = |written: u64| {
-            derived(false, false, Some(UnixMs(written)), now).any(|tag| tag == DerivedTag::WindowClosing)
+            derived(true, false, false, Some(UnixMs(written)), now).any(|tag| tag == DerivedTag::WindowClosing)
         };
         assert!(!is_closing(100 * HOUR) && !is_closing(78 * HOUR), "more than two hours are left");
         assert!(is_closing(78 * HOUR - 1) && is_closing(76 * HOUR + 1));
         assert!(!is_closing(76 * HOUR) && !is_closing(1), "it is closed");
-        assert_eq!(derived(true, false, None, now).collect::<Vec<_>>(), [DerivedTag::Unanswered]);
-        assert_eq!(derived(false, true, None, now).collect::<Vec<_>>(), [DerivedTag::Attended]);
+        assert_eq!(derived(false, false, false, Some(UnixMs(77 * HOUR)), now).count(), 0, "the chat is closed");
+        assert_eq!(derived(true, true, false, None, now).collect::<Vec<_>>(), [DerivedTag::Unanswered]);
+        assert_eq!(derived(true, false, true, None, now).collect::<Vec<_>>(), [DerivedTag::Attended]);
     }
 
     #[test]

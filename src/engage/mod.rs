@@ -106,7 +106,7 @@ impl Engage {
             let mut failures = 0;
             while !stop.is_cancelled() {
                 let wait = match self.database.tend_chats(self.agents, self.clock.now()).await {
-                    Ok(_) => {
+                    Ok(()) => {
                         failures = 0;
                         TEND_EVERY
                     }

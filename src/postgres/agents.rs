@@ -278,12 +278,15 @@ impl Database {
     /// The groups of businesses (`None`: of all), by business and id.
     pub async fn groups(&self, businesses: Option<&[String]>) -> Result<Vec<AgentGroup>> {
         let rows = sqlx::query!(
-            r#"select business, id, name, created_at,
+            r#"with queues as (
+                select business, group_id, count(*) as queued from chats
+                where owner = 1 and ($1::text[] is null or business = any($1)) group by business, group_id
+             )
+             select agent_groups.business, id, name, created_at, coalesce(queued, 0) as "queued!",
                 (select count(*) from agent_group_members members
-                    where members.business = agent_groups.business and group_id = agent_groups.id) as "agents!",
-                (select count(*) from chats
-                    where chats.business = agent_groups.business and group_id = agent_groups.id and owner = 1) as "queued!"
-             from agent_groups where $1::text[] is null or business = any($1) order by business, id"#,
+                    where members.business = agent_groups.business and members.group_id = id) as "agents!"
+             from agent_groups left join queues on queues.business = agent_groups.business and queues.group_id = id
+             where $1::text[] is null or agent_groups.business = any($1) order by agent_groups.business, id"#,
             businesses
         )
         .fetch_all(&self.pool)

@@ -25,20 +25,9 @@ const CHATS_MAX: i64 = 200;
 /// How long after a chat was closed its agent gets it again.
 const RETURNS_WITHIN: Duration = Duration::from_hours(24);
 
-/// What was done for chats and agents.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tended {
-    /// Agents who have gone.
-    pub gone: usize,
-    /// Chats taken back from agents who have gone or were silent.
-    pub taken_back: usize,
-    /// Chats given to agents.
-    pub assigned: usize,
-}
-
 /// Why a chat is taken back from its agent. The name is in the activity.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum TakenBack {
+enum TakenBack {
     /// The agent has gone.
     Offline,
     /// The agent did not answer.
@@ -56,28 +45,23 @@ impl TakenBack {
 
 impl Database {
     /// Gives chats of the queue of a business to its agents, until no agent with room may have one that waits. Chats that
-    /// another transaction has locked are left to it. Returns how many were given.
-    pub async fn assign(&self, business: &BusinessId, now: UnixMs) -> Result<usize> {
-        let mut assigned = 0;
-        loop {
-            let given = self.assign_some(business, now).await.map_err(DatabaseError::of("assign chats"))?;
-            assigned += given;
-            if given == 0 {
-                return Ok(assigned);
-            }
-        }
+    /// another transaction has locked are left to it.
+    pub async fn assign(&self, business: &BusinessId, now: UnixMs) -> Result<()> {
+        while self.assign_some(business, now).await.map_err(DatabaseError::of("assign chats"))? {}
+        Ok(())
     }
 
-    async fn assign_some(&self, business: &BusinessId, now: UnixMs) -> sqlx::Result<usize> {
+    /// Gives some chats. Returns whether it gave any.
+    async fn assign_some(&self, business: &BusinessId, now: UnixMs) -> sqlx::Result<bool> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query!("select pg_advisory_xact_lock(hashtext('pregon.assign'), hashtext($1))", business.as_str())
             .fetch_one(&mut *transaction)
             .await?;
         let mut agents = available(&mut transaction, business).await?;
-        let groups: Vec<String> = agents.iter().flat_map(|agent| &agent.groups).map(ToString::to_string).collect();
         if agents.is_empty() {
-            return Ok(0);
+            return Ok(false);
         }
+        let groups: Vec<String> = agents.iter().flat_map(|agent| &agent.groups).map(ToString::to_string).collect();
         let queue = sqlx::query!(
             "select id, group_id, last_agent, last_agent_at, avoids_last_agent from chats
              where business = $1 and owner = 1 and (group_id is null or group_id = any($2))
@@ -104,18 +88,17 @@ impl Database {
             .collect();
         let given = assign(&queue, &mut agents);
         if given.is_empty() {
-            return Ok(0);
+            return Ok(false);
         }
         give(&mut transaction, &given, now).await?;
         transaction.commit().await?;
-        Ok(given.len())
+        Ok(true)
     }
 
     /// Ends what is put aside, takes chats back from agents who have gone or are silent, and assigns the queues of all
     /// businesses.
-    pub async fn tend_chats(&self, limits: AgentLimits, now: UnixMs) -> Result<Tended> {
+    pub async fn tend_chats(&self, limits: AgentLimits, now: UnixMs) -> Result<()> {
         let failed = DatabaseError::of("tend chats");
-        let mut tended = Tended::default();
         sqlx::query!(
             "update chats set snoozed_until_at = null, revision = revision + 1
              where id in (select id from chats where snoozed_until_at <= $1 for update skip locked)",
@@ -125,17 +108,16 @@ impl Database {
         .await
         .map_err(&failed)?;
         let before = |limit: Duration| millis(now) - i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
-        let gone = sqlx::query_scalar!(
-            "update agents set presence = 0 where presence <> 0 and seen_at < $1 returning id",
+        sqlx::query!(
+            "update agents set presence = 0 where presence <> 0 and seen_at < $1",
             before(limits.offline_after)
         )
-        .fetch_all(&self.pool)
+        .execute(&self.pool)
         .await
         .map_err(&failed)?;
-        tended.gone = gone.len();
-        tended.taken_back += self.take_back_from_absent(now).await.map_err(&failed)?;
+        self.take_back_from_absent(now).await.map_err(&failed)?;
         if let Some(silence) = limits.silence {
-            tended.taken_back += self.take_back_from_silent(before(silence), now).await.map_err(&failed)?;
+            self.take_back_from_silent(before(silence), now).await.map_err(&failed)?;
         }
         let waiting = sqlx::query_scalar!(
             "select distinct business from agents where presence = 2 and exists
@@ -145,14 +127,13 @@ impl Database {
         .await
         .map_err(&failed)?;
         for business in waiting {
-            tended.assigned += self.assign(&business.as_str().into(), now).await?;
+            self.assign(&business.as_str().into(), now).await?;
         }
-        Ok(tended)
+        Ok(())
     }
 
     /// Takes back the chats of all agents who are offline or removed.
-    pub(super) async fn take_back_from_absent(&self, now: UnixMs) -> sqlx::Result<usize> {
-        let mut taken = 0;
+    pub(super) async fn take_back_from_absent(&self, now: UnixMs) -> sqlx::Result<()> {
         loop {
             let mut transaction = self.pool.begin().await?;
             let chats = sqlx::query_scalar!(
@@ -165,14 +146,13 @@ impl Database {
             .await?;
             take_back(&mut transaction, &chats, TakenBack::Offline, now).await?;
             transaction.commit().await?;
-            taken += chats.len();
             if chats.len() < CHATS_MAX as usize {
-                return Ok(taken);
+                return Ok(());
             }
         }
     }
 
-    async fn take_back_from_silent(&self, since: i64, now: UnixMs) -> sqlx::Result<usize> {
+    async fn take_back_from_silent(&self, since: i64, now: UnixMs) -> sqlx::Result<()> {
         let mut transaction = self.pool.begin().await?;
         let chats = sqlx::query_scalar!(
             "select chats.id from chats join agents on agents.id = chats.agent
@@ -184,8 +164,7 @@ impl Database {
         .fetch_all(&mut *transaction)
         .await?;
         take_back(&mut transaction, &chats, TakenBack::Silence, now).await?;
-        transaction.commit().await?;
-        Ok(chats.len())
+        transaction.commit().await
     }
 }
 
@@ -245,12 +224,7 @@ async fn give(connection: &mut PgConnection, given: &[(i64, AgentId)], now: Unix
 }
 
 /// Takes chats, which are locked, back to the queue.
-pub(super) async fn take_back(
-    connection: &mut PgConnection,
-    chats: &[i64],
-    why: TakenBack,
-    now: UnixMs,
-) -> sqlx::Result<()> {
+async fn take_back(connection: &mut PgConnection, chats: &[i64], why: TakenBack, now: UnixMs) -> sqlx::Result<()> {
     let activity = json!({ "owner": Owner::Queue.name(), "why": why.name() });
     sqlx::query!(
         "with taken as (

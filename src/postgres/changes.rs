@@ -8,7 +8,8 @@ use std::{fmt, str::FromStr};
 
 use super::{
     Database, DatabaseError, Result,
-    read::{Chat, ChatFilter, ChatMessage, MessageRow},
+    chat_list::ChatFilter,
+    read::{Chat, ChatMessage, MessageRow},
 };
 use sqlx::types::Json;
 

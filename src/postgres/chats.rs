@@ -10,18 +10,20 @@ use super::{
     inbound::{MessageKind, meta_id, micros, next_message},
     media, millis, tags,
 };
-use crate::domain::{
-    AgentId, GroupId, LineId, MediaId, Phone, Presence, State, TagId, UnixMs,
-    agent::Visibility,
-    chat::{
-        Owner,
-        content::{ChatReply, ChatRequest, ReadMark, ReplyContent, ReplyTo},
-        free_text_until,
+use crate::{
+    domain::{
+        AgentId, GroupId, LineId, MediaId, Phone, Presence, State, TagId, UnixMs,
+        agent::Visibility,
+        chat::{
+            Owner,
+            content::{ChatReply, ChatRequest, ReadMark, ReplyContent, ReplyTo},
+            free_text_until,
+        },
+        inbound::MediaKind,
+        media::{FileState, sendable},
     },
-    inbound::MediaKind,
-    media::{FileState, sendable},
+    rules::tagging::{self, Happened, TagEvent},
 };
-use crate::rules::tagging::{self, Happened, TagEvent};
 
 /// What an agent does.
 #[derive(Clone, Debug)]

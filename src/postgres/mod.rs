@@ -6,6 +6,7 @@ pub mod agents;
 pub mod assignment;
 pub mod canned_replies;
 pub mod changes;
+pub mod chat_list;
 pub mod chats;
 pub mod forgetting;
 pub mod inbound;

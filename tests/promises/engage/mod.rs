@@ -17,8 +17,9 @@ use pregon::{
     engage::{Engage, FileTransfers},
     postgres::{
         Database, DatabaseError,
+        chat_list::ChatFilter,
         inbound::MessageKind,
-        read::{Chat, ChatFilter, ChatMessage},
+        read::{Chat, ChatMessage},
     },
     redis::{
         Store,

@@ -373,17 +373,18 @@ async fn join(
             group.as_str(),
             agent.to_string()
         );
-        let known = sqlx::query!(
-            "select id from agent_groups where business = $1 and id = $2",
-            business.as_str(),
-            group.as_str()
-        );
-        if known.fetch_optional(&mut *connection).await?.is_none() {
+        if !has_group(&mut *connection, business.as_str(), group).await? {
             return Ok(Err(AgentRefused::NoGroup(group.clone())));
         }
         joined.execute(&mut *connection).await?;
     }
     Ok(Ok(()))
+}
+
+/// Whether a business has a group.
+pub(super) async fn has_group(connection: &mut PgConnection, business: &str, group: &GroupId) -> sqlx::Result<bool> {
+    let found = sqlx::query!("select id from agent_groups where business = $1 and id = $2", business, group.as_str());
+    Ok(found.fetch_optional(connection).await?.is_some())
 }
 
 fn stored_capacity(capacity: u32) -> i32 {

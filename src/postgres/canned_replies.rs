@@ -2,7 +2,7 @@
 
 use sqlx::error::ErrorKind;
 
-use super::{Database, DatabaseError, Result, millis, time};
+use super::{Database, DatabaseError, Result, agents::has_group, millis, time};
 use crate::domain::{BusinessId, CannedReplyId, GroupId, UnixMs, agent::Visibility};
 
 /// A text that agents write often.
@@ -86,15 +86,11 @@ impl Database {
     /// Creates a canned reply.
     pub async fn create_canned_reply(&self, reply: &CannedReply) -> Outcome {
         let failed = DatabaseError::of("create a canned reply");
-        if let Some(group) = &reply.group {
-            let known = sqlx::query!(
-                "select id from agent_groups where business = $1 and id = $2",
-                reply.business.as_str(),
-                group.as_str()
-            );
-            if known.fetch_optional(&self.pool).await.map_err(&failed)?.is_none() {
-                return Ok(Err(CannedReplyRefused::NoGroup(group.clone())));
-            }
+        let mut connection = self.pool.acquire().await.map_err(&failed)?;
+        if let Some(group) = &reply.group
+            && !has_group(&mut connection, reply.business.as_str(), group).await.map_err(&failed)?
+        {
+            return Ok(Err(CannedReplyRefused::NoGroup(group.clone())));
         }
         let created = sqlx::query!(
             "insert into canned_replies (id, business, shortcut, title, body, group_id, created_at)
@@ -107,7 +103,7 @@ impl Database {
             reply.group.as_ref().map(GroupId::as_str),
             millis(reply.created_at)
         );
-        stored(created.execute(&self.pool).await.map(|done| done.rows_affected())).map_err(failed)
+        stored(created.execute(&mut *connection).await.map(|done| done.rows_affected())).map_err(failed)
     }
 
     /// Changes a canned reply.

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, PgTransaction};
 
 use super::{
     Database, DatabaseError, Result,
+    agents::has_group,
     inbound::{MessageKind, meta_id, micros, next_message},
     media, millis, tags,
 };
@@ -238,12 +239,7 @@ impl Locked<'_> {
                 self.give_to(connection, Owner::Agent, Some(agent.to_string()), "assigned").await?;
             }
             ChatAction::AssignGroup(group) => {
-                let exists = sqlx::query_scalar!(
-                    "select 1 from agent_groups where business = $1 and id = $2",
-                    self.business,
-                    group.as_str()
-                );
-                if exists.fetch_optional(&mut *connection).await?.is_none() {
+                if !has_group(&mut *connection, &self.business, &group).await? {
                     return Ok(Err(ActionRefused::NoGroup(group)));
                 }
                 self.move_to(connection, group).await?;

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Database, DatabaseError, Result, millis, tags, time};
+use super::{Database, DatabaseError, Result, agents::has_group, millis, tags, time};
 use crate::domain::{BusinessId, GroupId, InboundLinkId, LineId, TagId, UnixMs};
 
 /// Maximum number of links of a business.
@@ -203,15 +203,10 @@ async fn check(
     group: Option<&GroupId>,
     tags: &[TagId],
 ) -> sqlx::Result<std::result::Result<(), InboundLinkRefused>> {
-    if let Some(group) = group {
-        let known = sqlx::query!(
-            "select id from agent_groups where business = $1 and id = $2",
-            business.as_str(),
-            group.as_str()
-        );
-        if known.fetch_optional(&mut *connection).await?.is_none() {
-            return Ok(Err(InboundLinkRefused::NoGroup(group.clone())));
-        }
+    if let Some(group) = group
+        && !has_group(&mut *connection, business.as_str(), group).await?
+    {
+        return Ok(Err(InboundLinkRefused::NoGroup(group.clone())));
     }
     let unknown = tags::unknown(connection, business.as_str(), tags).await?;
     Ok(unknown.map_or(Ok(()), |tag| Err(InboundLinkRefused::NoTag(tag))))

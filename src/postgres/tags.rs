@@ -63,7 +63,7 @@ impl Database {
         let rows = sqlx::query!(
             r#"with counts as (
                 select business, tag, count(*) as chats from chats, unnest(tags) as tag
-                where tags <> '{}' and owner > 0 and ($1::text[] is null or business = any($1))
+                where owner > 0 and ($1::text[] is null or business = any($1))
                     and ($2::text is null or agent = $2 or group_id is null or group_id = any($3))
                 group by business, tag
              )

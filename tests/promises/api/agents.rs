@@ -17,9 +17,9 @@ use super::{
 use crate::support::{postgres::TestPostgres, until};
 
 const PASSWORD: &str = "correcto caballo batería grapa";
-const LINE: (&str, &str) = ("3001", "1001");
+pub const LINE: (&str, &str) = ("3001", "1001");
 
-async fn start() -> (Api, TestPostgres, Database) {
+pub async fn start() -> (Api, TestPostgres, Database) {
     let postgres = TestPostgres::start().await;
     let api = Api::start_with_database(postgres.connect()).await;
     let database = postgres.database(api.now()).await;

@@ -1,25 +1,13 @@
 //! Tags of chats, canned replies and inbound links.
 
-use pregon::postgres::Database;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    agents::{agent, group},
+    agents::{LINE, agent, group, start},
     chats::write,
     harness::{Answer, Api, answer},
 };
-use crate::support::postgres::TestPostgres;
-
-const LINE: (&str, &str) = ("3001", "1001");
-
-async fn start() -> (Api, TestPostgres, Database) {
-    let postgres = TestPostgres::start().await;
-    let api = Api::start_with_database(postgres.connect()).await;
-    let database = postgres.database(api.now()).await;
-    (api, postgres, database)
-}
-
 async fn create_tag(api: &Api, id: &str, rules: Value) -> Answer {
     let tag = json!({ "business": "1001", "id": id, "name": id, "colour": "#2E7D32", "rules": rules });
     api.post_json("/v1/tags", &tag).await

@@ -1,4 +1,4 @@
-//! How long the lists of chats, tags and agents take with a million contacts: `cargo bench --bench lists`.
+//! How long the lists of contacts, chats, tags and agents take with a million contacts: `cargo bench --bench lists`.
 //!
 //! A million contacts of one business have a chat each on one of five lines. One in a hundred is open; of those, three in ten
 //! wait in the queue, and the others belong to 200 agents. Nine of ten chats belong to one of eight groups, a few hundred to a small
@@ -15,10 +15,13 @@ use pregon::{
     postgres::{
         Database, DatabaseAddress,
         chat_list::{ChatFilter, TagFilter},
+        contacts::{ContactFilter, ContactOrder},
+        search::SearchWords,
         spawn::PrivatePostgres,
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::Map;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 const CHATS: i64 = 1_000_000;
@@ -78,6 +81,37 @@ async fn main() {
         })
         .await;
     }
+    let contacts = |order, is_descending| ContactFilter {
+        business: "1001".into(),
+        search: None,
+        tag: None,
+        properties: Map::new(),
+        order,
+        is_descending,
+        after: None,
+    };
+    let newest = contacts(ContactOrder::Created, true);
+    let words = |text| ContactFilter { search: SearchWords::of(text), ..newest.clone() };
+    let city = |name: &str| {
+        let properties = [("city".to_owned(), name.into())].into_iter().collect();
+        ContactFilter { properties, ..newest.clone() }
+    };
+    for (what, filter) in [
+        ("the newest", newest.clone()),
+        ("the oldest", contacts(ContactOrder::Created, false)),
+        ("by name", contacts(ContactOrder::Name, false)),
+        ("by name in reverse", contacts(ContactOrder::Name, true)),
+        ("with a rare tag", ContactFilter { tag: Some("rare".into()), ..newest.clone() }),
+        ("with a frequent tag", ContactFilter { tag: Some("frequent".into()), ..newest.clone() }),
+        ("with a frequent value", city("Rosario")),
+        ("with a rare value", city("Salta")),
+        ("a word that every name has", words("person")),
+        ("a name", words("4711")),
+        ("a number", words("+54 9 11 0047 11")),
+    ] {
+        measure(&format!("contacts: {what}"), async || database.contacts(&filter, PAGE).await.expect("contacts").len())
+            .await;
+    }
     let businesses = business();
     let businesses = businesses.as_deref();
     measure("tags", async || database.tags(businesses, None).await.expect("tags").len()).await;
@@ -103,8 +137,11 @@ async fn measure(what: &str, mut call: impl AsyncFnMut() -> usize) {
 async fn fill(connection: &mut PgConnection, chats: i64) {
     let statements = [
         format!(
-            "insert into contacts (business, number, name, created_at)
-             select '1001', 5491100000000 + n, 'Person ' || n, {BEGAN} + n * 1000 from generate_series(1, {chats}) n"
+            "insert into contacts (business, number, name, created_at, properties, tags)
+             select '1001', 5491100000000 + n, 'Person ' || n, {BEGAN} + n * 1000,
+                case when n % 3 = 0 then '{{\"city\": \"Rosario\"}}' when n % 3000 = 1 then '{{\"city\": \"Salta\"}}' else '{{}}' end::jsonb,
+                case when n % 3 = 0 then array['frequent'] when n % 3000 = 1 then array['rare'] else '{{}}' end
+             from generate_series(1, {chats}) n"
         ),
         format!(
             "insert into agents (id, business, email, name, role, capacity, created_at)

@@ -13,11 +13,7 @@ use std::time::{Duration, Instant};
 
 use pregon::{
     domain::{UnixMs, chat::Owner},
-    postgres::{
-        Database, DatabaseAddress,
-        chat_list::{ChatFilter, SearchWords},
-        spawn::PrivatePostgres,
-    },
+    postgres::{Database, DatabaseAddress, chat_list::ChatFilter, search::SearchWords, spawn::PrivatePostgres},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use sqlx::{Connection as _, Executor as _, PgConnection};

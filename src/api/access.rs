@@ -204,6 +204,16 @@ pub(super) fn link_not_found(id: impl fmt::Display) -> Problem {
     Problem::not_found("link-not-found", format!("there is no inbound link {id}; GET /v1/inbound-links lists them"))
 }
 
+/// 404 for the contact `id`: there is none, or the caller may not see it.
+pub(super) fn contact_not_found(id: impl fmt::Display) -> Problem {
+    Problem::not_found("contact-not-found", format!("there is no contact {id}"))
+}
+
+/// 404 for the property `key`.
+pub(super) fn property_not_found(key: impl fmt::Display) -> Problem {
+    Problem::not_found("property-not-found", format!("there is no property {key}; GET /v1/properties lists them"))
+}
+
 /// 404 for the hold `id`: it is no scope, or the caller may not see it.
 pub(super) fn hold_not_found(id: &str) -> Problem {
     let detail = format!(

@@ -15,9 +15,9 @@ use super::{
     Shared, SharedState,
     access::Access,
     audit::Audit,
-    extract::{ChatPath, IfMatch, JsonBody, OptionalJsonBody, PhonePath},
+    extract::{ChatPath, IfMatch, JsonBody, OptionalJsonBody},
     tags::tag_id,
-    values::{group_id, invalid},
+    values::{group_id, invalid, search},
 };
 use crate::{
     api_types::{
@@ -37,7 +37,7 @@ use crate::{
     },
     postgres::{
         Database, DatabaseError,
-        chat_list::{ChatFilter, SearchWords, TagFilter},
+        chat_list::{ChatFilter, TagFilter},
         chats::{ActionDone, ActionOn, ActionRefused, ChatAction, NewMessage},
         media::FileRecord,
         read::{Chat, ChatMessage, Contact},
@@ -106,8 +106,6 @@ pub(super) async fn list(
     let limit = page::limit(params.limit.as_deref())?;
     let before = page::non_empty(params.cursor.as_deref()).map(|text| cursor(text).ok_or_else(page::bad_cursor));
     let view = page::non_empty(params.view.as_deref()).unwrap_or("all");
-    let words = |text| SearchWords::of(text).ok_or_else(|| bad_query("search has neither a letter nor a digit"));
-    let search = page::non_empty(params.search.as_deref()).map(words);
     let filter = ChatFilter {
         businesses: access.names(),
         owners: owners(view)?,
@@ -126,7 +124,7 @@ pub(super) async fn list(
         line: page::non_empty(params.line.as_deref()).map(LineId::from),
         ids: None,
         before: before.transpose()?,
-        search: search.transpose()?,
+        search: search(params.search.as_deref())?,
     };
     let mut chats = shared.database()?.chats(&filter, limit + 1).await?;
     let has_more = chats.len() > limit;
@@ -424,36 +422,6 @@ pub(super) async fn send(
     Ok((status, Json(message_view(message))))
 }
 
-/// The query parameters of a call about a contact.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ContactParams {
-    /// The business of the contact. May be left out if the key sees only one.
-    #[param(nullable = false)]
-    business: Option<String>,
-}
-
-/// Get a contact by its phone number.
-#[utoipa::path(
-    get, path = "/v1/contacts/{phone}", tag = "chats", operation_id = "get_contact",
-    security(("api_key" = [KeyScope::Contacts])),
-    params(PhonePath, ContactParams),
-    responses((status = 200, description = "The contact.", body = ContactView)),
-    extensions(("x-problems" = json!(["no-database", "invalid-phone", "contact-not-found", "business-missing", "business-not-found"]))),
-)]
-pub(super) async fn contact(
-    State(shared): SharedState,
-    access: Access,
-    PhonePath(phone): PhonePath,
-    Params(params): Params<ContactParams>,
-) -> Result<Json<ContactView>> {
-    let business = shared.business(&access, params.business.as_deref())?;
-    let contact = shared.database()?.contact_of(&business, phone.into()).await?;
-    let missing = || Problem::not_found("contact-not-found", format!("{business} has no contact with this number"));
-    contact.map(contact_view).map(Json).ok_or_else(missing)
-}
-
 impl Shared {
     /// Errors: 409 without a database.
     pub(super) fn database(&self) -> Result<&Database> {
@@ -601,7 +569,7 @@ fn owners(view: &str) -> Result<Vec<Owner>> {
     }
 }
 
-fn contact_view(contact: Contact) -> ContactView {
+pub(super) fn contact_view(contact: Contact) -> ContactView {
     let Contact { id, business, number, user_id, name, username, created_at } = contact;
     ContactView { id: id.to_string(), business, phone: number, user_id, name, username, created_at }
 }

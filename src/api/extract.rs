@@ -20,7 +20,8 @@ use utoipa::{
 use super::{
     Shared,
     access::{
-        Access, agent_not_found, campaign_not_found, group_not_found, hold_not_found, tag_not_found, template_not_found,
+        Access, agent_not_found, campaign_not_found, contact_not_found, group_not_found, hold_not_found,
+        property_not_found, tag_not_found, template_not_found,
     },
 };
 use crate::{
@@ -34,7 +35,10 @@ use crate::{
     },
     intake::IntakeError,
     json,
-    postgres::{agents::Agent, canned_replies::CannedReply, inbound_links::InboundLink, media::FileRecord, read::Chat},
+    postgres::{
+        agents::Agent, canned_replies::CannedReply, contacts::ContactRecord, inbound_links::InboundLink,
+        media::FileRecord, properties::Property, read::Chat,
+    },
 };
 
 /// The campaign id in the path. The caller may see the campaign, if it exists.
@@ -131,6 +135,16 @@ pub(super) struct ReplyPath(
 pub(super) struct LinkPath(
     #[param(value_type = String, example = "01KBCNYG3T8R7Q6P5N4M3K2J1H")] pub(super) InboundLink,
 );
+
+/// The contact whose id or phone number is in the path. A number has a plus or at least ten digits, and is one of the
+/// business that the query names, or of the only one that the caller may see.
+pub(super) struct ContactPath(pub(super) ContactRecord);
+
+/// The property whose key is in the path, of the business that the query names, or of the only one that the caller may see.
+pub(super) struct PropertyPath(pub(super) Property);
+
+/// Number of digits from which a contact in a path is a phone number.
+const PHONE_DIGITS_MIN: usize = 10;
 
 /// The query parameters of a call about something that a business has defined.
 #[derive(Deserialize, IntoParams)]
@@ -272,6 +286,49 @@ impl IntoParams for GroupPath {
 impl IntoParams for TagPath {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         of_business("tag", "The id of the tag.")
+    }
+}
+
+impl IntoParams for ContactPath {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        of_business("contact", "The id of the contact, or its phone number with a plus.")
+    }
+}
+
+impl IntoParams for PropertyPath {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        of_business("property", "The key of the property.")
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for ContactPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let Path(text) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+        let access = Access::from_request_parts(parts, shared).await?;
+        let database = shared.database()?;
+        let id = if text.starts_with('+') || text.len() >= PHONE_DIGITS_MIN {
+            let (text, business) = id_of_business(parts, shared).await?;
+            let number = phone(text.clone()).map_err(|_| contact_not_found(&text))?;
+            let contact = database.contact_of(&business, number.into()).await?;
+            contact.ok_or_else(|| contact_not_found(&text))?.id
+        } else {
+            text.parse().map_err(|_| contact_not_found(&text))?
+        };
+        let contact = database.contact(access.names().as_deref(), id).await?;
+        contact.map(Self).ok_or_else(|| contact_not_found(text))
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for PropertyPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let (key, business) = id_of_business(parts, shared).await?;
+        let properties = shared.database()?.properties(Some(&[business.to_string()])).await?;
+        let found = properties.into_iter().find(|property| property.key == key);
+        found.map(Self).ok_or_else(|| property_not_found(key))
     }
 }
 

@@ -15,6 +15,7 @@ mod businesses;
 mod campaigns;
 mod canned_replies;
 mod chats;
+mod contacts;
 mod csv;
 mod docs_page;
 mod errors;
@@ -32,6 +33,7 @@ mod pauses;
 mod people;
 mod preflight;
 mod problems;
+mod properties;
 mod recipients;
 mod report;
 mod session_token;
@@ -286,7 +288,10 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(chats::read))
         .routes(routes!(chats::typing))
         .routes(routes!(chats::note))
-        .routes(routes!(chats::contact))
+        .routes(routes!(contacts::list, contacts::create))
+        .routes(routes!(contacts::one, contacts::change))
+        .routes(routes!(properties::list, properties::create))
+        .routes(routes!(properties::change, properties::remove))
         .layer(DefaultBodyLimit::max(state.body_bytes_max))
         .layer(middleware::from_fn(move |request, next| guard::with_timeout(limit, request, next)))
 }

@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 82] = [
+pub(super) const KINDS: [ProblemKind; 85] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
     kind("invalid-if-match", 400, "the header `If-Match` is not the `ETag` of a chat"),
@@ -41,7 +41,7 @@ pub(super) const KINDS: [ProblemKind; 82] = [
     kind("business-not-found", 404, "there is no such business in the configuration, or the key is limited to others"),
     kind("campaign-not-found", 404, "there is no such campaign"),
     kind("chat-not-found", 404, "there is no such chat"),
-    kind("contact-not-found", 404, "the business has no contact with this number"),
+    kind("contact-not-found", 404, "there is no such contact"),
     kind("dead-letter-not-found", 404, "there is no such dead letter"),
     kind("group-not-found", 404, "there is no such group"),
     kind("hold-not-found", 404, "this is not the id of a hold"),
@@ -50,6 +50,7 @@ pub(super) const KINDS: [ProblemKind; 82] = [
     kind("media-gone", 404, "the file could not be fetched from Meta, or was removed; `detail` says why"),
     kind("media-not-found", 404, "there is no such file"),
     kind("not-found", 404, "the path is not valid"),
+    kind("property-not-found", 404, "there is no such property of contacts"),
     kind("recipient-not-found", 404, "the campaign has no such recipient"),
     kind("reply-not-found", 404, "there is no such canned reply"),
     kind("subscriber-not-found", 404, "there is no such subscriber in the configuration"),
@@ -64,6 +65,7 @@ pub(super) const KINDS: [ProblemKind; 82] = [
     kind("campaign-expired", 409, "the `expires_at` of the campaign has passed"),
     kind("campaign-state", 409, "the state of the campaign does not allow the call"),
     kind("chat-of-another-agent", 409, "another agent is in charge of the chat"),
+    kind("contact-exists", 409, "the business has a contact with this number; `detail` has its id"),
     kind("feed-disabled", 409, "no events are written: `feed.enabled` is false"),
     kind("group-exists", 409, "the business has a group with this id"),
     kind("group-in-use", 409, "the group has chats"),
@@ -71,6 +73,7 @@ pub(super) const KINDS: [ProblemKind; 82] = [
     kind("media-pending", 409, "the file is not fetched from Meta yet; repeat the call"),
     kind("no-database", 409, "the server has no database for chats: `database.url` is not set"),
     kind("no-media-store", 409, "the server stores no files: `media.url` is not set"),
+    kind("property-exists", 409, "the business has a property with this key"),
     kind("recipients-forgotten", 409, "the recipients were deleted at the end of their retention"),
     kind("reply-exists", 409, "the business has a canned reply with this shortcut"),
     kind("retry-conflict", 409, "the `external_id` belongs to a retry of other recipients"),
@@ -139,6 +142,8 @@ pub(super) fn of(operation: &mut Operation, reads: bool) -> BTreeMap<u16, Vec<&'
             (ParameterIn::Query, _) => names.push("invalid-query"),
             (ParameterIn::Path, "agent") => names.extend(["agent-not-found", "not-found"]),
             (ParameterIn::Path, "link") => names.extend(["link-not-found", "not-found"]),
+            (ParameterIn::Path, "contact") => names.extend(["contact-not-found", "not-found"]),
+            (ParameterIn::Path, "property") => names.extend(["property-not-found", "not-found"]),
             (ParameterIn::Path, "reply") => names.extend(["reply-not-found", "not-found"]),
             (ParameterIn::Path, "tag") => names.extend(["tag-not-found", "not-found"]),
             (ParameterIn::Path, "group") => names.extend(["group-not-found", "not-found"]),

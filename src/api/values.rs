@@ -1,10 +1,15 @@
-//! Values in bodies that several calls take.
+//! Values in bodies and queries that several calls take.
 
 use axum::http::StatusCode;
 
 use crate::{
     domain::{GroupId, agent},
-    http::problem::{Problem, Result},
+    http::{
+        page,
+        problem::{Problem, Result},
+        request::bad_query,
+    },
+    postgres::search::SearchWords,
 };
 
 /// 422 for a value in a body.
@@ -21,4 +26,10 @@ pub(super) fn name(text: &str) -> Result<String> {
 /// The id of a group.
 pub(super) fn group_id(text: &str) -> Result<GroupId> {
     agent::group_id(text).ok_or_else(|| invalid("the id of a group has 1 to 32 of a-z, 0-9, - and _"))
+}
+
+/// The words of the query parameter `search`.
+pub(super) fn search(text: Option<&str>) -> Result<Option<SearchWords>> {
+    let words = |text| SearchWords::of(text).ok_or_else(|| bad_query("search has neither a letter nor a digit"));
+    page::non_empty(text).map(words).transpose()
 }

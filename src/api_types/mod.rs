@@ -11,6 +11,7 @@ mod agent;
 mod business;
 mod campaign;
 mod chat;
+mod contact;
 mod hold;
 mod inbound_link;
 mod job;
@@ -43,6 +44,10 @@ pub use self::{
     chat::{
         ChatMessageEvent, ChatMessagePage, ChatMessageView, ChatPage, ChatView, ContactView, FinishChat, MediaView,
         NewChatMessage, NewNote,
+    },
+    contact::{
+        ContactChangeBody, ContactDetails, ContactPage, NewContact, NewProperty, PropertyChangeBody, PropertyPage,
+        PropertyView,
     },
     hold::{HoldPage, HoldView, LiftedHold},
     inbound_link::{InboundLinkChangeBody, InboundLinkPage, InboundLinkView, NewInboundLink},

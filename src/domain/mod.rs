@@ -24,6 +24,7 @@ pub mod person;
 pub mod phone;
 pub mod policy;
 pub mod prices;
+pub mod property;
 pub mod recipient;
 pub mod reject;
 pub mod retry;

@@ -8,6 +8,7 @@ use sqlx::{FromRow, Postgres, QueryBuilder};
 use super::{
     Database, DatabaseError, Result, millis,
     read::{Chat, Contact, phone},
+    search::{HITS_MAX, SearchWords, begin_search, people},
     time,
 };
 use crate::domain::{
@@ -51,35 +52,6 @@ pub enum TagFilter {
     Own(TagId),
     /// One that follows from the chat, at this time.
     Derived(DerivedTag, UnixMs),
-}
-
-/// Number of messages or contacts from which a search looks for its words in the newest chats first.
-const HITS_MAX: i64 = 30_000;
-
-/// Maximum number of words in a search, and of characters of each. What is beyond is ignored.
-const WORDS_MAX: usize = 8;
-const WORD_CHARS_MAX: usize = 64;
-
-/// Minimum number of digits in a search that is for one number, however it is written.
-const DIGITS_MIN: usize = 5;
-
-/// The words of a search, each as the beginning of a word, in the syntax of PostgreSQL's `to_tsquery`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SearchWords(String);
-
-impl SearchWords {
-    /// The words of a text; `None` if there are none. Digits that are written as a phone number are one word.
-    pub fn of(text: &str) -> Option<Self> {
-        let is_number = text.chars().all(|c| c.is_ascii_digit() || " +-.()".contains(c));
-        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-        if is_number && digits.len() >= DIGITS_MIN {
-            return Some(Self(format!("{digits}:*")));
-        }
-        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).take(WORDS_MAX);
-        let begins = |word: &str| word.chars().take(WORD_CHARS_MAX).chain(":*".chars()).collect::<String>();
-        let words: Vec<String> = words.map(begins).collect();
-        (!words.is_empty()).then(|| Self(words.join(" & ")))
-    }
 }
 
 /// A row of a list.
@@ -175,9 +147,11 @@ impl ChatFilter {
     /// The statement for a page of chats.
     fn statement(&self, found: &Found<'_>, limit: i64) -> QueryBuilder<Postgres> {
         let mut query = QueryBuilder::new(
-            "select chats.id, chats.business, line, contact, owner, agent, revision, owner_since_at, group_id, last_group,
-                last_agent, tags, attended, waiting_since_at, snoozed_until_at, chats.created_at, last_inbound_at,
-                last_message, unread, number, user_id, name, username, contacts.created_at as contact_created_at
+            "select chats.id, chats.business, chats.line, chats.contact, chats.owner, chats.agent, chats.revision,
+                chats.owner_since_at, chats.group_id, chats.last_group, chats.last_agent, chats.tags, chats.attended,
+                chats.waiting_since_at, chats.snoozed_until_at, chats.created_at, chats.last_inbound_at,
+                chats.last_message, chats.unread, contacts.number, contacts.user_id, contacts.name, contacts.username,
+                contacts.created_at as contact_created_at
              from (",
         );
         for (n, part) in self.parts().into_iter().enumerate() {
@@ -187,8 +161,8 @@ impl ChatFilter {
             query.push(" order by last_message desc, chats.id desc limit ").push_bind(limit).push(")");
         }
         query.push(
-            ") as page join chats on chats.id = page.id join contacts on contacts.id = contact
-             order by last_message desc, chats.id desc limit ",
+            ") as page join chats on chats.id = page.id join contacts on contacts.id = chats.contact
+             order by chats.last_message desc, chats.id desc limit ",
         );
         query.push_bind(limit);
         query
@@ -297,7 +271,7 @@ impl Database {
             Some(words) => self.find_chats(filter, words).await.map_err(&failed)?,
             None => None,
         };
-        let frequent = filter.search.as_ref().filter(|_| chats.is_none()).map(|words| words.0.as_str());
+        let frequent = filter.search.as_ref().filter(|_| chats.is_none()).map(|words| words.query());
         let mut query = filter.statement(&Found { chats, frequent }, i64::try_from(limit).unwrap_or(i64::MAX));
         // A plan for any values would be a bad one for most.
         let rows = query.build_query_as::<ChatRow>().persistent(false).fetch_all(&self.pool);
@@ -307,11 +281,7 @@ impl Database {
     /// All chats with a message, or of a contact, that has the words; `None` if there are too many messages or contacts to
     /// read them all.
     async fn find_chats(&self, filter: &ChatFilter, words: &SearchWords) -> sqlx::Result<Option<Vec<i64>>> {
-        let mut transaction = self.pool.begin().await?;
-        // A plan for any words would be a bad one for most.
-        sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
-        // The planner underrates what the words of a row cost, and prefers to compute them for all rows.
-        sqlx::query!("set local enable_seqscan = off").execute(&mut *transaction).await?;
+        let mut transaction = begin_search(&self.pool).await?;
         let hits = sqlx::query!(
             r#"select count(*) as "n!", array_agg(distinct chat) as chats from (
                 select chat from messages
@@ -319,51 +289,18 @@ impl Database {
                     and ($1::text[] is null or business = any($1))
                 limit $3) as hits"#,
             filter.businesses.as_deref(),
-            words.0,
+            words.query(),
             HITS_MAX
         )
         .fetch_one(&mut *transaction)
         .await?;
-        let people = sqlx::query!(
-            r#"select count(*) as "n!", array_agg(id) as ids from (
-                select id from contacts
-                where contact_words(name, username, number) @@ to_tsquery('simple', folded($2))
-                    and ($1::text[] is null or business = any($1))
-                limit $3) as people"#,
-            filter.businesses.as_deref(),
-            words.0,
-            HITS_MAX
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        if hits.n.max(people.n) == HITS_MAX {
-            return Ok(None);
-        }
-        let of_people =
-            sqlx::query_scalar!("select id from chats where contact = any($1)", &people.ids.unwrap_or_default())
-                .fetch_all(&mut *transaction)
-                .await?;
+        let people = people(&mut transaction, filter.businesses.as_deref(), words).await?;
+        let Some(people) = people.filter(|_| hits.n < HITS_MAX) else { return Ok(None) };
+        let of_people = sqlx::query_scalar!("select id from chats where contact = any($1)", &people)
+            .fetch_all(&mut *transaction)
+            .await?;
         let mut chats = hits.chats.unwrap_or_default();
         chats.extend(of_people);
         Ok(Some(chats))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_search_is_for_words_that_begin_so_or_for_one_number() {
-        for (text, query) in [
-            ("María gonz", Some("María:* & gonz:*")),
-            ("+54 9 11 5555-0001", Some("5491155550001:*")),
-            ("4711", Some("4711:*")),
-            ("12 34", Some("12:* & 34:*")),
-            ("a' | !b:C\\", Some("a:* & b:* & C:*")),
-            (" ¿? ", None),
-        ] {
-            assert_eq!(SearchWords::of(text), query.map(|query| SearchWords(query.to_owned())), "{text}");
-        }
     }
 }

@@ -175,8 +175,10 @@ impl Database {
 
 async fn lock<'a>(transaction: &mut PgTransaction<'_>, on: ActionOn<'a>) -> sqlx::Result<Option<(Locked<'a>, i64)>> {
     let row = sqlx::query!(
-        "select chats.business, line, owner, agent, owner_since_at, group_id, last_group, waiting_since_at,
-            snoozed_until_at, last_agent, last_agent_at, avoids_last_agent, tags, attended, last_message, last_inbound_at, unread, revision, number, user_id
+        "select chats.business, chats.line, chats.owner, chats.agent, chats.owner_since_at, chats.group_id, chats.last_group,
+            chats.waiting_since_at, chats.snoozed_until_at, chats.last_agent, chats.last_agent_at,
+            chats.avoids_last_agent, chats.tags, chats.attended, chats.last_message, chats.last_inbound_at,
+            chats.unread, chats.revision, contacts.number, contacts.user_id
          from chats join contacts on contacts.id = contact where chats.id = $1 for update of chats",
         on.chat
     )

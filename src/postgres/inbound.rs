@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 pub use self::contacts::Author;
-use self::contacts::resolve;
+pub(super) use self::contacts::resolve;
 use super::{
     Database, DatabaseError, Result,
     inbound_links::{self, Opening},

@@ -183,7 +183,18 @@ impl Database {
             .execute(&self.pool)
             .await
             .map_err(&failed)?;
-            if freed.rows_affected() == 0 {
+            let contacts = sqlx::query!(
+                "update contacts set tags = array_remove(tags, $2)
+                 where id in (select id from contacts where business = $1 and tags <> '{}' and tags @> array[$2]
+                    order by id limit $3 for update)",
+                business.as_str(),
+                id.as_str(),
+                CHATS_MAX
+            )
+            .execute(&self.pool)
+            .await
+            .map_err(&failed)?;
+            if freed.rows_affected() + contacts.rows_affected() == 0 {
                 return Ok(removed.rows_affected() > 0);
             }
         }

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail contains the remedy, or which no command can cause.
-    const WITHOUT: [&str; 46] = [
+    const WITHOUT: [&str; 49] = [
         "agent-exists",
         "agent-not-found",
         "agent-offline",
@@ -69,6 +69,7 @@ mod tests {
         "chat-changed",
         "chat-not-found",
         "chat-of-another-agent",
+        "contact-exists",
         "contact-not-found",
         "group-exists",
         "group-in-use",
@@ -89,6 +90,8 @@ mod tests {
         "media-pending",
         "no-database",
         "no-media-store",
+        "property-exists",
+        "property-not-found",
         "range-not-satisfiable",
         "redis-full",
         "reply-exists",

@@ -28,11 +28,11 @@ pub struct Author {
 }
 
 /// The contacts of people.
-pub(super) struct Resolved {
+pub(in crate::postgres) struct Resolved {
     /// The contact of each person, in their order.
-    pub(super) contacts: Vec<i64>,
+    pub(in crate::postgres) contacts: Vec<i64>,
     /// How many were created.
-    pub(super) created: usize,
+    pub(in crate::postgres) created: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,7 +76,7 @@ struct Contacts<'a> {
 }
 
 /// Returns the contacts of people of a business.
-pub(super) async fn resolve(
+pub(in crate::postgres) async fn resolve(
     connection: &mut PgConnection,
     business: &BusinessId,
     people: &[&Author],
@@ -272,6 +272,18 @@ impl Contacts<'_> {
         sqlx::query!("update contact_keys set contact = $2 where contact = $1", from, to)
             .execute(&mut *self.connection)
             .await?;
+        // What is known about the contact that stays wins.
+        sqlx::query!(
+            "update contacts set properties = old.properties || contacts.properties,
+                tags = array(select distinct tag from unnest(contacts.tags || old.tags) as tag order by tag),
+                name = case when old.is_named and not contacts.is_named then old.name else contacts.name end,
+                is_named = contacts.is_named or old.is_named
+             from contacts old where old.id = $1 and contacts.id = $2",
+            from,
+            to
+        )
+        .execute(&mut *self.connection)
+        .await?;
         sqlx::query!("delete from contacts where id = $1", from).execute(&mut *self.connection).await?;
         self.by_key.values_mut().filter(|contact| **contact == from).for_each(|contact| *contact = to);
         self.merged.values_mut().filter(|contact| **contact == from).for_each(|contact| *contact = to);
@@ -306,13 +318,15 @@ impl Contacts<'_> {
         let usernames: Vec<Option<String>> = told.values().map(|person| person.username.clone()).collect();
         sqlx::query!(
             "update contacts set number = coalesce(new.number, contacts.number),
-                user_id = coalesce(new.user_id, contacts.user_id), name = coalesce(new.name, contacts.name),
+                user_id = coalesce(new.user_id, contacts.user_id),
+                name = case when contacts.is_named then contacts.name else coalesce(new.name, contacts.name) end,
                 username = coalesce(new.username, contacts.username)
              from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[])
                 as new (id, number, user_id, name, username)
              where contacts.id = new.id
                 and (new.number <> coalesce(contacts.number, 0) or new.user_id <> coalesce(contacts.user_id, '')
-                    or new.name <> coalesce(contacts.name, '') or new.username <> coalesce(contacts.username, ''))",
+                    or (new.name <> coalesce(contacts.name, '') and not contacts.is_named)
+                    or new.username <> coalesce(contacts.username, ''))",
             &ids,
             &numbers as &[Option<i64>],
             &user_ids as &[Option<String>],

@@ -72,6 +72,7 @@ fn calls_with_ids() -> Vec<(Method, &'static str)> {
                 "/v1/tags/",
                 "/v1/replies/",
                 "/v1/inbound-links/",
+                "/v1/properties/",
             ]
             .iter()
             .any(|of_people| path.starts_with(of_people))

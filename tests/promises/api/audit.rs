@@ -45,6 +45,8 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
     let link = |opening: &str| json!({ "line": "3001", "name": "Flyer", "opening": opening });
     let link_id = api.post_json("/v1/inbound-links", &link("a")).await.body["id"].as_str().expect("an id").to_owned();
     let of_link = format!("/v1/inbound-links/{link_id}");
+    let city = json!({ "business": "1001", "key": "city", "label": "City", "type": "text" });
+    let person_77 = json!({ "business": "1001", "phone": "+5491155550077" });
     let away = Some(json!({ "presence": "away" }));
     let password = Some(json!({ "current": "x", "password": "y" }));
     let text = |text: &str| Some(json!({ "type": "text", "body": text, "client_id": "1" }));
@@ -133,6 +135,20 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&Method::PUT, of_chat("tags"), Some(json!({ "tags": ["vip"] })), "tag_chat", &*chat, "unchanged"),
         (&patch, of_business("/v1/tags/vip"), Some(json!({ "name": "x" })), "change_tag", "vip", "changed"),
         (&Method::DELETE, of_business("/v1/tags/vip"), None, "remove_tag", "vip", "changed"),
+        (&post, "/v1/properties".into(), Some(city.clone()), "create_property", "city", "changed"),
+        (&post, "/v1/properties".into(), Some(city), "create_property", "city", "refused"),
+        (
+            &patch,
+            of_business("/v1/properties/city"),
+            Some(json!({ "label": "x" })),
+            "change_property",
+            "city",
+            "changed",
+        ),
+        (&Method::DELETE, of_business("/v1/properties/city"), None, "remove_property", "city", "changed"),
+        (&post, "/v1/contacts".into(), Some(person_77.clone()), "create_contact", "", "changed"),
+        (&post, "/v1/contacts".into(), Some(person_77), "create_contact", "", "refused"),
+        (&patch, "/v1/contacts/1".into(), Some(json!({ "name": "x" })), "change_contact", "1", "changed"),
         (&post, "/v1/inbound-links".into(), Some(link("b")), "create_inbound_link", "", "changed"),
         (&patch, of_link.clone(), Some(json!({ "name": "x" })), "change_inbound_link", &*link_id, "changed"),
         (&Method::DELETE, of_link, None, "remove_inbound_link", &*link_id, "changed"),

@@ -6,6 +6,7 @@ mod audit;
 mod businesses;
 mod campaigns;
 pub mod chats;
+mod contacts;
 mod document;
 mod encodings;
 mod events;

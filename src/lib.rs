@@ -11,7 +11,7 @@
 //! Reading order: [`domain`] (the rules, no I/O), [`rules`] (Meta's rules, pure), [`redis`] (what is stored, and the
 //! scripts that change it), [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`subscribers`], [`stats`],
 //! [`preflight`], [`engage`] with [`postgres`] and [`media`], and [`api`] with [`api_types`]. Then the supporting modules: [`config`], [`telemetry`], [`http`],
-//! [`client`], [`terminal`], the simulator [`sim`], and [`app`], which connects all of them.
+//! [`client`], [`discovery`], [`terminal`], the simulator [`sim`], and [`app`], which connects all of them.
 
 pub mod api;
 pub mod api_types;
@@ -19,6 +19,7 @@ pub mod app;
 pub mod client;
 pub mod coding;
 pub mod config;
+pub mod discovery;
 pub mod dispatch;
 pub mod domain;
 pub mod endpoint;

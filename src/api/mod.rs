@@ -17,6 +17,7 @@ mod canned_replies;
 mod chats;
 mod contacts;
 mod csv;
+mod discovery;
 mod docs_page;
 mod errors;
 mod events;
@@ -63,6 +64,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{access::campaign_not_found, openapi::Calls};
 use crate::{
+    api_types::DiscoveredBusiness,
     config::ApiKey,
     domain::{BusinessId, CampaignId, Language, Lines, Live, PriceList, UnixMs, WabaId, agent::SessionLimits},
     http::{
@@ -109,6 +111,9 @@ pub type SyncTemplates =
 /// Asks Meta to lift the pause of a template of a WABA, given by name and language, and then lifts the hold on it.
 pub type UnpauseTemplate =
     Arc<dyn Fn(WabaId, String, Language) -> BoxFuture<'static, std::result::Result<(), UnpauseFailure>> + Send + Sync>;
+
+/// Reads from Meta what the businesses of lines have there.
+pub type Discover = Arc<dyn Fn(Lines) -> BoxFuture<'static, Vec<DiscoveredBusiness>> + Send + Sync>;
 
 /// Why a template was not unpaused. All but `Store` have a sentence for the caller.
 #[derive(Debug)]
@@ -160,6 +165,8 @@ pub struct ApiState {
     pub sync_templates: SyncTemplates,
     /// Asks Meta to lift the pause of a template.
     pub unpause_template: UnpauseTemplate,
+    /// Reads what the businesses have at Meta.
+    pub discover: Discover,
     /// The largest body of a request that is not an upload: `http.body_bytes_max`.
     pub body_bytes_max: usize,
     /// The longest pause within an upload, and the deadline for any other body: `http.stall_timeout`.
@@ -244,6 +251,7 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(lines::pause))
         .routes(routes!(lines::resume))
         .routes(routes!(businesses::list))
+        .routes(routes!(discovery::discover))
         .routes(routes!(workers::list))
         .routes(routes!(holds::list))
         .routes(routes!(holds::lift))

@@ -12,6 +12,7 @@ mod business;
 mod campaign;
 mod chat;
 mod contact;
+mod discovery;
 mod hold;
 mod inbound_link;
 mod job;
@@ -49,6 +50,7 @@ pub use self::{
         ContactChangeBody, ContactDetails, ContactPage, NewContact, NewProperty, PropertyChangeBody, PropertyPage,
         PropertyView,
     },
+    discovery::{DRIFT_KINDS, DiscoveredApp, DiscoveredBusiness, DiscoveredLine, DiscoveredWaba, Discovery, Drift},
     hold::{HoldPage, HoldView, LiftedHold},
     inbound_link::{InboundLinkChangeBody, InboundLinkPage, InboundLinkView, NewInboundLink},
     job::{DeadJobPage, DeadJobView, RetriedJob},

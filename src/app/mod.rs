@@ -39,9 +39,10 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Demo(DemoOptions { recipients, output }) => demo::run(recipients, output.json).await,
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
         Command::Event { server, command } => run_event(&server.client()?, command).await,
-        Command::Business { server, command: BusinessCommand::List { output } } => {
-            business::list(&server.client()?, output.json).await
-        }
+        Command::Business { server, command } => match command {
+            BusinessCommand::List { output } => business::list(&server.client()?, output.json).await,
+            BusinessCommand::Discover { output } => business::discover(&server.client()?, output.json).await,
+        },
         Command::Hold { server, command } => run_hold(&server.client()?, command).await,
         Command::Job { server, command } => run_job(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,

@@ -27,9 +27,9 @@ pub use self::{
 use crate::{
     api_types::{
         BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, ChatMessageView, ChatView,
-        DeadJobView, ForgottenView, HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewChatMessage, NewRetry,
-        NewSuppression, NewTest, Page, PauseChange, PauseTarget, Preflight, RecipientView, RetriedJob, SuppressionView,
-        SyncedTemplates, TemplateView, UnpausedTemplate, UploadResult, WorkerView,
+        DeadJobView, Discovery, ForgottenView, HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewChatMessage,
+        NewRetry, NewSuppression, NewTest, Page, PauseChange, PauseTarget, Preflight, RecipientView, RetriedJob,
+        SuppressionView, SyncedTemplates, TemplateView, UnpausedTemplate, UploadResult, WorkerView,
     },
     coding::Coding,
     domain::{
@@ -376,6 +376,11 @@ impl Client {
     pub async fn businesses(&self, cursor: Option<&str>) -> Result<Page<Known<BusinessView>>> {
         let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
         self.call(self.request(Method::GET, &["businesses"]).query(&query)).await
+    }
+
+    /// What Meta has of the configured businesses, and how the configuration differs.
+    pub async fn discovery(&self) -> Result<Known<Discovery>> {
+        self.call(self.request(Method::GET, &["discovery"])).await
     }
 
     /// A page of holds. `cursor` is `next` of the previous page.

@@ -1,5 +1,5 @@
-//! Reads from the Graph API: the templates of a WABA, the apps that receive its webhooks, the limits of its lines, and
-//! the status of a line. Also lifts the pause of a template.
+//! Reads from the Graph API: the templates of a WABA, the limits of its lines, and the status of a line. Also lifts the
+//! pause of a template.
 //!
 //! Owns: the shape of those responses. Values that Meta may extend (statuses, ratings) stay text.
 //! If the process dies: nothing is lost; reads change nothing. A pause may have been lifted: the template's status
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{BadToken, GraphClient, answer, client::authorized};
-use crate::domain::{LineId, MetaCode, Secret, WabaId, policy};
+use crate::domain::{BusinessId, LineId, MetaCode, Secret, WabaId, policy};
 
 /// The maximum size of a page: enough for 100 templates with all their text.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -37,7 +37,7 @@ const STALE_CURSOR: MetaCode = MetaCode(131_059);
 const TEMPLATE_FIELDS: &str =
     "id,name,language,status,rejected_reason,category,sub_category,quality_score,parameter_format,components";
 
-const LINE_FIELDS: &str = "id,display_phone_number,verified_name,status,quality_rating,throughput,\
+pub(super) const LINE_FIELDS: &str = "id,display_phone_number,verified_name,status,quality_rating,throughput,\
                            whatsapp_business_manager_messaging_limit,health_status";
 
 const LIMIT_FIELDS: &str = "id,throughput,is_on_biz_app,whatsapp_business_manager_messaging_limit";
@@ -131,7 +131,7 @@ impl GraphClient {
 
     /// The whole list at `path`, with this `query`, from all pages. If a page is too large for Meta, it is requested
     /// again with half as many entries, and later pages keep that size.
-    async fn list(
+    pub(super) async fn list(
         &self,
         what: &Subject,
         path: [&str; 2],
@@ -189,17 +189,6 @@ impl GraphClient {
         Ok(if answer.success { Unpaused::Done } else { Unpaused::Refused(answer.reason.unwrap_or_default()) })
     }
 
-    /// The names of the apps that receive the webhooks of `waba`. An app without a name is listed by its id.
-    ///
-    /// # Errors
-    /// [`GraphError`]
-    pub async fn subscribed_apps(&self, waba: &WabaId, token: &Secret) -> Result<Vec<String>, GraphError> {
-        let url = self.endpoint([waba.as_str(), "subscribed_apps"]);
-        let apps: Apps = self.read(&Subject::Apps(waba.clone()), url, token).await?;
-        let name = |app: Subscribed| app.app.name.or(app.app.id).unwrap_or_else(|| "an app without a name".to_owned());
-        Ok(apps.data.into_iter().map(name).collect())
-    }
-
     /// The status of `line` at Meta. Also serves as a probe whether Meta is reachable and whether the token may
     /// access the line.
     ///
@@ -247,6 +236,8 @@ impl GraphClient {
 pub enum Subject {
     /// One line.
     Line(LineId),
+    /// The WABAs of a business.
+    Wabas(BusinessId),
     /// The lines of a WABA.
     Lines(WabaId),
     /// The templates of a WABA.
@@ -265,6 +256,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Subject::Line(line) => write!(f, "line {line}"),
+            Subject::Wabas(business) => write!(f, "wabas of business {business}"),
             Subject::Lines(waba) => write!(f, "lines of waba {waba}"),
             Subject::Templates(waba) => write!(f, "templates of waba {waba}"),
             Subject::Template(id) => write!(f, "template {id}"),
@@ -339,25 +331,6 @@ pub enum Unpaused {
 struct UnpauseAnswer {
     success: bool,
     reason: Option<String>,
-}
-
-/// The first page of subscribed apps. Further pages are not read: a WABA has few apps, and one is enough.
-#[derive(Deserialize)]
-struct Apps {
-    data: Vec<Subscribed>,
-}
-
-#[derive(Deserialize)]
-struct Subscribed {
-    #[serde(default, rename = "whatsapp_business_api_data")]
-    app: App,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct App {
-    id: Option<String>,
-    name: Option<String>,
 }
 
 /// Reads the `level` of `{"level":"STANDARD"}`.

@@ -6,9 +6,11 @@ pub mod client;
 mod connections;
 pub mod management;
 pub mod media;
+pub mod portfolio;
 pub mod reply;
 
 pub use client::{
     BadGraphConfig, BadToken, Departure, Edge, GraphClient, GraphClientConfig, LineSender, Permit, SendRequest,
 };
 pub use management::{GraphError, LineInfo, LineLimits, SendHealth};
+pub use portfolio::{ListedLine, ListedWaba, Ownership, SubscribedApp};

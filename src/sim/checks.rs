@@ -42,7 +42,9 @@ impl Scenario {
         for waba in &self.wabas {
             check(ids.insert(&waba.id), &|| format!("waba {}: its id is taken", waba.id));
             let is_known = |id: &str| id == DEFAULT_BUSINESS || self.businesses.iter().any(|b| b.id == id);
-            check(is_known(&waba.business), &|| format!("waba {}: there is no business {}", waba.id, waba.business));
+            for business in std::iter::once(&waba.business).chain(&waba.shared_with) {
+                check(is_known(business), &|| format!("waba {}: there is no business {business}", waba.id));
+            }
         }
         for line in &self.lines {
             check(ids.insert(&line.id), &|| format!("line {}: its id is taken", line.id));

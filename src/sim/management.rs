@@ -59,7 +59,7 @@ fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query:
         (None, None, Some(template)) => {
             select(template_node(world, template), TEMPLATE_FIELDS, query, "WhatsAppMessageTemplate")
         }
-        (None, None, None) => select(waba_node(world, owner), "id,name,timezone_id", query, "WhatsAppBusinessAccount"),
+        (None, None, None) => select(waba_node(world, owner), WABA_FIELDS, query, "WhatsAppBusinessAccount"),
         (Some("message_templates"), None, None) => {
             world.wabas[owner].template_reads.fetch_add(1, Ordering::Relaxed);
             let fits = |template: &&LiveTemplate| template.waba == owner && matches_filters(world, template, query);
@@ -91,7 +91,8 @@ pub(super) fn unpause(world: &SharedWorld, token: Option<&str>, id: &str) -> Rep
     Reply::Json(200, wire::to_json(&answer))
 }
 
-/// A business can be read with the token of any of its WABAs.
+/// A business can be read with the token of any WABA that it owns or that is shared with it. Its lists have all of them,
+/// also those that the token may not access.
 fn read_business(
     world: &World,
     token: Option<&str>,
@@ -101,7 +102,7 @@ fn read_business(
     query: &Query<'_>,
 ) -> Result<Value, Refusal> {
     let opens = |waba: &usize| world.authorize(token, Some(*waba), id).is_ok();
-    let Some(waba) = world.wabas_of(business).find(opens) else {
+    let Some(waba) = world.wabas_of(business).chain(world.wabas_shared_with(business)).find(opens) else {
         return Err(world.authorize(token, None, id).err().unwrap_or_else(|| Refusal::no_such_object(id)));
     };
     match edge {
@@ -109,8 +110,14 @@ fn read_business(
             let node = business_node(&world.businesses[business], &world.wabas[waba].spec.name);
             select(node, "id,name", query, "Business")
         }
+        Some("owned_whatsapp_business_accounts") => wabas(world, world.wabas_of(business), query),
+        Some("client_whatsapp_business_accounts") => wabas(world, world.wabas_shared_with(business), query),
         Some(edge) => Err(no_such_edge(edge)),
     }
+}
+
+fn wabas(world: &World, wabas: impl Iterator<Item = usize>, query: &Query<'_>) -> Result<Value, Refusal> {
+    page(wabas.map(|waba| waba_node(world, waba)).collect(), WABA_FIELDS, query, "WhatsAppBusinessAccount")
 }
 
 fn no_such_edge(edge: &str) -> Refusal {
@@ -120,6 +127,7 @@ fn no_such_edge(edge: &str) -> Refusal {
 /// Fields that a response contains when the request has no `fields`.
 const LINE_FIELDS: &str =
     "id,verified_name,code_verification_status,display_phone_number,quality_rating,platform_type,throughput";
+const WABA_FIELDS: &str = "id,name,timezone_id";
 const TEMPLATE_FIELDS: &str = "id,name,parameter_format,components,language,status,category";
 
 fn matches_filters(world: &World, template: &LiveTemplate, query: &Query<'_>) -> bool {

@@ -18,6 +18,7 @@
 //! | `POST /vNN.N/{line}/messages` | sends a message with or without a template, or a read receipt |
 //! | `POST /vNN.N/{line}/media` | takes a file of a multipart form; `GET /vNN.N/{file}` returns its node, with a URL |
 //! | `GET /vNN.N/{waba}/message_templates`, `…/phone_numbers` | returns one page of nodes, with cursors |
+//! | `GET /vNN.N/{business}/owned_whatsapp_business_accounts`, `…/client_…` | returns one page of WABAs |
 //! | `GET /vNN.N/{waba}/subscribed_apps` | returns the app that receives updates; empty for a WABA without a webhook |
 //! | `GET /vNN.N/{line, waba, business or template}` | returns one node |
 //! | `GET /sim/ledger` | returns a [`Ledger`] |

@@ -18,7 +18,7 @@ pub(super) fn line_node(world: &World, line: &SimLine) -> Value {
         "status": live.status(),
         "quality_rating": live.quality_rating,
         "quality_score": {"score": live.quality_rating},
-        "name_status": "APPROVED",
+        "name_status": spec.name_status,
         "new_name_status": "NONE",
         "code_verification_status": "VERIFIED",
         "account_mode": "LIVE",

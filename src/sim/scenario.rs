@@ -156,6 +156,10 @@ pub struct Waba {
     /// unlimited without one.
     #[serde(default = "default_business")]
     pub business: String,
+    /// The businesses with which its owner has shared the WABA. Each is listed in [`Scenario::businesses`], or is the
+    /// default business.
+    #[serde(default)]
+    pub shared_with: Vec<String>,
     /// The access token for the WABA, its lines and its templates.
     pub token: String,
     /// The webhook that receives the updates. Without it, no updates are sent.
@@ -191,6 +195,9 @@ pub struct Line {
     /// The name that people see.
     #[serde(default = "default_name")]
     pub verified_name: String,
+    /// Whether Meta accepted the name, in Meta's words, such as `APPROVED`.
+    #[serde(default = "default_name_status")]
+    pub name_status: String,
     /// The status in Meta's words, such as `CONNECTED`. Only lines with the status `CONNECTED` or `FLAGGED` can send.
     #[serde(default = "default_status")]
     pub status: String,
@@ -291,6 +298,10 @@ fn default_name() -> String {
 
 fn default_display_phone_number() -> String {
     "+54 9 11 5555 0001".into()
+}
+
+fn default_name_status() -> String {
+    "APPROVED".into()
 }
 
 fn default_status() -> String {

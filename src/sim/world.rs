@@ -157,7 +157,13 @@ impl World {
         self.businesses.iter().position(|business| business.spec.id == id)
     }
 
-    /// The WABAs of a business.
+    /// The WABAs of other businesses that are shared with a business.
+    pub(super) fn wabas_shared_with(&self, business: usize) -> impl Iterator<Item = usize> {
+        let id = &self.businesses[business].spec.id;
+        (0..self.wabas.len()).filter(move |waba| self.wabas[*waba].spec.shared_with.contains(id))
+    }
+
+    /// The WABAs that a business owns.
     pub(super) fn wabas_of(&self, business: usize) -> impl Iterator<Item = usize> {
         (0..self.wabas.len()).filter(move |waba| self.wabas[*waba].business == business)
     }

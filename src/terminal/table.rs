@@ -7,8 +7,9 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle
 use super::words;
 use crate::{
     api_types::{
-        BusinessView, CampaignView, DeadJobView, FailureCount, HoldView, LineView, RecipientView, Rejection, SkipCount,
-        Statistics, SuppressionView, TemplateName, TemplateView, WorkerView,
+        BusinessView, CampaignView, DeadJobView, DiscoveredBusiness, DiscoveredLine, DiscoveredWaba, FailureCount,
+        HoldView, LineView, RecipientView, Rejection, SkipCount, Statistics, SuppressionView, TemplateName,
+        TemplateView, WorkerView,
     },
     domain::{LineId, UnixMs},
 };
@@ -219,6 +220,31 @@ fn limit(business: &BusinessView) -> String {
         None if business.limit_known => "no limit".to_owned(),
         None => "not known yet".to_owned(),
     }
+}
+
+/// A table of the lines that businesses have at Meta. A WABA without lines has a row, too.
+pub fn discovery(businesses: &[DiscoveredBusiness]) -> String {
+    let text = |value: &Option<String>| value.as_deref().map(words::printable).unwrap_or_default();
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let row = |waba: &DiscoveredWaba, line: Option<&DiscoveredLine>| {
+        [
+            waba.id.to_string(),
+            line.map(|line| line.id.to_string()).unwrap_or_default(),
+            line.map(|line| words::printable(&line.display)).unwrap_or_default(),
+            line.map(|line| text(&line.verified_name)).unwrap_or_default(),
+            line.map(|line| text(&line.status)).unwrap_or_default(),
+            line.map(|line| text(&line.quality)).unwrap_or_default(),
+            line.map(|line| text(&line.messaging_limit)).unwrap_or_default(),
+            waba.subscribed.map(yes).unwrap_or_default(),
+            yes(line.map_or(waba.configured, |line| line.configured)),
+        ]
+    };
+    let wabas = businesses.iter().flat_map(|business| &business.wabas);
+    let rows = wabas.flat_map(|waba| {
+        let lines = waba.lines.iter().map(move |line| row(waba, Some(line)));
+        waba.lines.is_empty().then(|| row(waba, None)).into_iter().chain(lines)
+    });
+    table(["=waba", "=line", "=number", "name", "status", "quality", "limit", "webhooks", "configured"], rows)
 }
 
 /// A table of holds.

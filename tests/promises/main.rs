@@ -11,6 +11,7 @@ mod support;
 
 mod api;
 mod cli;
+mod discovery;
 mod dispatch;
 mod engage;
 mod examples;

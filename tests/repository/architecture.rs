@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Each room, and exactly the rooms that it uses. No room uses `app`, which connects the others into one program.
-const ARROWS: [(&str, &[&str]); 28] = [
+const ARROWS: [(&str, &[&str]); 29] = [
     (
         "api",
         &[
@@ -39,6 +39,7 @@ const ARROWS: [(&str, &[&str]); 28] = [
             "api_types",
             "client",
             "config",
+            "discovery",
             "dispatch",
             "domain",
             "endpoint",
@@ -64,6 +65,7 @@ const ARROWS: [(&str, &[&str]); 28] = [
     ("client", &["api_types", "coding", "domain", "intake"]),
     ("coding", &[]),
     ("config", &["domain", "endpoint", "graph", "media", "redis", "rules", "subscribers", "telemetry", "webhook"]),
+    ("discovery", &["api_types", "domain", "graph"]),
     ("dispatch", &["domain", "graph", "redis", "rules", "stats", "telemetry", "templates"]),
     ("domain", &[]),
     ("endpoint", &["telemetry"]),

@@ -1,5 +1,5 @@
 //! Checks each line and WABA at Meta: the line exists, its token may use it, it can send, and an app receives the
-//! webhooks of its WABA.
+//! webhooks of its WABA. How else Meta and the configuration differ are warnings.
 
 use std::{collections::HashMap, error::Error as _};
 
@@ -7,7 +7,10 @@ use futures_util::{StreamExt as _, stream};
 
 use super::Check;
 use crate::{
+    api_types::DiscoveredBusiness,
+    app::serve::configured_lines,
     config::{Config, GraphConfig, LineConfig, WabaConfig},
+    discovery,
     domain::{Secret, WabaId},
     graph::{GraphClient, GraphError, LineInfo, SendHealth},
 };
@@ -37,7 +40,17 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let lines = stream::iter(checks.collect::<Vec<_>>()).buffered(CALLS_AT_ONCE).collect::<Vec<_>>().await;
     let checks = config.wabas.iter().map(|waba| ask_waba(&graph, waba, &config.graph));
     let wabas = stream::iter(checks.collect::<Vec<_>>()).buffered(CALLS_AT_ONCE).collect::<Vec<_>>().await;
-    [lines, wabas].concat()
+    let businesses = discovery::discover(&graph, &configured_lines(config)).await;
+    [lines, wabas, businesses.iter().map(business).collect()].concat()
+}
+
+/// Reports what a business has at Meta. Drift is a warning: what stops a configured line or its webhooks fails the check
+/// of the line or the WABA.
+fn business(business: &DiscoveredBusiness) -> Check {
+    let lines = business.wabas.iter().map(|waba| waba.lines.len()).sum::<usize>();
+    let warnings = business.drift.iter().map(|drift| format!("\nwarning: {}: {}", drift.detail, drift.remedy));
+    let found = format!("WABAs: {}, lines: {lines}{}", business.wabas.len(), warnings.collect::<String>());
+    Check::ok(format!("business {}", business.id), found)
 }
 
 /// Checks that an app is subscribed to a WABA. Without an app, Meta sends no webhooks for the lines of the WABA.
@@ -54,7 +67,10 @@ async fn ask_waba(graph: &GraphClient, waba: &WabaConfig, config: &GraphConfig) 
                 config.base_url, config.version
             ),
         ),
-        Ok(apps) => Check::ok(name, format!("its webhooks go to: {}", apps.join(", "))),
+        Ok(apps) => {
+            let apps: Vec<String> = apps.iter().map(ToString::to_string).collect();
+            Check::ok(name, format!("its webhooks go to: {}", apps.join(", ")))
+        }
         Err(error) => {
             let refused = format!(
                 "check that {id} is the id of a WhatsApp Business Account, and that its access_token is valid and may \

@@ -6,7 +6,8 @@ use axum::Router;
 
 use super::{Context, ServeError, deliveries::Deliveries};
 use crate::{
-    api::{self, ApiState, SyncTemplates, UnpauseFailure, UnpauseTemplate},
+    api::{self, ApiState, Discover, SyncTemplates, UnpauseFailure, UnpauseTemplate},
+    discovery,
     graph::GraphClient,
     intake::{Intake, MemoryGuard, jobs},
     telemetry::traces::Origin,
@@ -39,6 +40,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<(Router, Deliveries), Serve
         sessions: config.agents.sessions,
         sync_templates: sync_templates(context)?,
         unpause_template: unpause_template(context)?,
+        discover: discover(context)?,
         body_bytes_max: config.http.body_bytes_max,
         stall_timeout: config.http.stall_timeout,
         stopping,
@@ -66,6 +68,14 @@ fn sync_templates(context: &Context<'_>) -> Result<SyncTemplates, ServeError> {
     Ok(Arc::new(move |lines| {
         let (store, graph, now) = (store.clone(), graph.clone(), clock.now());
         Box::pin(async move { templates::sync_all(&store, &graph, &lines, lines.wabas(), now).await })
+    }))
+}
+
+fn discover(context: &Context<'_>) -> Result<Discover, ServeError> {
+    let graph = GraphClient::new(context.config.graph.client())?;
+    Ok(Arc::new(move |lines| {
+        let graph = graph.clone();
+        Box::pin(async move { discovery::discover(&graph, &lines).await })
     }))
 }
 

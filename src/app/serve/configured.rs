@@ -90,7 +90,7 @@ fn wabas(config: &Config) -> Arc<HashMap<WabaId, BusinessId>> {
 }
 
 /// The configured lines, each with what it has from its WABA and its business.
-fn lines(config: &Config) -> Lines {
+pub(in crate::app) fn lines(config: &Config) -> Lines {
     let line = |line: &LineConfig| {
         let waba = config.wabas.iter().find(|waba| waba.id == line.waba)?;
         let business = config.businesses.iter().find(|business| business.id == waba.business)?;

@@ -32,6 +32,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub(super) use self::configured::lines as configured_lines;
 use self::{
     configured::Configured,
     keeper::Keeper,

@@ -111,7 +111,7 @@ pub enum Command {
         #[command(subcommand)]
         command: TemplateCommand,
     },
-    /// Show the messaging limits of businesses, and how much is used
+    /// Show the messaging limits of businesses, how much is used, and what they have at Meta
     Business {
         #[command(flatten)]
         server: ServerArguments,

@@ -88,6 +88,11 @@ pub enum BusinessCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Show the WABAs and lines that the businesses have at Meta, and how the configuration differs
+    Discover {
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 /// `pregon hold …`

@@ -1,4 +1,4 @@
-//! Businesses over HTTP: their messaging limits, and how much of them is used.
+//! Businesses over HTTP: their messaging limits, how much of them is used, and what they have at Meta.
 
 use pregon::{
     domain::{ClaimedRow, HoldScope, MessagingLimit, PartId, Phone},
@@ -47,4 +47,14 @@ async fn a_business_shows_its_limit_and_what_is_left_of_it() {
     assert!(limited["frees_at"].is_string(), "{limited}");
     let of_one = api.get_of("1002", "/v1/businesses").await;
     assert_eq!(of_one["businesses"], json!([limited]), "a limited key sees its own business only");
+}
+
+#[tokio::test]
+async fn a_limited_key_discovers_its_own_businesses_only() {
+    let api = Api::start().await;
+    let ids = |found: &Value| -> Vec<Value> {
+        found["businesses"].as_array().expect("a list").iter().map(|business| business["id"].clone()).collect()
+    };
+    assert_eq!(ids(&api.read("/v1/discovery").await), ["1001", "1002"]);
+    assert_eq!(ids(&api.get_of("1002", "/v1/discovery").await), ["1002"]);
 }

@@ -61,6 +61,7 @@ async fn a_key_is_limited_to_its_scopes() {
         (Method::POST, "/v1/lines/3001/resume".to_owned(), Operate),
         (Method::POST, "/v1/templates/sync".to_owned(), Operate),
         (Method::GET, "/v1/businesses".to_owned(), Read),
+        (Method::GET, "/v1/discovery".to_owned(), KeyScope::Admin),
         (Method::POST, "/v1/templates/2001/order_update/es_AR/unpause".to_owned(), Operate),
         (Method::GET, "/v1/holds".to_owned(), Read),
         (Method::POST, "/v1/holds/line:3001/lift".to_owned(), Operate),

@@ -1,7 +1,7 @@
 //! An API server for each test. The test itself plays the worker: it claims, settles and applies statuses.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     num::{NonZeroU16, NonZeroU32},
     sync::{Arc, Mutex},
     time::Duration,
@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use metrics::Gauge;
 use pregon::{
     api::{self, ApiState, UnpauseFailure},
+    api_types::DiscoveredBusiness,
     config::{ApiKey, KeyScope},
     domain::{
         BusinessId, CampaignId, ClaimedRow, Fact, FrequencyCap, Hold, HoldScope, Line, LineId, Lines, Live, MetaCode,
@@ -222,6 +223,7 @@ impl Api {
                 unpauses.1.push(format!("{waba}/{name}/{language}"));
                 std::future::ready(unpauses.0()).boxed()
             }),
+            discover: Arc::new(|lines| std::future::ready(discovered(&lines)).boxed()),
             body_bytes_max: BODY_BYTES_MAX,
             stall_timeout: Duration::from_secs(60),
             stopping: stopping.clone(),
@@ -424,4 +426,10 @@ impl Answer {
         assert_eq!((&body["status"], &body["title"]), (&json!(status), &json!(kind.replace('-', " "))), "{body}");
         body["detail"].as_str().filter(|detail| !detail.is_empty()).expect("a detail")
     }
+}
+
+/// The businesses of `lines`, with nothing at Meta.
+fn discovered(lines: &Lines) -> Vec<DiscoveredBusiness> {
+    let ids: BTreeSet<&BusinessId> = lines.iter().map(|line| &line.business).collect();
+    ids.into_iter().map(|id| DiscoveredBusiness { id: id.clone(), wabas: Vec::new(), drift: Vec::new() }).collect()
 }

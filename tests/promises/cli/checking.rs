@@ -240,10 +240,12 @@ async fn each_line_is_looked_up_at_meta_with_its_token() {
             let checks = report["checks"].as_array().expect("checks");
             checks.iter().find(|check| check["check"] == name).expect("the check").clone()
         };
-        (ran.code, of("line 3001"), of("line 9999"))
+        (ran.code, of("line 3001"), of("line 9999"), of("business 1001"))
     };
 
-    let (code, known, unknown) = checked("sim-token-2001").await;
+    let (code, known, unknown, business) = checked("sim-token-2001").await;
+    let drift = business["found"].as_str().expect("found");
+    assert!(business["ok"] == true && drift.contains("\nwarning: Meta has no line 9999 on WABA 2001: "), "{business}");
     assert_eq!((code, &known["ok"], &unknown["ok"]), (1, &json!(true), &json!(false)), "{known} {unknown}");
     assert!(
         known["found"].as_str().expect("found").contains("+54 9 11 5555 0001 “Pregón Ventas”: CONNECTED"),
@@ -254,7 +256,7 @@ async fn each_line_is_looked_up_at_meta_with_its_token() {
         "{unknown}"
     );
 
-    let (code, refused, _) = checked("another-token").await;
+    let (code, refused, ..) = checked("another-token").await;
     assert_eq!((code, &refused["ok"]), (1, &json!(false)));
     assert!(refused["found"].as_str().expect("found").contains("code 190"), "{refused}");
     assert!(!refused.to_string().contains("another-token"), "{refused}");

@@ -441,3 +441,30 @@ async fn templates_are_unpaused_one_by_one() {
     assert_eq!(server.run(&["template", "unpause", "2001/spring_sale/es_AR", "--json"]).await.json(), [unpaused]);
     assert_eq!(server.run(&["template", "unpause", "spring_sale"]).await.code, 2);
 }
+
+#[tokio::test]
+async fn a_discovery_shows_each_line_at_meta_and_each_difference_with_its_remedy() {
+    let line = json!({ "id": "3001", "display": "+54 9 11 5555 0001", "verified_name": "Acme", "name_status": "DECLINED",
+        "code_verification": null, "status": "CONNECTED", "quality": "GREEN", "throughput": null,
+        "messaging_limit": "TIER_10K", "can_send": true, "configured": true });
+    let waba = |id: &str, lines: &[&Value], subscribed: Value| {
+        json!({ "id": id, "name": "Acme", "ownership": "owned", "configured": !lines.is_empty(), "apps": null,
+            "subscribed": subscribed, "lines": lines })
+    };
+    let drift = json!({ "kind": "name_not_approved", "waba": "2001", "line": "3001", "detail": "it was declined",
+        "remedy": "enter another name" });
+    let found = json!({ "businesses": [{ "id": "1001", "drift": [drift],
+        "wabas": [waba("2001", &[&line], json!(true)), waba("2002", &[], Value::Null)] }] });
+    let server = Server::start([("GET /v1/discovery", Answer::Json(200, found.clone()))]).await;
+
+    let ran = server.run(&["business", "discover"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    let row = |id: &str| ran.out.lines().find(|row| row.contains(id)).expect("a row").to_owned();
+    for text in ["2001", "+54 9 11 5555 0001", "Acme", "CONNECTED", "GREEN", "TIER_10K", "yes"] {
+        assert!(row("3001").contains(text), "{text}: {}", ran.out);
+    }
+    assert!(row("2002").ends_with("no"), "a WABA without lines: {}", ran.out);
+    assert!(ran.out.ends_with("\n\nit was declined\n→ enter another name\n"), "{}", ran.out);
+    assert_eq!(server.run(&["business", "discover", "--json"]).await.json(), [found]);
+    assert_eq!(server.targets(), ["GET /v1/discovery", "GET /v1/discovery"]);
+}

@@ -1,8 +1,8 @@
 //! Reads from Meta: templates, lines and subscribed apps.
 
 use pregon::{
-    domain::{LineId, MetaCode, Secret, WabaId},
-    graph::{GraphError, management::Unpaused},
+    domain::{BusinessId, LineId, MetaCode, Secret, WabaId},
+    graph::{GraphError, Ownership, SendHealth, management::Unpaused},
 };
 
 use super::server::{Server, fixture, header, http, token};
@@ -163,12 +163,14 @@ async fn a_line_is_read_with_its_quality_and_limits() {
 }
 
 #[tokio::test]
-async fn the_apps_subscribed_to_a_waba_are_read_by_name() {
+async fn the_apps_subscribed_to_a_waba_are_read_with_their_names() {
     let body = r#"{"data":[{"whatsapp_business_api_data":{"id":"67","link":"https://x","name":"Acme"}},
         {"whatsapp_business_api_data":{"id":"68"}},{}]}"#;
     let meta = Server::answering(http("200 OK", body)).await;
     let apps = meta.client().subscribed_apps(&WabaId::from("2001"), &token()).await.expect("apps");
-    assert_eq!(apps, ["Acme", "68", "an app without a name"]);
+    let names: Vec<String> = apps.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["Acme", "68", "an app without a name"]);
+    assert_eq!(apps[0].id.as_deref(), Some("67"));
     assert!(meta.received()[0].head.starts_with("GET /v25.0/2001/subscribed_apps HTTP/1.1"));
     let none = Server::answering(http("200 OK", r#"{"data":[]}"#)).await;
     assert_eq!(none.client().subscribed_apps(&WabaId::from("2001"), &token()).await, Ok(Vec::new()));
@@ -215,4 +217,27 @@ async fn an_unpause_returns_what_meta_says() {
     let refused = Server::answering(http("400 Bad Request", r#"{"error":{"code":100,"message":"too early"}}"#)).await;
     let error = refused.client().unpause_template("9001", &token()).await.expect_err("a refusal");
     assert!(error.to_string().starts_with("template 9001: Meta refused: code 100"), "{error}");
+}
+
+#[tokio::test]
+async fn the_wabas_of_a_business_and_their_lines_are_read() {
+    let wabas = Server::answering(http("200 OK", r#"{"data":[{"id":"2001","name":"Acme"},{"id":"2002"}]}"#)).await;
+    let owned = wabas.client().wabas(&BusinessId::from("1001"), Ownership::Owned, &token()).await.expect("two wabas");
+    let listed = owned.iter().map(|waba| (waba.id.as_str(), waba.name.as_str()));
+    assert_eq!(listed.collect::<Vec<_>>(), [("2001", "Acme"), ("2002", "")]);
+    wabas.client().wabas(&BusinessId::from("1001"), Ownership::Client, &token()).await.expect("two wabas");
+    for (request, edge) in wabas.received().iter().zip(["owned", "client"]) {
+        let path = format!("GET /v25.0/1001/{edge}_whatsapp_business_accounts?fields=id%2Cname&limit=100 HTTP/1.1");
+        assert!(request.head.starts_with(&path), "{}", request.head);
+    }
+
+    let page = r#"{"data":[{"id":"3001","display_phone_number":"+44 1","verified_name":"Acme","name_status":"DECLINED",
+        "code_verification_status":"VERIFIED","health_status":{"can_send_message":"BLOCKED","entities":[
+        {"entity_type":"PHONE_NUMBER","id":"3001","can_send_message":"BLOCKED"},
+        {"entity_type":"APP","id":"67","can_send_message":"AVAILABLE"}]}},{"id":"3002","display_phone_number":"+44 2"}]}"#;
+    let lines = Server::answering(http("200 OK", page)).await;
+    let lines = lines.client().lines(&WabaId::from("2001"), &token()).await.expect("two lines");
+    assert_eq!((lines[0].name_status.as_deref(), lines[0].app.as_deref()), (Some("DECLINED"), Some("67")));
+    assert_eq!((lines[0].code_verification.as_deref(), lines[0].info.health), (Some("VERIFIED"), SendHealth::Blocked));
+    assert_eq!((lines[1].id.as_str(), &lines[1].name_status, &lines[1].app), ("3002", &None, &None));
 }

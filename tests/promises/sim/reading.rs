@@ -1,5 +1,6 @@
 //! Reads from the simulator: templates, lines and WABAs.
 
+use pregon::sim::scenario::{Business, MessagingLimit};
 use serde_json::{Value, json};
 
 use super::kit::{SimServer, quiet};
@@ -95,4 +96,38 @@ async fn unknown_paths_return_metas_errors() {
     }
     let unauthorized = server.http.get(format!("{}/v25.0/2001/message_templates", server.base)).send().await;
     assert_eq!(unauthorized.expect("an answer").status().as_u16(), 401);
+}
+
+#[tokio::test]
+async fn a_business_lists_the_wabas_that_it_owns_and_those_shared_with_it() {
+    let mut scenario = quiet();
+    let waba = |id: &str, business: &str, shared: &[&str]| {
+        let mut waba = quiet().wabas.remove(0);
+        (waba.id, waba.business, waba.token) = (id.into(), business.into(), format!("token-{id}"));
+        waba.shared_with = shared.iter().map(|id| (*id).to_owned()).collect();
+        waba
+    };
+    scenario.businesses = vec![business("1002")];
+    scenario.wabas.extend([waba("2002", "1001", &[]), waba("2003", "1002", &["1001"])]);
+    let server = SimServer::start(scenario).await;
+    let ids = |page: &Value| -> Vec<Value> {
+        page["data"].as_array().expect("rows").iter().map(|row| row["id"].clone()).collect()
+    };
+
+    let (_, first) = server.get("/v25.0/1001/owned_whatsapp_business_accounts?limit=1").await;
+    assert_eq!((ids(&first), first["paging"]["next"].is_string()), (vec![json!("2001")], true));
+    let after = first["paging"]["cursors"]["after"].as_str().expect("a cursor");
+    let (_, last) = server.get(&format!("/v25.0/1001/owned_whatsapp_business_accounts?after={after}")).await;
+    assert_eq!((ids(&last), &last["paging"]["next"]), (vec![json!("2002")], &Value::Null), "also one of another token");
+    let (_, shared) = server.get("/v25.0/1001/client_whatsapp_business_accounts?fields=name").await;
+    assert_eq!(shared["data"], json!([{"id": "2003", "name": "Pregón S.A."}]));
+
+    let (status, refused) = server.get("/v25.0/1002/owned_whatsapp_business_accounts").await;
+    assert_eq!((status, &refused["error"]["code"]), (400, &json!(100)), "a token of another business");
+    let (status, refused) = server.get("/v25.0/2002/phone_numbers").await;
+    assert_eq!((status, &refused["error"]["error_subcode"]), (400, &json!(33)), "a WABA of another token");
+}
+
+fn business(id: &str) -> Business {
+    Business { id: id.into(), limit: MessagingLimit::Unlimited, pacing: None, frequency_cap: None }
 }

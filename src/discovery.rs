@@ -25,15 +25,28 @@ pub async fn discover(graph: &GraphClient, lines: &[Line]) -> Vec<DiscoveredBusi
     }
     let mut discovered = Vec::with_capacity(businesses.len());
     for (id, lines) in businesses {
-        discovered.push(Business { id, lines }.discover(graph).await);
+        let mut tokens: Vec<&Secret> = Vec::new();
+        for line in &lines {
+            if !tokens.contains(&&line.token) {
+                tokens.push(&line.token);
+            }
+        }
+        discovered.push(Business { id, lines, tokens }.discover(graph).await);
     }
     discovered
+}
+
+/// What Meta has of a business that is not configured, read with `token`.
+pub async fn read_business(graph: &GraphClient, id: &BusinessId, token: &Secret) -> DiscoveredBusiness {
+    Business { id, lines: Vec::new(), tokens: vec![token] }.discover(graph).await
 }
 
 /// A business as it is configured.
 struct Business<'a> {
     id: &'a BusinessId,
     lines: Vec<&'a Line>,
+    /// The access tokens that may read it, each once.
+    tokens: Vec<&'a Secret>,
 }
 
 /// A WABA to read: what the lists of its business say of it, and the token that may read it.
@@ -123,12 +136,12 @@ impl Business<'_> {
     /// Errors: the last one, if no token may read the list.
     async fn list(&self, graph: &GraphClient, ownership: Ownership) -> Result<Vec<(ListedWaba, Secret)>, GraphError> {
         let (mut listed, mut seen, mut read, mut failed) = (Vec::new(), BTreeSet::new(), false, None);
-        for token in self.tokens() {
+        for token in &self.tokens {
             match graph.wabas(self.id, ownership, token).await {
                 Ok(wabas) => {
                     read = true;
                     let new = wabas.into_iter().filter(|waba| seen.insert(waba.id.clone()));
-                    listed.extend(new.map(|waba| (waba, token.clone())));
+                    listed.extend(new.map(|waba| (waba, Secret::clone(token))));
                 }
                 Err(error) => failed = Some(error),
             }
@@ -137,17 +150,6 @@ impl Business<'_> {
             Some(error) if !read => Err(error),
             _ => Ok(listed),
         }
-    }
-
-    /// The access tokens of its lines, each once.
-    fn tokens(&self) -> Vec<&Secret> {
-        let mut tokens: Vec<&Secret> = Vec::new();
-        for line in &self.lines {
-            if !tokens.contains(&&line.token) {
-                tokens.push(&line.token);
-            }
-        }
-        tokens
     }
 
     /// How the configuration differs from what Meta returned for a WABA. `places`: the WABA of each line at Meta.

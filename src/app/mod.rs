@@ -4,6 +4,7 @@ pub mod check;
 pub mod database;
 pub mod demo;
 pub mod serve;
+mod setup;
 pub mod shutdown;
 pub mod size;
 
@@ -35,6 +36,7 @@ use crate::{
 pub async fn run(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Serve(options) => run_service(options).await,
+        Command::Setup(options) => Box::pin(setup::run(options)).await,
         Command::Sim(options) => simulate(&options).await,
         Command::Demo(DemoOptions { recipients, output }) => demo::run(recipients, output.json).await,
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,

@@ -52,6 +52,7 @@ use reqwest::{
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use rustls_platform_verifier::Verifier;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -205,16 +206,21 @@ impl GraphClient {
         url
     }
 
-    /// Reads from the Graph API. Reads are safe to repeat. `Err` says why there is no response.
+    /// Makes a call that is safe to repeat. `Err` says why there is no response.
     pub(super) async fn call_once(
         &self,
         method: Method,
         url: Url,
         headers: HeaderMap,
+        body: Option<&Value>,
         bytes_max: usize,
     ) -> Result<(u16, Bytes), String> {
         let mut request = Request::new(method, url);
         *request.headers_mut() = headers;
+        if let Some(body) = body {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = Some(body.to_string().into());
+        }
         let response = self.respond(request).await?;
         let http_status = response.status().as_u16();
         Ok((http_status, whole_body(response, bytes_max).await?))

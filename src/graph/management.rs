@@ -184,8 +184,9 @@ impl GraphClient {
     /// # Errors
     /// [`GraphError`]. Unless Meta refused, the pause may have been lifted.
     pub async fn unpause_template(&self, id: &str, token: &Secret) -> Result<Unpaused, GraphError> {
-        let answer: UnpauseAnswer =
-            self.call(Method::POST, &Subject::Template(id.to_owned()), self.endpoint([id, "unpause"]), token).await?;
+        let answer: UnpauseAnswer = self
+            .call(Method::POST, &Subject::Template(id.to_owned()), self.endpoint([id, "unpause"]), None, token)
+            .await?;
         Ok(if answer.success { Unpaused::Done } else { Unpaused::Refused(answer.reason.unwrap_or_default()) })
     }
 
@@ -206,18 +207,19 @@ impl GraphClient {
         url: Url,
         token: &Secret,
     ) -> Result<T, GraphError> {
-        self.call(Method::GET, what, url, token).await
+        self.call(Method::GET, what, url, None, token).await
     }
 
-    async fn call<T: DeserializeOwned>(
+    pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         what: &Subject,
         url: Url,
+        body: Option<&Value>,
         token: &Secret,
     ) -> Result<T, GraphError> {
         let (http_status, body) = self
-            .call_once(method, url, authorized(token)?, PAGE_BYTES_MAX)
+            .call_once(method, url, authorized(token)?, body, PAGE_BYTES_MAX)
             .await
             .map_err(|reason| GraphError::Unreachable { what: what.clone(), reason })?;
         if let Some(answer::MetaError { code, details }) = answer::refusal(&body) {

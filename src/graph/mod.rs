@@ -13,4 +13,4 @@ pub use client::{
     BadGraphConfig, BadToken, Departure, Edge, GraphClient, GraphClientConfig, LineSender, Permit, SendRequest,
 };
 pub use management::{GraphError, LineInfo, LineLimits, SendHealth};
-pub use portfolio::{ListedLine, ListedWaba, Ownership, SubscribedApp};
+pub use portfolio::{ListedLine, ListedWaba, Ownership, SubscribedApp, Subscription};

@@ -1,12 +1,13 @@
-//! Reads what a business has at Meta: its WABAs, their lines and the apps that receive their webhooks.
+//! Reads what a business has at Meta: its WABAs, their lines and the apps that receive their webhooks. Also subscribes
+//! the app of a token to a WABA.
 //!
 //! Owns: the shape of those responses. Values that Meta may extend stay text.
-//! Never: changes anything at Meta.
 
 use std::fmt;
 
+use reqwest::Method;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     GraphClient, GraphError, LineInfo,
@@ -74,6 +75,15 @@ impl fmt::Display for SubscribedApp {
     }
 }
 
+/// A callback for the webhooks of one WABA, in place of that of the app. Meta calls it before it accepts it.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// The URL of the callback.
+    pub callback: String,
+    /// What Meta sends there to verify it.
+    pub verify_token: Secret,
+}
+
 impl GraphClient {
     /// The WABAs of a business, from all pages.
     ///
@@ -134,6 +144,27 @@ impl GraphClient {
         let url = self.endpoint([waba.as_str(), "subscribed_apps"]);
         let apps: Apps = self.read(&Subject::Apps(waba.clone()), url, token).await?;
         Ok(apps.data.into_iter().map(|subscription| subscription.app).collect())
+    }
+
+    /// Subscribes the app of `token` to the webhooks of `waba`, which may be subscribed already.
+    ///
+    /// # Errors
+    /// [`GraphError`]. Unless Meta refused, the app may be subscribed.
+    /// Source: Meta's documentation of webhook overrides, in a copy of October 2026.
+    pub async fn subscribe(&self, waba: &WabaId, own: Option<&Subscription>, token: &Secret) -> Result<(), GraphError> {
+        #[derive(Deserialize)]
+        struct Done {
+            success: bool,
+        }
+        let body =
+            own.map(|own| json!({"override_callback_uri": &own.callback, "verify_token": own.verify_token.expose()}));
+        let what = Subject::Apps(waba.clone());
+        let url = self.endpoint([waba.as_str(), "subscribed_apps"]);
+        let Done { success } = self.call(Method::POST, &what, url, body.as_ref(), token).await?;
+        match success {
+            true => Ok(()),
+            false => Err(GraphError::NotMeta { what, reason: "no error, and no success".to_owned() }),
+        }
     }
 }
 

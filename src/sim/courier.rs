@@ -52,7 +52,7 @@ pub(super) struct StatusUpdate {
 
 /// The webhook of one WABA, with its pending updates.
 pub(super) struct Courier {
-    pub(super) url: String,
+    url: Mutex<String>,
     key: Hmac<Sha256>,
     pub(super) settings: Webhooks,
     http: reqwest::Client,
@@ -90,7 +90,7 @@ const RETRIES_MAX: usize = 1_000;
 impl Courier {
     pub(super) fn new(target: &Target, settings: &Webhooks, run: u64, http: reqwest::Client) -> Self {
         Self {
-            url: target.url.clone(),
+            url: Mutex::new(target.url.clone()),
             key: Hmac::new_from_slice(target.app_secret.as_bytes()).expect("HMAC takes a key of any length"),
             settings: settings.clone(),
             http,
@@ -144,11 +144,34 @@ impl Courier {
         self.permits.clone().acquire_owned().await.ok()
     }
 
+    /// Where the updates are sent.
+    pub(super) fn url(&self) -> String {
+        lock(&self.url).clone()
+    }
+
+    /// Sends the updates to `url` from now on.
+    pub(super) fn redirect(&self, url: String) {
+        *lock(&self.url) = url;
+    }
+
+    /// Whether the callback `url` accepts `verify_token`, as it answers a challenge.
+    pub(super) async fn verify(&self, url: &str, verify_token: &str) -> bool {
+        const CHALLENGE: &str = "1158201444";
+        let Ok(mut url) = reqwest::Url::parse(url) else { return false };
+        url.query_pairs_mut()
+            .append_pair("hub.mode", "subscribe")
+            .append_pair("hub.challenge", CHALLENGE)
+            .append_pair("hub.verify_token", verify_token);
+        let Ok(answer) = self.http.get(url).send().await else { return false };
+        answer.status() == reqwest::StatusCode::OK && answer.text().await.is_ok_and(|text| text == CHALLENGE)
+    }
+
     /// Makes one try. Returns whether the webhook answered 200.
     pub(super) async fn post(&self, post: &Post) -> bool {
+        let url = self.url();
         let sent = self
             .http
-            .post(&self.url)
+            .post(&url)
             .header("content-type", "application/json")
             .header("user-agent", "facebookexternalua")
             .header("x-hub-signature-256", &post.signature)
@@ -160,11 +183,11 @@ impl Courier {
                 let status = answer.status();
                 // Read to the end, or the connection cannot be reused.
                 let _ = answer.bytes().await;
-                debug!(url = self.url, %status, updates = post.updates.len(), "webhook answered");
+                debug!(url, %status, updates = post.updates.len(), "webhook answered");
                 status == reqwest::StatusCode::OK
             }
             Err(error) => {
-                debug!(url = self.url, %error, updates = post.updates.len(), "webhook not answered");
+                debug!(url, %error, updates = post.updates.len(), "webhook not answered");
                 false
             }
         }

@@ -109,7 +109,7 @@ async fn deliver(world: &SharedWorld, waba: usize, mut post: Post) {
         post.first_try_done = None;
         let wait = backoff(post.failures);
         if world.clock.now() - post.first_try + wait > courier.settings.retry_for {
-            warn!(url = courier.url, updates, "webhook given up");
+            warn!(url = courier.url(), updates, "webhook given up");
             counts.given_up.fetch_add(updates, Ordering::Relaxed);
             counts.pending.settle(updates);
             return;

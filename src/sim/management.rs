@@ -1,7 +1,8 @@
-//! Reads of templates, lines, WABAs and businesses.
+//! Reads of templates, lines, WABAs and businesses; the end of a pause, and the subscription of the app.
 
 use std::sync::{PoisonError, atomic::Ordering};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -89,6 +90,36 @@ pub(super) fn unpause(world: &SharedWorld, token: Option<&str>, id: &str) -> Rep
         Err(reason) => json!({"success": false, "reason": reason}),
     };
     Reply::Json(200, wire::to_json(&answer))
+}
+
+/// Responds to `POST {waba}/subscribed_apps`. A callback in `body` is called with a challenge, and takes the place of
+/// that of the scenario only if it returns it.
+pub(super) async fn subscribe(
+    world: &SharedWorld,
+    token: Option<&str>,
+    id: &str,
+    body: &[u8],
+) -> Result<Reply, Refusal> {
+    #[derive(Default, Deserialize)]
+    struct Override {
+        override_callback_uri: Option<String>,
+        verify_token: Option<String>,
+    }
+    let account = &world.wabas[world.authorize(token, world.waba(id), id)?];
+    let given: Override = match body {
+        [] => Override::default(),
+        body => serde_json::from_slice(body).map_err(|error| Refusal::new(100, error.to_string()))?,
+    };
+    match (given.override_callback_uri, given.verify_token, &account.courier) {
+        (None, ..) => {}
+        (Some(url), Some(verify_token), Some(courier)) if courier.verify(&url, &verify_token).await => {
+            courier.redirect(url);
+        }
+        (Some(url), ..) => return Err(Refusal::new(2200, format!("Callback verification failed: {url}"))),
+    }
+    // Without a webhook in the scenario, the app has no callback, and is subscribed all the same.
+    account.subscribed.store(true, Ordering::Relaxed);
+    Ok(Reply::Json(200, wire::to_json(&json!({"success": true}))))
 }
 
 /// A business can be read with the token of any WABA that it owns or that is shared with it. Its lists have all of them,

@@ -1,5 +1,7 @@
 //! The nodes of lines, WABAs, businesses and templates, with all their fields.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -75,11 +77,12 @@ fn tier(world: &World, waba: usize) -> &'static str {
     world.businesses[world.wabas[waba].business].limit().tier()
 }
 
-/// The app that receives the updates of a WABA; an empty list if the WABA has no webhook.
+/// The app that receives the updates of a WABA; an empty list if it is not subscribed.
 pub(super) fn subscribed_apps(world: &World, waba: usize) -> Value {
     let app =
         json!({"whatsapp_business_api_data": {"id": health::APP, "name": "Pregón", "link": "https://example.com/"}});
-    json!({"data": world.wabas[waba].courier.iter().map(|_| &app).collect::<Vec<_>>()})
+    let subscribed = world.wabas[waba].subscribed.load(Ordering::Relaxed);
+    json!({"data": subscribed.then_some(app).into_iter().collect::<Vec<_>>()})
 }
 
 pub(super) fn template_node(world: &World, template: &LiveTemplate) -> Value {

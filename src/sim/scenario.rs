@@ -164,6 +164,9 @@ pub struct Waba {
     pub token: String,
     /// The webhook that receives the updates. Without it, no updates are sent.
     pub webhook: Option<Target>,
+    /// Whether the app is subscribed to the webhook. If not, no updates are sent until it is.
+    #[serde(default = "default_subscribed")]
+    pub subscribed: bool,
     /// Whether marketing is taken only through the Marketing Messages API: `/messages` refuses it with 131063.
     #[serde(default)]
     pub marketing_api_only: bool,
@@ -294,6 +297,10 @@ fn default_business() -> String {
 
 fn default_name() -> String {
     "Pregón".into()
+}
+
+fn default_subscribed() -> bool {
+    true
 }
 
 fn default_display_phone_number() -> String {

@@ -305,7 +305,7 @@ impl Attempt<'_> {
     /// Schedules the updates of a message. Returns the update that must be delivered before the response, if there is
     /// one, instead of scheduling it.
     fn schedule(&self, run: u64, message: u32, plan: &DeliveryPlan, answers_due: Vec<Duration>) -> Option<Update> {
-        let courier = self.world.wabas[self.line.waba].courier.as_ref()?;
+        let courier = self.world.wabas[self.line.waba].webhook()?;
         let line = self.line.index;
         let mut updates = plan.updates.iter().map(|planned| {
             let update = Update::Status(StatusUpdate {

@@ -138,6 +138,11 @@ async fn route(world: &SharedWorld, request: Request<Incoming>, closed: &Cancell
             }
         }
         (true, Some(id), Some("unpause"), None) if head.method == Method::POST => management::unpause(world, token, id),
+        (true, Some(id), Some("subscribed_apps"), None) if head.method == Method::POST => {
+            let Some(body) = read_body(body, BODY_BYTES_MAX).await else { return Reply::Reset };
+            let subscribed = management::subscribe(world, token, id, &body).await;
+            subscribed.unwrap_or_else(|refusal| Reply::refusal(world, &refusal))
+        }
         (true, Some(id), edge, None) if head.method == Method::GET => {
             let host = header_text(&head.headers, HOST).unwrap_or("localhost");
             let query = Query::new(host, head.uri.path(), head.uri.query().unwrap_or(""));

@@ -9,6 +9,7 @@
 //! Never: accesses Redis or Meta for a campaign; prints a secret.
 
 pub mod arguments;
+pub mod ask;
 pub mod business;
 pub mod campaign;
 mod download;

@@ -53,7 +53,7 @@ pub(super) fn receive(world: &SharedWorld, message: &InboundMessage) -> Changed 
     let inbound = state.receive(from, content, None, now);
     let run = state.run;
     drop(state);
-    if let Some(courier) = &world.wabas[line.waba].courier {
+    if let Some(courier) = world.wabas[line.waba].webhook() {
         courier.schedule(run, &world.counts.pending, [(now, Update::Inbound { line: line.index, inbound })]);
     }
     Ok(())

@@ -23,7 +23,10 @@ pub use self::{
         LineArguments, LineCommand, TailOptions, TemplateArguments, TemplateCommand, TopOptions, WorkerCommand,
     },
     people::{AddArguments, BusinessArgument, ImportOptions, PersonCommand, PhoneArguments, SuppressionCommand},
-    process::{ConfigOptions, DatabaseCommand, DatabaseOptions, DemoOptions, ServeOptions, SimOptions, SizeOptions},
+    process::{
+        ConfigOptions, DatabaseCommand, DatabaseOptions, DemoOptions, ServeOptions, SetupOptions, SimOptions,
+        SizeOptions,
+    },
     values::{CampaignName, Setting, TemplateId, number},
 };
 use crate::{
@@ -63,6 +66,8 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Write a configuration from what a business has at Meta, and send a first message
+    Setup(SetupOptions),
     /// Create and migrate the tables of the chats in PostgreSQL
     Database {
         #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! The arguments of the commands that run, check or plan processes: `serve`, `sim`, `demo`, `check`,
+//! The arguments of the commands that set up, run, check or plan processes: `setup`, `serve`, `sim`, `demo`, `check`,
 //! `database`, `size`.
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -8,9 +8,12 @@ use reqwest::Url;
 
 use super::{
     Output,
-    values::{hours, number, rate, share, statuses},
+    values::{hours, number, rate, share, statuses, template_name},
 };
-use crate::config::Role;
+use crate::{
+    config::Role,
+    domain::{BusinessId, Phone},
+};
 
 /// `pregon size …`
 #[derive(Args, Debug)]
@@ -56,6 +59,45 @@ pub struct ServeOptions {
     /// {"pid":N,"worker":NAME,"http":ADDRESS,"ops":ADDRESS}
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+}
+
+/// What `pregon setup --help` says besides the options.
+const SECRETS: &str = "\
+Asks for what is not given. Secrets come from PREGON_TOKEN (of a system user) and
+PREGON_APP_SECRET, and the configuration then names the variable; otherwise it asks for
+them, and writes each to a file beside the configuration.";
+
+/// `pregon setup …`
+#[derive(Args, Debug)]
+#[command(after_help = SECRETS)]
+pub struct SetupOptions {
+    /// The configuration file to write
+    #[arg(long, value_name = "FILE", default_value = "pregon.toml")]
+    pub config: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Meta's id of the business portfolio
+    #[arg(long, value_name = "ID")]
+    pub business: Option<BusinessId>,
+    /// The ids of the lines that are to send, or all
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub lines: Vec<String>,
+    /// The Redis to use, such as redis://127.0.0.1:6379, or spawn:./data for a private one
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// Send the webhooks of the WABAs to this URL instead of the app's callback; it must answer already
+    #[arg(long, value_name = "URL")]
+    pub callback: Option<Url>,
+    /// Your own phone number, which gets a first message
+    #[arg(long, value_name = "PHONE")]
+    pub to: Option<Phone>,
+    /// The template of the first message, one without parameters
+    #[arg(long, value_name = "NAME/LANG", default_value = "hello_world/en_US", value_parser = template_name)]
+    pub template: (String, String),
+    /// Answer yes to every question about a change at Meta, and ask for no number
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// The configuration, and the roles that use it.

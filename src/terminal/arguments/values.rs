@@ -75,6 +75,14 @@ impl Display for TemplateId {
     }
 }
 
+/// The name of a template, and its language: `hello_world/en_US`.
+pub(super) fn template_name(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((name, language)) if !name.is_empty() && !language.is_empty() => Ok((name.into(), language.into())),
+        _ => Err("give it as NAME/LANG, such as hello_world/en_US".into()),
+    }
+}
+
 /// Takes the id of a hold too: `template:2001/order_update/es_AR`.
 pub(super) fn template_id(text: &str) -> Result<TemplateId, String> {
     let mut fields = text.strip_prefix("template:").unwrap_or(text).split('/');

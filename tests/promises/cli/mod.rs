@@ -11,6 +11,7 @@ mod helping;
 mod installing;
 mod managing;
 mod screen;
+mod setting_up;
 mod submitting;
 mod suppressing;
 mod tailing;

@@ -56,7 +56,7 @@ async fn without_a_terminal_one_screen_is_printed() {
 }
 
 /// A pseudoterminal of 24 rows and 100 columns: the test's end and the program's end.
-fn terminal() -> (OwnedFd, OwnedFd) {
+pub(super) fn terminal() -> (OwnedFd, OwnedFd) {
     let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&own).expect("granted");
     unlockpt(&own).expect("unlocked");
@@ -67,13 +67,13 @@ fn terminal() -> (OwnedFd, OwnedFd) {
 }
 
 /// The output of a program on a terminal.
-struct Written {
-    text: String,
+pub(super) struct Written {
+    pub(super) text: String,
     more: mpsc::UnboundedReceiver<String>,
 }
 
 impl Written {
-    fn on(terminal: &OwnedFd) -> Self {
+    pub(super) fn on(terminal: &OwnedFd) -> Self {
         let mut reader = File::from(terminal.try_clone().expect("a second handle"));
         let (sender, more) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
@@ -86,7 +86,7 @@ impl Written {
         Self { text: String::new(), more }
     }
 
-    async fn until(&mut self, wanted: &str) {
+    pub(super) async fn until(&mut self, wanted: &str) {
         while !self.text.contains(wanted) {
             self.text += &self.more.recv().await.unwrap_or_else(|| panic!("{wanted:?} is missing: {:?}", self.text));
         }

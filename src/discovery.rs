@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, stream};
 
 use crate::{
     api_types::{DiscoveredApp, DiscoveredBusiness, DiscoveredLine, DiscoveredWaba, Drift},
-    domain::{BusinessId, Line, LineId, Secret, WabaId},
+    domain::{BusinessId, Line, LineId, MetaLine, Secret, WabaId},
     graph::{GraphClient, GraphError, ListedLine, ListedWaba, Ownership, SendHealth, SubscribedApp},
 };
 
@@ -39,6 +39,56 @@ pub async fn discover(graph: &GraphClient, lines: &[Line]) -> Vec<DiscoveredBusi
 /// What Meta has of a business that is not configured, read with `token`.
 pub async fn read_business(graph: &GraphClient, id: &BusinessId, token: &Secret) -> DiscoveredBusiness {
     Business { id, lines: Vec::new(), tokens: vec![token] }.discover(graph).await
+}
+
+/// The lines of a business, as far as Meta returned them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadLines {
+    /// The lines, by WABA and id. Where Meta did not answer, the last ones. `None`: Meta listed no WABA.
+    pub lines: Option<Vec<MetaLine>>,
+    /// What could not be read, and why.
+    pub unreadable: Vec<String>,
+}
+
+/// The lines that a business has at Meta, read with `token`. `last`: those that were read before.
+pub async fn read_lines(graph: &GraphClient, id: &BusinessId, token: &Secret, last: &[MetaLine]) -> ReadLines {
+    let (wabas, drift) = Business { id, lines: Vec::new(), tokens: vec![token] }.candidates(graph).await;
+    let mut unreadable: Vec<String> = drift.into_iter().map(|drift| drift.detail).collect();
+    let lists_are_whole = unreadable.is_empty();
+    if wabas.is_empty() && !lists_are_whole {
+        return ReadLines { lines: None, unreadable };
+    }
+    let read = |waba: Candidate| {
+        let graph = graph.clone();
+        async move { (graph.lines(&waba.id, &waba.token).await, waba) }
+    };
+    let reads = wabas.into_values().map(read).collect::<Vec<_>>();
+    let reads: Vec<_> = stream::iter(reads).buffered(WABAS_AT_ONCE).collect().await;
+    let (mut lines, mut answered) = (Vec::new(), BTreeSet::new());
+    for (read, waba) in &reads {
+        match read {
+            Ok(found) => {
+                answered.insert(&waba.id);
+                lines.extend(found.iter().map(|line| MetaLine {
+                    id: line.id.clone(),
+                    waba: waba.id.clone(),
+                    is_owned: waba.ownership == Some(Ownership::Owned),
+                    display: line.info.display_phone_number.clone(),
+                    verified_name: line.info.verified_name.clone().unwrap_or_default(),
+                }));
+            }
+            Err(error) => unreadable.push(error.to_string()),
+        }
+    }
+    let listed: BTreeSet<&WabaId> = reads.iter().map(|(_, waba)| &waba.id).collect();
+    let found: BTreeSet<LineId> = lines.iter().map(|line| line.id.clone()).collect();
+    let is_unknown = |line: &&MetaLine| {
+        let is_gone = if listed.contains(&line.waba) { answered.contains(&line.waba) } else { lists_are_whole };
+        !is_gone && !found.contains(&line.id)
+    };
+    lines.extend(last.iter().filter(is_unknown).cloned());
+    lines.sort_by(|a, b| (&a.waba, &a.id).cmp(&(&b.waba, &b.id)));
+    ReadLines { lines: Some(lines), unreadable }
 }
 
 /// A business as it is configured.
@@ -174,7 +224,8 @@ impl Business<'_> {
         }
         if !waba.is_configured {
             let detail = format!("WABA {} is at Meta, and the configuration has no line of it", waba.id);
-            let remedy = "add a [[waba]] and its [[line]]s if they are to send; otherwise nothing is to be done";
+            let remedy = "add a [[waba]] and its [[line]]s, or its id to `include` of the [[business]], if they are to send; \
+                          otherwise nothing is to be done";
             drift.push(about("waba_not_configured", None, detail, remedy.into()));
             return drift;
         }
@@ -222,7 +273,8 @@ impl Business<'_> {
                 continue; // It is configured on another WABA, which is reported there.
             }
             let detail = format!("line {} ({}) is at Meta and not configured", line.id, line.info.display_phone_number);
-            let remedy = "add a [[line]] if it is to send; otherwise nothing is to be done";
+            let remedy = "add a [[line]], or its id to `include` of the [[business]], if it is to send; otherwise nothing is to be \
+                 done";
             drift.push(about("line_not_configured", Some(&line.id), detail, remedy.into()));
         }
         drift

@@ -103,7 +103,9 @@ fn configuration(config: &Config, options: &ConfigOptions) -> Check {
         Some(path) => path.display().to_string(),
         None => "defaults and environment".into(),
     }];
-    found.push(format!("lines: {}, WABAs: {}", config.lines.len(), config.wabas.len()));
+    let including = config.businesses.iter().filter(|business| !business.include.is_empty()).count();
+    let including = if including > 0 { format!(", businesses with include: {including}") } else { String::new() };
+    found.push(format!("lines: {}, WABAs: {}{including}", config.lines.len(), config.wabas.len()));
     if options.roles.contains(&Role::Api) {
         let names: Vec<_> = config.http.api_keys.iter().map(|key| key.name.as_str()).collect();
         found.push(format!("API keys: {}", names.join(", ")));

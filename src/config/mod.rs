@@ -324,6 +324,10 @@ pub struct BusinessConfig {
     pub id: BusinessId,
     /// How much marketing a person may get. The marketing of a business with a cap is counted.
     pub frequency_cap: Option<FrequencyCap>,
+    /// Which of the lines that it has at Meta are served besides the configured ones; see [`crate::domain::MetaLine`].
+    pub include: Vec<String>,
+    /// The access token for its lines whose WABA is not configured. Set if there is an `include`.
+    pub access_token: Option<Secret>,
 }
 
 /// `[[waba]]`
@@ -518,9 +522,9 @@ impl Config {
         );
         need(
             Role::Dispatch,
-            !self.lines.is_empty(),
+            !self.lines.is_empty() || self.businesses.iter().any(|business| !business.include.is_empty()),
             "line: the role dispatch needs at least one [[line]], with its phone_number_id as id and the id of its [[waba]] as \
-             waba",
+             waba; or `include` of a [[business]]",
         );
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }

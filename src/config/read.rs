@@ -357,10 +357,15 @@ fn intake(mut section: Section<'_>) -> IntakeConfig {
     config
 }
 
+/// What `include` of a business must be.
+const INCLUDE: &str = "a list of \"*\", ids of lines or WABAs, phone numbers with a plus, or verified names";
+
 fn business(mut section: Section<'_>) -> BusinessConfig {
     let config = BusinessConfig {
         id: section.id("id").as_str().into(),
         frequency_cap: section.optional("frequency_cap").map(frequency_cap),
+        include: section.texts("include", INCLUDE).unwrap_or_default(),
+        access_token: section.secret("access_token"),
     };
     section.finish();
     config
@@ -599,6 +604,19 @@ fn check_relations(config: &Config, problems: &Findings) {
     check_unique(problems, "subscriber", "id", config.subscribers.iter().map(|subscriber| subscriber.id.as_str()));
     check_unique(problems, "line", "id", config.lines.iter().map(|line| line.id.as_str()));
 
+    for (number, business) in config.businesses.iter().enumerate() {
+        let (include, token) = (format!("business[{number}].include"), format!("business[{number}].access_token"));
+        problems.relation(
+            &[&include, &token],
+            business.include.is_empty() || business.access_token.is_some(),
+            "needs the access_token of the business, with which Meta is asked for its lines: add it",
+        );
+        problems.relation(
+            &[&token, &include],
+            business.access_token.is_none() || !business.include.is_empty(),
+            "is for the lines that `include` chooses, and there is none: add it, or remove the token",
+        );
+    }
     for (number, waba) in config.wabas.iter().enumerate() {
         let exists = config.businesses.iter().any(|business| business.id == waba.business);
         problems.relation(

@@ -93,6 +93,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
         "PREGON_VERIFY_TOKEN",
         "PREGON_APP_SECRET",
         "PREGON_APP_SECRET_PREVIOUS",
+        "PREGON_TOKEN_1001",
         "PREGON_TOKEN_2001",
         "PREGON_OTLP_TOKEN",
     ];
@@ -537,6 +538,28 @@ fn ids_must_be_unique_and_refer_to_existing_entries() {
             "line[1].waba (8) is the id of no [[waba]]: list that one, or correct the id",
         ]
     );
+}
+
+#[test]
+fn an_include_needs_the_token_of_its_business() {
+    let token = "access_token = { env = \"C\" }";
+    let of = |keys: &str| overridden(&format!("[[business]]\nid = \"1\"\n{keys}"), &[]);
+    let config = of(&format!("include = [\"*\", 3001]\n{token}")).expect("a good configuration");
+    assert_eq!(config.businesses[0].include, ["*", "3001"]);
+    assert_eq!(config.businesses[0].access_token, Some(Secret::new("EAAG")));
+    assert!(config.check_roles(&[Role::Dispatch]).is_ok(), "it needs no line");
+    let key = "business[0]";
+    for (keys, problem) in [
+        (
+            "include = [\"*\"]",
+            format!("{key}.include needs the access_token of the business, with which Meta is asked"),
+        ),
+        (token, format!("{key}.access_token is for the lines that `include` chooses, and there is none")),
+        ("include = []", format!("{key}.include () must be a list of")),
+    ] {
+        let problems = of(keys).expect_err("a problem").problems;
+        assert!(problems.len() == 1 && problems[0].starts_with(&problem), "{problems:?}");
+    }
 }
 
 #[test]

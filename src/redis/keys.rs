@@ -90,6 +90,8 @@ keys! {
     templates(waba: &WabaId) => "templates:{waba}";
     /// HASH: business → its messaging limit, JSON.
     messaging_limits() => "messaging_limits";
+    /// HASH: business → the lines that it has at Meta, and when Meta was asked, JSON.
+    meta_lines() => "meta_lines";
     /// HASH: WABA → until when its marketing goes through the Marketing Messages API, in ms.
     rerouted() => "rerouted";
     /// HASH of the states of lines, holds and templates that the feed has published, and whether the feed has begun.

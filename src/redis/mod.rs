@@ -32,6 +32,7 @@ pub mod marketing;
 pub mod memory;
 pub mod message_ids;
 pub mod messaging_limits;
+mod meta_lines;
 mod operations;
 pub mod pages;
 pub mod parked;

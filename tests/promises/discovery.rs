@@ -2,8 +2,8 @@
 
 use pregon::{
     api_types::{DRIFT_KINDS, DiscoveredBusiness, Drift},
-    discovery::discover,
-    domain::{Line, LineId, Secret, WabaId},
+    discovery::{discover, read_lines},
+    domain::{Line, LineId, MetaLine, Secret, WabaId},
     graph::{GraphClient, GraphClientConfig},
     sim::{
         Scenario,
@@ -124,5 +124,41 @@ async fn what_meta_does_not_answer_is_unreadable_and_not_missing() {
         let kinds = drift(&found[0]);
         assert_eq!(kinds, [("unreadable", ""), ("unreadable", ""), ("unreadable", "2001"), ("unreadable", "2001")]);
         assert_eq!((found[0].wabas[0].subscribed, found[0].wabas[0].configured), (None, true));
+    }
+}
+
+#[tokio::test]
+async fn lines_of_a_business_go_only_if_meta_says_so() {
+    let mut scenario = quiet();
+    scenario.lines.truncate(2);
+    scenario.businesses =
+        vec![Business { id: "1002".into(), limit: MessagingLimit::Unlimited, pacing: None, frequency_cap: None }];
+    let mut shared = scenario.wabas[0].clone();
+    (shared.id, shared.business, shared.shared_with) = ("2003".into(), "1002".into(), vec!["1001".into()]);
+    shared.token = "another-token".into();
+    scenario.wabas.push(shared);
+    let server = SimServer::start(scenario).await;
+    let line = |id: &str, waba: &str| MetaLine {
+        id: id.into(),
+        waba: waba.into(),
+        is_owned: true,
+        display: "+54 9 11 5555 0001".into(),
+        verified_name: "before".into(),
+    };
+    let last =
+        [line("3001", "2001"), line("3002", "2003"), line("3003", "2001"), line("3007", "2003"), line("3008", "2004")];
+    let read = async |base: &str, token: &str| {
+        let config = GraphClientConfig { base_url: base.to_owned(), ..GraphClientConfig::default() };
+        read_lines(&GraphClient::new(config).expect("a client"), &"1001".into(), &Secret::new(token), &last).await
+    };
+    let found = read(&server.base, TOKEN).await;
+    let ids: Vec<_> = found.lines.iter().flatten().map(|line| (line.id.as_str(), line.waba.as_str())).collect();
+    // 3003 and WABA 2004 are gone; 3002 was in another WABA; WABA 2003 may not be read.
+    assert_eq!(ids, [("3001", "2001"), ("3002", "2001"), ("3007", "2003")], "{found:?}");
+    assert_eq!(found.lines.as_ref().expect("lines")[0].verified_name, "Pregón Ventas");
+    assert_eq!(found.unreadable.len(), 1, "{found:?}");
+    for (base, token) in [("http://127.0.0.1:1", TOKEN), (&server.base, "a-token-that-expired")] {
+        let found = read(base, token).await;
+        assert!(found.lines.is_none() && found.unreadable.len() == 2, "{found:?}");
     }
 }

@@ -8,10 +8,10 @@ use futures_util::{StreamExt as _, stream};
 use super::Check;
 use crate::{
     api_types::DiscoveredBusiness,
-    app::serve::configured_lines,
+    app::serve::{self, Found},
     config::{Config, GraphConfig, LineConfig, WabaConfig},
     discovery,
-    domain::{Secret, WabaId},
+    domain::{MetaLine, Secret, WabaId},
     graph::{GraphClient, GraphError, LineInfo, SendHealth},
 };
 
@@ -37,11 +37,38 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
         ask_line(&graph, line, token)
     });
     // Collected first: the compiler cannot prove that a stream of borrowing futures is `Send`.
-    let lines = stream::iter(checks.collect::<Vec<_>>()).buffered(CALLS_AT_ONCE).collect::<Vec<_>>().await;
+    let asked = stream::iter(checks.collect::<Vec<_>>()).buffered(CALLS_AT_ONCE).collect::<Vec<_>>().await;
     let checks = config.wabas.iter().map(|waba| ask_waba(&graph, waba, &config.graph));
     let wabas = stream::iter(checks.collect::<Vec<_>>()).buffered(CALLS_AT_ONCE).collect::<Vec<_>>().await;
-    let businesses = discovery::discover(&graph, &configured_lines(config)).await;
-    [lines, wabas, businesses.iter().map(business).collect()].concat()
+    let (found, included) = include(&graph, config).await;
+    let businesses = discovery::discover(&graph, &serve::lines(config, &found)).await;
+    [asked, wabas, included, businesses.iter().map(business).collect()].concat()
+}
+
+/// Reads the lines of the businesses with `include`, and reports how many of them are chosen.
+async fn include(graph: &GraphClient, config: &Config) -> (Found, Vec<Check>) {
+    let (mut found, mut checks) = (Found::new(), Vec::new());
+    for business in &config.businesses {
+        let Some(token) = business.access_token.as_ref().filter(|_| !business.include.is_empty()) else { continue };
+        let read = discovery::read_lines(graph, &business.id, token, &[]).await;
+        let lines = read.lines.unwrap_or_default();
+        let chosen = |entry: &str| lines.iter().filter(|line| line.is_chosen_by(entry)).count();
+        let idle: Vec<&str> = business.include.iter().map(String::as_str).filter(|entry| chosen(entry) == 0).collect();
+        let check = format!("include of business {}", business.id);
+        checks.push(match &idle[..] {
+            [] => {
+                let is_chosen = |line: &&MetaLine| business.include.iter().any(|entry| line.is_chosen_by(entry));
+                Check::ok(check, format!("lines: {}", lines.iter().filter(is_chosen).count()))
+            }
+            idle => Check::failed(
+                check,
+                [vec![format!("no line is chosen by {}", idle.join(", "))], read.unreadable].concat().join("; "),
+                "check the token of the business and its permissions; `pregon business discover` shows its lines",
+            ),
+        });
+        found.insert(business.id.clone(), lines);
+    }
+    (found, checks)
 }
 
 /// Reports what a business has at Meta. Drift is a warning: what stops a configured line or its webhooks fails the check

@@ -14,6 +14,7 @@ mod configured;
 mod deliveries;
 mod dispatch;
 mod engage;
+mod included;
 mod keeper;
 mod listeners;
 mod memory;
@@ -23,7 +24,7 @@ mod redis;
 mod reload;
 mod webhook;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use tokio::{
@@ -32,9 +33,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-pub(super) use self::configured::lines as configured_lines;
+pub(super) use self::configured::{Found, lines};
 use self::{
     configured::Configured,
+    included::Included,
     keeper::Keeper,
     listeners::{Http, Ops},
     presence::Presence,
@@ -50,7 +52,7 @@ use crate::{
     dispatch::worker::OpenWork,
     domain::{Live, SharedTokenKey, retry::BadRetryPolicy},
     endpoint::NoEndpointClient,
-    graph::BadGraphConfig,
+    graph::{BadGraphConfig, GraphClient},
     http::tls::TlsError,
     media::{MediaStore, MediaStoreError},
     postgres::{Database, spawn::DatabaseSpawnError},
@@ -243,6 +245,7 @@ impl Service {
         for outdated in config.contact_hours.outdated(context.clock.now()) {
             warn!("{outdated}");
         }
+        context.include_lines().await?;
         let (http, live) = context.start_http(roles, http).await?;
         let open = OpenWork::default();
         if dispatching {
@@ -269,7 +272,7 @@ impl Service {
             worker = context.worker,
             http = http.map(display),
             ops = %ops.address,
-            lines = config.lines.len(),
+            lines = context.configured.lines.get().len(),
             "serving"
         );
         // Without a listener for requests, there is no load balancer to wait for.
@@ -339,6 +342,20 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Adds the lines that businesses include, and keeps them up to date.
+    async fn include_lines(&self) -> Result<(), ServeError> {
+        let mut included = Included {
+            graph: GraphClient::new(self.config.graph.client())?,
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            configured: self.configured.clone(),
+            logged: BTreeMap::new(),
+        };
+        included.begin().await;
+        self.shutdown.core("included lines", included.run(self.shutdown.stopping()));
+        Ok(())
+    }
+
     /// Starts the roles that serve HTTP. Returns their address (`None` without such a role), and the parts that a
     /// reload can replace.
     async fn start_http(

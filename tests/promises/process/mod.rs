@@ -2,6 +2,7 @@
 
 mod exact;
 mod full;
+mod included;
 mod killed;
 mod lines_change;
 mod log;

@@ -103,7 +103,12 @@ fn config(redis: &str) -> Config {
     config.http.api_keys = vec![ApiKey::new("whole", &Secret::new(KEY))];
     config.webhook.verify_token = Some(Secret::new(VERIFY_TOKEN));
     config.webhook.app_secret = Some(Secret::new(APP_SECRET));
-    config.businesses.push(BusinessConfig { id: "1001".into(), frequency_cap: None });
+    config.businesses.push(BusinessConfig {
+        id: "1001".into(),
+        frequency_cap: None,
+        include: Vec::new(),
+        access_token: None,
+    });
     let access_token = Secret::new("token-2001");
     config.wabas.push(WabaConfig { id: "2001".into(), business: "1001".into(), access_token, marketing_api: false });
     config.lines.push(LineConfig {

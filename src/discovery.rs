@@ -1,8 +1,8 @@
 //! Reads from Meta what the configured businesses have there, and says how the configuration differs.
 //!
 //! If the process dies: nothing is lost; reads change nothing.
-//! Never: changes which lines run, or anything at Meta. What Meta does not answer is reported as unreadable, and never as
-//! missing.
+//! Never: changes which lines run, or anything at Meta. What Meta does not answer is reported as unreadable, and never
+//! as missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -216,16 +216,16 @@ impl Business<'_> {
         let failed = [read.lines.as_ref().err(), read.apps.as_ref().err()];
         for error in failed.into_iter().flatten() {
             let remedy = format!(
-                "assign WABA {} to the system user of the access token, with whatsapp_business_management, if its lines \
-                 are to send",
+                "assign WABA {} to the system user of the access token, with whatsapp_business_management, if its \
+                 lines are to send",
                 waba.id
             );
             drift.push(about("unreadable", None, format!("{error}"), remedy));
         }
         if !waba.is_configured {
             let detail = format!("WABA {} is at Meta, and the configuration has no line of it", waba.id);
-            let remedy = "add a [[waba]] and its [[line]]s, or its id to `include` of the [[business]], if they are to send; \
-                          otherwise nothing is to be done";
+            let remedy = "add a [[waba]] and its [[line]]s, or its id to `include` of the [[business]], if they are to \
+                          send; otherwise nothing is to be done";
             drift.push(about("waba_not_configured", None, detail, remedy.into()));
             return drift;
         }
@@ -273,8 +273,8 @@ impl Business<'_> {
                 continue; // It is configured on another WABA, which is reported there.
             }
             let detail = format!("line {} ({}) is at Meta and not configured", line.id, line.info.display_phone_number);
-            let remedy = "add a [[line]], or its id to `include` of the [[business]], if it is to send; otherwise nothing is to be \
-                 done";
+            let remedy = "add a [[line]], or its id to `include` of the [[business]], if it is to send; otherwise \
+                          nothing is to be done";
             drift.push(about("line_not_configured", Some(&line.id), detail, remedy.into()));
         }
         drift

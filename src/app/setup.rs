@@ -197,14 +197,18 @@ fn configuration(
     text
 }
 
-/// Asks for the number that gets the first message; `None` if there is to be none.
+/// Asks for the number that gets the first message, until there is a valid answer; `None` if there is to be none.
 fn own_number() -> Result<Option<Phone>, CommandError> {
-    let answer = ask::line("Your own WhatsApp number with a plus, for a first message (empty: none)")?;
-    if answer.is_empty() {
-        return Ok(None);
+    loop {
+        let answer = ask::line("Your own WhatsApp number with a plus, for a first message (empty: none)")?;
+        if answer.is_empty() {
+            return Ok(None);
+        }
+        match answer.parse() {
+            Ok(phone) => return Ok(Some(phone)),
+            Err(error) => eprintln!("{}: {error}", words::printable(&answer)),
+        }
     }
-    let not_a_phone = |error| CommandError::Usage(format!("{answer}: {error}"));
-    answer.parse().map(Some).map_err(not_a_phone)
 }
 
 fn next_steps(config: &str, [.., verify_token, api_key]: &[String; 4]) -> String {
@@ -212,8 +216,8 @@ fn next_steps(config: &str, [.., verify_token, api_key]: &[String; 4]) -> String
         "\nNext:\n\
          1. pregon check --config {config}\n\
          2. pregon serve --config {config}\n\
-         3. In Meta's app dashboard, under WhatsApp, Configuration, enter https://YOUR-HOST/webhooks/meta and the verify \
-         token ({verify_token}), and subscribe to the field messages and the others of the README\n\
+         3. In Meta's app dashboard, under WhatsApp, Configuration, enter https://YOUR-HOST/webhooks/meta and the \
+         verify token ({verify_token}), and subscribe to the field messages and the others of the README\n\
          4. Submit a campaign: pregon campaign submit, with the API key in PREGON_API_KEY ({api_key})"
     )
 }
@@ -230,8 +234,8 @@ impl Setup<'_> {
         if self.yes { Ok(true) } else { ask::confirm(question) }
     }
 
-    /// Subscribes the app to a WABA, if it is not subscribed, or with a callback of its own. Returns whether that did not
-    /// fail.
+    /// Subscribes the app to a WABA, if it is not subscribed, or with a callback of its own. Returns whether that went
+    /// well.
     async fn subscribe(&self, waba: &DiscoveredWaba, callback: Option<&Subscription>) -> Result<bool, CommandError> {
         let id = &waba.id;
         if waba.subscribed == Some(true) && callback.is_none() {
@@ -256,7 +260,7 @@ impl Setup<'_> {
         }
     }
 
-    /// Sends a template without parameters to one person. Returns whether that did not fail.
+    /// Sends a template without parameters to one person. Returns whether that went well.
     async fn first_message(
         &self,
         waba: &DiscoveredWaba,

@@ -38,8 +38,8 @@ impl MetaLines {
 }
 
 impl MetaLine {
-    /// Whether an entry of `include` chooses the line: `*` each line of a WABA that the business owns; the id of the line
-    /// or of its WABA, its phone number with a plus, or its verified name that line.
+    /// Whether an entry of `include` chooses the line: by its id, that of its WABA, its phone number with a plus, or its
+    /// verified name. `*` chooses each line of the WABAs that the business owns.
     pub fn is_chosen_by(&self, entry: &str) -> bool {
         let is_number = entry.strip_prefix('+').is_some_and(|number| digits(number) == digits(&self.display));
         entry == "*" && self.is_owned

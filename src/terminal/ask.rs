@@ -1,7 +1,7 @@
 //! Questions to the person at the terminal. They go to standard error, and the answers come from standard input, which
 //! may be a pipe.
 //!
-//! If the process dies while a secret is typed: SIGKILL leaves the terminal without echo; the command `reset` restores it.
+//! If the process dies while a secret is typed: the terminal is left without echo; the command `reset` restores it.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 

@@ -62,8 +62,10 @@ async fn include(graph: &GraphClient, config: &Config) -> (Found, Vec<Check>) {
             }
             idle => Check::failed(
                 check,
-                [vec![format!("no line is chosen by {}", idle.join(", "))], read.unreadable].concat().join("; "),
-                "check the token of the business and its permissions; `pregon business discover` shows its lines",
+                [vec![format!("{} chooses none of its lines: {}", idle.join(", "), listed(&lines))], read.unreadable]
+                    .concat()
+                    .join("; "),
+                "correct the entries of include, or check the access_token of the business and its permissions",
             ),
         });
         found.insert(business.id.clone(), lines);
@@ -71,8 +73,14 @@ async fn include(graph: &GraphClient, config: &Config) -> (Found, Vec<Check>) {
     (found, checks)
 }
 
-/// Reports what a business has at Meta. Drift is a warning: what stops a configured line or its webhooks fails the check
-/// of the line or the WABA.
+/// The ids and numbers of lines.
+fn listed(lines: &[MetaLine]) -> String {
+    let texts: Vec<String> = lines.iter().map(|line| format!("{} ({})", line.id, line.display)).collect();
+    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+}
+
+/// Reports what a business has at Meta. Drift is a warning: what stops a configured line or its webhooks fails the
+/// check of the line or the WABA.
 fn business(business: &DiscoveredBusiness) -> Check {
     let lines = business.wabas.iter().map(|waba| waba.lines.len()).sum::<usize>();
     let warnings = business.drift.iter().map(|drift| format!("\nwarning: {}: {}", drift.detail, drift.remedy));

@@ -84,9 +84,13 @@ impl Included {
     }
 
     async fn take_stored(&self) -> HashMap<BusinessId, MetaLines> {
+        let including = self.configured.including();
+        if including.is_empty() {
+            return HashMap::new();
+        }
         // A Redis that does not answer is logged elsewhere.
         let stored = self.store.meta_lines().await.unwrap_or_default();
-        for business in self.configured.including() {
+        for business in including {
             if let Some(known) = stored.get(&business.id) {
                 self.configured.set_found(&business.id, known.lines.clone());
             }
@@ -106,11 +110,14 @@ impl Included {
             logged.clone_from(&read.unreadable);
         }
         let Some(lines) = read.lines else { return };
-        if lines != last {
-            info!(business.id = %business.id, lines = lines.len(), "lines discovered");
+        let has_changed = lines != last;
+        let read = MetaLines { at, lines };
+        // What is not stored is not taken, so that all processes take the same. The next look asks Meta again.
+        if self.store.set_meta_lines(&business.id, &read).await.is_ok() {
+            if has_changed {
+                info!(business.id = %business.id, lines = read.lines.len(), "lines discovered");
+            }
+            self.configured.set_found(&business.id, read.lines);
         }
-        self.configured.set_found(&business.id, lines.clone());
-        // If this fails, the next look asks Meta again.
-        let _stored = self.store.set_meta_lines(&business.id, &MetaLines { at, lines }).await;
     }
 }

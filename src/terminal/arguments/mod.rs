@@ -42,7 +42,6 @@ Examples:
   pregon serve --config pregon.toml
   pregon campaign submit customers.csv --template order_update/es_AR --line 3001
   pregon campaign list --state running
-  pregon line show 3001
   pregon top";
 
 /// Sends WhatsApp campaigns: nothing lost, nothing twice, counted exactly.
@@ -66,7 +65,7 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Write a configuration from what a business has at Meta, and send a first message
+    /// Write a configuration for your lines, and send a first message
     Setup(SetupOptions),
     /// Create and migrate the tables of the chats in PostgreSQL
     Database {
@@ -116,7 +115,7 @@ pub enum Command {
         #[command(subcommand)]
         command: TemplateCommand,
     },
-    /// Show the messaging limits of businesses, how much is used, and what they have at Meta
+    /// Show messaging limits of businesses, and what Meta has of them
     Business {
         #[command(flatten)]
         server: ServerArguments,

@@ -224,6 +224,29 @@ async fn meta_of(scenario: Scenario) -> String {
 }
 
 #[tokio::test]
+async fn each_entry_of_an_include_must_choose_a_line() {
+    let text = format!(
+        "[redis]\nurl = \"spawn:./never-made\"\n[ops]\nlisten = \"127.0.0.1:0\"\n[graph]\nbase_url = \"{}\"\n\
+         [[business]]\nid = \"1001\"\naccess_token = {{ env = \"TOKEN\" }}\ninclude = [\"3001\", \"ENTRY\"]\n",
+        meta().await
+    );
+    for (entry, token, is_good, found) in [
+        ("+5491155550002", "sim-token-2001", true, "lines: 2"),
+        ("3099", "sim-token-2001", false, "3099 chooses none of its lines: 3001 (+54 9 11 5555 0001), 3002"),
+        ("*", "another-token", false, "3001, * chooses none of its lines: none; "),
+    ] {
+        let (_dir, file) = configuration(&text.replace("ENTRY", entry));
+        let ran = run(&["check", "--roles", "dispatch", "--json", "--config", &file], &[("TOKEN", token)], "").await;
+        let [report] = ran.json().try_into().expect("one object");
+        let mut checks = report["checks"].as_array().expect("checks").iter();
+        let check = checks.find(|check| check["check"] == "include of business 1001").expect("the check");
+        assert_eq!(check["ok"], is_good, "{check}");
+        assert!(check["found"].as_str().is_some_and(|text| text.starts_with(found)), "{check}");
+        assert!(!check.to_string().contains("another-token"), "{check}");
+    }
+}
+
+#[tokio::test]
 async fn each_line_is_looked_up_at_meta_with_its_token() {
     let text = format!(
         "[redis]\nurl = \"spawn:./never-made\"\n[ops]\nlisten = \"127.0.0.1:0\"\n[graph]\nbase_url = \"{}\"\n\

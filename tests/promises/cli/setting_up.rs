@@ -97,10 +97,11 @@ async fn a_person_is_asked_and_nothing_happens_without_a_yes() {
     let environment = [("PREGON__GRAPH__BASE_URL", server.base.as_str())];
     for (agrees, subscribed, accepted) in [("n", 0, 0), ("y", 1, 1)] {
         let dir = tempfile::tempdir().expect("a directory");
-        let answers = format!("{TOKEN}\n{SECRET}\n1001\n3001, 3002\n{agrees}\n+5491155550009\n{agrees}\n");
+        let answers = format!("{TOKEN}\n{SECRET}\n1001\n3001, 3002\n{agrees}\n+54x\n+5491155550009\n{agrees}\n");
         let ran = set_up(dir.path(), &[], &environment, &answers).await;
         assert_eq!(ran.code, 0, "{ran:?}");
         assert_eq!((subscribed_apps(&server).await, server.ledger().total.accepted), (subscribed, accepted), "{ran:?}");
+        assert!(ran.err.contains("+54x: not a phone number"), "it asks again: {ran:?}");
         let file = dir.path().join("pregon.toml");
         let config = Config::load(Some(&file)).expect("a configuration");
         assert_eq!(config.lines.iter().map(|line| line.id.as_str()).collect::<Vec<_>>(), ["3001", "3002"]);

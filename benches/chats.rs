@@ -67,6 +67,7 @@ async fn main() {
         clock: clock.clone(),
         lines: LINES.iter().map(|id| line(id)).collect::<Live<_>>(),
         lease: Duration::from_secs(10),
+        retention: Duration::from_hours(24),
         keep_messages: None,
         files: None,
         agents: AgentLimits { offline_after: Duration::from_mins(1), silence: None },

@@ -1,6 +1,6 @@
 //! How long the lists of contacts, chats, tags and agents take with a million contacts: `cargo bench --bench lists`.
 //!
-//! A million contacts of one business have a chat each on one of five lines. One in a hundred is open; of those, three in ten
+//! A million contacts of one business have a chat and a conversation each on one of five lines. One in a hundred is open; of those, three in ten
 //! wait in the queue, and the others belong to 200 agents. Nine of ten chats belong to one of eight groups, a few hundred to a small
 //! one. A third has a frequent tag, a few hundred a rare one. `CHATS=100000` stores fewer.
 //!
@@ -15,7 +15,8 @@ use pregon::{
     postgres::{
         Database, DatabaseAddress,
         chat_list::{ChatFilter, TagFilter},
-        contacts::{ContactFilter, ContactOrder},
+        contacts::{ContactFilter, ContactOrder, Statistic},
+        conversations::ConversationFilter,
         search::SearchWords,
         spawn::PrivatePostgres,
     },
@@ -101,6 +102,8 @@ async fn main() {
         ("the oldest", contacts(ContactOrder::Created, false)),
         ("by name", contacts(ContactOrder::Name, false)),
         ("by name in reverse", contacts(ContactOrder::Name, true)),
+        ("by received", contacts(ContactOrder::Statistic(Statistic::Received), true)),
+        ("by last interaction", contacts(ContactOrder::Statistic(Statistic::LastInteraction), true)),
         ("with a rare tag", ContactFilter { tag: Some("rare".into()), ..newest.clone() }),
         ("with a frequent tag", ContactFilter { tag: Some("frequent".into()), ..newest.clone() }),
         ("with a frequent value", city("Rosario")),
@@ -111,6 +114,28 @@ async fn main() {
     ] {
         measure(&format!("contacts: {what}"), async || database.contacts(&filter, PAGE).await.expect("contacts").len())
             .await;
+    }
+    let opened = ConversationFilter {
+        business: "1001".into(),
+        place: None,
+        contact: None,
+        line: None,
+        campaign: None,
+        from: None,
+        to: None,
+        before: None,
+    };
+    let at = |second: i64| Some(UnixMs((BEGAN + second * 1_000).unsigned_abs()));
+    for (what, filter) in [
+        ("all", opened.clone()),
+        ("of a line", ConversationFilter { line: Some("3003".into()), ..opened.clone() }),
+        ("of a contact", ConversationFilter { contact: Some(4_711), ..opened.clone() }),
+        ("of an hour", ConversationFilter { from: at(chats / 2), to: at(chats / 2 + 3_600), ..opened }),
+    ] {
+        measure(&format!("conversations: {what}"), async || {
+            database.conversations(&filter, PAGE).await.expect("conversations").len()
+        })
+        .await;
     }
     let businesses = business();
     let businesses = businesses.as_deref();
@@ -164,6 +189,14 @@ async fn fill(connection: &mut PgConnection, chats: i64) {
                 case when n % 1000 between 990 and 995 then at end,
                 case when n % 3 = 0 then array['frequent'] when n % 3000 = 1 then array['rare'] else '{{}}' end, n % 4 = 0
              from generate_series(1, {chats}) n, lateral (select {BEGAN} + n * 1000 as at) as times order by random()"
+        ),
+        format!(
+            "update contact_statistics set received = contact % 40, last_interaction_at = {BEGAN} + contact * 1000,
+                conversations_by_client = contact % 3, replies = contact % 2"
+        ),
+        format!(
+            "insert into conversations (contact, line, opened_at, business, opened_by)
+             select n, '300' || n % 5, {BEGAN} + n * 1000, '1001', 1 + n % 2 from generate_series(1, {chats}) n"
         ),
     ];
     for statement in statements {

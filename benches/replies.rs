@@ -95,6 +95,7 @@ async fn main() {
         clock: clock.clone(),
         lines: [line(rate)].into_iter().collect::<Live<_>>(),
         lease: LEASE,
+        retention: Duration::from_hours(24),
         keep_messages: None,
         files: None,
         agents: AgentLimits { offline_after: Duration::from_mins(1), silence: None },

@@ -18,7 +18,7 @@ use super::{
     values::{invalid, name, search},
 };
 use crate::{
-    api_types::{ContactChangeBody, ContactDetails, ContactPage, NewContact, Page},
+    api_types::{ContactChangeBody, ContactDetails, ContactPage, ContactStatisticsView, NewContact, Page},
     config::KeyScope,
     domain::{BusinessId, TagId, property},
     http::{
@@ -27,9 +27,10 @@ use crate::{
         request::{Params, bad_query},
     },
     postgres::{
-        contacts::{ContactChange, ContactFilter, ContactOrder, ContactRecord, ContactRefused},
+        contacts::{ContactChange, ContactFilter, ContactOrder, ContactRecord, ContactRefused, Statistic},
         properties::Property,
         read::Contact,
+        statistics::ContactStatistics,
     },
 };
 
@@ -46,7 +47,7 @@ pub(super) struct ContactListParams {
     /// Only contacts with this tag.
     #[param(nullable = false)]
     tag: Option<String>,
-    /// `created` or `name`; with a minus in front, in reverse.
+    /// `created`, `name`, or the name of one of the `statistics`; with a minus in front, in reverse.
     #[param(nullable = false, default = "-created")]
     sort: Option<String>,
     /// `next` of the page before. Without it the list begins.
@@ -101,6 +102,7 @@ pub(super) async fn list(
         let value = match order {
             ContactOrder::Created => json!(last.created_at.0),
             ContactOrder::Name => json!(last.name.as_deref().unwrap_or_default()),
+            ContactOrder::Statistic(statistic) => json!(statistic.of(&last.statistics)),
         };
         BASE64_URL_SAFE_NO_PAD.encode(json!([value, last.id]).to_string())
     });
@@ -225,7 +227,15 @@ fn order(text: &str) -> Result<(ContactOrder, bool)> {
     match text {
         "created" => Ok((ContactOrder::Created, is_descending)),
         "name" => Ok((ContactOrder::Name, is_descending)),
-        _ => Err(bad_query(format!("sort is {text}; it is created or name, with a minus in front for the reverse"))),
+        _ => match Statistic::ALL.into_iter().find(|statistic| statistic.name() == text) {
+            Some(statistic) => Ok((ContactOrder::Statistic(statistic), is_descending)),
+            None => {
+                let names = Statistic::ALL.map(Statistic::name).join(", ");
+                let detail =
+                    format!("sort is {text}; it is created, name, {names}, with a minus in front for the reverse");
+                Err(bad_query(detail))
+            }
+        },
     }
 }
 
@@ -248,8 +258,31 @@ fn refusal(refused: ContactRefused) -> Problem {
 
 /// A contact with the values of the properties that there are.
 fn details(contact: ContactRecord, known: &[String]) -> ContactDetails {
-    let ContactRecord { id, business, number, user_id, name, username, properties, tags, created_at } = contact;
+    let ContactRecord { id, business, number, user_id, name, username, properties, tags, created_at, statistics } =
+        contact;
     let contact = contact_view(Contact { id, business, number, user_id, name, username, created_at });
     let properties = properties.into_iter().filter(|(key, _)| known.contains(key)).collect();
-    ContactDetails { contact, properties, tags: tags.iter().map(ToString::to_string).collect() }
+    let tags = tags.iter().map(ToString::to_string).collect();
+    ContactDetails { contact, properties, tags, statistics: statistics_view(statistics) }
+}
+
+fn statistics_view(statistics: ContactStatistics) -> ContactStatisticsView {
+    let ContactStatistics {
+        last_interaction,
+        conversations_by_client,
+        conversations_by_business,
+        cancelled,
+        received,
+        replies,
+        failures,
+    } = statistics;
+    ContactStatisticsView {
+        last_interaction,
+        conversations_by_client,
+        conversations_by_business,
+        cancelled,
+        received,
+        replies,
+        failures,
+    }
 }

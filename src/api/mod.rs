@@ -16,6 +16,7 @@ mod campaigns;
 mod canned_replies;
 mod chats;
 mod contacts;
+mod conversations;
 mod csv;
 mod discovery;
 mod docs_page;
@@ -298,6 +299,8 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(chats::note))
         .routes(routes!(contacts::list, contacts::create))
         .routes(routes!(contacts::one, contacts::change))
+        .routes(routes!(conversations::list))
+        .routes(routes!(conversations::counts))
         .routes(routes!(properties::list, properties::create))
         .routes(routes!(properties::change, properties::remove))
         .layer(DefaultBodyLimit::max(state.body_bytes_max))

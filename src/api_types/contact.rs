@@ -21,6 +21,29 @@ pub struct ContactDetails {
     pub properties: Map<String, Value>,
     /// The ids of the tags.
     pub tags: Vec<String>,
+    /// What the business and the contact had to do with each other.
+    pub statistics: ContactStatisticsView,
+}
+
+/// What a business and a contact had to do with each other, since the contact was created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ContactStatistics)]
+pub struct ContactStatisticsView {
+    /// When a message last came from the contact, or reached it. Null: never.
+    #[schema(required)]
+    pub last_interaction: Option<UnixMs>,
+    /// Conversations that the contact opened.
+    pub conversations_by_client: u32,
+    /// Conversations that the business opened, by a template.
+    pub conversations_by_business: u32,
+    /// Messages to the contact that were not sent: cancelled, skipped, or too late.
+    pub cancelled: u32,
+    /// Messages that reached the contact.
+    pub received: u32,
+    /// Messages from the contact that answer a campaign.
+    pub replies: u32,
+    /// Messages to the contact that failed.
+    pub failures: u32,
 }
 
 impl Listed for ContactDetails {

@@ -12,6 +12,7 @@ mod business;
 mod campaign;
 mod chat;
 mod contact;
+mod conversation;
 mod discovery;
 mod hold;
 mod inbound_link;
@@ -47,9 +48,10 @@ pub use self::{
         NewChatMessage, NewNote,
     },
     contact::{
-        ContactChangeBody, ContactDetails, ContactPage, NewContact, NewProperty, PropertyChangeBody, PropertyPage,
-        PropertyView,
+        ContactChangeBody, ContactDetails, ContactPage, ContactStatisticsView, NewContact, NewProperty,
+        PropertyChangeBody, PropertyPage, PropertyView,
     },
+    conversation::{ConversationCountPage, ConversationCountView, ConversationPage, ConversationView},
     discovery::{DRIFT_KINDS, DiscoveredApp, DiscoveredBusiness, DiscoveredLine, DiscoveredWaba, Discovery, Drift},
     hold::{HoldPage, HoldView, LiftedHold},
     inbound_link::{InboundLinkChangeBody, InboundLinkPage, InboundLinkView, NewInboundLink},

@@ -7,6 +7,7 @@ pub mod chat;
 pub mod event;
 pub mod fact;
 pub mod failure;
+pub mod fate;
 pub mod frequency_cap;
 pub mod hold;
 pub mod ids;
@@ -46,6 +47,7 @@ pub use campaign::{Campaign, CampaignState, Late, OnDoubt, OnWithheld};
 pub use event::{Event, EventType};
 pub use fact::{Applied, ClaimedRow, Fact, Fingerprint, News, Settled};
 pub use failure::{FailureReason, MetaCode};
+pub use fate::MessageFate;
 pub use frequency_cap::FrequencyCap;
 pub use hold::{ErrorOrigin, Hold, HoldScope, Lifter};
 pub use ids::{

@@ -21,7 +21,7 @@ pub(super) fn received(line: &LineId, entry: InboundEntry, now: UnixMs) -> Recei
     remove_nul(&mut body);
     let id = inbound.id.as_ref().map(|id| without_nul(id.as_str()));
     let wamid = id.unwrap_or_else(|| format!("{line}/{}", entry.id));
-    let file = file(&inbound, &mut body, now);
+    let (file, is_reply) = (file(&inbound, &mut body, now), entry.answers.is_some());
     // A time in the future would extend the window.
     let (at, person, mark) = (inbound.at.unwrap_or(now).min(now), person(&inbound), mark(&inbound, &body));
     if let Some(fields) = body.as_object_mut() {
@@ -32,7 +32,7 @@ pub(super) fn received(line: &LineId, entry: InboundEntry, now: UnixMs) -> Recei
         fields.extend(entry.answers.map(|answers| ("recipient".to_owned(), json!(recipient_of(answers)))));
     }
     let is_echo = matches!(inbound.content, Content::Echo { .. });
-    ReceivedMessage { wamid, at, person, body: body.to_string(), is_echo, mark, file }
+    ReceivedMessage { wamid, at, person, body: body.to_string(), is_echo, is_reply, mark, file }
 }
 
 /// The file of a message, whose `body` names it from then on.

@@ -12,6 +12,7 @@ mod files;
 mod message;
 mod outbound;
 mod reader;
+mod statistics;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use self::files::FileTransfers;
-use self::{outbound::Outbound, reader::Reader};
+use self::{outbound::Outbound, reader::Reader, statistics::ResultsReader};
 use crate::{
     domain::{LineId, Lines, Live, agent::AgentLimits},
     postgres::{Database, DatabaseError},
@@ -59,6 +60,8 @@ pub struct Engage {
     pub lines: Live<Lines>,
     /// How long a line belongs to one reader without renewal.
     pub lease: Duration,
+    /// How long recipients of campaigns are stored after the end of their campaign.
+    pub retention: Duration,
     /// How long messages are kept, at least; `None`: for ever.
     pub keep_messages: Option<Duration>,
     /// For files; `None`: they stay at Meta.
@@ -80,6 +83,7 @@ impl Engage {
         let doorbells = Doorbells::default();
         running.push(Box::pin(self.answer_doorbells(doorbells.clone(), &stop)));
         running.push(Box::pin(self.tend_chats(&stop)));
+        running.push(Box::pin(self.count_statistics(&stop)));
         if let Some(transfers) = &self.files {
             running.push(Box::pin(self.transfer_files(transfers, &stop)));
         }
@@ -122,6 +126,24 @@ impl Engage {
             }
         };
         self.store.on_duty("agents", &self.worker, self.lease, stop, tend).await;
+    }
+
+    /// Counts the statistics of contacts, until `stop`. One process at a time does.
+    async fn count_statistics(&self, stop: &CancellationToken) {
+        let count = async |_| {
+            let partitions = self.store.feed().into_iter().flat_map(|feed| feed.partitions());
+            let ages = partitions.map(metrics::contact_statistics_age).collect();
+            let reader = ResultsReader {
+                store: &self.store,
+                database: &self.database,
+                clock: &self.clock,
+                lines: &self.lines,
+                retention: self.retention,
+                ages,
+            };
+            reader.run(stop).await;
+        };
+        self.store.on_duty("statistics", &self.worker, self.lease, stop, count).await;
     }
 
     /// Prepares the next months, and deletes what is kept no longer.

@@ -21,8 +21,8 @@ use tracing::debug;
 
 use self::{campaigns::Campaigns, observer::Observer, relay::Relay};
 use crate::{
-    domain::{Lines, Live},
-    redis::{Store, StoreError, clock::Clock, feed::FeedLimits},
+    domain::{Lines, Live, PartId, UnixMs},
+    redis::{self, Store, StoreError, clock::Clock, feed::FeedLimits},
 };
 
 /// The niceness of the feed's thread. While all cores are busy, it gets a thirtieth of the CPU time of a dispatch
@@ -89,6 +89,30 @@ impl Feed {
             relay.run(&self.store, &self.clock, observer.as_mut(), stop).await;
         };
         self.store.on_duty(&duty, &self.name, self.lease, stop, work).await;
+    }
+}
+
+/// The events about recipients once more, for a reader who missed some.
+pub struct Retelling(Relay);
+
+impl Retelling {
+    /// `retention`: how long recipients are stored after the end of their campaign.
+    pub fn new(lines: Live<Lines>, retention: Duration) -> Self {
+        Self(Relay::new(0, Campaigns::new(lines, retention, Duration::ZERO)))
+    }
+
+    /// Some of the events of a part after a position in its history, from 0, as JSON. Returns the position of the
+    /// following ones, if there are more.
+    pub async fn events(
+        &mut self,
+        store: &Store,
+        part: PartId,
+        position: u64,
+        now: UnixMs,
+    ) -> redis::Result<(Vec<String>, Option<u64>)> {
+        let changes = store.changes_after(part, position, relay::CHANGES_MAX).await?;
+        let events = self.0.retell(store, part, &changes, now).await?;
+        Ok((events, changes.has_more.then_some(changes.position)))
     }
 }
 

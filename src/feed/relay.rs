@@ -42,7 +42,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const NOTES_MAX: usize = 256;
 
 /// Changes that a round reads, unless one note alone has more.
-const CHANGES_MAX: usize = 8_192;
+pub(super) const CHANGES_MAX: usize = 8_192;
 
 /// Messages of one line that a round reads.
 const MESSAGES_MAX: usize = 256;
@@ -256,6 +256,20 @@ impl Relay {
             self.unfinished.push((Untold::Part(part), last));
         }
         Ok(())
+    }
+
+    /// The events for changes of a part, as JSON, without publishing them.
+    pub(super) async fn retell(
+        &mut self,
+        store: &Store,
+        part: PartId,
+        changes: &PartChanges,
+        now: UnixMs,
+    ) -> Result<Vec<String>> {
+        self.campaigns.read(store, [part]).await?;
+        let mut events = Vec::new();
+        self.events_of(store, part, changes, now, &mut events).await?;
+        Ok(events)
     }
 
     /// Adds the events for the changes of a part, as JSON.

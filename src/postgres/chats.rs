@@ -9,7 +9,9 @@ use super::{
     Database, DatabaseError, Result,
     agents::has_group,
     inbound::{MessageKind, meta_id, micros, next_message},
-    media, millis, tags,
+    media, millis,
+    statistics::{self, Deed, What},
+    tags,
 };
 use crate::{
     domain::{
@@ -122,6 +124,7 @@ struct Locked<'a> {
     on: ActionOn<'a>,
     business: String,
     line: String,
+    contact: i64,
     owner: Owner,
     agent: Option<String>,
     owner_since_at: i64,
@@ -175,7 +178,7 @@ impl Database {
 
 async fn lock<'a>(transaction: &mut PgTransaction<'_>, on: ActionOn<'a>) -> sqlx::Result<Option<(Locked<'a>, i64)>> {
     let row = sqlx::query!(
-        "select chats.business, chats.line, chats.owner, chats.agent, chats.owner_since_at, chats.group_id, chats.last_group,
+        "select chats.business, chats.line, chats.contact, chats.owner, chats.agent, chats.owner_since_at, chats.group_id, chats.last_group,
             chats.waiting_since_at, chats.snoozed_until_at, chats.last_agent, chats.last_agent_at,
             chats.avoids_last_agent, chats.tags, chats.attended, chats.last_message, chats.last_inbound_at,
             chats.unread, chats.revision, contacts.number, contacts.user_id
@@ -191,6 +194,7 @@ async fn lock<'a>(transaction: &mut PgTransaction<'_>, on: ActionOn<'a>) -> sqlx
             on,
             business: row.business,
             line: row.line,
+            contact: row.contact,
             owner: Owner::of(row.owner).unwrap_or(Owner::Queue),
             agent: row.agent,
             owner_since_at: row.owner_since_at,
@@ -331,6 +335,8 @@ impl Locked<'_> {
         }
         self.waiting_since_at = None;
         self.give_to(&mut *connection, Owner::Nobody, None, why).await?;
+        let ended = Deed { contact: self.contact, line: &self.line, at: millis(self.on.now), what: What::Ended };
+        statistics::count(&mut *connection, &self.business, &[ended]).await?;
         let rules = tags::rules_of(&mut *connection, &self.business).await?;
         let (mut tags, line) = (self.tags.clone(), self.line.as_str().into());
         tagging::retag(&mut tags, &rules, Happened { event: TagEvent::Closed, line: &line, text: "" });

@@ -6,8 +6,10 @@ use sqlx::{FromRow, Postgres, QueryBuilder, types::Json};
 use super::{
     Database, DatabaseError, Result,
     inbound::{Author, resolve},
+    millis,
     read::phone,
     search::{SearchWords, begin_search, people},
+    statistics::ContactStatistics,
     tags::unknown,
     time,
 };
@@ -34,6 +36,8 @@ pub struct ContactRecord {
     pub tags: Vec<TagId>,
     /// When it was created.
     pub created_at: UnixMs,
+    /// What the business and the contact had to do with each other.
+    pub statistics: ContactStatistics,
 }
 
 /// By what contacts are ordered.
@@ -41,8 +45,76 @@ pub struct ContactRecord {
 pub enum ContactOrder {
     /// The time of creation.
     Created,
-    /// The name. Contacts without one come last.
+    /// The name. Contacts without one come first.
     Name,
+    /// A counter of their statistics.
+    Statistic(Statistic),
+}
+
+/// A counter of the statistics of contacts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistic {
+    /// The last interaction. Contacts without one come first.
+    LastInteraction,
+    /// Conversations that the contact opened.
+    ConversationsByClient,
+    /// Conversations that the business opened.
+    ConversationsByBusiness,
+    /// Messages that were not sent.
+    Cancelled,
+    /// Messages that reached the contact.
+    Received,
+    /// Answers to campaigns.
+    Replies,
+    /// Messages that failed.
+    Failures,
+}
+
+impl Statistic {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::LastInteraction,
+        Self::ConversationsByClient,
+        Self::ConversationsByBusiness,
+        Self::Cancelled,
+        Self::Received,
+        Self::Replies,
+        Self::Failures,
+    ];
+
+    /// The name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LastInteraction => "last_interaction",
+            Self::ConversationsByClient => "conversations_by_client",
+            Self::ConversationsByBusiness => "conversations_by_business",
+            Self::Cancelled => "cancelled",
+            Self::Received => "received",
+            Self::Replies => "replies",
+            Self::Failures => "failures",
+        }
+    }
+
+    const fn column(self) -> &'static str {
+        match self {
+            Self::LastInteraction => "last_interaction_at",
+            other => other.name(),
+        }
+    }
+
+    /// The value in some statistics, by which contacts are ordered.
+    pub fn of(self, statistics: &ContactStatistics) -> i64 {
+        let count = match self {
+            Self::LastInteraction => return statistics.last_interaction.map_or(0, millis),
+            Self::ConversationsByClient => statistics.conversations_by_client,
+            Self::ConversationsByBusiness => statistics.conversations_by_business,
+            Self::Cancelled => statistics.cancelled,
+            Self::Received => statistics.received,
+            Self::Replies => statistics.replies,
+            Self::Failures => statistics.failures,
+        };
+        count.into()
+    }
 }
 
 /// Which contacts are listed.
@@ -97,6 +169,13 @@ struct Row {
     properties: Json<Map<String, Value>>,
     tags: Vec<String>,
     created_at: i64,
+    last_interaction_at: i64,
+    conversations_by_client: i32,
+    conversations_by_business: i32,
+    cancelled: i32,
+    received: i32,
+    replies: i32,
+    failures: i32,
 }
 
 impl From<Row> for ContactRecord {
@@ -111,6 +190,15 @@ impl From<Row> for ContactRecord {
             properties: row.properties.0,
             tags: row.tags.iter().map(|tag| tag.as_str().into()).collect(),
             created_at: time(row.created_at),
+            statistics: ContactStatistics {
+                last_interaction: (row.last_interaction_at > 0).then(|| time(row.last_interaction_at)),
+                conversations_by_client: row.conversations_by_client.unsigned_abs(),
+                conversations_by_business: row.conversations_by_business.unsigned_abs(),
+                cancelled: row.cancelled.unsigned_abs(),
+                received: row.received.unsigned_abs(),
+                replies: row.replies.unsigned_abs(),
+                failures: row.failures.unsigned_abs(),
+            },
         }
     }
 }
@@ -120,9 +208,16 @@ impl ContactFilter {
     /// the search, if they are few.
     fn statement(&self, found: Option<Vec<i64>>, limit: i64) -> QueryBuilder<Postgres> {
         let mut query = QueryBuilder::new(
-            "select id, business, number, user_id, name, username, properties, tags, created_at from contacts
-             where business = ",
+            "select id, contacts.business, number, user_id, name, username, properties, tags, created_at,
+                last_interaction_at, conversations_by_client, conversations_by_business, cancelled, received, replies,
+                failures
+             from contacts join contact_statistics on contact = id where ",
         );
+        // The column that the index of the order has, too.
+        query.push(match self.order {
+            ContactOrder::Statistic(_) => "contact_statistics.business = ",
+            ContactOrder::Created | ContactOrder::Name => "contacts.business = ",
+        });
         query.push_bind(self.business.as_str().to_owned());
         match (found, &self.search) {
             (Some(ids), _) => {
@@ -140,20 +235,27 @@ impl ContactFilter {
         if !self.properties.is_empty() {
             query.push(" and properties <> '{}' and properties @> ").push_bind(Json(self.properties.clone()));
         }
-        let column = match self.order {
-            ContactOrder::Created => "created_at",
-            ContactOrder::Name => "coalesce(name, '')",
+        let (column, id_column) = match self.order {
+            ContactOrder::Created => ("created_at", "id"),
+            ContactOrder::Name => ("coalesce(name, '')", "id"),
+            ContactOrder::Statistic(statistic) => (statistic.column(), "contact"),
         };
         let direction = if self.is_descending { "desc" } else { "asc" };
         if let Some((value, id)) = &self.after {
-            query.push(format_args!(" and ({column}, id) {} (", if self.is_descending { '<' } else { '>' }));
+            query.push(format_args!(" and ({column}, {id_column}) {} (", if self.is_descending { '<' } else { '>' }));
             match self.order {
-                ContactOrder::Created => query.push_bind(value.as_i64().unwrap_or_default()),
+                // A counter is compared as its index has it.
+                ContactOrder::Statistic(statistic) if statistic != Statistic::LastInteraction => {
+                    query.push_bind(value.as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or_default())
+                }
+                ContactOrder::Created | ContactOrder::Statistic(_) => {
+                    query.push_bind(value.as_i64().unwrap_or_default())
+                }
                 ContactOrder::Name => query.push_bind(value.as_str().unwrap_or_default().to_owned()),
             };
             query.push(", ").push_bind(*id).push(")");
         }
-        query.push(format_args!(" order by {column} {direction}, id {direction} limit ")).push_bind(limit);
+        query.push(format_args!(" order by {column} {direction}, {id_column} {direction} limit ")).push_bind(limit);
         query
     }
 }
@@ -178,9 +280,11 @@ impl Database {
     pub async fn contact(&self, businesses: Option<&[String]>, id: i64) -> Result<Option<ContactRecord>> {
         let row = sqlx::query_as!(
             Row,
-            r#"select id, business, number, user_id, name, username,
-                properties as "properties: Json<Map<String, Value>>", tags, created_at
-             from contacts where id = $1 and ($2::text[] is null or business = any($2))"#,
+            r#"select id, contacts.business, number, user_id, name, username,
+                properties as "properties: Json<Map<String, Value>>", tags, created_at, last_interaction_at,
+                conversations_by_client, conversations_by_business, cancelled, received, replies, failures
+             from contacts join contact_statistics on contact = id
+             where id = $1 and ($2::text[] is null or contacts.business = any($2))"#,
             id,
             businesses
         );

@@ -14,12 +14,14 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 pub use self::contacts::Author;
-pub(super) use self::contacts::resolve;
+pub(super) use self::contacts::{contacts_of_numbers, resolve};
 use super::{
     Database, DatabaseError, Result,
     inbound_links::{self, Opening},
     media::{ReceivedFile, add_received, remove_of_messages},
-    millis, tags,
+    millis,
+    statistics::{self, Deed, What},
+    tags,
 };
 use crate::{
     domain::{BusinessId, ChatMessageId, InboundLinkId, LineId, State, TagId, UnixMs, chat::Owner},
@@ -77,6 +79,8 @@ pub struct ReceivedMessage {
     pub body: String,
     /// Whether the business wrote it to the person, in the WhatsApp Business app.
     pub is_echo: bool,
+    /// Whether it answers a campaign. `body` names the recipient then.
+    pub is_reply: bool,
     /// What it does to an earlier message.
     pub mark: Option<Mark>,
     /// Its file. `body` names the id.
@@ -177,7 +181,7 @@ impl Database {
 }
 
 /// Locks the row of the line until the end of the transaction. Returns how often people were forgotten.
-async fn lock_line(connection: &mut PgConnection, line: &LineId) -> sqlx::Result<i64> {
+pub(super) async fn lock_line(connection: &mut PgConnection, line: &LineId) -> sqlx::Result<i64> {
     let locked = sqlx::query_scalar!("select forgotten from line_readers where line = $1 for update", line.as_str());
     if let Some(forgotten) = locked.fetch_optional(&mut *connection).await? {
         return Ok(forgotten);
@@ -306,7 +310,7 @@ impl Batch<'_> {
     ) -> sqlx::Result<usize> {
         let rules = tags::rules_of(&mut *connection, self.business.as_str()).await?;
         let (links, mut followed) = (inbound_links::of_line(&mut *connection, self.line).await?, Vec::new());
-        let (mut rows, mut files) = (Rows::default(), Vec::new());
+        let (mut rows, mut files, mut deeds) = (Rows::default(), Vec::new(), Vec::new());
         for (message, contact) in messages.iter().zip(contacts) {
             let Some(chat) = chats.get_mut(contact) else { continue };
             let kind = if message.is_echo { MessageKind::Outbound } else { MessageKind::Inbound };
@@ -318,6 +322,8 @@ impl Batch<'_> {
                 (chat.unread, chat.waiting_since_at, chat.is_attended) = (0, None, true);
                 continue;
             }
+            let what = What::Wrote { is_reply: message.is_reply };
+            deeds.push(Deed { contact: *contact, line: self.line.as_str(), at: millis(message.at), what });
             let owner = chat.owner.after_inbound();
             let is_opened = owner != chat.owner;
             if is_opened {
@@ -345,6 +351,7 @@ impl Batch<'_> {
         add_received(connection, self.line, self.business, &files, self.now).await?;
         self.update_chats(connection, chats.into_values().collect()).await?;
         inbound_links::count(connection, &followed).await?;
+        statistics::count(connection, self.business.as_str(), &deeds).await?;
         for mark in messages.iter().filter_map(|message| message.mark.as_ref()) {
             if mark.removes_content {
                 self.remove_content(connection, &mark.message).await?;
@@ -378,7 +385,8 @@ impl Batch<'_> {
         remove_of_messages(&mut *connection, &said).await?;
         let (chats, ids): (Vec<i64>, Vec<i64>) = said.iter().map(|id| (id.chat, id.message)).unzip();
         sqlx::query!(
-            "update messages set body = '{}', marks = marks - 'edited'
+            "update messages set body = jsonb_strip_nulls(jsonb_build_object('recipient', body -> 'recipient')),
+                marks = marks - 'edited'
              where (chat, id) in (select * from unnest($1::bigint[], $2::bigint[]))",
             &chats,
             &ids

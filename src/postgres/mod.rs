@@ -4,11 +4,13 @@
 
 pub mod agents;
 pub mod assignment;
+pub mod campaign_results;
 pub mod canned_replies;
 pub mod changes;
 pub mod chat_list;
 pub mod chats;
 pub mod contacts;
+pub mod conversations;
 pub mod forgetting;
 pub mod inbound;
 pub mod inbound_links;
@@ -20,6 +22,7 @@ pub mod read;
 pub mod search;
 pub mod sessions;
 pub mod spawn;
+pub mod statistics;
 pub mod tables;
 pub mod tags;
 

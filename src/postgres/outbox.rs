@@ -5,14 +5,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 
-use super::{Database, DatabaseError, Result};
+use super::{
+    Database, DatabaseError, Result,
+    statistics::{self, Deed, What},
+};
 use crate::domain::{
-    ChatMessageId, LineId, State, UnixMs,
+    ChatMessageId, LineId, MessageFate, State, UnixMs,
     chat::{ChatStatus, Outgoing},
 };
 
 /// A message that changes.
 struct Changed {
+    business: String,
+    contact: i64,
+    at: i64,
+    is_template: bool,
+    before: State,
     state: State,
     wamid: Option<String>,
     marks: Map<String, Value>,
@@ -98,6 +106,10 @@ impl Database {
         .execute(&mut *transaction)
         .await
         .map_err(&failed)?;
+        let deeds: Vec<Deed<'_>> = changed.values().filter_map(|message| message.deed(line)).collect();
+        if let Some(message) = changed.values().next() {
+            statistics::count(&mut transaction, &message.business, &deeds).await.map_err(&failed)?;
+        }
         let (chats, ids): (Vec<i64>, Vec<i64>) = ended.iter().map(|id| (id.chat, id.message)).unzip();
         sqlx::query!(
             "delete from outbox
@@ -154,8 +166,10 @@ async fn lock_messages(
     .execute(&mut *connection)
     .await?;
     let rows = sqlx::query!(
-        "select chat, id, state from messages
-         where (chat, id) in (select * from unnest($1::bigint[], $2::bigint[])) order by chat, id for update",
+        r#"select chat, messages.id, state, at, contact, coalesce(body #>> '{content,type}' = 'template', false) as "is_template!", chats.business
+         from messages join chats on chats.id = chat
+         where (chat, messages.id) in (select * from unnest($1::bigint[], $2::bigint[]))
+         order by chat, messages.id for update of messages"#,
         &chats,
         &ids
     )
@@ -164,7 +178,17 @@ async fn lock_messages(
     let changed = rows.into_iter().map(|row| {
         let state = u8::try_from(row.state).ok().and_then(State::of).unwrap_or(State::Pending);
         let id = ChatMessageId { chat: row.chat, message: row.id };
-        (id, Changed { state, wamid: None, marks: Map::new() })
+        let changed = Changed {
+            business: row.business,
+            contact: row.contact,
+            at: row.at,
+            is_template: row.is_template,
+            before: state,
+            state,
+            wamid: None,
+            marks: Map::new(),
+        };
+        (id, changed)
     });
     Ok(changed.collect())
 }
@@ -194,6 +218,13 @@ async fn merged_messages(
 }
 
 impl Changed {
+    /// What counts about it, if its fate changes.
+    fn deed<'a>(&self, line: &'a LineId) -> Option<Deed<'a>> {
+        let (before, now) = (MessageFate::of(self.before), MessageFate::of(self.state));
+        let what = What::Became { before, now, is_template: self.is_template };
+        (before != now).then_some(Deed { contact: self.contact, line: line.as_str(), at: self.at, what })
+    }
+
     /// A state of a higher rank wins. Of each state, the first time is kept by the column, which is merged.
     fn learn(&mut self, news: &ChatStatus) {
         if self.wamid.is_none() {

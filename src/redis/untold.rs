@@ -81,6 +81,15 @@ pub struct PartChanges {
     pub erased: u64,
 }
 
+/// What the script `read_changes` returns.
+type ReadChanges = (u64, u8, Vec<u8>, u64);
+
+impl From<ReadChanges> for PartChanges {
+    fn from((position, more, bytes, erased): ReadChanges) -> Self {
+        Self { changes: changes(&bytes).collect(), position, has_more: more == 1, erased }
+    }
+}
+
 impl Store {
     /// The calls that write notes of what changed; none if no events are written.
     fn notes(&self, changed: impl IntoIterator<Item = Untold>) -> Vec<Call> {
@@ -170,15 +179,16 @@ impl Store {
             let keys = [self.keys.part(*part), self.keys.history(*part)];
             Call::new(&script::READ_CHANGES, &keys).arg(limit * CHANGE_BYTES)
         };
-        type Read = (u64, u8, Vec<u8>, u64);
-        let read = self.call_all::<Read>(&parts.iter().map(call).collect::<Vec<_>>()).await?;
-        read.into_iter()
-            .map(|read| {
-                let (position, more, bytes, erased) = read?;
-                let changes = changes(&bytes).collect();
-                Ok(PartChanges { changes, position, has_more: more == 1, erased })
-            })
-            .collect()
+        let read = self.call_all::<ReadChanges>(&parts.iter().map(call).collect::<Vec<_>>()).await?;
+        read.into_iter().map(|read| Ok(PartChanges::from(read?))).collect()
+    }
+
+    /// The changes of a part after a position in its history, published or not: at least one entry, and not many more
+    /// than `limit` changes.
+    pub async fn changes_after(&self, part: PartId, position: u64, limit: usize) -> Result<PartChanges> {
+        let keys = [self.keys.part(part), self.keys.history(part)];
+        let call = Call::new(&script::READ_CHANGES, &keys).arg(limit * CHANGE_BYTES).arg(position);
+        Ok(self.call::<ReadChanges>(call).await?.into())
     }
 
     /// Why recipients of a part failed, are retried or have no result, in the order of `rows`.

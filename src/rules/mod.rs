@@ -7,6 +7,7 @@ pub mod assignment;
 pub mod breaker;
 pub mod ceiling;
 pub mod contact_hours;
+pub mod conversations;
 pub mod holds;
 pub mod hours;
 pub mod inbound_links;

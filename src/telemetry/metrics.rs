@@ -24,10 +24,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::series::{
     ACCOUNT_EVENTS, API_CALLS, BUILD_INFO, CHAT_INBOUND_AGE, CHAT_MESSAGES, CHAT_REPLIES, CHAT_REPLIES_AGE,
-    DATABASE_CONNECTIONS, DATABASE_ERRORS, DATABASE_UP, DELIVERIES, DELIVERY_LAG, DOUBTS_ENDED, FEED_EVENTS, FEED_LAG,
-    FORWARDS, FORWARDS_WAITING, HTTP_CONNECTIONS, INBOUND, JOBS, LAST_WEBHOOK, LEASES, META_ERRORS, RECIPIENTS,
-    RECOUNTS, REDIS_ERRORS, REDIS_OPERATION_DURATION, RELOAD_SUCCESSFUL, RELOADED, SPANS, STATUSES,
-    SUBSCRIBER_DISABLED, WEBHOOK_LAG, WEBHOOKS, WEBHOOKS_REFUSED,
+    CONTACT_STATISTICS_AGE, DATABASE_CONNECTIONS, DATABASE_ERRORS, DATABASE_UP, DELIVERIES, DELIVERY_LAG, DOUBTS_ENDED,
+    FEED_EVENTS, FEED_LAG, FORWARDS, FORWARDS_WAITING, HTTP_CONNECTIONS, INBOUND, JOBS, LAST_WEBHOOK, LEASES,
+    META_ERRORS, RECIPIENTS, RECOUNTS, REDIS_ERRORS, REDIS_OPERATION_DURATION, RELOAD_SUCCESSFUL, RELOADED, SPANS,
+    STATUSES, SUBSCRIBER_DISABLED, WEBHOOK_LAG, WEBHOOKS, WEBHOOKS_REFUSED,
 };
 pub use self::{
     duties::DutyGauge,
@@ -303,6 +303,11 @@ pub fn chat_inbound_age(line: &LineId) -> DutyGauge {
 /// How long the oldest message of the chats of a line that is not sent has waited, in seconds.
 pub fn chat_replies_age(line: &LineId) -> DutyGauge {
     DutyGauge::new(CHAT_REPLIES_AGE, line.to_string())
+}
+
+/// How long the oldest event of a partition that the statistics of contacts do not count has waited, in seconds.
+pub fn contact_statistics_age(partition: u16) -> DutyGauge {
+    DutyGauge::new(CONTACT_STATISTICS_AGE, partition.to_string())
 }
 
 /// Sets whether PostgreSQL answers, and the numbers of its connections.

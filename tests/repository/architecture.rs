@@ -69,7 +69,7 @@ const ARROWS: [(&str, &[&str]); 29] = [
     ("dispatch", &["domain", "graph", "redis", "rules", "stats", "telemetry", "templates"]),
     ("domain", &[]),
     ("endpoint", &["telemetry"]),
-    ("engage", &["domain", "graph", "media", "postgres", "redis", "telemetry"]),
+    ("engage", &["domain", "feed", "graph", "media", "postgres", "redis", "telemetry"]),
     ("feed", &["domain", "redis", "stats", "telemetry"]),
     ("graph", &["domain", "json"]),
     ("http", &["api_types", "coding", "config", "domain", "telemetry"]),

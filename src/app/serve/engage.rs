@@ -41,6 +41,7 @@ pub(super) fn start(context: &Context<'_>, database: Database) -> Result<(), Ser
         clock: context.clock.clone(),
         lines: context.configured.lines.clone(),
         lease: context.config.dispatch.lease,
+        retention: context.config.retention,
         keep_messages: context.config.database.as_ref().and_then(|database| database.keep_messages),
         files,
         agents: context.config.agents.limits,

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::PgConnection;
 
-use super::{BusinessId, UnixMs, merge::merge_chats, millis};
-use crate::domain::chat::Identity;
+use super::{BusinessId, UnixMs, merge::merge_chats, millis, statistics};
+use crate::domain::{Person, Phone, chat::Identity};
 
 /// A person who wrote a message.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +93,7 @@ pub(in crate::postgres) async fn resolve(
     };
     contacts.read(people).await?;
     if !people.iter().all(|person| contacts.is_settled(person)) {
-        contacts.lock().await?;
+        lock_keys(&mut *contacts.connection, business).await?;
         // What another transaction has written before it released the lock.
         contacts.read(people).await?;
     }
@@ -106,15 +106,79 @@ pub(in crate::postgres) async fn resolve(
     Ok(Resolved { contacts: contacts_of.collect(), created: contacts.created })
 }
 
-impl Contacts<'_> {
-    /// Until the end of the transaction, no other one changes keys of the business.
-    async fn lock(&mut self) -> sqlx::Result<()> {
-        sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", self.business.as_str())
-            .execute(&mut *self.connection)
-            .await
-            .map(drop)
+/// Returns the contacts of numbers, in their order. Creates those that are missing.
+pub(in crate::postgres) async fn contacts_of_numbers(
+    connection: &mut PgConnection,
+    business: &BusinessId,
+    numbers: &[Phone],
+    now: UnixMs,
+) -> sqlx::Result<Vec<i64>> {
+    let digits = |number: Phone| number.digits().to_string();
+    let people: Vec<String> = numbers.iter().map(|number| digits(Person::from(*number).phone())).collect();
+    let mut known = contacts_of_people(connection, business, &people).await?;
+    if people.iter().any(|person| !known.contains_key(person)) {
+        lock_keys(connection, business).await?;
+        // What another transaction has written before it released the lock.
+        known = contacts_of_people(connection, business, &people).await?;
+        let missing: BTreeMap<i64, &String> = numbers
+            .iter()
+            .zip(&people)
+            .filter(|(_, person)| !known.contains_key(*person))
+            .filter_map(|(number, person)| Some((number.digits().try_into().ok()?, person)))
+            .collect();
+        // A person whose number is written in two forms is created once.
+        let by_person: BTreeMap<&String, i64> = missing.into_iter().map(|(number, person)| (person, number)).collect();
+        let created = sqlx::query!(
+            r#"with created as (
+                insert into contacts (business, number, created_at)
+                select $1, number, $4 from unnest($2::bigint[]) as new (number) returning id, number
+             ), keys as (
+                insert into contact_keys (business, kind, value, contact)
+                select $1, 1, new.person, created.id
+                from unnest($2::bigint[], $3::text[]) as new (number, person) join created using (number)
+                returning value, contact
+             )
+             select value as "value!", contact as "contact!" from keys"#,
+            business.as_str(),
+            &by_person.values().copied().collect::<Vec<_>>(),
+            &by_person.keys().map(ToString::to_string).collect::<Vec<_>>(),
+            millis(now)
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        known.extend(created.into_iter().map(|row| (row.value, row.contact)));
     }
+    people.iter().map(|person| known.get(person).copied().ok_or(sqlx::Error::RowNotFound)).collect()
+}
 
+/// The contacts of people that there are, by the canonical digits of their numbers.
+async fn contacts_of_people(
+    connection: &mut PgConnection,
+    business: &BusinessId,
+    people: &[String],
+) -> sqlx::Result<HashMap<String, i64>> {
+    // The plan may be as old as the empty table, and still has to use the index.
+    let rows = sqlx::query!(
+        r#"select wanted.value as "value!", known.contact from unnest($2::text[]) as wanted (value), lateral (
+            select contact from contact_keys
+            where contact_keys.business = $1 and kind = 1 and contact_keys.value = wanted.value limit 1
+         ) as known"#,
+        business.as_str(),
+        people
+    );
+    let rows = rows.fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|row| (row.value, row.contact)).collect())
+}
+
+/// Until the end of the transaction, no other one changes keys of the business.
+async fn lock_keys(connection: &mut PgConnection, business: &BusinessId) -> sqlx::Result<()> {
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", business.as_str())
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+impl Contacts<'_> {
     async fn read(&mut self, people: &[&Author]) -> sqlx::Result<()> {
         let identities = people.iter().flat_map(|person| [Some(&person.identity), person.becomes.as_ref()]).flatten();
         let keys = identities.flat_map(|identity| [Key::number(identity), Key::user_id(identity)]).flatten();
@@ -284,6 +348,7 @@ impl Contacts<'_> {
         )
         .execute(&mut *self.connection)
         .await?;
+        statistics::merge(&mut *self.connection, self.business.as_str(), from, to).await?;
         sqlx::query!("delete from contacts where id = $1", from).execute(&mut *self.connection).await?;
         self.by_key.values_mut().filter(|contact| **contact == from).for_each(|contact| *contact = to);
         self.merged.values_mut().filter(|contact| **contact == from).for_each(|contact| *contact = to);

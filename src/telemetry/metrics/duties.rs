@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     AGE_MAX,
-    series::{CHAT_INBOUND_AGE, CHAT_REPLIES_AGE, DELIVERY_LAG, FEED_LAG, SUBSCRIBER_DISABLED},
+    series::{CHAT_INBOUND_AGE, CHAT_REPLIES_AGE, CONTACT_STATISTICS_AGE, DELIVERY_LAG, FEED_LAG, SUBSCRIBER_DISABLED},
     text::MetricsText,
 };
 
@@ -58,7 +58,9 @@ impl Drop for DutyGauge {
 /// Writes the gauges that were set lately, as of `now`.
 pub(super) fn write(text: &mut MetricsText, now: Instant) {
     let values = values();
-    for series in [FEED_LAG, DELIVERY_LAG, SUBSCRIBER_DISABLED, CHAT_INBOUND_AGE, CHAT_REPLIES_AGE] {
+    for series in
+        [FEED_LAG, DELIVERY_LAG, SUBSCRIBER_DISABLED, CHAT_INBOUND_AGE, CHAT_REPLIES_AGE, CONTACT_STATISTICS_AGE]
+    {
         let is_shown = |(key, (at, _)): &(&(&str, String), &(Instant, f64))| {
             key.0 == series && now.saturating_duration_since(*at) <= AGE_MAX
         };

@@ -175,6 +175,9 @@ series! {
     Gauge CHAT_REPLIES_AGE = "pregon_chat_replies_oldest_age_seconds" "seconds" ["line"]
         "How long the oldest message of a chat that is not sent has waited; only from the process that reads the line. \
         Rising: the line is paused, held or without a worker, or Meta throttles it";
+    Gauge CONTACT_STATISTICS_AGE = "pregon_contact_statistics_oldest_age_seconds" "seconds" ["partition"]
+        "How long the oldest event that the statistics of contacts do not count has waited; only from the process that \
+        counts them. Rising: PostgreSQL is away or slow; beyond feed.retention events are missed";
     Gauge DATABASE_UP = "pregon_database_up" "1 or 0" []
         "1 while PostgreSQL answers this process, if it uses one. 0: messages from people wait in Redis, and nobody can \
         answer them";

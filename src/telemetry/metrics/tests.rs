@@ -27,7 +27,8 @@ fn whole_page(lines: u32) -> String {
     let (owned, housekeeping) = (OwnedLines::default(), HousekeepingMetrics::default());
     let ids: Vec<LineId> = (0..lines).map(|n| LineId::from(format!("{}", 3_000 + n).as_str())).collect();
     let _series: Vec<LineMetrics> = ids.iter().map(|id| owned.begin(id)).collect();
-    let chats: Vec<DutyGauge> = ids.iter().flat_map(|id| [chat_inbound_age(id), chat_replies_age(id)]).collect();
+    let of_lines = ids.iter().flat_map(|id| [chat_inbound_age(id), chat_replies_age(id)]);
+    let chats: Vec<DutyGauge> = of_lines.chain([contact_statistics_age(0)]).collect();
     chats.iter().for_each(|age| age.set(0.0));
     let backlog = LineBacklog { waiting: 5, oldest: None, read_at: Instant::now() };
     owned.set_backlogs(&ids.into_iter().map(|id| (id, backlog)).collect());

@@ -15,7 +15,7 @@ use crate::support::postgres::TestPostgres;
 
 const LINES: [(&str, &str); 2] = [("3001", "1001"), ("3003", "1002")];
 
-fn number(n: u64) -> String {
+pub fn number(n: u64) -> String {
     format!("549115555{n:04}")
 }
 
@@ -28,6 +28,7 @@ pub async fn write(database: &Database, (line, business): (&str, &str), n: u64, 
         person: Author { identity, name: Some(format!("Person {n}")), ..Author::default() },
         body: json!({"content": {"text": text}}).to_string(),
         is_echo: false,
+        is_reply: false,
         mark: None,
         file: None,
     };

@@ -72,6 +72,7 @@ impl World {
             person: Author { identity: Identity::new(Some(number), None), ..Author::default() },
             body: json!({"content": {"media": {"kind": "document", "media": id}}}).to_string(),
             is_echo: false,
+            is_reply: false,
             mark: None,
             file: Some(file),
         };

@@ -7,6 +7,7 @@ mod businesses;
 mod campaigns;
 pub mod chats;
 mod contacts;
+mod conversations;
 mod document;
 mod encodings;
 mod events;

@@ -9,6 +9,7 @@ mod identity;
 mod killed;
 mod replies;
 mod retention;
+mod statistics;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -85,6 +86,7 @@ impl Office {
     }
 }
 
+const RETENTION: Duration = Duration::from_hours(24);
 const AGENTS: AgentLimits = AgentLimits { offline_after: Duration::from_mins(1), silence: None };
 
 /// A process that reads the lines.
@@ -110,8 +112,18 @@ impl Reader {
         let line = |id| Line { business: "1001".into(), token: token.clone(), ..world::line(id, 80.0) };
         let lines = ["3001", "3002"].map(line).into_iter().collect();
         let (worker, store, clock) = (name.to_owned(), store.clone(), clock.clone());
-        let engage =
-            Engage { worker, store, database, clock, lines, lease: LEASE, keep_messages: None, files, agents: AGENTS };
+        let engage = Engage {
+            worker,
+            store,
+            database,
+            clock,
+            lines,
+            lease: LEASE,
+            retention: RETENTION,
+            keep_messages: None,
+            files,
+            agents: AGENTS,
+        };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         Self { stop, task: tokio::spawn(async move { engage.run(stopping).await }) }

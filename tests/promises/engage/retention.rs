@@ -31,7 +31,16 @@ async fn months_that_are_kept_no_longer_go_and_contacts_chats_and_the_outbox_sta
         let (wamid, body) = (format!("wamid.{now}"), r#"{"content":{"text":"Hola"}}"#.to_owned());
         let id = MediaId(Ulid::from_parts(now.0, 1));
         let file = ReceivedFile { id, meta_id: "77".into(), mime_type: "image/png".into(), filename: None };
-        let message = ReceivedMessage { wamid, at: now, person, body, is_echo: false, mark: None, file: Some(file) };
+        let message = ReceivedMessage {
+            wamid,
+            at: now,
+            person,
+            body,
+            is_echo: false,
+            is_reply: false,
+            mark: None,
+            file: Some(file),
+        };
         database.store_inbound(&"3001".into(), &"1001".into(), &[message], None, now).await.expect("stored");
     };
     said("5491155550001", january).await;

@@ -1,6 +1,6 @@
 //! Campaigns: create, read, list, launch, pause, resume, cancel, change, retry, delete.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
+use tokio::time::timeout;
 use utoipa::IntoParams;
 
 use super::{
@@ -16,19 +17,24 @@ use super::{
     access::Access,
     audit::Audit,
     extract::{CampaignPath, JsonBody},
+    values::invalid,
 };
 use crate::{
     api_types::{
-        CampaignChange, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign, NewRetry, NewTest,
-        Page, Statistics, TemplateName,
+        CampaignChange, CampaignChatsView, CampaignCreated, CampaignPage, CampaignRetried, CampaignView, NewCampaign,
+        NewRetry, NewTest, Page, Statistics, TemplateName,
     },
     config::KeyScope,
     domain::{CampaignId, CampaignState, campaign::CampaignRetry},
     http::request::{Params, bad_query},
     http::{page, problem::Result},
     intake::{CampaignAction, IntakeError, Retried, Submitted},
-    redis::campaigns::CampaignRecord,
+    postgres::campaign_chats::CampaignChats,
+    redis::{self, campaigns::CampaignRecord},
 };
+
+/// How long the statistics of a campaign wait for those of its chats.
+const CHATS_WAIT: Duration = Duration::from_secs(1);
 
 /// Maximum number of campaigns that a filtered list scans for one page.
 const SCANNED_MAX: usize = 10_000;
@@ -58,6 +64,7 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
         on_withheld: campaign.on_withheld,
         opt_out_buttons: campaign.opt_out_buttons,
         frequency_cap: campaign.frequency_cap,
+        reply: campaign.reply,
         start_at: campaign.start_at,
         expires_at: campaign.expires_at,
         created_at: Some(campaign.created_at),
@@ -86,7 +93,7 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
             headers(("Location" = String, description = "The path of the campaign.")),
         ),
     ),
-    extensions(("x-problems" = json!([
+    extensions(("x-problems" = json!(["no-database",
         "invalid", "template-changed", "template-missing", "template-not-approved", "template-unsupported",
         "templates-not-synced", "campaign-not-found", "campaign-conflict", "campaign-state", "campaign-expired",
         "campaign-empty", "upload-conflict", "upload-in-progress", "too-many-recipients"
@@ -98,6 +105,7 @@ pub(super) async fn create(
     audit: Audit,
     JsonBody(new): JsonBody<NewCampaign>,
 ) -> Result<Response> {
+    shared.check_reply(&new).await?;
     let submitted = shared.intake(&access).submit(new).await?;
     audit.on(submitted.id);
     audit.changed(submitted.created);
@@ -323,8 +331,43 @@ pub(super) async fn one(State(shared): SharedState, CampaignPath(id): CampaignPa
 }
 
 async fn with_statistics(shared: &Shared, record: CampaignRecord) -> Result<Json<CampaignView>> {
-    let statistics = shared.reader.statistics(&record, shared.now()).await?;
+    let statistics = shared.statistics(&record).await?;
     Ok(Json(view(record, Some(statistics))))
+}
+
+impl Shared {
+    /// The statistics of a campaign. Those of chats are missing without a database, and while it does not answer.
+    pub(super) async fn statistics(&self, record: &CampaignRecord) -> redis::Result<Statistics> {
+        let statistics = self.reader.statistics(record, self.now()).await?;
+        let Ok(database) = self.database() else { return Ok(statistics) };
+        let chats = match statistics.funnel.replied {
+            0 => Some(CampaignChats::default()),
+            _ => timeout(CHATS_WAIT, database.campaign_chats(record.campaign.id)).await.ok().and_then(|read| read.ok()),
+        };
+        let chats = chats.map(|chats| CampaignChatsView {
+            answered: chats.answered,
+            opened: chats.opened,
+            assigned: chats.assigned,
+            attended: chats.attended,
+        });
+        Ok(Statistics { chats, ..statistics })
+    }
+
+    /// Errors: what an answer is to do needs a database, or a group or tag that the business does not have.
+    async fn check_reply(&self, new: &NewCampaign) -> Result<()> {
+        let Some(route) = new.reply.as_ref().filter(|route| route.problems().is_empty()) else { return Ok(()) };
+        let database = self.database()?;
+        let lines = self.state.lines.get();
+        let Some(business) = lines.first_of(&new.lines).map(|line| &line.business) else { return Ok(()) };
+        match database.missing_of_route(business, route).await? {
+            None => Ok(()),
+            Some(missing) => {
+                let detail =
+                    format!("business {business} has no {missing}: GET /v1/groups and /v1/tags list what there is");
+                Err(invalid(detail))
+            }
+        }
+    }
 }
 
 /// The query parameters of the campaign list.

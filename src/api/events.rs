@@ -143,7 +143,7 @@ impl Watch {
     /// Reads the campaign. `None` if it was deleted.
     async fn read(&self) -> redis::Result<Option<(CampaignState, Statistics)>> {
         let Some(record) = self.shared.state.store.campaign(self.id).await? else { return Ok(None) };
-        let statistics = self.shared.reader.statistics(&record, self.shared.now()).await?;
+        let statistics = self.shared.statistics(&record).await?;
         Ok(Some((record.state, statistics)))
     }
 

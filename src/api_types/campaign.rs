@@ -9,7 +9,7 @@ use crate::{
     domain::{
         CampaignId, CampaignState, FrequencyCap, Late, LineId, MetaCode, OnDoubt, OnWithheld, Phone, RawRecipient,
         SendWindow, UnixMs,
-        campaign::{OptOutButton, PauseReason, RetriedState},
+        campaign::{OptOutButton, PauseReason, ReplyRoute, RetriedState},
     },
     json,
 };
@@ -64,6 +64,9 @@ pub struct NewCampaign {
     /// Whoever has had so much marketing of the business is skipped, beside those whom the business's own cap skips.
     #[serde(default, deserialize_with = "json::optional_object", skip_serializing_if = "Option::is_none")]
     pub frequency_cap: Option<FrequencyCap>,
+    /// What an answer does with the chat of whoever answers. Needs a database.
+    #[serde(default, deserialize_with = "json::optional_object", skip_serializing_if = "Option::is_none")]
+    pub reply: Option<ReplyRoute>,
     /// Recipients to create the campaign with: one JSON object each, not parsed yet.
     #[serde(default, deserialize_with = "json::list", skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Option<Vec<RawRecipient>>)]
@@ -264,6 +267,10 @@ pub struct CampaignView {
     /// Whoever has had so much marketing of the business is skipped; null: only the business's own cap holds.
     #[schema(required)]
     pub frequency_cap: Option<FrequencyCap>,
+    /// What an answer does with the chat of whoever answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reply: Option<ReplyRoute>,
     /// Sending starts no earlier than this time.
     #[schema(required)]
     pub start_at: Option<UnixMs>,

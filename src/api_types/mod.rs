@@ -67,7 +67,7 @@ pub use self::{
     problem::{PROBLEM_PREFIX, ProblemBody},
     recipient::{RecipientPage, RecipientView, Times},
     schemas::recipient_state,
-    statistics::{ByState, FailureCount, Funnel, SkipCount, Statistics, WaitReason, Waiting},
+    statistics::{ByState, CampaignChatsView, FailureCount, Funnel, SkipCount, Statistics, WaitReason, Waiting},
     subscriber::{SubscriberPage, SubscriberView},
     suppression::{NewSuppression, SuppressionPage, SuppressionView},
     tag::{

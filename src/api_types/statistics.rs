@@ -38,6 +38,29 @@ pub struct Statistics {
     /// Why sending is not faster, or has stopped.
     #[schema(required)]
     pub waiting_for: Vec<Waiting>,
+    /// What became of the chats in which people answered. Missing without a database, and while it does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub chats: Option<CampaignChatsView>,
+}
+
+/// What became of the chats in which people answered a campaign.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = CampaignChats)]
+#[serde(default)]
+pub struct CampaignChatsView {
+    /// Chats with an answer.
+    #[schema(required)]
+    pub answered: u64,
+    /// Those that the answer opened.
+    #[schema(required)]
+    pub opened: u64,
+    /// Those that an agent has got since the answer.
+    #[schema(required)]
+    pub assigned: u64,
+    /// Those in which somebody has answered since.
+    #[schema(required)]
+    pub attended: u64,
 }
 
 impl Statistics {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    CampaignId, FrequencyCap, LineId, MetaCode, SendWindow, SuppressionScope, UnixMs, failure::code_or_zero,
-    template::Template,
+    CampaignId, FrequencyCap, GroupId, LineId, MetaCode, SendWindow, SuppressionScope, TagId, UnixMs, agent::group_id,
+    failure::code_or_zero, tag::tag_id, template::Template,
 };
 
 /// The priority of a campaign that sets none.
@@ -77,12 +77,60 @@ pub struct Campaign {
     /// skipped. Applies in addition to the cap of the business.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency_cap: Option<FrequencyCap>,
+    /// What an answer does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<ReplyRoute>,
     /// When the campaign was submitted.
     pub created_at: UnixMs,
     /// The features that a worker must have to send the campaign, such as `rate`. Any other worker leaves it to
     /// workers of a newer release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<String>,
+}
+
+/// The maximum number of tags that an answer to a campaign sets.
+const REPLY_TAGS_MAX: usize = 20;
+
+/// What an answer to a campaign does with the chat of whoever answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplyRoute {
+    /// The group whose queue gets the chat, if the answer opens it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>, example = "sales")]
+    pub group: Option<GroupId>,
+    /// The tags that the chat gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>, example = json!(["renewal"]))]
+    pub tags: Vec<TagId>,
+}
+
+impl ReplyRoute {
+    /// What is wrong with it, each as a sentence.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.group.as_ref().is_some_and(|group| group_id(group.as_str()).is_none()) {
+            problems.push("reply.group is the id of a group: 1 to 32 of a-z, 0-9, - and _".to_owned());
+        }
+        if self.tags.iter().any(|tag| tag_id(tag.as_str()).is_none()) {
+            problems.push("reply.tags has ids of tags: 1 to 32 of a-z, 0-9, - and _, and no derived tag".to_owned());
+        }
+        if self.tags.len() > REPLY_TAGS_MAX {
+            problems.push(format!("reply.tags has at most {REPLY_TAGS_MAX} tags"));
+        }
+        if self.group.is_none() && self.tags.is_empty() {
+            problems.push("reply names a group, tags, or both".to_owned());
+        }
+        problems
+    }
+}
+
+impl fmt::Display for ReplyRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tags = self.tags.iter().map(|tag| format!("tag {tag}"));
+        let parts: Vec<String> = self.group.iter().map(|group| format!("group {group}")).chain(tags).collect();
+        f.write_str(&parts.join(", "))
+    }
 }
 
 impl Campaign {
@@ -111,6 +159,7 @@ impl Campaign {
             on_withheld: OnWithheld::default(),
             opt_out_buttons: Vec::new(),
             frequency_cap: None,
+            reply: None,
             created_at,
             requires: Vec::new(),
         }

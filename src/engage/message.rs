@@ -6,14 +6,19 @@ use ulid::Ulid;
 use crate::{
     domain::{Inbound, LineId, MediaId, UnixMs, chat::Identity, inbound::Content},
     postgres::{
-        inbound::{Author, Mark, ReceivedMessage},
+        inbound::{AnsweredCampaign, Author, Mark, ReceivedMessage},
         media::ReceivedFile,
     },
     redis::inbound::{InboundEntry, recipient_of},
 };
 
-/// What is stored for an entry. `now` replaces a time that Meta does not tell.
-pub(super) fn received(line: &LineId, entry: InboundEntry, now: UnixMs) -> ReceivedMessage {
+/// What is stored for an entry. `now` replaces a time that Meta does not tell. `answers`: the campaign that it answers.
+pub(super) fn received(
+    line: &LineId,
+    entry: InboundEntry,
+    answers: Option<AnsweredCampaign>,
+    now: UnixMs,
+) -> ReceivedMessage {
     let inbound: Inbound = serde_json::from_str(&entry.message).unwrap_or_default();
     // What this release cannot read is stored as it is, because nothing that a person wrote is lost.
     let unreadable = || json!({ "content": { "other": { "kind": "", "json": entry.message } } });
@@ -21,7 +26,7 @@ pub(super) fn received(line: &LineId, entry: InboundEntry, now: UnixMs) -> Recei
     remove_nul(&mut body);
     let id = inbound.id.as_ref().map(|id| without_nul(id.as_str()));
     let wamid = id.unwrap_or_else(|| format!("{line}/{}", entry.id));
-    let (file, is_reply) = (file(&inbound, &mut body, now), entry.answers.is_some());
+    let file = file(&inbound, &mut body, now);
     // A time in the future would extend the window.
     let (at, person, mark) = (inbound.at.unwrap_or(now).min(now), person(&inbound), mark(&inbound, &body));
     if let Some(fields) = body.as_object_mut() {
@@ -32,7 +37,7 @@ pub(super) fn received(line: &LineId, entry: InboundEntry, now: UnixMs) -> Recei
         fields.extend(entry.answers.map(|answers| ("recipient".to_owned(), json!(recipient_of(answers)))));
     }
     let is_echo = matches!(inbound.content, Content::Echo { .. });
-    ReceivedMessage { wamid, at, person, body: body.to_string(), is_echo, is_reply, mark, file }
+    ReceivedMessage { wamid, at, person, body: body.to_string(), is_echo, answers, mark, file }
 }
 
 /// The file of a message, whose `body` names it from then on.
@@ -104,7 +109,7 @@ mod tests {
 
     fn of(message: &str) -> ReceivedMessage {
         let entry = InboundEntry { id: "7-1".parse().expect("an id"), message: message.to_owned(), answers: None };
-        received(&"3001".into(), entry, UnixMs(5_000))
+        received(&"3001".into(), entry, None, UnixMs(5_000))
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The reader of one line.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -8,9 +11,14 @@ use tracing::debug;
 
 use super::{Outage, message};
 use crate::{
-    domain::{BusinessId, LineId, Lines, Live, UnixMs},
-    postgres::{Database, DatabaseError},
-    redis::{Store, clock::Clock, duty::backoff, inbound::InboundReader},
+    domain::{BusinessId, CampaignId, LineId, Lines, Live, UnixMs, campaign::ReplyRoute},
+    postgres::{Database, DatabaseError, inbound::AnsweredCampaign},
+    redis::{
+        self, Store,
+        clock::Clock,
+        duty::backoff,
+        inbound::{InboundEntry, InboundReader},
+    },
     telemetry::metrics::{self, ChatResult, DutyGauge},
 };
 
@@ -35,9 +43,10 @@ impl Reader<'_> {
     /// Runs until `stop`.
     pub(super) async fn run(&self, clock: &Clock, stop: &CancellationToken) {
         let (mut outage, mut wait, mut forgettings) = (Outage::default(), WAIT_MIN, None);
+        let mut routes = Routes::default();
         while !stop.is_cancelled() {
             let Some(business) = self.lines.get().business(self.line).cloned() else { return };
-            wait = match self.step(&business, clock, &mut outage, &mut forgettings).await {
+            wait = match self.step(&business, clock, &mut outage, &mut forgettings, &mut routes).await {
                 Step::Full => continue,
                 Step::Some => WAIT_MIN,
                 Step::Empty => (wait * 2).min(WAIT_MAX),
@@ -54,6 +63,7 @@ impl Reader<'_> {
         clock: &Clock,
         outage: &mut Outage,
         forgettings: &mut Option<i64>,
+        routes: &mut Routes,
     ) -> Step {
         let mut failed = |error: DatabaseError| {
             let what = "messages cannot be stored in PostgreSQL: messages from people wait in Redis";
@@ -76,8 +86,16 @@ impl Reader<'_> {
         self.age.set(oldest.as_secs_f64());
         let Some(last) = entries.last().map(|entry| entry.id) else { return Step::Empty };
         let n = entries.len();
-        let messages: Vec<_> =
-            entries.into_iter().map(|entry| message::received(self.line, entry, clock.now())).collect();
+        let campaigns = entries.iter().filter_map(|entry| Some(entry.answers?.0.campaign));
+        if let Err(error) = routes.read(self.store, campaigns).await {
+            error.report("what answers to campaigns do cannot be read: messages from people wait in Redis");
+            return Step::Failed(backoff(1));
+        }
+        let received = |entry: InboundEntry| {
+            let answers = entry.answers.map(|(part, _)| routes.of(part.campaign));
+            message::received(self.line, entry, answers, clock.now())
+        };
+        let messages: Vec<_> = entries.into_iter().map(received).collect();
         let stored = self.database.store_inbound(self.line, business, &messages, *forgettings, clock.now());
         let stored = match stored.await {
             Ok(Some(stored)) => stored,
@@ -100,6 +118,32 @@ impl Reader<'_> {
             return Step::Failed(backoff(1));
         }
         if n == BATCH_MAX { Step::Full } else { Step::Some }
+    }
+}
+
+/// Maximum number of campaigns whose routes are kept.
+const ROUTES_MAX: usize = 1_000;
+
+/// What answers to campaigns do, which does not change once a campaign is created.
+#[derive(Default)]
+struct Routes(HashMap<CampaignId, Option<ReplyRoute>>);
+
+impl Routes {
+    /// Reads those of `campaigns` that are not known yet.
+    async fn read(&mut self, store: &Store, campaigns: impl Iterator<Item = CampaignId>) -> redis::Result<()> {
+        let unknown: BTreeSet<CampaignId> = campaigns.filter(|id| !self.0.contains_key(id)).collect();
+        if self.0.len() + unknown.len() > ROUTES_MAX {
+            self.0.clear();
+        }
+        let unknown: Vec<CampaignId> = unknown.into_iter().collect();
+        let records = if unknown.is_empty() { Vec::new() } else { store.campaigns(&unknown).await? };
+        let routes = records.into_iter().map(|record| record.and_then(|record| record.campaign.reply));
+        self.0.extend(unknown.into_iter().zip(routes));
+        Ok(())
+    }
+
+    fn of(&self, id: CampaignId) -> AnsweredCampaign {
+        AnsweredCampaign { id, route: self.0.get(&id).cloned().flatten() }
     }
 }
 

@@ -17,7 +17,10 @@ use crate::{
     api_types::{CampaignChange, NewCampaign, TemplateName, UploadResult},
     domain::{
         Campaign, CampaignId, CampaignState, Form, LINE_RATE_MAX, LINE_RATE_MIN, Language, LineId, RawRecipient,
-        SendWindow, Template, UnixMs, WabaId, campaign::OptOutButton, listing::listed, reject::quoted,
+        SendWindow, Template, UnixMs, WabaId,
+        campaign::{OptOutButton, ReplyRoute},
+        listing::listed,
+        reject::quoted,
         template::Category,
     },
     redis::{
@@ -309,6 +312,7 @@ impl Intake {
         if let Ok(template) = &template {
             check_opt_out_buttons(&new.opt_out_buttons, template, &mut problems);
         }
+        problems.extend(new.reply.iter().flat_map(ReplyRoute::problems));
         if let (Ok(template), Some(_)) = (&template, new.frequency_cap)
             && template.category != Category::Marketing
         {
@@ -330,6 +334,7 @@ impl Intake {
                     on_withheld: new.on_withheld,
                     opt_out_buttons: new.opt_out_buttons.clone(),
                     frequency_cap: new.frequency_cap,
+                    reply: new.reply.clone(),
                     ..defaults
                 }
                 .with_requirements())
@@ -522,6 +527,7 @@ fn same_definition(record: &CampaignRecord, new: &NewCampaign) -> Result<(), Int
         ("on_withheld is", name(existing.on_withheld.name()), name(new.on_withheld.name())),
         ("opt_out_buttons are", buttons(&existing.opt_out_buttons), buttons(&new.opt_out_buttons)),
         ("frequency_cap is", text(existing.frequency_cap), text(new.frequency_cap)),
+        ("reply is", text(existing.reply.as_ref()), text(new.reply.as_ref())),
     ];
     let changeable = [
         ("expires_at is", text(existing.expires_at), text(new.expires_at)),

@@ -98,6 +98,7 @@ impl Intake {
             priority: PRIORITY,
             expires_at: Some(now.after(EXPIRES_AFTER)),
             opt_out_buttons: campaign.opt_out_buttons,
+            reply: campaign.reply,
             ..Campaign::new(id, name, campaign.template, lines, now)
         }
         .with_requirements())

@@ -17,6 +17,7 @@ pub use self::contacts::Author;
 pub(super) use self::contacts::{contacts_of_numbers, resolve};
 use super::{
     Database, DatabaseError, Result,
+    campaign_chats::{self, Answer, KnownRoutes},
     inbound_links::{self, Opening},
     media::{ReceivedFile, add_received, remove_of_messages},
     millis,
@@ -24,7 +25,10 @@ use super::{
     tags,
 };
 use crate::{
-    domain::{BusinessId, ChatMessageId, InboundLinkId, LineId, State, TagId, UnixMs, chat::Owner},
+    domain::{
+        BusinessId, CampaignId, ChatMessageId, InboundLinkId, LineId, State, TagId, UnixMs, campaign::ReplyRoute,
+        chat::Owner,
+    },
     rules::{
         inbound_links::followed,
         tagging::{Happened, TagEvent, TagRules, retag},
@@ -79,12 +83,21 @@ pub struct ReceivedMessage {
     pub body: String,
     /// Whether the business wrote it to the person, in the WhatsApp Business app.
     pub is_echo: bool,
-    /// Whether it answers a campaign. `body` names the recipient then.
-    pub is_reply: bool,
+    /// The campaign that it answers. `body` names the recipient then.
+    pub answers: Option<AnsweredCampaign>,
     /// What it does to an earlier message.
     pub mark: Option<Mark>,
     /// Its file. `body` names the id.
     pub file: Option<ReceivedFile>,
+}
+
+/// The campaign that a message answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnsweredCampaign {
+    /// The campaign.
+    pub id: CampaignId,
+    /// What the answer does.
+    pub route: Option<ReplyRoute>,
 }
 
 /// What a message does to an earlier one.
@@ -310,7 +323,11 @@ impl Batch<'_> {
     ) -> sqlx::Result<usize> {
         let rules = tags::rules_of(&mut *connection, self.business.as_str()).await?;
         let (links, mut followed) = (inbound_links::of_line(&mut *connection, self.line).await?, Vec::new());
-        let (mut rows, mut files, mut deeds) = (Rows::default(), Vec::new(), Vec::new());
+        let (mut rows, mut files, mut deeds, mut answered) = (Rows::default(), Vec::new(), Vec::new(), Vec::new());
+        let routes = messages.iter().filter_map(|message| message.answers.as_ref()?.route.as_ref());
+        let routes = KnownRoutes::read(&mut *connection, self.business, routes).await?;
+        let ids: Vec<i64> = chats.values().filter(|_| !routes.tags.is_empty()).map(|chat| chat.id).collect();
+        let mut known_answers = campaign_chats::known(connection, &ids).await?;
         for (message, contact) in messages.iter().zip(contacts) {
             let Some(chat) = chats.get_mut(contact) else { continue };
             let kind = if message.is_echo { MessageKind::Outbound } else { MessageKind::Inbound };
@@ -322,21 +339,37 @@ impl Batch<'_> {
                 (chat.unread, chat.waiting_since_at, chat.is_attended) = (0, None, true);
                 continue;
             }
-            let what = What::Wrote { is_reply: message.is_reply };
+            let what = What::Wrote { is_reply: message.answers.is_some() };
             deeds.push(Deed { contact: *contact, line: self.line.as_str(), at: millis(message.at), what });
             let owner = chat.owner.after_inbound();
             let is_opened = owner != chat.owner;
             if is_opened {
-                let activity = match chat.follow(&links, &message.body) {
-                    None => json!({ "owner": owner.name(), "why": "inbound" }),
-                    Some(link) => {
-                        followed.push(link);
-                        json!({ "owner": owner.name(), "group": chat.group, "why": "link", "link": link })
+                let routed = message.answers.as_ref().filter(|answers| answers.route.is_some());
+                let activity = match routed {
+                    Some(answers) => {
+                        chat.join(answers, &routes);
+                        json!({ "owner": owner.name(), "group": chat.group, "why": "campaign", "campaign": answers.id })
                     }
+                    None => match chat.follow(&links, &message.body) {
+                        None => json!({ "owner": owner.name(), "why": "inbound" }),
+                        Some(link) => {
+                            followed.push(link);
+                            json!({ "owner": owner.name(), "group": chat.group, "why": "link", "link": link })
+                        }
+                    },
                 };
                 let activity = activity.to_string();
                 rows.push(chat.next_id(self.now), chat.id, self.now, MessageKind::Activity, None, activity);
                 (chat.owner, chat.has_new_owner) = (owner, true);
+            }
+            if let Some(answers) = &message.answers {
+                answered.push((answers.id, *contact, is_opened));
+                // The tags of an answer stay removed once somebody has removed them.
+                if known_answers.insert((answers.id, chat.id))
+                    && let Some(activity) = chat.tag_for(answers, &routes)
+                {
+                    rows.push(chat.next_id(self.now), chat.id, self.now, MessageKind::Activity, None, activity);
+                }
             }
             chat.unread = chat.unread.saturating_add(1);
             chat.last_inbound_at = chat.last_inbound_at.max(Some(millis(message.at)));
@@ -348,6 +381,12 @@ impl Batch<'_> {
         }
         let queued = chats.values().filter(|chat| chat.has_new_owner).count();
         rows.insert(connection, self.business).await?;
+        let answers = answered.into_iter().filter_map(|(campaign, contact, is_opened)| {
+            let chat = chats.get(&contact)?;
+            let is_assigned = chat.owner == Owner::Agent;
+            Some(Answer { campaign, chat: chat.id, is_opened, is_assigned, is_attended: chat.is_attended })
+        });
+        campaign_chats::store(connection, self.business, answers.collect()).await?;
         add_received(connection, self.line, self.business, &files, self.now).await?;
         self.update_chats(connection, chats.into_values().collect()).await?;
         inbound_links::count(connection, &followed).await?;
@@ -454,6 +493,27 @@ impl Chat {
             }
         }
         Some(followed)
+    }
+
+    /// Gives the chat, which an answer to a campaign opens, the group of the campaign, unless it is there no longer.
+    fn join(&mut self, answers: &AnsweredCampaign, known: &KnownRoutes) {
+        let group = answers.route.as_ref().and_then(|route| route.group.as_ref());
+        if let Some(group) = group.filter(|group| known.groups.contains(group)) {
+            self.group = Some(group.to_string());
+        }
+    }
+
+    /// Adds the tags of the campaign that a message answers. Returns the activity of that, if they change.
+    fn tag_for(&mut self, answers: &AnsweredCampaign, known: &KnownRoutes) -> Option<String> {
+        let before = self.tags.clone();
+        for tag in answers.route.iter().flat_map(|route| &route.tags).filter(|tag| known.tags.contains(tag)) {
+            if !self.tags.contains(tag) {
+                self.tags.push(tag.clone());
+            }
+        }
+        let mut activity = tags::activity(&before, &self.tags, self.owner, None)?;
+        activity["campaign"] = json!(answers.id);
+        Some(activity.to_string())
     }
 
     /// Changes the tags as the rules say after a message with this body. Returns the activity of that, if they change.

@@ -4,6 +4,7 @@
 
 pub mod agents;
 pub mod assignment;
+pub mod campaign_chats;
 pub mod campaign_results;
 pub mod canned_replies;
 pub mod changes;

@@ -110,6 +110,7 @@ impl StatisticsReader {
             skips: counts::skips(&counts),
             rate_per_second: counts::rate_per_second(&counts, record.started_at, now),
             eta: None,
+            chats: None,
             waiting_for: waiting_for(record, None, &Stops::default(), &[], now),
         };
         if record.state != CampaignState::Running || tally.to_send() == 0 {

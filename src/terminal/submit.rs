@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api_types::{NewCampaign, TemplateName, UploadResult},
     client::{Client, ClientError, ControlAction, Created},
-    domain::{CampaignId, CampaignState, LineId},
+    domain::{CampaignId, CampaignState, GroupId, LineId, campaign::ReplyRoute},
     intake::UploadLayout,
 };
 
@@ -196,8 +196,18 @@ fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source
         on_withheld: options.on_withheld.unwrap_or_default(),
         opt_out_buttons: options.opt_out_buttons.clone(),
         frequency_cap: options.frequency_cap,
+        reply: reply(options),
         ..NewCampaign::default()
     }
+}
+
+/// What answers do, if the options say.
+fn reply(options: &SubmitOptions) -> Option<ReplyRoute> {
+    let route = ReplyRoute {
+        group: options.reply_group.as_deref().map(GroupId::from),
+        tags: options.reply_tags.iter().map(|tag| tag.as_str().into()).collect(),
+    };
+    (route != ReplyRoute::default()).then_some(route)
 }
 
 /// The external id of a campaign that was submitted without one.

@@ -95,6 +95,7 @@ pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
         ("window", campaign.send_window.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("rate", campaign.rate.map(|rate| format!("at most {rate} a second")).unwrap_or_default()),
         ("cap", campaign.frequency_cap.map(|cap| format!("at most {cap} a person")).unwrap_or_default()),
+        ("answers go to", campaign.reply.as_ref().map(ToString::to_string).unwrap_or_default()),
     ])];
     if let Some(of) = &campaign.statistics {
         parts.push(statistics(of));
@@ -103,6 +104,7 @@ pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
             parts.push(format!(" {:.1} messages per second{left}", of.rate_per_second));
         }
         parts.extend(words::held(of).map(|held| format!(" {held}")));
+        parts.extend(words::chats(of).map(|chats| format!(" {chats}")));
         let waits: Vec<_> = words::waiting_for(&of.waiting_for).iter().map(|wait| format!(" {wait}")).collect();
         parts.push(waits.join("\n"));
     }

@@ -105,6 +105,17 @@ pub fn held(statistics: &Statistics) -> Option<String> {
     })
 }
 
+/// What became of the chats in which people answered, as a sentence; `None` if nobody did, or it is not known.
+pub fn chats(statistics: &Statistics) -> Option<String> {
+    let chats = statistics.chats.filter(|chats| chats.answered > 0)?;
+    let [answered, opened, assigned, attended] =
+        [chats.answered, chats.opened, chats.assigned, chats.attended].map(count);
+    Some(format!(
+        "Answers are in {answered} chats: {opened} were opened by them, an agent has got {assigned}, and {attended} were \
+         answered."
+    ))
+}
+
 fn codes(statistics: &Statistics) -> String {
     // Leave out failures without an answer: they are the `unknown` recipients, which are shown by their state.
     let no_answer = FailureReason::NoAnswer.title();

@@ -8,7 +8,10 @@ use std::collections::HashSet;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::{super::media::move_files, BusinessId, MessageKind, Rows, UnixMs, next_message};
+use super::{
+    super::{campaign_chats, media::move_files},
+    BusinessId, MessageKind, Rows, UnixMs, next_message,
+};
 use crate::domain::chat::Owner;
 
 /// Moves the messages of the chat `from` to the chat `to`, and deletes `from`. Both are locked.
@@ -94,6 +97,7 @@ pub(super) async fn merge_chats(
     rows.insert(&mut *connection, business).await?;
     sqlx::query!("update chats set last_message = $2 where id = $1", to, id).execute(&mut *connection).await?;
     move_files(&mut *connection, from, to).await?;
+    campaign_chats::merge(&mut *connection, from, to).await?;
     sqlx::query!("delete from chats where id = $1", from).execute(&mut *connection).await.map(drop)
 }
 

@@ -232,6 +232,12 @@ pub struct SubmitOptions {
     /// days [default: only the cap of the business, if it has one]
     #[arg(long, value_name = "MESSAGES/DAYS", value_parser = frequency_cap)]
     pub frequency_cap: Option<FrequencyCap>,
+    /// The group whose queue gets the chats that answers open
+    #[arg(long, value_name = "GROUP")]
+    pub reply_group: Option<String>,
+    /// A tag for the chats of those who answer; repeat the option for more tags
+    #[arg(long = "reply-tag", value_name = "TAG")]
+    pub reply_tags: Vec<String>,
     /// CSV columns to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,

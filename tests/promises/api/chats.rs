@@ -28,7 +28,7 @@ pub async fn write(database: &Database, (line, business): (&str, &str), n: u64, 
         person: Author { identity, name: Some(format!("Person {n}")), ..Author::default() },
         body: json!({"content": {"text": text}}).to_string(),
         is_echo: false,
-        is_reply: false,
+        answers: None,
         mark: None,
         file: None,
     };

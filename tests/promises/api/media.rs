@@ -72,7 +72,7 @@ impl World {
             person: Author { identity: Identity::new(Some(number), None), ..Author::default() },
             body: json!({"content": {"media": {"kind": "document", "media": id}}}).to_string(),
             is_echo: false,
-            is_reply: false,
+            answers: None,
             mark: None,
             file: Some(file),
         };

@@ -4,6 +4,7 @@ mod access;
 mod agents;
 mod audit;
 mod businesses;
+mod campaign_replies;
 mod campaigns;
 pub mod chats;
 mod contacts;

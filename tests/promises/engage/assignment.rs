@@ -83,7 +83,7 @@ impl Desk {
                     person,
                     body: json!({ "content": { "text": "hola" } }).to_string(),
                     is_echo: draw.random_ratio(1, 8),
-                    is_reply: false,
+                    answers: None,
                     mark: None,
                     file: None,
                 };
@@ -288,7 +288,7 @@ async fn write(desk: &Desk, wamid: &str, now: UnixMs) {
         person: Author { identity: Identity::new(Some("5491155550001"), None), ..Author::default() },
         body: json!({ "content": { "text": "hola" } }).to_string(),
         is_echo: false,
-        is_reply: false,
+        answers: None,
         mark: None,
         file: None,
     };

@@ -129,7 +129,7 @@ async fn store(database: &Database, line: &LineId, wamid: &str, forgettings: Opt
         person: Author { identity: Identity::new(Some(NUMBER), None), ..Author::default() },
         body: r#"{"content":{"text":"Hola"}}"#.to_owned(),
         is_echo: false,
-        is_reply: false,
+        answers: None,
         mark: None,
         file: None,
     };

@@ -1,6 +1,7 @@
 //! What people write becomes contacts and chats.
 
 mod assignment;
+mod campaign_replies;
 mod chats;
 mod files;
 mod forgetting;

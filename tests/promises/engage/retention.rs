@@ -37,7 +37,7 @@ async fn months_that_are_kept_no_longer_go_and_contacts_chats_and_the_outbox_sta
             person,
             body,
             is_echo: false,
-            is_reply: false,
+            answers: None,
             mark: None,
             file: Some(file),
         };

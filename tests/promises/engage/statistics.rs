@@ -13,7 +13,7 @@ use pregon::{
         campaign_results::CampaignResult,
         chats::{ActionOn, ChatAction, NewMessage},
         contacts::{ContactFilter, ContactOrder, ContactRecord},
-        inbound::{Author, MessageKind, ReceivedMessage},
+        inbound::{AnsweredCampaign, Author, MessageKind, ReceivedMessage},
         read::ChatMessage,
         statistics::ContactStatistics,
     },
@@ -72,10 +72,11 @@ impl History {
         let (by_number, by_id) = *[(true, false), (false, true), (true, true)].choose(draw).expect("three");
         let (phone, id) = (number(n), format!("AR.{n}"));
         let identity = Identity::new(by_number.then_some(&phone), by_id.then_some(&id));
-        let is_reply = draw.random();
+        let answers = draw.random::<bool>().then(|| CampaignId(Ulid(draw.random_range(1..3))));
+        let answers = answers.map(|id| AnsweredCampaign { id, route: None });
         let mut body = json!({ "content": { "text": "hola" } });
-        if is_reply {
-            body["recipient"] = json!(format!("{}.0.7.1", Ulid(draw.random_range(1..3))));
+        if let Some(answers) = &answers {
+            body["recipient"] = json!(format!("{}.0.7.1", answers.id));
         }
         let message = ReceivedMessage {
             wamid: format!("wamid.{}", draw.random::<u64>()),
@@ -83,7 +84,7 @@ impl History {
             person: Author { identity, ..Author::default() },
             body: body.to_string(),
             is_echo: false,
-            is_reply,
+            answers,
             mark: None,
             file: None,
         };

@@ -30,6 +30,7 @@ mod inbound_links;
 mod jobs;
 mod lines;
 mod media;
+mod oidc;
 mod openapi;
 mod pauses;
 mod people;
@@ -69,7 +70,7 @@ use crate::{
     config::ApiKey,
     domain::{BusinessId, CampaignId, Language, Lines, Live, PriceList, UnixMs, WabaId, agent::SessionLimits},
     http::{
-        auth::{ApiKeys, passwords::Passwords},
+        auth::{ApiKeys, oidc::Oidc, passwords::Passwords},
         problem::{Problem, Result},
     },
     intake::Intake,
@@ -162,6 +163,8 @@ pub struct ApiState {
     pub key_failures_per_minute: NonZeroU32,
     /// How long sessions of agents live: `agents.session_idle` and `agents.session_age`.
     pub sessions: SessionLimits,
+    /// Where agents log in without a password: `agents.oidc`.
+    pub oidc: Option<Arc<Oidc>>,
     /// Reads the templates from Meta now.
     pub sync_templates: SyncTemplates,
     /// Asks Meta to lift the pause of a template.
@@ -272,6 +275,9 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(chats::messages, chats::send))
         .routes(routes!(sessions::log_in, sessions::session, sessions::log_out))
         .routes(routes!(sessions::change_password))
+        .routes(routes!(oidc::methods))
+        .routes(routes!(oidc::begin))
+        .routes(routes!(oidc::end))
         .routes(routes!(agents::list, agents::create))
         .routes(routes!(agents::one, agents::change, agents::remove))
         .routes(routes!(agents::invite))

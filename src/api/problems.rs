@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 85] = [
+pub(super) const KINDS: [ProblemKind; 87] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("business-missing", 400, "the key sees several businesses: name one in `business`"),
     kind("invalid-if-match", 400, "the header `If-Match` is not the `ETag` of a chat"),
@@ -34,7 +34,11 @@ pub(super) const KINDS: [ProblemKind; 85] = [
     kind("malformed-body", 400, "the body is not JSON of the documented form"),
     kind("upload-interrupted", 400, "the body was cut: repeat the upload with its `Upload-Id`"),
     kind("upload-undecodable", 400, "the body is not valid for its `Content-Encoding`, or was cut"),
-    kind("login-refused", 401, "the email address, the password or the invitation is wrong"),
+    kind(
+        "login-refused",
+        401,
+        "the email address, the password, the invitation or the account at the provider is wrong",
+    ),
     kind("unauthorized", 401, "the key is missing or unknown, or the session has ended"),
     kind("forbidden", 403, "the key lacks the scope of this call, or is limited to other businesses"),
     kind("agent-not-found", 404, "there is no such agent"),
@@ -72,6 +76,7 @@ pub(super) const KINDS: [ProblemKind; 85] = [
     kind("line-without-number", 409, "the configuration has no number of the line: `line.display`"),
     kind("media-pending", 409, "the file is not fetched from Meta yet; repeat the call"),
     kind("no-database", 409, "the server has no database for chats: `database.url` is not set"),
+    kind("no-login-provider", 409, "the server has no provider of logins: `agents.oidc` is not set"),
     kind("no-media-store", 409, "the server stores no files: `media.url` is not set"),
     kind("property-exists", 409, "the business has a property with this key"),
     kind("recipients-forgotten", 409, "the recipients were deleted at the end of their retention"),
@@ -108,6 +113,7 @@ pub(super) const KINDS: [ProblemKind; 85] = [
     kind("internal", 500, "a bug in Pregón; its log has the cause"),
     kind("meta-no-answer", 502, "Meta did not answer, and may have done what was asked; repeat the call"),
     kind("sync-failed", 502, "Meta did not return the templates of some WABAs; `problems` names them"),
+    kind("login-provider-unavailable", 503, "the provider of logins does not answer as it should"),
     kind("pause-unconfirmed", 503, "the pause is stored, but `detail` names workers that have not confirmed it"),
     kind("timeout", 503, "the call took too long; if it changes something, the change may have been made"),
     kind("unavailable", 503, "Redis is unavailable; if the call changes something, the change may have been made"),

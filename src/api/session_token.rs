@@ -1,7 +1,9 @@
 //! The token of a session: a cookie with 256 random bits, of which PostgreSQL has the digest.
 //!
 //! The token for `X-CSRF-Token` is derived from the cookie, so a page of another site, which cannot read either, cannot
-//! make a call.
+//! make a call. A login at a provider has such a cookie too, which binds it to the browser that began it.
+
+use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -10,13 +12,16 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use crate::domain::SecretDigest;
+use crate::{domain::SecretDigest, http::auth::oidc::LoginSecrets};
 
 /// The browser sends a cookie with this prefix only over HTTPS, and to this host.
 const COOKIE: &str = "__Host-pregon";
 
 /// The header that a page of another site cannot set.
 const CSRF_TOKEN: &str = "x-csrf-token";
+
+/// The cookie of a login at the provider.
+const LOGIN_COOKIE: &str = "__Host-pregon-login";
 
 /// The token of a session. Only its digest is stored.
 #[derive(Clone)]
@@ -30,9 +35,7 @@ impl SessionToken {
 
     /// The token in the cookie of a request.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-        let mut all = cookies.flat_map(Cookie::split_parse).filter_map(std::result::Result::ok);
-        all.find(|cookie| cookie.name() == COOKIE).map(|cookie| Self(cookie.value().to_owned()))
+        cookie_of(headers, COOKIE).map(Self)
     }
 
     /// What is stored of it.
@@ -42,9 +45,7 @@ impl SessionToken {
 
     /// The token against forged requests.
     pub(super) fn csrf_token(&self) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes()).expect("a key of any length");
-        mac.update(b"csrf");
-        hex::encode(mac.finalize().into_bytes())
+        derived(&self.0, "csrf")
     }
 
     /// Whether a request has the token against forged ones.
@@ -55,7 +56,7 @@ impl SessionToken {
 
     /// The cookie that sets it.
     pub(super) fn cookie(self) -> Cookie<'static> {
-        Cookie::build((COOKIE, self.0)).path("/").secure(true).http_only(true).same_site(SameSite::Lax).build()
+        cookie(COOKIE, self.0)
     }
 
     /// The cookie that removes it.
@@ -64,6 +65,66 @@ impl SessionToken {
         cookie.make_removal();
         cookie
     }
+}
+
+/// The token of a login at the provider, in the cookie of the browser that began it. Only its digest is stored. The
+/// secrets of the login are derived from it.
+#[derive(Clone)]
+pub(super) struct LoginToken(String);
+
+impl LoginToken {
+    /// A new token.
+    pub(super) fn random() -> Self {
+        Self(random_text())
+    }
+
+    /// The token in the cookie of a request.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        cookie_of(headers, LOGIN_COOKIE).map(Self)
+    }
+
+    /// What is stored of it.
+    pub(super) fn digest(&self) -> SecretDigest {
+        SecretDigest::of(&self.0)
+    }
+
+    /// The secrets of the login.
+    pub(super) fn secrets(&self) -> LoginSecrets {
+        let [state, nonce, verifier] = ["state", "nonce", "verifier"].map(|purpose| derived(&self.0, purpose));
+        LoginSecrets { state, nonce, verifier }
+    }
+
+    /// The cookie that sets it, for `age`.
+    pub(super) fn cookie(self, age: Duration) -> Cookie<'static> {
+        let mut cookie = cookie(LOGIN_COOKIE, self.0);
+        cookie.set_max_age(cookie::time::Duration::seconds(age.as_secs().try_into().unwrap_or(i64::MAX)));
+        cookie
+    }
+
+    /// The cookie that removes it.
+    pub(super) fn removal() -> Cookie<'static> {
+        let mut cookie = cookie(LOGIN_COOKIE, String::new());
+        cookie.make_removal();
+        cookie
+    }
+}
+
+/// A cookie of this host that no script and no other site's form can use.
+fn cookie(name: &'static str, value: String) -> Cookie<'static> {
+    Cookie::build((name, value)).path("/").secure(true).http_only(true).same_site(SameSite::Lax).build()
+}
+
+fn cookie_of(headers: &HeaderMap, name: &str) -> Option<String> {
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut all = cookies.flat_map(Cookie::split_parse).filter_map(std::result::Result::ok);
+    all.find(|cookie| cookie.name() == name).map(|cookie| cookie.value().to_owned())
+}
+
+/// What only the holder of `token` knows, for one purpose: 256 bits in hex.
+fn derived(token: &str, purpose: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("a key of any length");
+    mac.update(purpose.as_bytes());
+    hex::encode(mac.finalize().into_bytes())
 }
 
 /// 256 random bits, as text.

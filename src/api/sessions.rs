@@ -1,5 +1,7 @@
 //! Sessions of agents, who log in and out, and change their password.
 
+use std::net::IpAddr;
+
 use axum::{
     Extension, Json,
     extract::State,
@@ -60,12 +62,11 @@ pub(super) async fn log_in(
         _ => Err(Problem::bad_request("malformed-body", "send either `email` or `invitation`, with `password`")),
     };
     let agent = agent.inspect_err(|_| {
-        info!(target: "audit", what = "log_in", result = "refused", %client, "login refused");
+        info!(target: "audit", what = "log_in", by = "password", result = "refused", %client, "login refused");
     })?;
-    let (token, now, limits) = (SessionToken::random(), shared.now(), shared.state.sessions);
-    database.open_session(agent, &token.digest(), limits, now).await?;
-    info!(target: "audit", who = %agent, what = "log_in", result = "changed", %client, "logged in");
-    let view = shared.session_view(agent, &token, now.after(limits.age)).await?;
+    let until = shared.now().after(shared.state.sessions.age);
+    let token = shared.open_session(agent, "password", client).await?;
+    let view = shared.session_view(agent, &token, until).await?;
     Ok(([(header::SET_COOKIE, token.cookie().to_string())], Json(view)))
 }
 
@@ -164,6 +165,14 @@ impl Shared {
         Ok(self.passwords.hash(password).await)
     }
 
+    /// Opens a session of an agent who has logged in `by` this method.
+    pub(super) async fn open_session(&self, agent: AgentId, by: &str, client: IpAddr) -> Result<SessionToken> {
+        let token = SessionToken::random();
+        self.database()?.open_session(agent, &token.digest(), self.state.sessions, self.now()).await?;
+        info!(target: "audit", who = %agent, what = "log_in", by, result = "changed", %client, "logged in");
+        Ok(token)
+    }
+
     async fn session_view(&self, agent: AgentId, token: &SessionToken, until: UnixMs) -> Result<SessionView> {
         let agent = self.database()?.agent(None, agent).await?;
         let agent = agent.ok_or_else(|| Problem::internal("a session of an agent that there is not"))?;
@@ -189,7 +198,7 @@ fn login_refused() -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "login-refused", detail)
 }
 
-fn too_many_logins(wait_s: u64) -> Problem {
+pub(super) fn too_many_logins(wait_s: u64) -> Problem {
     let detail = "too many logins were tried: wait, and try again";
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-logins", detail)
         .with_header(header::RETRY_AFTER, wait_s.into())

@@ -202,6 +202,22 @@ pub struct NewPassword {
     pub password: String,
 }
 
+/// How agents can log in, besides with a password.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LoginMethods {
+    /// The provider of logins, at which `GET /v1/session/oidc` logs in; null: there is none.
+    pub oidc: Option<ProviderView>,
+}
+
+/// A provider of logins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = LoginProvider)]
+pub struct ProviderView {
+    /// What people call it.
+    #[schema(example = "Google")]
+    pub label: String,
+}
+
 /// The session of an agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Session)]

@@ -36,7 +36,7 @@ mod worker;
 pub use self::{
     agent::{
         AgentChangeBody, AgentPage, AgentView, AssignChat, GroupChange, GroupPage, GroupView, InvitedAgent, LogIn,
-        NewAgentBody, NewGroup, NewPassword, NewPresence, SessionView, SnoozeChat,
+        LoginMethods, NewAgentBody, NewGroup, NewPassword, NewPresence, ProviderView, SessionView, SnoozeChat,
     },
     business::{BusinessPage, BusinessView},
     campaign::{

@@ -147,12 +147,29 @@ pub struct DatabaseConfig {
 }
 
 /// `[agents]`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AgentsConfig {
     /// How long sessions live.
     pub sessions: SessionLimits,
     /// When agents count as gone.
     pub limits: AgentLimits,
+    /// Where agents log in without a password; `None`: nowhere.
+    pub oidc: Option<OidcConfig>,
+}
+
+/// `[agents.oidc]`: a provider of logins that speaks OpenID Connect.
+#[derive(Clone, Debug)]
+pub struct OidcConfig {
+    /// The issuer, exactly as in its tokens.
+    pub issuer: String,
+    /// The name of Pregón at the provider.
+    pub client_id: String,
+    /// The secret of Pregón at the provider.
+    pub client_secret: Secret,
+    /// Where browsers find this server, without a trailing slash.
+    pub public_url: String,
+    /// What people call the provider.
+    pub label: String,
 }
 
 /// `[graph]`

@@ -15,8 +15,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     AgentsConfig, ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DatabaseConfig, DatabaseUrl, DispatchConfig,
-    GraphConfig, HttpConfig, IntakeConfig, KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig,
-    ShutdownConfig, Source, TlsConfig, WabaConfig, WebhookConfig, contact_hours, endpoint, prices,
+    GraphConfig, HttpConfig, IntakeConfig, KeyScope, LineConfig, OidcConfig, OpsConfig, RedisConfig, RedisUrl,
+    RetryConfig, ShutdownConfig, Source, TlsConfig, WabaConfig, WebhookConfig, contact_hours, endpoint, prices,
     reader::{Environment, Findings, PREFIX, Section, Surroundings, is_plain},
     settings::Settings,
     subscriber,
@@ -152,8 +152,30 @@ fn agents(mut section: Section<'_>) -> AgentsConfig {
     };
     let silence = section.has("silence").then(|| section.duration("silence", "10s..7d"));
     let limits = AgentLimits { offline_after: section.duration("offline_after", "30s..1h"), silence };
+    let oidc = section.optional("oidc").map(oidc);
     section.finish();
-    AgentsConfig { sessions, limits }
+    AgentsConfig { sessions, limits, oidc }
+}
+
+fn oidc(mut section: Section<'_>) -> OidcConfig {
+    let must = "an https URL without a query, or an http one of this machine";
+    let oidc = OidcConfig {
+        issuer: section.given("issuer", must, |text| secure_url(text).then(|| text.to_owned())).unwrap_or_default(),
+        client_id: section.required("client_id"),
+        client_secret: section.required_secret("client_secret"),
+        public_url: section
+            .given("public_url", must, |text| base_url(text).filter(|url| secure_url(url)))
+            .unwrap_or_default(),
+        label: section.text("label").unwrap_or_else(|| "OpenID Connect".to_owned()),
+    };
+    section.finish();
+    oidc
+}
+
+/// Whether what is sent to a URL, which has no query, cannot be read on the way.
+fn secure_url(text: &str) -> bool {
+    let is_local = |url: &reqwest::Url| matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    base_url(text).is_some() && reqwest::Url::parse(text).is_ok_and(|url| url.scheme() == "https" || is_local(&url))
 }
 
 fn media(mut section: Section<'_>) -> Option<MediaSettings> {

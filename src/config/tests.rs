@@ -117,6 +117,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
             Some(("endpoint", value)) if value.contains("storage") => format!("media.endpoint = {value}\n"),
             // `headers` follows.
             Some(("endpoint", value)) => format!("[traces]\nendpoint = {value}\n"),
+            Some((key, value)) if key.starts_with("oidc.") => format!("agents.{key} = {value}\n"),
             Some(("silence", value)) => format!("agents.silence = {value}\n"),
             Some(("keep_messages", value)) => format!("database.keep_messages = {value}\n"),
             Some((key @ ("api_keys" | "tls"), value)) => format!("http.{key} = {value}\n"),
@@ -133,6 +134,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
     assert_eq!(config.lines[0].name, "sales");
     assert!(config.http.tls.is_some() && config.media.as_ref().is_some_and(|media| media.endpoint.is_some()));
     assert!(config.traces.as_ref().is_some_and(|traces| !traces.headers.is_empty()));
+    assert_eq!(config.agents.oidc.as_ref().map(|oidc| oidc.label.as_str()), Some("Google"));
     assert!(config.contact_hours.by_name("co").is_some());
     assert_eq!(config.http.api_keys[0].scopes, [KeyScope::Read, KeyScope::Submit]);
     assert_eq!(config.subscribers[0].types(), [EventType::RecipientRead, EventType::RecipientFailed]);

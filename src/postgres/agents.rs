@@ -194,7 +194,8 @@ impl Database {
         let failed = DatabaseError::of("change an agent");
         let mut transaction = self.pool.begin().await.map_err(&failed)?;
         let changed = sqlx::query!(
-            "update agents set email = coalesce($3, email), name = coalesce($4, name), role = coalesce($5, role),
+            "update agents set oidc_subject = case when coalesce($3, email) = email then oidc_subject end,
+                email = coalesce($3, email), name = coalesce($4, name), role = coalesce($5, role),
                 capacity = coalesce($6, capacity)
              where id = $1 and business = $2 and removed_at is null",
             id.to_string(),
@@ -230,7 +231,8 @@ impl Database {
         let failed = DatabaseError::of("remove an agent");
         let removed = sqlx::query!(
             "with removed as (
-                update agents set removed_at = $3, email = null, password = null, invitation = null, presence = 0
+                update agents set removed_at = $3, email = null, password = null, invitation = null,
+                    oidc_subject = null, presence = 0
                 where id = $1 and business = $2 and removed_at is null returning id
              ), left_groups as (
                 delete from agent_group_members using removed where agent = removed.id

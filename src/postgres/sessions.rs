@@ -11,6 +11,9 @@ const INVITATION: Duration = Duration::from_hours(72);
 /// How often the time of the last call is stored.
 const SEEN_EVERY: Duration = Duration::from_secs(15);
 
+/// How long a login at the provider may take, until the browser is back.
+pub const PROVIDER_LOGIN: Duration = Duration::from_mins(10);
+
 /// What is needed to check a login.
 #[derive(Clone)]
 pub struct Login {
@@ -86,6 +89,44 @@ impl Database {
         .await
         .map_err(DatabaseError::of("count a failed login"))
         .map(drop)
+    }
+
+    /// Stores that a login at the provider has begun, and deletes those that took too long.
+    pub async fn begin_provider_login(&self, token: &SecretDigest, now: UnixMs) -> Result<()> {
+        let failed = DatabaseError::of("begin a login");
+        sqlx::query!("delete from oidc_logins where created_at < $1", begun_since(now))
+            .execute(&self.pool)
+            .await
+            .map_err(&failed)?;
+        sqlx::query!("insert into oidc_logins (digest, created_at) values ($1, $2)", token.as_bytes(), millis(now))
+            .execute(&self.pool)
+            .await
+            .map_err(&failed)
+            .map(drop)
+    }
+
+    /// Ends a login at the provider. Returns whether it had begun, in time, and not ended before.
+    pub async fn end_provider_login(&self, token: &SecretDigest, now: UnixMs) -> Result<bool> {
+        let ended = sqlx::query!(
+            "delete from oidc_logins where digest = $1 returning created_at >= $2 as \"is_in_time!\"",
+            token.as_bytes(),
+            begun_since(now)
+        );
+        let ended = ended.fetch_optional(&self.pool).await.map_err(DatabaseError::of("end a login"))?;
+        Ok(ended.is_some_and(|ended| ended.is_in_time))
+    }
+
+    /// The agent with an email address, which is in lower case, who is `subject` at the provider of logins. An agent
+    /// who has not logged in there before becomes this subject.
+    pub async fn agent_at_provider(&self, email: &str, subject: &str) -> Result<Option<AgentId>> {
+        let agent = sqlx::query_scalar!(
+            "update agents set oidc_subject = $2
+             where email = $1 and removed_at is null and (oidc_subject is null or oidc_subject = $2) returning id",
+            email,
+            subject
+        );
+        let agent = agent.fetch_optional(&self.pool).await.map_err(DatabaseError::of("find who logs in"))?;
+        Ok(agent.and_then(|agent| agent.parse().ok()))
     }
 
     /// Opens a session, and deletes those that have ended.
@@ -214,6 +255,11 @@ impl Database {
         let invited = invited.execute(&self.pool).await.map_err(DatabaseError::of("invite an agent"))?;
         Ok((invited.rows_affected() > 0).then_some(until))
     }
+}
+
+/// Since when a login at the provider must have begun.
+fn begun_since(now: UnixMs) -> i64 {
+    millis(now) - i64::try_from(PROVIDER_LOGIN.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Before when the last call of a session, and its beginning, must be if it has ended.

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail contains the remedy, or which no command can cause.
-    const WITHOUT: [&str; 49] = [
+    const WITHOUT: [&str; 51] = [
         "agent-exists",
         "agent-not-found",
         "agent-offline",
@@ -83,12 +83,14 @@ mod tests {
         "invalid-upload-id",
         "line-without-number",
         "link-not-found",
+        "login-provider-unavailable",
         "login-refused",
         "malformed-body",
         "media-gone",
         "media-not-found",
         "media-pending",
         "no-database",
+        "no-login-provider",
         "no-media-store",
         "property-exists",
         "property-not-found",

@@ -53,6 +53,7 @@ use crate::{
     domain::{Live, SharedTokenKey, retry::BadRetryPolicy},
     endpoint::NoEndpointClient,
     graph::{BadGraphConfig, GraphClient},
+    http::auth::oidc::NoOidcClient,
     http::tls::TlsError,
     media::{MediaStore, MediaStoreError},
     postgres::{Database, spawn::DatabaseSpawnError},
@@ -102,6 +103,9 @@ pub enum ServeError {
     /// No client for the webhooks to a subscriber, or for those that are forwarded, can be made.
     #[error(transparent)]
     Endpoint(#[from] NoEndpointClient),
+    /// No client for the provider of logins.
+    #[error(transparent)]
+    Oidc(#[from] NoOidcClient),
     /// The configuration accepts the values of `dispatch.retry`, but the retry policy does not.
     #[error("dispatch.retry can't be used: {0}")]
     Retry(#[from] BadRetryPolicy),

@@ -4,6 +4,7 @@
 //! leak nothing about the keys.
 //! Never: stores a key, only its digest.
 
+pub mod oidc;
 pub mod passwords;
 mod throttle;
 

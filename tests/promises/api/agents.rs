@@ -63,7 +63,7 @@ impl LoggedIn {
 }
 
 /// Creates an agent of business 1001. Returns the id and the invitation.
-async fn invited(api: &Api, name: &str, role: &str, groups: &[&str]) -> (String, String) {
+pub async fn invited(api: &Api, name: &str, role: &str, groups: &[&str]) -> (String, String) {
     let new = json!({
         "business": "1001", "email": format!("{name}@example.com"), "name": name, "role": role, "groups": groups,
     });

@@ -12,14 +12,17 @@ use metrics::Gauge;
 use pregon::{
     api::{self, ApiState, UnpauseFailure},
     api_types::DiscoveredBusiness,
-    config::{ApiKey, KeyScope},
+    config::{ApiKey, KeyScope, OidcConfig},
     domain::{
         BusinessId, CampaignId, ClaimedRow, Fact, FrequencyCap, Hold, HoldScope, Line, LineId, Lines, Live, MetaCode,
         News, PartId, PriceList, Secret, Settled, Template, UnixMs, WabaId, agent::SessionLimits,
         prices::CountryPrices,
     },
     endpoint::Endpoint,
-    http::listener::{self, ConnectionLimits},
+    http::{
+        auth::oidc::Oidc,
+        listener::{self, ConnectionLimits},
+    },
     intake::{Intake, MemoryGuard},
     media::MediaStore,
     postgres::Database,
@@ -124,18 +127,24 @@ impl Api {
 
     /// Like [`Api::start`], with this database.
     pub async fn start_with_database(database: Database) -> Self {
-        Self::start_by(Some(FEED), vec![subscriber("crm", "http://127.0.0.1:9/hook")], Some(database), None).await
+        Self::start_by(Some(FEED), vec![subscriber("crm", "http://127.0.0.1:9/hook")], Some(database), None, None).await
+    }
+
+    /// Like [`Api::start_with_database`], with this provider of logins.
+    pub async fn start_with_oidc(database: Database, oidc: OidcConfig) -> Self {
+        let oidc = Oidc::new(oidc).expect("a client");
+        Self::start_by(Some(FEED), Vec::new(), Some(database), None, Some(Arc::new(oidc))).await
     }
 
     /// Like [`Api::start`], with this database and this store of files.
     pub async fn start_with_media(database: Database, media: MediaStore) -> Self {
-        Self::start_by(Some(FEED), vec![subscriber("crm", "http://127.0.0.1:9/hook")], Some(database), Some(media))
-            .await
+        let subscribers = vec![subscriber("crm", "http://127.0.0.1:9/hook")];
+        Self::start_by(Some(FEED), subscribers, Some(database), Some(media), None).await
     }
 
     /// Starts a server with this feed or none, and these subscribers.
     pub async fn start_with(feed: Option<FeedLimits>, subscribers: Vec<Subscriber>) -> Self {
-        Self::start_by(feed, subscribers, None, None).await
+        Self::start_by(feed, subscribers, None, None, None).await
     }
 
     async fn start_by(
@@ -143,6 +152,7 @@ impl Api {
         subscribers: Vec<Subscriber>,
         database: Option<Database>,
         media: Option<MediaStore>,
+        oidc: Option<Arc<Oidc>>,
     ) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
@@ -213,6 +223,7 @@ impl Api {
             keys: Live::new(keys.into()),
             key_failures_per_minute: NonZeroU32::new(KEY_FAILURES_PER_MINUTE).expect("not 0"),
             sessions: SESSIONS,
+            oidc,
             sync_templates: Arc::new(move |lines| {
                 let synced = answers.lock().expect("no panic under the lock").clone();
                 let of_lines = move |(waba, _): &(WabaId, _)| lines.wabas().contains_key(waba);

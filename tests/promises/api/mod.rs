@@ -19,6 +19,7 @@ mod holds;
 mod jobs;
 mod lines;
 mod media;
+mod oidc;
 mod pauses;
 mod people;
 mod preflight;

@@ -78,34 +78,12 @@ pub(super) async fn list(
     Params(params): Params<ContactListParams>,
 ) -> Result<Json<ContactPage>> {
     let limit = page::limit(params.limit.as_deref())?;
-    let business = shared.business(&access, params.business.as_deref())?;
-    let mut properties = Map::new();
-    for (parameter, value) in params.others {
-        let key = parameter.strip_prefix("property.");
-        let key = key.ok_or_else(|| bad_query(format!("there is no parameter {parameter}")))?;
-        properties.insert(key.to_owned(), Value::from(value));
-    }
-    let (order, is_descending) = order(page::non_empty(params.sort.as_deref()).unwrap_or("-created"))?;
-    let filter = ContactFilter {
-        search: search(params.search.as_deref())?,
-        tag: page::non_empty(params.tag.as_deref()).map(TagId::from),
-        properties: shared.checked_properties(&business, properties).await?,
-        order,
-        is_descending,
-        after: page::non_empty(params.cursor.as_deref()).map(after).transpose()?,
-        business,
-    };
+    let filter = shared.contact_filter(&access, params).await?;
     let mut contacts = shared.database()?.contacts(&filter, limit + 1).await?;
     let has_more = contacts.len() > limit;
     contacts.truncate(limit);
-    let next = contacts.last().filter(|_| has_more).map(|last| {
-        let value = match order {
-            ContactOrder::Created => json!(last.created_at.0),
-            ContactOrder::Name => json!(last.name.as_deref().unwrap_or_default()),
-            ContactOrder::Statistic(statistic) => json!(statistic.of(&last.statistics)),
-        };
-        BASE64_URL_SAFE_NO_PAD.encode(json!([value, last.id]).to_string())
-    });
+    let next = contacts.last().filter(|_| has_more);
+    let next = next.map(|last| BASE64_URL_SAFE_NO_PAD.encode(json!(place(last, filter.order)).to_string()));
     let known = shared.property_keys(&filter.business).await?;
     Ok(Json(Page { rows: contacts.into_iter().map(|contact| details(contact, &known)).collect(), next }))
 }
@@ -178,14 +156,45 @@ pub(super) async fn change(
     shared.details(&contact.business, contact.id).await.map(Json)
 }
 
+/// The position after a contact in an order.
+pub(super) fn place(last: &ContactRecord, order: ContactOrder) -> (Value, i64) {
+    let value = match order {
+        ContactOrder::Created => json!(last.created_at.0),
+        ContactOrder::Name => json!(last.name.as_deref().unwrap_or_default()),
+        ContactOrder::Statistic(statistic) => json!(statistic.of(&last.statistics)),
+    };
+    (value, last.id)
+}
+
 impl Shared {
+    /// Which contacts a list or an export has.
+    pub(super) async fn contact_filter(&self, access: &Access, params: ContactListParams) -> Result<ContactFilter> {
+        let business = self.business(access, params.business.as_deref())?;
+        let mut properties = Map::new();
+        for (parameter, value) in params.others {
+            let key = parameter.strip_prefix("property.");
+            let key = key.ok_or_else(|| bad_query(format!("there is no parameter {parameter}")))?;
+            properties.insert(key.to_owned(), Value::from(value));
+        }
+        let (order, is_descending) = order(page::non_empty(params.sort.as_deref()).unwrap_or("-created"))?;
+        Ok(ContactFilter {
+            search: search(params.search.as_deref())?,
+            tag: page::non_empty(params.tag.as_deref()).map(TagId::from),
+            properties: self.checked_properties(&business, properties).await?,
+            order,
+            is_descending,
+            after: page::non_empty(params.cursor.as_deref()).map(after).transpose()?,
+            business,
+        })
+    }
+
     async fn details(&self, business: &BusinessId, id: i64) -> Result<ContactDetails> {
         let contact = self.database()?.contact(Some(&[business.to_string()]), id).await?;
         let contact = contact.ok_or_else(|| contact_not_found(id))?;
         Ok(details(contact, &self.property_keys(business).await?))
     }
 
-    async fn defined(&self, business: &BusinessId) -> Result<Vec<Property>> {
+    pub(super) async fn defined(&self, business: &BusinessId) -> Result<Vec<Property>> {
         Ok(self.database()?.properties(Some(&[business.to_string()])).await?)
     }
 

@@ -1,6 +1,7 @@
-//! Writes CSV: the report of a campaign, and the export of suppressions.
+//! Writes CSV: the report of a campaign, and the exports of suppressions and contacts.
 
 use axum::{
+    BoxError,
     body::{Body, Bytes},
     http::header,
     response::{IntoResponse, Response},
@@ -8,13 +9,11 @@ use axum::{
 use csv_core::{Terminator, WriterBuilder};
 use futures_util::{Stream, StreamExt as _, stream};
 
-use crate::redis;
-
 /// A CSV to be saved as `name`: a header row with `columns`, then the `pieces`.
-pub(super) fn attachment<const N: usize>(
+pub(super) fn attachment<E: Into<BoxError> + Send + 'static>(
     name: &str,
-    columns: [&str; N],
-    pieces: impl Stream<Item = redis::Result<Bytes>> + Send + 'static,
+    columns: &[impl AsRef<str>],
+    pieces: impl Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
 ) -> Response {
     let mut head = Vec::new();
     write_row(&mut head, columns);
@@ -26,7 +25,7 @@ pub(super) fn attachment<const N: usize>(
 }
 
 /// Appends a row in the form of RFC 4180, with quotes where a field needs them.
-pub(super) fn write_row<const N: usize>(out: &mut Vec<u8>, fields: [impl AsRef<str>; N]) {
+pub(super) fn write_row(out: &mut Vec<u8>, fields: &[impl AsRef<str>]) {
     let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).build();
     // Large enough for a field that consists of quotes, each doubled, plus its enclosing quotes and delimiter. So every
     // write below completes in one call.
@@ -50,8 +49,8 @@ mod tests {
     #[test]
     fn a_field_is_quoted_only_if_it_needs_quotes() {
         let mut out = Vec::new();
-        write_row(&mut out, ["+5491155550001", "a, b", "\"\"\"", ""]);
-        write_row(&mut out, ["", ""]);
+        write_row(&mut out, &["+5491155550001", "a, b", "\"\"\"", ""]);
+        write_row(&mut out, &["", ""]);
         assert_eq!(String::from_utf8_lossy(&out), "+5491155550001,\"a, b\",\"\"\"\"\"\"\"\",\r\n,\r\n");
     }
 }

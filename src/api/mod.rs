@@ -15,6 +15,7 @@ mod businesses;
 mod campaigns;
 mod canned_replies;
 mod chats;
+mod contact_lists;
 mod contacts;
 mod conversations;
 mod csv;
@@ -320,6 +321,8 @@ fn streams(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(report::report))
         .routes(routes!(suppressions::list, suppressions::import))
         .routes(routes!(suppressions::export))
+        .routes(routes!(contact_lists::import))
+        .routes(routes!(contact_lists::export))
         .routes(routes!(media::upload))
         .routes(routes!(media::download))
         .routes(routes!(events::events))

@@ -76,7 +76,7 @@ pub(super) async fn report(State(shared): SharedState, CampaignPath(id): Campaig
         let piece = report.next().await.inspect_err(|error| warn!(campaign.id = %id, %error, "report ended early"))?;
         Ok::<_, StoreError>(piece.map(|piece| (piece, report)))
     });
-    Ok(csv::attachment(&format!("campaign-{id}.csv"), COLUMNS, rows))
+    Ok(csv::attachment(&format!("campaign-{id}.csv"), &COLUMNS, rows))
 }
 
 struct Report {
@@ -160,5 +160,5 @@ fn write_recipient(out: &mut Vec<u8>, view: &RecipientView) {
             .unwrap_or_default()
             .to_owned(),
     ];
-    csv::write_row(out, fields);
+    csv::write_row(out, &fields);
 }

@@ -321,7 +321,7 @@ pub(super) async fn export(
             Ok::<_, redis::StoreError>(piece.map(|piece| (piece, export)))
         }
     });
-    Ok(csv::attachment(&name, RawSuppression::COLUMNS, rows))
+    Ok(csv::attachment(&name, &RawSuppression::COLUMNS, rows))
 }
 
 /// An export that is being written to a body.
@@ -359,7 +359,7 @@ fn write_entry(out: &mut Vec<u8>, business: &BusinessId, entry: &Suppression) {
         entry.since.to_string(),
         entry.source.name().to_owned(),
     ];
-    csv::write_row(out, fields);
+    csv::write_row(out, &fields);
 }
 
 /// The value that a query parameter names. An empty one counts as missing.

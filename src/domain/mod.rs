@@ -4,6 +4,7 @@ pub mod agent;
 pub mod campaign;
 pub mod canned_reply;
 pub mod chat;
+pub mod contact_row;
 pub mod event;
 pub mod fact;
 pub mod failure;

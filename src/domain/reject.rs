@@ -114,6 +114,9 @@ pub enum Reject {
         /// The values that the field accepts.
         words: Vec<&'static str>,
     },
+    /// A field of a contact has a value that it does not accept, as the text says.
+    #[error("{0}")]
+    Contact(String),
     /// `since` is not a time.
     #[error("since is {0}, which is not a time with its offset, such as 2026-11-22T09:00:00-03:00")]
     NotATime(String),
@@ -338,6 +341,7 @@ impl Reject {
             Reject::NotATime(_) => "not_a_time",
             Reject::InTheFuture(_) => "in_the_future",
             Reject::OtherBusiness(_) => "other_business",
+            Reject::Contact(_) => "contact",
             Reject::Malformed(_) => "malformed",
             Reject::UnclosedQuote => "unclosed_quote",
             Reject::LineTooLong { .. } => "line_too_long",

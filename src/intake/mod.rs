@@ -5,6 +5,7 @@
 //! lines are configured. A recipient is stored only if it fits the template. A rejected campaign changes nothing; a
 //! rejected recipient is reported, and the others are stored.
 
+mod contacts;
 mod dead_letters;
 mod error;
 mod groups;
@@ -21,6 +22,7 @@ mod upload;
 
 use std::{sync::Arc, time::Duration};
 
+pub use contacts::contact_batches;
 pub use error::{IntakeError, TemplateProblem};
 pub use memory_guard::MemoryGuard;
 pub use retry::Retried;

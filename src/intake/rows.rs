@@ -11,7 +11,9 @@ mod ndjson;
 
 use std::fmt;
 
-use crate::domain::{Form, RawRecipient, RawSuppression, Reject, reject::quoted, template::Column};
+use crate::domain::{
+    Form, RawRecipient, RawSuppression, Reject, contact_row::RawContact, reject::quoted, template::Column,
+};
 
 pub use self::csv::{CsvColumn, HeaderField};
 
@@ -30,7 +32,7 @@ const NAMES_SHOWN_MAX: usize = 20;
 /// The UTF-8 byte order mark, with which some programs begin a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A type of row that can be uploaded: a recipient or a suppression.
+/// A type of row that can be uploaded: a recipient, a suppression or a contact.
 pub trait UploadRow: Sized {
     /// Parses a line of NDJSON.
     fn from_json(line: &[u8]) -> Result<Self, Reject>;
@@ -60,6 +62,8 @@ pub struct Columns {
     owner: &'static str,
     known: Vec<Column>,
     ignored: Vec<String>,
+    /// The columns that have another name in the file: that name, and their own.
+    renamed: Vec<(String, String)>,
 }
 
 impl Columns {
@@ -70,7 +74,13 @@ impl Columns {
 
     /// Like [`Columns::of`], from the template's columns.
     pub fn new(known: Vec<Column>, ignored: &[String]) -> Self {
-        Self { phone: "to", owner: "the template", known, ignored: ignored.iter().map(|name| folded(name)).collect() }
+        Self {
+            phone: "to",
+            owner: "the template",
+            known,
+            ignored: ignored.iter().map(|name| folded(name)).collect(),
+            renamed: Vec::new(),
+        }
     }
 
     /// The columns of a list of suppressions. A column in `ignored` is skipped.
@@ -80,8 +90,23 @@ impl Columns {
         Self { phone: "phone", owner: "a list of suppressions", ..Self::new(known, ignored) }
     }
 
+    /// The columns of a list of contacts with these properties. A column in `ignored` is skipped, and one in `renamed`
+    /// has the first name in the file.
+    pub fn of_contacts<'a>(
+        properties: impl Iterator<Item = &'a str>,
+        ignored: &[String],
+        renamed: &[(String, String)],
+    ) -> Self {
+        let column = |name: &str| Column { name: name.to_owned(), is_required: name == "phone" };
+        let known = RawContact::COLUMNS.into_iter().chain(properties).map(column).collect();
+        let renamed = renamed.iter().map(|(name, column)| (folded(name), column.clone())).collect();
+        Self { phone: "phone", owner: "a list of contacts", renamed, ..Self::new(known, ignored) }
+    }
+
     /// Finds the column for a header cell `name`. An exact match takes precedence over one that differs only in case.
     fn find(&self, name: &str) -> Option<&str> {
+        let renamed = self.renamed.iter().find(|(other, _)| *other == folded(name));
+        let name = renamed.map_or(name, |(_, column)| column);
         let names = || self.known.iter().map(|column| column.name.as_str());
         names().find(|known| *known == name).or_else(|| names().find(|known| folded(known) == folded(name)))
     }

@@ -1,11 +1,13 @@
 //! Contacts, as people keep them: lists, creation and changes. What people write about themselves is in `inbound`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 use sqlx::{FromRow, Postgres, QueryBuilder, types::Json};
 
 use super::{
     Database, DatabaseError, Result,
-    inbound::{Author, resolve},
+    inbound::{Author, contacts_of_numbers, resolve},
     millis,
     read::phone,
     search::{SearchWords, begin_search, people},
@@ -13,7 +15,7 @@ use super::{
     tags::unknown,
     time,
 };
-use crate::domain::{BusinessId, Phone, TagId, UnixMs, chat::Identity};
+use crate::domain::{BusinessId, Phone, TagId, UnixMs, chat::Identity, contact_row::ImportedContact};
 
 /// A contact with what the business knows.
 #[derive(Clone, Debug, PartialEq)]
@@ -314,6 +316,47 @@ impl Database {
         }
         transaction.commit().await.map_err(&failed)?;
         Ok(Ok(id))
+    }
+
+    /// Creates or changes the contacts of an import, in one transaction. What a row gives wins over what is known, and its
+    /// tags are added. Can be repeated. Returns how many contacts were created or changed.
+    pub async fn import_contacts(&self, business: &BusinessId, rows: &[ImportedContact], now: UnixMs) -> Result<u64> {
+        let failed = DatabaseError::of("import contacts");
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        let numbers: Vec<Phone> = rows.iter().map(|row| row.phone).collect();
+        let ids = contacts_of_numbers(&mut transaction, business, &numbers, now).await.map_err(&failed)?;
+        // Of several rows about a person, the last one wins.
+        let mut given: BTreeMap<i64, ContactChange> = BTreeMap::new();
+        for (row, id) in rows.iter().zip(ids) {
+            let change = given.entry(id).or_default();
+            change.name = row.name.clone().or(change.name.take());
+            change.properties.extend(row.properties.clone());
+            change.tags.get_or_insert_default().extend(row.tags.iter().cloned());
+        }
+        let tags = |change: &ContactChange| {
+            let tags = change.tags.iter().flatten().map(TagId::as_str);
+            tags.collect::<BTreeSet<&str>>().into_iter().collect::<Vec<_>>().join(" ")
+        };
+        let changed = sqlx::query!(
+            "update contacts set name = coalesce(new.name, contacts.name), is_named = is_named or new.name is not null,
+                properties = jsonb_strip_nulls(contacts.properties || new.properties::jsonb),
+                tags = array(select distinct tag from unnest(contacts.tags || string_to_array(new.tags, ' ')) as tag
+                    order by tag)
+             from unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) as new (id, name, properties, tags)
+             where contacts.id = new.id
+                and (new.name is not null and (contacts.name is distinct from new.name or not is_named)
+                    or jsonb_strip_nulls(contacts.properties || new.properties::jsonb) <> contacts.properties
+                    or not contacts.tags @> string_to_array(new.tags, ' '))",
+            &given.keys().copied().collect::<Vec<_>>(),
+            &given.values().map(|change| change.name.clone()).collect::<Vec<_>>() as &[Option<String>],
+            &given.values().map(|change| Value::from(change.properties.clone()).to_string()).collect::<Vec<_>>(),
+            &given.values().map(tags).collect::<Vec<_>>()
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
+        Ok(changed.rows_affected())
     }
 
     /// Changes a contact.

@@ -57,6 +57,12 @@ pub enum TagRefused {
 }
 
 impl Database {
+    /// The ids of the tags of a business.
+    pub async fn tag_ids(&self, business: &BusinessId) -> Result<Vec<String>> {
+        let ids = sqlx::query_scalar!("select id from tags where business = $1", business.as_str());
+        ids.fetch_all(&self.pool).await.map_err(DatabaseError::of("list the ids of tags"))
+    }
+
     /// The tags of businesses (`None`: of all), by business and id, and how many of the chats that an agent sees (`None`:
     /// of all) have each.
     pub async fn tags(&self, businesses: Option<&[String]>, visible: Option<&Visibility>) -> Result<Vec<Tag>> {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::domain::{
     RawRecipient, RawSuppression, Reject,
+    contact_row::RawContact,
     recipient::{HeaderFields, RawHeader},
 };
 
@@ -281,6 +282,28 @@ impl UploadRow for RawSuppression {
                 | CsvColumn::Button(_)
                 | CsvColumn::Zone
                 | CsvColumn::Ignored => {}
+            }
+        }
+        raw
+    }
+}
+
+impl UploadRow for RawContact {
+    fn from_json(line: &[u8]) -> Result<Self, Reject> {
+        Self::from_json(line)
+    }
+
+    fn from_cells<'a>(cells: impl Iterator<Item = (&'a CsvColumn, &'a str)>) -> Self {
+        let mut raw = Self::default();
+        for (column, cell) in cells {
+            match column {
+                CsvColumn::Phone => raw.phone = cell.to_owned(),
+                CsvColumn::Named(name) => raw.set(name, cell),
+                // Properties can have these keys.
+                CsvColumn::Header => raw.set("header", cell),
+                CsvColumn::Zone => raw.set("zone", cell),
+                // A key of a property has no dot.
+                CsvColumn::HeaderField(_) | CsvColumn::Button(_) | CsvColumn::Ignored => {}
             }
         }
         raw

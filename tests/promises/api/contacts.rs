@@ -142,3 +142,62 @@ async fn a_property_has_a_type_that_its_values_keep() {
     ana.call(&api, Method::POST, "/v1/properties", &new).await.problem(403, "forbidden");
     assert_eq!(ana.call(&api, Method::PATCH, &path, &json!({ "name": "M" })).await.status, StatusCode::OK);
 }
+
+/// Imports a list.
+async fn import(api: &Api, query: &str, media_type: &str, list: &str) -> Answer {
+    let path = format!("/v1/contacts/import?business=1001&{query}");
+    answer(api.request(Method::POST, &path).header("content-type", media_type).body(list.to_owned())).await
+}
+
+#[tokio::test]
+async fn a_list_is_imported_row_by_row_and_comes_back_as_it_was() {
+    let (api, _postgres, database) = start().await;
+    property(&api, "city", "text", json!([])).await;
+    property(&api, "age", "number", json!([])).await;
+    let tag = json!({ "business": "1001", "id": "vip", "name": "VIP", "colour": "#112233" });
+    api.post_json("/v1/tags", &tag).await;
+    write(&database, LINE, 1, "hola", api.now()).await;
+    let csv = "Teléfono;name;Ciudad;age;tags;notes\r\n\
+        +5491155550001;María;Rosario;33;vip;x\r\n\
+        +5491155550002;=Ana;;;;x\r\n\
+        12;Juan;;;;x\r\n\
+        +5491155550004;Zoe;;old;;x\r\n\
+        +5491155550002;Ana;Salta;;;x\r\n\
+        +5491155550005;Eva;;;none;x\r\n";
+    let query = "map=Tel%C3%A9fono:phone,Ciudad:city&ignore=notes";
+    for _ in 0..2 {
+        let done = import(&api, query, "text/csv", csv).await;
+        assert_eq!((done.status, &done.body["accepted"]), (StatusCode::OK, &json!(3)), "{}", done.body);
+        let rejected = done.body["rejected"].as_array().expect("rows");
+        let rows: Vec<&Value> = rejected.iter().map(|row| &row["row"]).collect();
+        assert_eq!(rows, [&json!(3), &json!(4), &json!(6)], "{rejected:?}");
+        assert!(rejected[1]["reason"].as_str().expect("text").contains("`age` is a number"), "{rejected:?}");
+        assert_eq!(names(&api, "sort=name").await, ["Ana", "María"], "everybody once");
+    }
+    let maria = api.read("/v1/contacts/+5491155550001?business=1001").await;
+    assert_eq!((&maria["properties"], &maria["tags"]), (&json!({ "city": "Rosario", "age": 33 }), &json!(["vip"])));
+    // What a row does not give stays.
+    let lines = "{\"phone\":\"+5491155550001\",\"properties\":{\"age\":null}}\n{\"phone\":\"+5491155550006\",\"name\":\"=1+1\"}\n";
+    assert_eq!(import(&api, "", "application/x-ndjson", lines).await.body["accepted"], 2);
+    let maria = api.read("/v1/contacts/+5491155550001?business=1001").await;
+    assert_eq!((&maria["name"], &maria["properties"]), (&json!("María"), &json!({ "city": "Rosario" })));
+
+    let exported = api.request(Method::GET, "/v1/contacts.csv?business=1001&sort=name").send().await.expect("a file");
+    assert_eq!(exported.headers()["content-type"], "text/csv; charset=utf-8");
+    let exported = exported.text().await.expect("text");
+    let lines: Vec<&str> = exported.lines().collect();
+    assert!(lines[0].starts_with("phone,name,tags,age,city,last_interaction,"), "{exported}");
+    assert!(lines[1].starts_with("+5491155550006,'=1+1,,,,"), "{exported}");
+    assert!(lines[3].starts_with("+5491155550001,María,vip,,Rosario,20"), "{exported}");
+    let ignore =
+        "ignore=last_interaction,conversations_by_client,conversations_by_business,cancelled,received,replies,failures";
+    assert_eq!(import(&api, ignore, "text/csv", &exported).await.body["accepted"], 3);
+    assert_eq!(names(&api, "sort=name").await, ["=1+1", "Ana", "María"]);
+
+    import(&api, "", "text/csv", "name\nAna\n").await.problem(400, "upload-unreadable");
+    import(&api, "map=x", "text/csv", "phone\n").await.problem(400, "invalid-query");
+    let ana = agent(&api, "ana", "agent", &[]).await;
+    ana.get(&api, "/v1/contacts.csv").await.problem(403, "forbidden");
+    let other = answer(api.request_of("1002", Method::POST, "/v1/contacts/import?business=1001")).await;
+    other.problem(404, "business-not-found");
+}

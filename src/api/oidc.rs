@@ -133,9 +133,9 @@ impl Shared {
             Callback { error: None, code: Some(code), .. } => code,
             _ => return Err(refused("the provider refuses the login: begin again, or ask who administers it")),
         };
-        let person = oidc.person(code, &secrets).await.map_err(problem)?;
-        let agent = match agent::email(&person.email) {
-            Some(email) => database.agent_at_provider(&email, &person.subject).await?,
+        let account = oidc.account(code, &secrets).await.map_err(problem)?;
+        let agent = match agent::email(&account.email) {
+            Some(email) => database.agent_at_provider(&email, &account.subject).await?,
             None => None,
         };
         agent.ok_or_else(|| {

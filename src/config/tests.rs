@@ -96,6 +96,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
         "PREGON_TOKEN_1001",
         "PREGON_TOKEN_2001",
         "PREGON_OTLP_TOKEN",
+        "PREGON_OIDC_SECRET",
     ];
     let webhook_secrets = ["PREGON_CRM_SECRET", "PREGON_CRM_SECRET_OLD"];
     let environment = secrets

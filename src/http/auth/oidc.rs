@@ -72,9 +72,9 @@ pub struct LoginSecrets {
     pub verifier: String,
 }
 
-/// Who has logged in at the provider.
+/// The account with which somebody has logged in at the provider.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Person {
+pub struct Account {
     /// The `sub`: an id that never changes.
     pub subject: String,
     /// The email address, which the provider has verified.
@@ -134,8 +134,8 @@ impl Oidc {
         Ok(url.into())
     }
 
-    /// Who has logged in, by the code with which the provider sent the browser back.
-    pub async fn person(&self, code: String, secrets: &LoginSecrets) -> Result<Person, OidcError> {
+    /// The account that has logged in, by the code with which the provider sent the browser back.
+    pub async fn account(&self, code: String, secrets: &LoginSecrets) -> Result<Account, OidcError> {
         let client = self.client(KNOWN_FOR).await?;
         let request = client
             .exchange_code(AuthorizationCode::new(code))
@@ -165,7 +165,7 @@ impl Oidc {
             claims.map_err(|error| OidcError::Refused(format!("the provider's ID token is not valid: {error}")))?;
         match claims.email() {
             Some(email) if claims.email_verified() == Some(true) => {
-                Ok(Person { subject: claims.subject().to_string(), email: email.to_string() })
+                Ok(Account { subject: claims.subject().to_string(), email: email.to_string() })
             }
             Some(_) => Err(OidcError::Refused("the provider has not verified the email address".to_owned())),
             None => Err(OidcError::Refused("the provider does not say the email address".to_owned())),

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use axum::{Json, Router, extract::State, http::HeaderMap, response::IntoResponse, routing};
@@ -24,12 +23,13 @@ use super::{
     agents::invited,
     harness::{Answer, Api, answer},
 };
-use crate::support::{postgres::TestPostgres, serve::serve};
+use crate::support::{hooks::now, postgres::TestPostgres, serve::serve};
 
 const CLIENT: &str = "pregon";
 const SECRET: &str = "client-secret";
 const CODE: &str = "the-code";
 const PUBLIC_URL: &str = "https://pregon.example/console";
+
 /// What the provider answers about itself, and what it wants and answers in exchange for the code.
 #[derive(Default)]
 struct Provided {
@@ -127,7 +127,7 @@ fn signed(claims: &Value, by: &str) -> String {
 }
 
 fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs()
+    now().0 / 1_000
 }
 
 /// An API server whose agents log in at a provider.
@@ -237,7 +237,8 @@ async fn an_agent_logs_in_at_the_provider() {
 async fn a_token_that_is_not_for_this_login_opens_no_session() {
     let logins = Logins::start().await;
     invited(&logins.api, "ana", "agent", &[]).await;
-    let changes: [(&str, fn(&mut Value)); 9] = [
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 9] = [
         ("nonce", |claims| claims["nonce"] = json!("another")),
         ("no nonce", |claims| claims["nonce"] = Value::Null),
         ("audience", |claims| claims["aud"] = json!("another")),

@@ -1,4 +1,4 @@
-//! The chats as server-sent events, for consoles.
+//! The chats and their agents as server-sent events, for consoles.
 //!
 //! A process looks for changes ten times a second while it has a stream open, and gives them to all its streams. Only a
 //! stream that starts after an earlier one, or whose client is slow, asks PostgreSQL by itself.
@@ -30,6 +30,7 @@ use utoipa::ToSchema;
 use super::{
     Shared, SharedState,
     access::Access,
+    agents::agent_view,
     chats::{chat_view, message_view},
     events::event_stream,
     feed::{LAST_EVENT_ID, bad_position},
@@ -67,18 +68,20 @@ const BATCHES_MAX: usize = 64;
 struct ChatStreamEvent {
     /// The position after the event. It also comes without an event, when the stream opens.
     id: Option<String>,
-    /// `chat`, `message`, `gone` or `reload`.
+    /// `chat`, `message`, `gone`, `agent` or `reload`.
     event: Option<String>,
-    /// JSON: a `Chat`, a `ChatMessageEvent`, an object with the `id` of a chat, or an empty object.
+    /// JSON: a `Chat`, a `ChatMessageEvent`, an object with the `id` of a chat, an `Agent`, or an empty object.
     data: String,
 }
 
 /// Follow the chats: what changes in them, as it is then.
 ///
 /// Server-sent events. `chat` has a chat that is new or has changed, `message` a message that is new or has changed.
-/// `gone` has the id of a chat that an agent does not see any more, because it went to another group. `reload` means that too much has changed to be told: read the lists again. Send the last `id` as `Last-Event-ID` to
-/// continue there; without it, the stream starts with new changes. An event can be repeated. Several changes of a chat
-/// within a moment are one event. Of each chat, changes of the newest 100 messages are told.
+/// `gone` has the id of a chat that an agent does not see any more, because it went to another group. `agent` has an agent
+/// who is new, was changed or removed, or has another presence. `reload` means that too much has changed to be told: read
+/// the lists again. Send the last `id` as `Last-Event-ID` to continue there; without it, the stream starts with new
+/// changes. An event can be repeated. Several changes of a chat within a moment are one event. Of each chat, changes of
+/// the newest 100 messages are told.
 #[utoipa::path(
     get, path = "/v1/stream", tag = "chats", operation_id = "follow_chats",
     security(("api_key" = [KeyScope::Chats])),
@@ -131,10 +134,17 @@ struct Batch {
 
 /// What a client is told.
 struct ChatEvent {
-    /// The chat that it is about; `None`: everybody is told.
-    chat: Option<Arc<EventChat>>,
+    about: About,
     name: &'static str,
     json: String,
+}
+
+/// Whom an event is about, which says who is told.
+enum About {
+    Chat(Arc<EventChat>),
+    /// An agent of this business.
+    Agent(BusinessId),
+    Everybody,
 }
 
 /// Who is told what happens in a chat.
@@ -187,13 +197,13 @@ impl Batch {
     fn new(until: Moment, since: Since, now: UnixMs) -> Self {
         let events = match since {
             Since::Changes(changes) => events_of(changes, now),
-            Since::TooMuch => vec![ChatEvent { chat: None, name: "reload", json: "{}".to_owned() }],
+            Since::TooMuch => vec![ChatEvent { about: About::Everybody, name: "reload", json: "{}".to_owned() }],
         };
         Self { until, events }
     }
 }
 
-fn events_of(ChatChanges { chats, messages }: ChatChanges, now: UnixMs) -> Vec<ChatEvent> {
+fn events_of(ChatChanges { chats, messages, agents }: ChatChanges, now: UnixMs) -> Vec<ChatEvent> {
     let known: BTreeMap<i64, Arc<EventChat>> =
         chats.iter().map(|chat| (chat.id, Arc::new(EventChat::of(chat)))).collect();
     let chats = chats.into_iter().map(|chat| ("chat", chat.id, json(&chat_view(chat, now))));
@@ -201,8 +211,12 @@ fn events_of(ChatChanges { chats, messages }: ChatChanges, now: UnixMs) -> Vec<C
         ("message", chat, json(&ChatMessageEvent { chat: chat.to_string(), message: message_view(message) }))
     });
     // A message whose chat is gone belongs to nobody.
-    let event = |(name, chat, json)| Some(ChatEvent { chat: Some(known.get(&chat)?.clone()), name, json });
-    chats.chain(messages).filter_map(event).collect()
+    let event = |(name, chat, json)| Some(ChatEvent { about: About::Chat(known.get(&chat)?.clone()), name, json });
+    let agents = agents.into_iter().map(|agent| {
+        let about = About::Agent(agent.business.clone());
+        ChatEvent { about, name: "agent", json: json(&agent_view(agent)) }
+    });
+    chats.chain(messages).filter_map(event).chain(agents).collect()
 }
 
 fn json(view: &impl Serialize) -> String {
@@ -336,11 +350,15 @@ impl Follower {
     fn enqueue(&mut self, batch: &Batch) {
         self.position = batch.until.clone();
         let told = batch.events.iter().filter_map(|event| {
-            let Some(chat) = &event.chat else { return Some((event.name, event.json.clone())) };
-            match chat.told(&self.access) {
-                Told::Everything => Some((event.name, event.json.clone())),
-                Told::Gone if event.name == "chat" => Some(("gone", json(&json!({ "id": chat.id.to_string() })))),
-                Told::Gone | Told::Nothing => None,
+            let whole = || (event.name, event.json.clone());
+            match &event.about {
+                About::Chat(chat) => match chat.told(&self.access) {
+                    Told::Everything => Some(whole()),
+                    Told::Gone if event.name == "chat" => Some(("gone", json(&json!({ "id": chat.id.to_string() })))),
+                    Told::Gone | Told::Nothing => None,
+                },
+                About::Agent(business) => self.access.allows(Some(business)).then(whole),
+                About::Everybody => Some(whole()),
             }
         });
         let mut told = told.peekable();

@@ -141,13 +141,21 @@ impl Database {
 
     /// The agent `id` of one of the businesses (`None`: of any), also if removed.
     pub async fn agent(&self, businesses: Option<&[String]>, id: AgentId) -> Result<Option<Agent>> {
-        Ok(self.agents_where(businesses, Some(id), true, None, 1).await?.pop())
+        Ok(self.agents_where(businesses, Some(&[id.to_string()]), true, None, 1).await?.pop())
+    }
+
+    /// The agents with these ids, also if removed.
+    pub(super) async fn agents_as_they_are(&self, ids: &[String]) -> Result<Vec<Agent>> {
+        match ids.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.agents_where(None, Some(ids), true, None, ids.len()).await,
+        }
     }
 
     async fn agents_where(
         &self,
         businesses: Option<&[String]>,
-        id: Option<AgentId>,
+        ids: Option<&[String]>,
         all: bool,
         after: Option<AgentId>,
         limit: usize,
@@ -158,11 +166,11 @@ impl Database {
                 (select count(*) from chats where agent = agents.id and owner = 2) as "chats!",
                 array(select group_id from agent_group_members where agent = agents.id order by group_id) as "groups!"
              from agents
-             where ($1::text[] is null or business = any($1)) and ($2::text is null or id = $2)
+             where ($1::text[] is null or business = any($1)) and ($2::text[] is null or id = any($2))
                 and ($3 or removed_at is null) and ($4::text is null or id > $4)
              order by id limit $5"#,
             businesses,
-            id.map(|id| id.to_string()),
+            ids,
             all,
             after.map(|id| id.to_string()),
             i64::try_from(limit).unwrap_or(i64::MAX)
@@ -196,7 +204,7 @@ impl Database {
         let changed = sqlx::query!(
             "update agents set oidc_subject = case when coalesce($3, email) = email then oidc_subject end,
                 email = coalesce($3, email), name = coalesce($4, name), role = coalesce($5, role),
-                capacity = coalesce($6, capacity)
+                capacity = coalesce($6, capacity), changed = pg_current_xact_id()
              where id = $1 and business = $2 and removed_at is null",
             id.to_string(),
             business.as_str(),

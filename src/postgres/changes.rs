@@ -1,4 +1,4 @@
-//! What changed in the chats since a moment, for those who follow them.
+//! What changed in the chats, and of their agents, since a moment, for those who follow them.
 //!
 //! A moment is a snapshot of PostgreSQL: which transactions had been committed. So a change is never missed, whatever the
 //! order in which transactions commit, and nothing has to be kept for readers that are away. A reader gets each chat as
@@ -8,6 +8,7 @@ use std::{fmt, str::FromStr};
 
 use super::{
     Database, DatabaseError, Result,
+    agents::Agent,
     chat_list::ChatFilter,
     read::{Chat, ChatMessage, MessageRow},
 };
@@ -15,7 +16,7 @@ use sqlx::types::Json;
 
 use crate::domain::chat::Owner;
 
-/// Maximum number of chats in [`ChatChanges`].
+/// Maximum number of chats in [`ChatChanges`], and of agents.
 pub const CHATS_MAX: usize = 1_000;
 
 /// How many of the newest messages of a chat are looked at.
@@ -69,6 +70,8 @@ pub struct ChatChanges {
     pub chats: Vec<Chat>,
     /// Their messages that are new or changed, among the newest 100 of each, each with its chat, the oldest first.
     pub messages: Vec<(i64, ChatMessage)>,
+    /// The agents who are new or removed, or whose presence or definition is another one.
+    pub agents: Vec<Agent>,
 }
 
 /// What changed between a moment and the present.
@@ -76,7 +79,7 @@ pub struct ChatChanges {
 pub enum Since {
     /// These chats.
     Changes(ChatChanges),
-    /// More than [`CHATS_MAX`] chats, or the moment is of another database.
+    /// More than [`CHATS_MAX`] chats or agents, or the moment is of another database.
     TooMuch,
 }
 
@@ -101,7 +104,14 @@ impl Database {
                     and not pg_visible_in_snapshot(changed, $1::text::pg_snapshot)
                     and ($2::text[] is null or business = any($2))
                 order by changed limit $3
-             ) as "chats!""#,
+             ) as "chats!", array(
+                select id from agents
+                where changed >= pg_snapshot_xmin($1::text::pg_snapshot)
+                    and changed < pg_snapshot_xmax(pg_current_snapshot())
+                    and not pg_visible_in_snapshot(changed, $1::text::pg_snapshot)
+                    and ($2::text[] is null or business = any($2))
+                order by changed limit $3
+             ) as "agents!""#,
             since.to_string(),
             businesses,
             CHATS_MAX as i64 + 1
@@ -110,12 +120,13 @@ impl Database {
         .await
         .map_err(&failed)?;
         let now = moment_of(&found.now)?;
-        if found.chats.len() > CHATS_MAX || since.next > now.next {
+        if found.chats.len().max(found.agents.len()) > CHATS_MAX || since.next > now.next {
             return Ok((now, Since::TooMuch));
         }
         let chats = self.chats_as_they_are(&found.chats).await?;
         let messages = self.messages_changed_since(since, &found.chats).await?;
-        Ok((now, Since::Changes(ChatChanges { chats, messages })))
+        let agents = self.agents_as_they_are(&found.agents).await?;
+        Ok((now, Since::Changes(ChatChanges { chats, messages, agents })))
     }
 
     /// The chats with these ids that exist.

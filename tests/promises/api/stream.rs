@@ -182,3 +182,50 @@ async fn who_was_away_for_too_long_or_follows_another_database_reads_the_lists_a
     }
     Api::start().await.get("/v1/stream").await.problem(409, "no-database");
 }
+
+/// Reads events until an agent is told to be `presence`. Returns the agent and the position behind it.
+async fn until_presence(stream: &mut EventStream, id: &str, presence: &str) -> (Value, String) {
+    loop {
+        let (event, agent, position) = next(stream).await;
+        assert_eq!(event, "agent", "{agent}");
+        assert_eq!(agent["id"], id, "only the agents that the key may see, and only when they change");
+        if agent["presence"] == presence && !position.is_empty() {
+            return (agent, position);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_tells_which_agents_are_there() {
+    let (api, _postgres, _database) = start().await;
+    let create = async |name: &str, business: &str| {
+        let new = json!({ "business": business, "email": format!("{name}@example.com"), "name": name });
+        let created = api.post_json("/v1/agents", &new).await;
+        created.body["id"].as_str().expect("an id").to_owned()
+    };
+    let is = async |id: &str, presence: &str| {
+        let path = format!("/v1/agents/{id}/presence");
+        let set = answer(api.request(Method::PUT, &path).json(&json!({ "presence": presence }))).await;
+        assert_eq!(set.body["presence"], presence, "{}", set.body);
+    };
+    let mut own = open(&api, Some("1002"), None).await;
+    let first = own.next().await.expect("a position").id;
+    let (ana, bea) = (create("ana", "1001").await, create("bea", "1002").await);
+    let (created, _) = until_presence(&mut own, &bea, "offline").await;
+    assert_eq!(created["name"], "bea");
+    for presence in ["available", "away"] {
+        is(&ana, presence).await;
+        is(&bea, presence).await;
+        until_presence(&mut own, &bea, presence).await;
+    }
+    is(&bea, "available").await;
+    let (told, position) = until_presence(&mut own, &bea, "available").await;
+    assert_eq!(told, api.read(&format!("/v1/agents/{bea}")).await);
+    drop(own);
+    is(&bea, "away").await;
+    api.patch_json(&format!("/v1/agents/{bea}"), &json!({ "name": "Bea", "groups": [] })).await;
+    for since in [first, position] {
+        let (told, _) = until_presence(&mut open(&api, Some("1002"), Some(&since)).await, &bea, "away").await;
+        assert_eq!(told["name"], "Bea", "as the agent is, since {since}");
+    }
+}

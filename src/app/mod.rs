@@ -19,14 +19,14 @@ use crate::{
     sim::{self, SimError},
     telemetry::logging::{self, LogConfig, LogFormat},
     terminal::{
-        CommandError,
+        CommandError, agent,
         arguments::{
             AllArguments, BusinessCommand, CampaignCommand, Command, ConfigOptions, DemoOptions, EventCommand,
             HoldCommand, JobCommand, LineCommand, PersonCommand, ServeOptions, SimOptions, TemplateCommand, TopOptions,
             WorkerCommand,
         },
-        business, campaign, health, hold, install, job, line, pause, person, submit, suppression, tail, template, top,
-        worker,
+        business, campaign, group, health, hold, install, job, line, pause, person, submit, suppression, tail,
+        template, top, worker,
     },
 };
 
@@ -45,6 +45,8 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
             BusinessCommand::List { output } => business::list(&server.client()?, output.json).await,
             BusinessCommand::Discover { output } => business::discover(&server.client()?, output.json).await,
         },
+        Command::Agent { server, command } => agent::run(&server.client()?, command).await,
+        Command::Group { server, command } => group::run(&server.client()?, command).await,
         Command::Hold { server, command } => run_hold(&server.client()?, command).await,
         Command::Job { server, command } => run_job(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,

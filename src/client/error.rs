@@ -56,6 +56,9 @@ pub enum ClientError {
     /// No campaign has this external id.
     #[error("there is no campaign with the id or external id {0}: `pregon campaign list` shows the campaigns")]
     NoCampaign(String),
+    /// No agent has this email address.
+    #[error("there is no agent with the email address {0}: `pregon agent list` shows the agents")]
+    NoAgent(String),
     /// The server returned a problem.
     #[error("{} (HTTP {})", sentence(problem), status.as_u16())]
     Refused {

@@ -26,15 +26,16 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView, ChatMessageView, ChatView,
-        DeadJobView, Discovery, ForgottenView, HoldView, LiftedHold, LineChange, LineView, NewCampaign, NewChatMessage,
-        NewRetry, NewSuppression, NewTest, Page, PauseChange, PauseTarget, Preflight, RecipientView, RetriedJob,
-        SuppressionView, SyncedTemplates, TemplateView, UnpausedTemplate, UploadResult, WorkerView,
+        AgentChangeBody, AgentView, BusinessView, CampaignChange, CampaignCreated, CampaignRetried, CampaignView,
+        ChatMessageView, ChatView, DeadJobView, Discovery, ForgottenView, GroupChange, GroupView, HoldView,
+        InvitedAgent, LiftedHold, LineChange, LineView, NewAgentBody, NewCampaign, NewChatMessage, NewGroup,
+        NewPresence, NewRetry, NewSuppression, NewTest, Page, PauseChange, PauseTarget, Preflight, RecipientView,
+        RetriedJob, SuppressionView, SyncedTemplates, TemplateView, UnpausedTemplate, UploadResult, WorkerView,
     },
     coding::Coding,
     domain::{
-        BusinessId, CampaignId, CampaignState, EntryId, Language, LineId, Phone, Secret, SuppressionReason,
-        SuppressionScope, WabaId,
+        AgentId, BusinessId, CampaignId, CampaignState, EntryId, Language, LineId, Phone, Presence, Secret,
+        SuppressionReason, SuppressionScope, WabaId,
     },
     intake::{Format, UploadLayout},
 };
@@ -219,8 +220,7 @@ impl Client {
 
     /// Deletes a draft, or a campaign that has ended.
     pub async fn delete_campaign(&self, id: CampaignId) -> Result<()> {
-        let request = self.request(Method::DELETE, &["campaigns", &id.to_string()]);
-        self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
+        self.delete(self.request(Method::DELETE, &["campaigns", &id.to_string()])).await
     }
 
     /// A page of campaigns, newest first. `cursor` is `next` of the previous page.
@@ -334,6 +334,73 @@ impl Client {
         self.call(self.request(Method::POST, &["chats", chat, "close"])).await
     }
 
+    /// A page of agents, in the order of their creation. `removed`: also those who were removed. `cursor` is `next` of
+    /// the previous page.
+    pub async fn agents(&self, removed: bool, cursor: Option<&str>) -> Result<Page<Known<AgentView>>> {
+        let mut query = Vec::new();
+        query.extend(removed.then_some(("removed", "true")));
+        query.extend(cursor.map(|cursor| ("cursor", cursor)));
+        self.call(self.request(Method::GET, &["agents"]).query(&query)).await
+    }
+
+    /// Fetches an agent.
+    pub async fn agent(&self, id: AgentId) -> Result<Known<AgentView>> {
+        self.call(self.request(Method::GET, &["agents", &id.to_string()])).await
+    }
+
+    /// Creates an agent, and returns the agent with an invitation.
+    pub async fn create_agent(&self, agent: &NewAgentBody) -> Result<Known<InvitedAgent>> {
+        self.call(self.request(Method::POST, &["agents"]).json(agent)).await
+    }
+
+    /// Changes values of an agent, and returns the agent.
+    pub async fn change_agent(&self, id: AgentId, change: &AgentChangeBody) -> Result<Known<AgentView>> {
+        self.call(self.request(Method::PATCH, &["agents", &id.to_string()]).json(change)).await
+    }
+
+    /// Invites an agent again, and returns the agent with the invitation.
+    pub async fn invite_agent(&self, id: AgentId) -> Result<Known<InvitedAgent>> {
+        self.call(self.request(Method::POST, &["agents", &id.to_string(), "invitation"])).await
+    }
+
+    /// Says whether an agent is there, and returns the agent.
+    pub async fn set_presence(&self, id: AgentId, presence: Presence) -> Result<Known<AgentView>> {
+        let body = NewPresence { presence: presence.name().to_owned() };
+        self.call(self.request(Method::PUT, &["agents", &id.to_string(), "presence"]).json(&body)).await
+    }
+
+    /// Ends all sessions of an agent.
+    pub async fn end_sessions(&self, id: AgentId) -> Result<()> {
+        self.delete(self.request(Method::DELETE, &["agents", &id.to_string(), "sessions"])).await
+    }
+
+    /// Removes an agent.
+    pub async fn remove_agent(&self, id: AgentId) -> Result<()> {
+        self.delete(self.request(Method::DELETE, &["agents", &id.to_string()])).await
+    }
+
+    /// A page of groups. `cursor` is `next` of the previous page.
+    pub async fn groups(&self, cursor: Option<&str>) -> Result<Page<Known<GroupView>>> {
+        let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
+        self.call(self.request(Method::GET, &["groups"]).query(&query)).await
+    }
+
+    /// Creates a group, and returns it.
+    pub async fn create_group(&self, group: &NewGroup) -> Result<Known<GroupView>> {
+        self.call(self.request(Method::POST, &["groups"]).json(group)).await
+    }
+
+    /// Renames a group of a business, and returns it.
+    pub async fn rename_group(&self, business: Option<&BusinessId>, id: &str, name: &str) -> Result<Known<GroupView>> {
+        let change = GroupChange { name: name.to_owned() };
+        self.call(self.request(Method::PATCH, &["groups", id]).query(&of(business)).json(&change)).await
+    }
+
+    /// Removes a group of a business.
+    pub async fn remove_group(&self, business: Option<&BusinessId>, id: &str) -> Result<()> {
+        self.delete(self.request(Method::DELETE, &["groups", id]).query(&of(business))).await
+    }
+
     /// Fetches a line.
     pub async fn line(&self, id: &LineId) -> Result<Known<LineView>> {
         self.call(self.request(Method::GET, &["lines", id.as_str()])).await
@@ -368,8 +435,7 @@ impl Client {
 
     /// Deletes a dead letter.
     pub async fn delete_dead_job(&self, id: EntryId) -> Result<()> {
-        let request = self.request(Method::DELETE, &["jobs", "dead", &id.to_string()]);
-        self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
+        self.delete(self.request(Method::DELETE, &["jobs", "dead", &id.to_string()])).await
     }
 
     /// A page of businesses. `cursor` is `next` of the previous page.
@@ -434,8 +500,7 @@ impl Client {
 
     /// Ends the suppression of a person.
     pub async fn unsuppress(&self, phone: Phone, business: Option<&BusinessId>) -> Result<()> {
-        let request = self.request(Method::DELETE, &["suppressions", &phone.to_string()]).query(&of(business));
-        self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
+        self.delete(self.request(Method::DELETE, &["suppressions", &phone.to_string()]).query(&of(business))).await
     }
 
     /// Forgets a person, and returns what was removed.
@@ -498,6 +563,10 @@ impl Client {
             Some(key) => request.bearer_auth(key.expose()),
             None => request,
         }
+    }
+
+    async fn delete(&self, request: RequestBuilder) -> Result<()> {
+        self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
     }
 
     async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {

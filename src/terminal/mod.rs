@@ -1,6 +1,6 @@
 //! The command line: arguments, and output for people or, with `--json`, for programs.
 //!
-//! `campaign`, `event`, `hold`, `job`, `line`, `person`, `suppression`, `template`, `top`, `worker`, `pause` and
+//! `agent`, `campaign`, `event`, `group`, `hold`, `job`, `line`, `person`, `suppression`, `template`, `top`, `worker`, `pause` and
 //! `resume` only call the HTTP API of a running server. Results go to standard output, everything else to standard
 //! error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
 //!
@@ -8,6 +8,7 @@
 //! for `submit --again`.
 //! Never: accesses Redis or Meta for a campaign; prints a secret.
 
+pub mod agent;
 pub mod arguments;
 pub mod ask;
 pub mod business;
@@ -16,6 +17,7 @@ mod download;
 mod each;
 pub mod error;
 mod find;
+pub mod group;
 pub mod health;
 pub mod hold;
 pub mod install;

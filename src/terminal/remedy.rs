@@ -19,6 +19,8 @@ fn of(kind: &str) -> Option<&'static str> {
         "campaign-not-found" => "`pregon campaign list` shows the campaigns; an external id works in place of an id.",
         "line-not-found" => "`pregon line list` shows the lines.",
         "business-missing" => "Name one with --business.",
+        "agent-exists" | "agent-not-found" => "`pregon agent list` shows the agents.",
+        "group-not-found" => "`pregon group list` shows the groups.",
         "dead-letter-not-found" => "`pregon job list` shows the dead letters.",
         "template-missing" => "`pregon template list` shows the templates.",
         "template-not-paused" => "`pregon template show` shows its status.",
@@ -60,9 +62,7 @@ mod tests {
     use super::*;
 
     /// Kinds whose detail contains the remedy, or which no command can cause.
-    const WITHOUT: [&str; 51] = [
-        "agent-exists",
-        "agent-not-found",
+    const WITHOUT: [&str; 48] = [
         "agent-offline",
         "body-too-large",
         "business-not-found",
@@ -73,7 +73,6 @@ mod tests {
         "contact-not-found",
         "group-exists",
         "group-in-use",
-        "group-not-found",
         "hold-not-found",
         "invalid",
         "invalid-if-match",

@@ -7,9 +7,9 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle
 use super::words;
 use crate::{
     api_types::{
-        BusinessView, CampaignView, DeadJobView, DiscoveredBusiness, DiscoveredLine, DiscoveredWaba, FailureCount,
-        HoldView, LineView, RecipientView, Rejection, SkipCount, Statistics, SuppressionView, TemplateName,
-        TemplateView, WorkerView,
+        AgentView, BusinessView, CampaignView, DeadJobView, DiscoveredBusiness, DiscoveredLine, DiscoveredWaba,
+        FailureCount, GroupView, HoldView, LineView, RecipientView, Rejection, SkipCount, Statistics, SuppressionView,
+        TemplateName, TemplateView, WorkerView,
     },
     domain::{LineId, UnixMs},
 };
@@ -61,6 +61,58 @@ pub fn suppressions<S: Deref<Target = SuppressionView>>(people: &[S]) -> String 
         ]
     };
     table(["=phone", "=scope", "=reason", "=since", "source"], people.iter().map(row))
+}
+
+/// A table of agents.
+pub fn agents<A: Deref<Target = AgentView>>(agents: &[A]) -> String {
+    let row = |agent: &A| {
+        [
+            agent.id.to_string(),
+            words::printable(&agent.name),
+            words::printable(agent.email.as_deref().unwrap_or("removed")),
+            agent.role.clone(),
+            agent.presence.clone(),
+            words::count(agent.chats.into()),
+            groups_of(agent),
+        ]
+    };
+    table(["=id", "name", "email", "role", "presence", ">chats", "groups"], agents.iter().map(row))
+}
+
+/// One agent.
+pub fn agent(agent: &AgentView) -> String {
+    fields([
+        ("id", agent.id.to_string()),
+        ("business", agent.business.to_string()),
+        ("name", words::printable(&agent.name)),
+        ("email", words::printable(agent.email.as_deref().unwrap_or_default())),
+        ("role", agent.role.clone()),
+        ("groups", groups_of(agent)),
+        ("presence", agent.presence.clone()),
+        ("chats", format!("{} of at most {}", agent.chats, agent.capacity)),
+        ("password", if agent.has_password { "set".to_owned() } else { "not set yet".to_owned() }),
+        ("created", words::time(agent.created_at)),
+        ("removed", agent.removed_at.map(words::time).unwrap_or_default()),
+    ])
+}
+
+fn groups_of(agent: &AgentView) -> String {
+    let groups: Vec<_> = agent.groups.iter().map(|group| group.as_str()).collect();
+    groups.join(", ")
+}
+
+/// A table of groups.
+pub fn groups<G: Deref<Target = GroupView>>(groups: &[G]) -> String {
+    let row = |group: &G| {
+        [
+            group.id.to_string(),
+            group.business.to_string(),
+            words::printable(&group.name),
+            words::count(group.agents.into()),
+            words::count(group.queued.into()),
+        ]
+    };
+    table(["=id", "=business", "name", ">agents", ">queued"], groups.iter().map(row))
 }
 
 /// A table of campaigns.

@@ -2,6 +2,7 @@
 //! help.
 #![expect(missing_docs, reason = "a shared group of options has its help on its own type")]
 
+mod agent;
 mod campaign;
 mod operation;
 mod people;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use reqwest::Url;
 
 pub use self::{
+    agent::{AgentArguments, AgentChangeArguments, AgentCommand, GroupArguments, GroupCommand, NewAgentArguments},
     campaign::{
         CampaignArguments, CampaignCommand, ChangeOptions, ChangedValues, RecipientsOptions, RetryOptions,
         SubmitOptions, TestOptions, UploadOptions,
@@ -27,7 +29,7 @@ pub use self::{
         ConfigOptions, DatabaseCommand, DatabaseOptions, DemoOptions, ServeOptions, SetupOptions, SimOptions,
         SizeOptions,
     },
-    values::{CampaignName, Setting, TemplateId, number},
+    values::{AgentName, CampaignName, Setting, TemplateId, number},
 };
 use crate::{
     client::{Client, ClientError},
@@ -41,7 +43,6 @@ Examples:
   pregon check --config pregon.toml
   pregon serve --config pregon.toml
   pregon campaign submit customers.csv --template order_update/es_AR --line 3001
-  pregon campaign list --state running
   pregon top";
 
 /// Sends WhatsApp campaigns: nothing lost, nothing twice, counted exactly.
@@ -142,6 +143,20 @@ pub enum Command {
         server: ServerArguments,
         #[command(subcommand)]
         command: SuppressionCommand,
+    },
+    /// Manage agents: people who answer chats
+    Agent {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(subcommand)]
+        command: AgentCommand,
+    },
+    /// Manage the groups of agents
+    Group {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(subcommand)]
+        command: GroupCommand,
     },
     /// Forget people: delete their data
     Person {

@@ -49,7 +49,7 @@ pub enum SuppressionCommand {
     },
 }
 
-/// The business of suppressions.
+/// The business of a command.
 #[derive(Args, Clone, Debug)]
 pub struct BusinessArgument {
     /// The business; optional if your API key sees only one

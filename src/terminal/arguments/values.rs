@@ -10,9 +10,9 @@ use std::{
 use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
 
 use crate::domain::{
-    BusinessId, CampaignId, Day, EntryId, EventType, FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN, Language, Late,
-    LineId, OnDoubt, OnWithheld, Phone, SendWindow, State, SuppressionReason, SuppressionScope, TimeOfDay, UnixMs,
-    WabaId,
+    AgentId, AgentRole, BusinessId, CampaignId, Day, EntryId, EventType, FrequencyCap, LINE_RATE_MAX, LINE_RATE_MIN,
+    Language, Late, LineId, OnDoubt, OnWithheld, Phone, Presence, SendWindow, State, SuppressionReason,
+    SuppressionScope, TimeOfDay, UnixMs, WabaId,
     campaign::{OptOutButton, RetriedState},
     ids::BadEntryId,
     phone::NotE164,
@@ -51,6 +51,34 @@ impl Display for CampaignName {
             CampaignName::Id(id) => id.fmt(f),
             CampaignName::External(external_id) => f.write_str(external_id),
         }
+    }
+}
+
+/// An agent on the command line: by the id, or by the email address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentName {
+    /// The id.
+    Id(AgentId),
+    /// The email address.
+    Email(String),
+}
+
+impl Display for AgentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AgentName::Id(id) => id.fmt(f),
+            AgentName::Email(email) => f.write_str(email),
+        }
+    }
+}
+
+pub(super) fn agent_name(text: &str) -> Result<AgentName, &'static str> {
+    match text.contains('@') {
+        true => Ok(AgentName::Email(text.to_owned())),
+        false => text
+            .parse()
+            .map(AgentName::Id)
+            .map_err(|_| "an agent has an id, or an email address: `pregon agent list` shows the agents"),
     }
 }
 
@@ -185,6 +213,16 @@ pub(super) fn suppression_reason() -> impl TypedValueParser<Value = SuppressionR
     let find = |name: &str| SuppressionReason::ALL.into_iter().find(|reason| reason.name() == name);
     PossibleValuesParser::new(SuppressionReason::ALL.map(SuppressionReason::name))
         .try_map(move |name| find(&name).ok_or("not a reason"))
+}
+
+pub(super) fn agent_role() -> impl TypedValueParser<Value = AgentRole> {
+    PossibleValuesParser::new(AgentRole::ALL.map(AgentRole::name))
+        .try_map(|name| AgentRole::named(&name).ok_or("not a role"))
+}
+
+pub(super) fn presence() -> impl TypedValueParser<Value = Presence> {
+    PossibleValuesParser::new(Presence::ALL.map(Presence::name))
+        .try_map(|name| Presence::named(&name).ok_or("not a presence"))
 }
 
 pub(super) fn event_type() -> impl TypedValueParser<Value = EventType> {

@@ -146,6 +146,8 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
             "changed",
         ),
         (&Method::DELETE, of_business("/v1/properties/city"), None, "remove_property", "city", "changed"),
+        (&post, of_business("/v1/contacts/import"), None, "import_contacts", "business:1001", "changed"),
+        (&post, of_business("/v1/contacts/import"), None, "import_contacts", "business:1001", "unchanged"),
         (&post, "/v1/contacts".into(), Some(person_77.clone()), "create_contact", "", "changed"),
         (&post, "/v1/contacts".into(), Some(person_77), "create_contact", "", "refused"),
         (&patch, "/v1/contacts/1".into(), Some(json!({ "name": "x" })), "change_contact", "1", "changed"),

@@ -12,6 +12,7 @@ mod installing;
 mod managing;
 mod screen;
 mod setting_up;
+mod staffing;
 mod submitting;
 mod suppressing;
 mod tailing;

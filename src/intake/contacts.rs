@@ -1,9 +1,9 @@
 //! Imports of contacts: the rows of a list become checked contacts, at constant memory, batch by batch.
 
-use std::{fmt::Display, pin::Pin};
+use std::fmt::Display;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 
 use super::{
     Format, IntakeError, UploadLayout,
@@ -21,7 +21,7 @@ const BATCH_ROWS: usize = 2_000;
 
 /// The batches of an import.
 pub struct ContactBatches<'a> {
-    rows: Pin<Box<dyn Stream<Item = Result<Vec<Row<RawContact>>, IntakeError>> + Send + 'a>>,
+    rows: BoxStream<'a, Result<Vec<Row<RawContact>>, IntakeError>>,
     schema: &'a ContactSchema,
     /// The accepted and rejected rows so far.
     pub result: UploadResult,
@@ -46,7 +46,7 @@ pub fn contact_batches<'a, E: Display + 'a>(
             RowReader::csv(Columns::of_contacts(keys, &layout.ignored, renamed))
         }
     };
-    Ok(ContactBatches { rows: Box::pin(rows_of(reader, body)), schema, result: UploadResult::default() })
+    Ok(ContactBatches { rows: rows_of(reader, body).boxed(), schema, result: UploadResult::default() })
 }
 
 impl ContactBatches<'_> {

@@ -209,6 +209,9 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
             None if path.starts_with("/v1/suppressions?") => {
                 request.header("content-type", "text/csv").body("phone,scope\n+5491155550002,all\n")
             }
+            None if path.starts_with("/v1/contacts/import?") => {
+                request.header("content-type", "text/csv").body("phone,name\n+5491155550012,Ana\n")
+            }
             None if path.starts_with("/v1/media") => request.header("content-type", "image/png").body("png"),
             None if path.ends_with("/recipients") => request.header("content-type", "text/csv").body(csv(3)),
             None => request,

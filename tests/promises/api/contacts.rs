@@ -194,7 +194,7 @@ async fn a_list_is_imported_row_by_row_and_comes_back_as_it_was() {
     assert_eq!(import(&api, ignore, "text/csv", &exported).await.body["accepted"], 3);
     assert_eq!(names(&api, "sort=name").await, ["=1+1", "Ana", "María"]);
 
-    import(&api, "", "text/csv", "name\nAna\n").await.problem(400, "upload-unreadable");
+    import(&api, "", "text/csv", "name\nAna\n").await.problem(422, "upload-unreadable");
     import(&api, "map=x", "text/csv", "phone\n").await.problem(400, "invalid-query");
     let ana = agent(&api, "ana", "agent", &[]).await;
     ana.get(&api, "/v1/contacts.csv").await.problem(403, "forbidden");

@@ -48,7 +48,11 @@ pub(super) async fn create(
     let kind = kind.ok_or_else(|| invalid("type is text, number, date, boolean, choice, email or url"))?;
     let property = Property {
         business: shared.business(&access, new.business.as_deref())?,
-        key: property::key(&new.key).ok_or_else(|| invalid("key has 1 to 32 of a-z, 0-9, - and _"))?.to_owned(),
+        key: property::key(&new.key)
+            .ok_or_else(|| {
+                invalid("key has 1 to 32 of a-z, 0-9, - and _, and is not that of a field or a statistic of contacts")
+            })?
+            .to_owned(),
         label: name(&new.label)?,
         kind,
         choices: choices(kind, new.choices)?,

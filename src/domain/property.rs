@@ -72,9 +72,24 @@ impl PropertyKind {
     }
 }
 
-/// The key of a property; `None` if it is not 1 to 32 of `a-z`, `0-9`, `-` and `_`.
+/// The columns of a list of contacts that are no properties.
+const COLUMNS: [&str; 10] = [
+    "phone",
+    "name",
+    "tags",
+    "last_interaction",
+    "conversations_by_client",
+    "conversations_by_business",
+    "cancelled",
+    "received",
+    "replies",
+    "failures",
+];
+
+/// The key of a property; `None` if it is not 1 to 32 of `a-z`, `0-9`, `-` and `_`, or is the name of another column of
+/// lists of contacts.
 pub fn key(text: &str) -> Option<&str> {
-    is_plain(text).then_some(text)
+    (is_plain(text) && !COLUMNS.contains(&text)).then_some(text)
 }
 
 /// The value of a property in its canonical form, from JSON or from the text of a CSV.
@@ -187,6 +202,14 @@ mod tests {
                     prop_assert_eq!(of(kind, &stored), Some(stored.clone()), "{}", value);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_key_is_a_column_of_its_own() {
+        assert_eq!(key("city"), Some("city"));
+        for taken in ["phone", "replies", "City", ""] {
+            assert_eq!(key(taken), None, "{taken}");
         }
     }
 

@@ -42,8 +42,7 @@ Examples:
   pregon demo --recipients 1e3
   pregon check --config pregon.toml
   pregon serve --config pregon.toml
-  pregon campaign submit customers.csv --template order_update/es_AR --line 3001
-  pregon top";
+  pregon campaign submit customers.csv --template order_update/es_AR --line 3001";
 
 /// Sends WhatsApp campaigns: nothing lost, nothing twice, counted exactly.
 #[derive(Parser, Debug)]
